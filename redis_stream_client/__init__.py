@@ -1,0 +1,44 @@
+"""Redis Streams, each owned by exactly one live consumer, recovered within a heartbeat when a process dies."""
+
+from redis_stream_client.client import EventIterator, RedisStreamClient
+from redis_stream_client.errors import (
+    AlreadyClaimed,
+    ClientClosed,
+    LossReason,
+    NotJoined,
+    NotOwner,
+    RedisRejected,
+    RedisStreamClientError,
+    RedisUnavailable,
+    StreamGone,
+)
+from redis_stream_client.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
+from redis_stream_client.fence import Fence
+from redis_stream_client.lease import Lease
+from redis_stream_client.producer import LoadBalancerStream
+from redis_stream_client.statistics import Statistics
+from redis_stream_client.version import __version__
+
+__all__ = [
+    "AlreadyClaimed",
+    "ClientClosed",
+    "Event",
+    "EventIterator",
+    "ExpiredStream",
+    "Fence",
+    "Lease",
+    "LoadBalancerStream",
+    "LossReason",
+    "NotJoined",
+    "NotOwner",
+    "RedisRejected",
+    "RedisStreamClient",
+    "RedisStreamClientError",
+    "RedisUnavailable",
+    "Statistics",
+    "StreamAdded",
+    "StreamDisowned",
+    "StreamExpired",
+    "StreamGone",
+    "__version__",
+]

@@ -1,0 +1,117 @@
+"""The audit: what is pending for this client, against the leases that it knows of."""
+
+import logging
+
+from redis_stream_client import clock
+from redis_stream_client.heartbeat import owners_of
+from redis_stream_client.liveness import Liveness
+from redis_stream_client.operations import LOOK_PAGE, Operations
+from redis_stream_client.options import Options
+from redis_stream_client.ownership import Ownership
+from redis_stream_client.statistics import Counters
+
+log = logging.getLogger("redis_stream_client")
+
+PERIOD = 5  # in lock lifetimes
+
+
+class Auditor:
+    """Says when an audit is due, and does it.
+
+    It runs in the reader, between two reads with none outstanding, and alone behind the gate: otherwise it
+    would disown what is just arriving and adopt what was just finished.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        operations: Operations,
+        liveness: Liveness,
+        ownership: Ownership,
+        counters: Counters,
+    ) -> None:
+        self._options = options
+        self._operations = operations
+        self._liveness = liveness
+        self._ownership = ownership
+        self._counters = counters
+        self._due = clock.now() + PERIOD * options.lock_ttl
+        self._also_due: float | None = None
+
+    def request(self) -> None:
+        """Something was lost: audit before the next read."""
+        self._due = min(self._due, clock.now())
+
+    def read_lost(self) -> None:
+        """A read was given up: audit now, and when Redis cannot serve it any more."""
+        self.request()
+        self._also_due = clock.now() + self._options.block + 1.0
+
+    @property
+    def due(self) -> bool:
+        """Whether the reader must audit before it reads."""
+        return self.delay <= 0
+
+    @property
+    def delay(self) -> float:
+        """Seconds until an audit is due."""
+        due = self._due if self._also_due is None else min(self._due, self._also_due)
+        return due - clock.now()
+
+    async def run(self) -> None:
+        """Compare, adopt what never reached us, disown what is gone. Raises `Unanswered`, `GroupMissing`."""
+        started = clock.now()
+        epoch = self._liveness.epoch
+        async with self._ownership.gate.alone():
+            pending = await self._pending()
+            balance = await self._operations.census(self._options.lock_ttl / 2)
+            holdings = self._ownership.holdings
+            if balance is None or balance < 0:  # some of it was trimmed or deleted, perhaps ours
+                suspects = list(holdings)
+            else:
+                suspects = holdings.disagreeing(pending)
+            owners = await owners_of(self._operations, [lease.lbs_id for lease in suspects], self._options)
+            if not self._liveness.believed(epoch):
+                return
+            for lease, owner in zip(suspects, owners, strict=True):
+                if owner != self._options.consumer:
+                    self._ownership.lose([lease], "claimed" if owner else "gone")
+                    if not owner:
+                        pending.pop(lease.lbs_id, None)
+            await self._take_over(pending, epoch)
+        self._counters.audits += 1
+        self._due = clock.now() + PERIOD * self._options.lock_ttl
+        if self._also_due is not None and self._also_due <= started:
+            self._also_due = None
+
+    async def _pending(self) -> dict[str, int]:
+        pending: dict[str, int] = {}
+        last: str | None = None
+        while True:
+            page = await self._operations.pending(last, self._options.lock_ttl / 2)
+            pending.update(page)
+            if len(page) < LOOK_PAGE:
+                return pending
+            last = page[-1][0]
+
+    async def _take_over(self, pending: dict[str, int], epoch: int) -> None:
+        """Entries that are ours without a lease, or under another count than the lease's, become new leases.
+
+        A count that is lower than the lease's means that Redis lost writes in a fail-over and counts anew:
+        it is lifted above the fence that was handed out.
+        """
+        holdings = self._ownership.holdings
+        for lease in holdings.disagreeing(pending):
+            count = pending.get(lease.lbs_id)
+            if count is not None and count < lease.deliveries:
+                await self._operations.lift(
+                    lease.lbs_id, count, lease.deliveries, self._options.lock_ttl / 2
+                )
+                pending[lease.lbs_id] = lease.deliveries
+            if not self._liveness.believed(epoch):
+                return
+            self._ownership.lose([lease], "claimed")
+        unknown = list(holdings.unknown(pending))
+        if unknown:
+            log.info("%d streams are ours that never reached us", len(unknown))
+            await self._ownership.adopt(unknown, epoch)

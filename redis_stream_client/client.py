@@ -1,0 +1,349 @@
+"""The client: what users hold."""
+
+import asyncio
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, overload
+
+import anyio
+from redis.asyncio import Redis, RedisCluster
+
+from redis_stream_client import clock, endpoint, options
+from redis_stream_client.errors import (
+    ClientClosed,
+    NotJoined,
+    NotOwner,
+    RedisStreamClientError,
+)
+from redis_stream_client.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
+from redis_stream_client.lease import LEAVING_GRACE, Lease
+from redis_stream_client.session import Session
+from redis_stream_client.statistics import Counters, Statistics
+
+_NOT_GIVEN: Final = object()
+
+
+class RedisStreamClient:
+    """A member of a fleet that shares data streams, each owned by exactly one live member.
+
+    Args:
+        redis: a ``redis.asyncio.Redis`` (also one made by ``Sentinel.master_for``) or ``RedisCluster``. Only
+            a source of settings: it is never used itself, and never closed. The client opens three
+            connections for commands and one for pub/sub.
+        service: name of the service; all members and producers of one fleet use the same.
+        consumer_name: middle part of this client's id; default: ``POD_NAME``, else ``POD_IP``, else the host
+            name. Two clients with one name are two consumers.
+        lock_ttl: seconds after its last sign of life that a consumer is taken for dead; default 2. Keep the
+            event loop from blocking longer than this. Members may differ.
+        heartbeat_interval: seconds between two renewals of the lock; default ``lock_ttl / 4``, at most
+            ``lock_ttl / 2``.
+        max_streams: reading stops at this many owned streams; default: no limit. ``claim()`` may exceed it.
+        prefetch: reading stops at this many unread ``StreamAdded`` events; default 32.
+        connect_timeout: seconds that joining keeps trying to reach Redis; default 5.
+
+    Raises:
+        TypeError, ValueError: an argument is not allowed; the message names it.
+
+    Constructing does no I/O and needs no event loop. A client joins once; afterwards `ClientClosed`.
+    """
+
+    def __init__(
+        self,
+        redis: "Redis | RedisCluster",
+        service: str,
+        *,
+        consumer_name: str | None = None,
+        lock_ttl: float = 2.0,
+        heartbeat_interval: float | None = None,
+        max_streams: int | None = None,
+        prefetch: int = 32,
+        connect_timeout: float = 5.0,
+    ) -> None:
+        self._session: Session | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._closed = False
+        self._options = options.check(
+            service,
+            consumer_name=consumer_name,
+            lock_ttl=lock_ttl,
+            heartbeat_interval=heartbeat_interval,
+            max_streams=max_streams,
+            prefetch=prefetch,
+            connect_timeout=connect_timeout,
+        )
+        self._endpoint = endpoint.of(redis, self._options.keys.lbs)
+        self._events = EventIterator(self)
+
+    @classmethod
+    def from_url(cls, url: str, service: str, **parameters: Any) -> "RedisStreamClient":
+        """A client of the Redis at ``redis://``, ``rediss://`` or ``unix://``.
+
+        Args:
+            url: as for ``redis.asyncio.Redis.from_url``.
+            service: name of the service.
+            parameters: the constructor's keyword parameters.
+        """
+        if not isinstance(url, str):
+            raise TypeError(f"url must be a str, not {type(url).__name__}")
+        return cls(Redis.from_url(url), service, **parameters)
+
+    # Membership.
+
+    async def __aenter__(self) -> "RedisStreamClient":
+        """Join: connect, create the group, take the lock, start the tasks; returns when ready.
+
+        Raises:
+            RedisUnavailable: no answer within `connect_timeout`.
+            RedisRejected: password, permission, type of a key, version, or not a Redis.
+            ClientClosed: this client has joined before, and was closed.
+
+        A cancelled join is given up, and leaves no lock behind.
+        """
+        if self._session is not None and not self._closed:
+            raise RuntimeError("this client has joined already; enter it once")
+        try:
+            await self._join()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+        failure = self._session.failure if self._session else None
+        if failure is not None and error is None:
+            raise failure
+
+    async def aclose(self) -> None:
+        """Leave: hand everything still held to the peers at once, acknowledging nothing.
+
+        Idempotent; concurrent callers wait for the same close. Takes at most 0.5 s when Redis does not
+        answer; the lock then expires by itself. If the wait is cancelled, closing goes on in the background.
+        """
+        self._closed = True
+        session = self._session
+        if session is None:
+            return
+        session.leave()
+        with anyio.move_on_after(LEAVING_GRACE, shield=True):
+            await session.closed.wait()
+
+    async def _join(self) -> Session:
+        if self._closed:
+            raise self._gone()
+        if self._session is None:
+            _require_asyncio()
+            self._session = Session(self._options, self._endpoint)
+            self._ready = self._session.start()
+        assert self._ready is not None
+        await asyncio.wait((self._ready,))
+        self._ready.result()
+        return self._session
+
+    def _joined(self) -> Session:
+        if self._closed:
+            raise self._gone()
+        if self._session is None or self._ready is None or not self._ready.done():
+            raise NotJoined("this client has not joined yet", hint="use it in `async with client:`")
+        if self._session.closed.is_set():
+            raise self._gone()
+        return self._session
+
+    def _gone(self) -> ClientClosed:
+        if self._session is not None:
+            return self._session.gone()
+        return ClientClosed("the client is closed")
+
+    # Events.
+
+    def events(self) -> "EventIterator":
+        """The client's one iterator of events; calling again continues it.
+
+        ``break`` loses nothing, and cancelling ``anext()`` loses no event. Used without ``async with`` it
+        joins at the first ``anext()``; then ``done()`` or ``aclose()`` ends it.
+
+        Raises (from ``anext()``):
+            RuntimeError: another task waits for the next event.
+            ClientClosed: the client was closed before; and whatever joining raises.
+        """
+        return self._events
+
+    # Ownership.
+
+    async def claim(self, payload: ExpiredStream) -> Lease:
+        """Take over a stream that was offered by a `StreamExpired`.
+
+        A lost reply is repeated until the lock's deadline. If the wait is cancelled, a stream that is won
+        all the same is released, and so offered again. `max_streams` is not regarded.
+
+        Args:
+            payload: the event's payload.
+
+        Raises:
+            AlreadyClaimed: a peer has it, or its owner is back; ``.owner`` says who.
+            StreamGone: it was finished, trimmed or deleted.
+            NotJoined: our own lock is not held at the moment.
+            RedisUnavailable: no answer until the lock lapsed. Claiming again is safe.
+            ClientClosed: the client is closed.
+        """
+        if not isinstance(payload, ExpiredStream):
+            hint = "; pass event.payload" if isinstance(payload, StreamExpired) else ""
+            raise TypeError(f"claim() takes the payload of a StreamExpired, not {type(payload).__name__}{hint}")
+        return await self._joined().ownership.claim(payload)
+
+    @overload
+    async def done(self) -> None: ...
+
+    @overload
+    async def done(self, payload: Lease) -> None: ...
+
+    async def done(self, payload: Any = _NOT_GIVEN) -> None:
+        """Finish one stream, or, without an argument, all of them and the client.
+
+        With a lease: its announcement is acknowledged and deleted, as by ``lease.done()``.
+
+        Without: every lease that was handed out is finished; what was never handed out goes to the peers;
+        then the client closes and its iterator ends.
+
+        Raises:
+            NotOwner: the lease is no longer ours; nothing was changed. (Not raised by ``done()`` without an
+                argument: a stream that was lost is a peer's to finish.)
+            RedisUnavailable: no answer until the lock lapsed; the outcome is unknown.
+            ClientClosed: the client is closed.
+        """
+        if payload is _NOT_GIVEN:
+            await self._done_all()
+            return
+        if not isinstance(payload, Lease):
+            raise TypeError(_not_a_lease(payload))
+        session = self._joined()
+        if payload._host is not session.ownership:
+            raise ValueError("this lease belongs to another client")
+        await payload.done()
+
+    async def _done_all(self) -> None:
+        session = self._joined()
+        held = [lease for lease in session.ownership.holdings if lease._handed_out]
+        outcomes = await asyncio.gather(*(lease.done() for lease in held), return_exceptions=True)
+        await self.aclose()
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, NotOwner):
+                raise outcome
+
+    # State.
+
+    @property
+    def id(self) -> str:
+        """This client's consumer id: ``redis-consumer-<name>-<8 hex>``."""
+        return self._options.consumer
+
+    @property
+    def leases(self) -> Mapping[str, Lease]:
+        """The leases that are held now, by LBS id: a live, read-only view. Includes what was not handed out
+        yet. Empty while the lock is not held by the local clock."""
+        if self._session is None or not self._session.liveness.held:
+            return MappingProxyType({})
+        return self._session.ownership.holdings.view
+
+    @property
+    def alive(self) -> bool:
+        """Whether the consumer lock is held, by the local clock. Good as a readiness probe, not as a liveness
+        probe: an outage of Redis must not restart the fleet."""
+        return self._session is not None and self._session.liveness.held
+
+    def statistics(self) -> Statistics:
+        """A snapshot of what this client counts."""
+        if self._session is None:
+            return _NOTHING
+        return self._session.statistics()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            state = "closed"
+        elif self._session is None:
+            state = "not joined"
+        else:
+            state = f"{len(self._session.ownership.holdings)} leases, {self._session.liveness.state.value}"
+        return f"<RedisStreamClient {self._options.keys.service!r} {self.id} {state}>"
+
+    def __del__(self) -> None:
+        session = getattr(self, "_session", None)
+        if session is not None and not session.closed.is_set():
+            warnings.warn(f"unclosed {self!r}: use `async with`, or aclose()", ResourceWarning, source=self)
+            session.abandon()
+
+
+class EventIterator:
+    """The events of one client. Not a generator: it can be left and taken up again at any time."""
+
+    def __init__(self, client: RedisStreamClient) -> None:
+        self._client = client
+        self._busy = False
+
+    def __aiter__(self) -> "EventIterator":
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._busy:
+            raise RuntimeError("another task waits for this client's next event; a client has one reader")
+        self._busy = True
+        try:
+            return await self._next()
+        finally:
+            self._busy = False
+
+    async def _next(self) -> Event:
+        client = self._client
+        if client._session is None or (client._ready and not client._ready.done()):
+            await client._join()
+        session = client._session
+        assert session is not None
+        while not session.leaving:
+            event = session.inbox.take(clock.now())
+            if event is not None:
+                session.room_changed()
+                return event
+            await session.inbox.wait()
+        if session.failure is not None:
+            raise session.failure
+        await session.closed.wait()
+        raise StopAsyncIteration
+
+
+def _require_asyncio() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "redis_stream_client runs on asyncio (or uvloop), and no asyncio event loop is running here; "
+            "trio is not supported"
+        ) from None
+
+
+def _not_a_lease(payload: object) -> str:
+    hint = ""
+    if payload is None:
+        hint = "; to finish everything, call done() without an argument"
+    elif isinstance(payload, ExpiredStream | StreamExpired):
+        hint = "; claim the stream first"
+    elif isinstance(payload, StreamAdded | StreamDisowned):
+        hint = "; pass event.payload"
+    return f"done() takes a lease, not {type(payload).__name__}{hint}"
+
+
+_NOTHING = Statistics(
+    leases=0,
+    unread_events=0,
+    last_beat_age=None,
+    lapses=0,
+    reconnects=0,
+    **{name: getattr(Counters(), name) for name in Counters.__slots__},  # type: ignore[attr-defined]
+)
+
+__all__ = ["EventIterator", "RedisStreamClient", "RedisStreamClientError"]

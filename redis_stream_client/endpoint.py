@@ -1,0 +1,234 @@
+"""Where the load balancer stream lives, and how to open a connection to it.
+
+The user's client is only a source of settings. Connections are our own, one object each, with RESP2 (one
+shape of reply), without decoding, and without redis-py's automatic retries, which re-send commands that may
+have been executed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.crc import key_slot
+from redis.exceptions import RedisError
+
+from redis_stream_client import faults
+from redis_stream_client.faults import Unanswered
+
+# Settings that our connections keep from the user's: where, who, and how it is encrypted.
+_KEPT = (
+    "host",
+    "port",
+    "path",
+    "db",
+    "username",
+    "password",
+    "credential_provider",
+    "redis_connect_func",
+    "driver_info",
+    "socket_keepalive",
+    "socket_keepalive_options",
+    "socket_type",
+    "socket_read_size",
+    "encoding",
+    "encoding_errors",
+)
+
+
+class Endpoint(Protocol):
+    """A server, found anew for every connection."""
+
+    @property
+    def db(self) -> int:
+        """Index of the database."""
+        ...
+
+    async def open(self, timeout: float) -> AbstractConnection:
+        """Connect within `timeout` seconds. Raises `Unanswered` or `RedisRejected`."""
+        ...
+
+
+def of(redis: Any, key: str) -> Endpoint:
+    """The endpoint of `key`, from a user's client. Raises ``TypeError`` for anything but a redis-py client."""
+    if isinstance(redis, RedisCluster):
+        return _Cluster(redis, key)
+    if not isinstance(redis, Redis):
+        raise TypeError(
+            f"redis must be a redis.asyncio.Redis or RedisCluster, not {type(redis).__module__}."
+            f"{type(redis).__qualname__}"
+        )
+    pool = redis.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        return _Sentinel(pool)
+    return _Direct(pool.connection_class, pool.connection_kwargs)
+
+
+class _Direct:
+    """One server at a known address."""
+
+    def __init__(self, connection_class: type[AbstractConnection], settings: dict[str, Any]) -> None:
+        self._class = connection_class
+        self._settings = _own(settings)
+
+    @property
+    def db(self) -> int:
+        return int(self._settings.get("db") or 0)
+
+    async def open(self, timeout: float) -> AbstractConnection:
+        return await _connect(self._class, self._settings, timeout)
+
+
+class _Sentinel:
+    """The master that the sentinels name."""
+
+    def __init__(self, pool: SentinelConnectionPool) -> None:
+        ssl = issubclass(pool.connection_class, SSLConnection)
+        self._class: type[AbstractConnection] = SSLConnection if ssl else Connection
+        self._settings = _own(pool.connection_kwargs)
+        self._service = pool.service_name
+        sentinels: list[Redis] = pool.sentinel_manager.sentinels
+        self._sentinels = [
+            _Direct(s.connection_pool.connection_class, s.connection_pool.connection_kwargs)
+            for s in sentinels
+        ]
+
+    @property
+    def db(self) -> int:
+        return int(self._settings.get("db") or 0)
+
+    async def open(self, timeout: float) -> AbstractConnection:
+        failure: Exception = Unanswered("no sentinel is known", maybe_executed=False)
+        for sentinel in list(self._sentinels):
+            try:
+                address = await _ask(
+                    sentinel, timeout / 2, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service
+                )
+                if not address:
+                    raise Unanswered(f"no sentinel knows {self._service!r}", maybe_executed=False)
+                settings = {**self._settings, "host": address[0].decode(), "port": int(address[1])}
+                return await _connect(self._class, settings, timeout)
+            except Unanswered as error:
+                failure = error
+                self._sentinels.remove(sentinel)  # ask it last the next time
+                self._sentinels.append(sentinel)
+        raise failure
+
+
+class _Cluster:
+    """The primary that owns the key's slot; followed when the slot moves."""
+
+    def __init__(self, cluster: Any, key: str) -> None:
+        nodes = list(cluster.nodes_manager.startup_nodes.values())
+        self._class: type[AbstractConnection] = nodes[0].connection_class
+        self._settings = _own(nodes[0].connection_kwargs)
+        self._slot = key_slot(key.encode())
+        self._key = key
+        self._nodes: list[tuple[str, int]] = [(node.host, node.port) for node in nodes]
+
+    db = 0
+
+    async def open(self, timeout: float) -> AbstractConnection:
+        failure: Exception = Unanswered("no node of the cluster is known", maybe_executed=False)
+        for host, port in list(self._nodes):
+            node = _Direct(self._class, {**self._settings, "host": host, "port": port})
+            try:
+                slots = await _ask(node, timeout / 2, "CLUSTER", "SLOTS")
+                owner = self._owner(slots, host)
+                return await _connect(
+                    self._class, {**self._settings, "host": owner[0], "port": owner[1]}, timeout
+                )
+            except Unanswered as error:
+                failure = error
+                self._nodes.remove((host, port))  # ask it last the next time
+                self._nodes.append((host, port))
+        raise failure
+
+    def _owner(self, slots: Sequence[Any], asked: str) -> tuple[str, int]:
+        owner = None
+        for first, last, primary, *_ in slots:
+            address = (primary[0].decode() or asked, int(primary[1]))
+            if address not in self._nodes:
+                self._nodes.append(address)
+            if first <= self._slot <= last:
+                owner = address
+        if owner is None:
+            raise Unanswered(f"no node serves slot {self._slot} of {self._key!r}", maybe_executed=False)
+        return owner
+
+
+def _own(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of our own connections, from those of a user's."""
+    kept = {k: v for k, v in settings.items() if k in _KEPT or k.startswith("ssl_")}
+    return {**kept, "protocol": 2, "decode_responses": False, "retry_on_error": []}
+
+
+async def _connect(
+    connection_class: type[AbstractConnection], settings: dict[str, Any], timeout: float
+) -> AbstractConnection:
+    where = str(settings.get("path") or f"{settings.get('host')}:{settings.get('port')}")
+    connection = connection_class(
+        **settings, socket_timeout=timeout, socket_connect_timeout=timeout
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            await connection.connect()
+    except (RedisError, OSError, TimeoutError) as error:
+        await close(connection)
+        fault = faults.of(error, where)
+        if isinstance(fault, Unanswered):
+            fault.maybe_executed = False
+        raise fault from error
+    except BaseException:
+        await close(connection)
+        raise
+    connection.socket_timeout = None  # from here on the deadlines are our own
+    return connection
+
+
+async def close(connection: AbstractConnection) -> None:
+    """Close a connection without waiting for the peer."""
+    with contextlib.suppress(RedisError, OSError):
+        await connection.disconnect(nowait=True)
+
+
+def abort(connection: AbstractConnection) -> None:
+    """Close a connection at once: nothing that is still buffered is sent, nothing that arrives is read.
+
+    redis-py closes only in a coroutine, and lets the buffer drain first.
+    """
+    writer = connection._writer
+    if writer is not None:
+        writer.transport.abort()
+    connection._close()
+
+
+@contextlib.asynccontextmanager
+async def _opened(endpoint: _Direct, timeout: float) -> AsyncIterator[AbstractConnection]:
+    connection = await endpoint.open(timeout)
+    try:
+        yield connection
+    finally:
+        await close(connection)
+
+
+async def _ask(endpoint: _Direct, timeout: float, *command: str) -> Any:
+    """One command on a connection of its own."""
+    async with _opened(endpoint, timeout) as connection:
+        return await roundtrip(connection, timeout, *command)
+
+
+async def roundtrip(connection: AbstractConnection, timeout: float, *command: Any) -> Any:
+    """One command on a connection that nobody else uses now.
+
+    Raises `Unanswered`, `GroupMissing` or `RedisRejected`; the connection is to be closed then.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            await connection.send_command(*command, check_health=False)
+            return await connection.read_response(disable_decoding=True)
+    except (RedisError, OSError, TimeoutError) as error:
+        raise faults.of(error) from error

@@ -1,0 +1,96 @@
+"""The package's errors, arranged by whose fault it was.
+
+redis-py's errors appear only as a ``__cause__``. Misuse is a ``TypeError``, ``ValueError`` or
+``RuntimeError``.
+"""
+
+from typing import Literal
+
+LossReason = Literal["expired", "claimed", "gone", "closed", "done", "released"]
+"""Why a lease is no longer owned.
+
+- ``expired``: the consumer lock lapsed and could not be renewed in time;
+- ``claimed``: a peer owns the stream now;
+- ``gone``: the announcement was finished by a peer, trimmed or deleted;
+- ``closed``: the client left, and the peers may take the stream;
+- ``done``, ``released``: the lease's holder said so itself.
+"""
+
+
+class RedisStreamClientError(Exception):
+    """Base of every error of this package.
+
+    Attributes:
+        stream: name of the data stream concerned, where known.
+        lbs_id: id of its announcement, where known.
+        owner: id of the consumer that owns the stream, where known.
+        hint: what to do about it, where there is something to do.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stream: str | None = None,
+        lbs_id: str | None = None,
+        owner: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.stream = stream
+        self.lbs_id = lbs_id
+        self.owner = owner
+        self.hint = hint
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} ({self.hint})" if self.hint else message
+
+
+class NotOwner(RedisStreamClientError):
+    """The lease was lost; what was asked for was not done.
+
+    Attributes:
+        reason: why it was lost.
+        gone: true when an earlier ``done()`` of this lease was sent, its reply never came, and the
+            announcement is no longer there: it was finished, but perhaps by a peer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: LossReason,
+        gone: bool = False,
+        stream: str | None = None,
+        lbs_id: str | None = None,
+        owner: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, stream=stream, lbs_id=lbs_id, owner=owner, hint=hint)
+        self.reason: LossReason = reason
+        self.gone = gone
+
+
+class AlreadyClaimed(RedisStreamClientError):
+    """A peer was first, or the stream's owner is back; ``owner`` says who."""
+
+
+class StreamGone(RedisStreamClientError):
+    """The announcement was finished, trimmed or deleted: there is nothing left to own."""
+
+
+class NotJoined(RedisStreamClientError):
+    """This client's own lock is not held at the moment; rejoining is under way."""
+
+
+class RedisUnavailable(RedisStreamClientError):
+    """Redis gave no answer by the deadline. The outcome is unknown, and repeating is safe."""
+
+
+class RedisRejected(RedisStreamClientError):
+    """Redis refuses for good: password, permission, type of a key, version. It is not retried."""
+
+
+class ClientClosed(RedisStreamClientError):
+    """The client is closed: by you, or by a failure, which is the ``__cause__``."""

@@ -1,0 +1,138 @@
+"""The heartbeat: renews the consumer lock, and takes it anew after a lapse."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from redis_stream_client import clock
+from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.liveness import LapseCause, Liveness, State
+from redis_stream_client.operations import LOOK_PAGE, Operations
+from redis_stream_client.options import Options
+from redis_stream_client.ownership import Ownership
+from redis_stream_client.pacing import Backoff
+from redis_stream_client.statistics import Counters
+
+log = logging.getLogger("redis_stream_client")
+
+
+class Heartbeat:
+    """One ``PEXPIRE`` every `heartbeat_interval`, whatever number of streams is held."""
+
+    def __init__(
+        self,
+        options: Options,
+        operations: Operations,
+        liveness: Liveness,
+        ownership: Ownership,
+        counters: Counters,
+        on_held: Callable[[], None],
+    ) -> None:
+        self._options = options
+        self._operations = operations
+        self._liveness = liveness
+        self._ownership = ownership
+        self._counters = counters
+        self._on_held = on_held
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._backoff = Backoff(0.005, options.heartbeat_interval / 2)
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
+        self._watch_deadline()
+        try:
+            while True:
+                try:
+                    if self._liveness.state is State.HELD:
+                        await self._beat()
+                    else:
+                        await self._resume()
+                    self._backoff.reset()
+                except (Unanswered, GroupMissing) as error:
+                    log.debug("heartbeat: %s", error)
+                    await asyncio.sleep(self._backoff.pause())
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def poke(self) -> None:
+        """Beat now: something said that our lock is gone."""
+        self._wake.set()
+
+    def lapsed(self, cause: LapseCause) -> None:
+        """The lock lapsed: what that means for the leases, at once."""
+        log.warning(
+            "the consumer lock lapsed (%s)", cause, extra={"consumer": self._options.consumer}
+        )
+        if cause == "silent":
+            self._ownership.lose(self._ownership.holdings, "expired")
+        self._wake.set()
+
+    async def _beat(self) -> None:
+        epoch = self._liveness.epoch
+        sent = clock.now()
+        alive = await self._operations.beat(self._options.heartbeat_interval)
+        if not self._liveness.believed(epoch):
+            return
+        if not alive:
+            self._liveness.lapse("missing")
+            return
+        self._liveness.renewed(sent, epoch)
+        self._counters.beats += 1
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(max(0.0, sent + self._options.heartbeat_interval - clock.now())):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _resume(self) -> None:
+        """Take the lock again; then look, at leisure, which leases nobody took meanwhile."""
+        sent = clock.now()
+        await self._operations.join(self._options.heartbeat_interval)
+        self._liveness.answered(sent)
+        pending: dict[str, int] = {}
+        last: str | None = None
+        while True:
+            page = await self._operations.pending(last, self._options.lock_ttl / 2)
+            pending.update(page)
+            if len(page) < LOOK_PAGE:
+                break
+            last = page[-1][0]
+            again = clock.now()
+            if not await self._operations.beat(self._options.heartbeat_interval):
+                return
+            sent = again
+            self._liveness.answered(sent)
+        disagreeing = self._ownership.holdings.disagreeing(pending)
+        owners = await owners_of(self._operations, [lease.lbs_id for lease in disagreeing], self._options)
+        if not self._liveness.held_since(sent):
+            return
+        for lease, owner in zip(disagreeing, owners, strict=True):
+            self._ownership.lose([lease], "claimed" if owner else "gone")
+        log.info(
+            "the consumer lock is held again; %d streams kept",
+            len(self._ownership.holdings),
+            extra={"consumer": self._options.consumer},
+        )
+        self._watch_deadline()
+        self._on_held()
+
+    def _watch_deadline(self) -> None:
+        """The deadline's own callback: notices a lapse without asking anybody."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._liveness.check()
+        delay = self._liveness.deadline - clock.now()
+        if self._liveness.state not in (State.HELD, State.SUSPECT):
+            delay = self._options.heartbeat_interval
+        self._timer = asyncio.get_running_loop().call_later(max(0.001, delay), self._watch_deadline)
+
+
+async def owners_of(operations: Operations, lbs_ids: list[str], options: Options) -> list[str]:
+    """Who owns each entry now; '' where it is gone."""
+    owners: list[str] = []
+    for start in range(0, len(lbs_ids), 1000):
+        owners += await operations.inspect(lbs_ids[start : start + 1000], options.lock_ttl / 2)
+    return owners

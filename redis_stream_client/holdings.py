@@ -1,0 +1,104 @@
+"""The leases that this client holds, and the gate that keeps the audit and other operations apart."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from types import MappingProxyType
+
+from redis_stream_client.errors import LossReason
+from redis_stream_client.inbox import Inbox
+from redis_stream_client.lease import Lease
+
+
+class Holdings:
+    """The table of leases, by LBS id. Every change is one synchronous step."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._leases: dict[str, Lease] = {}
+        self.view: Mapping[str, Lease] = MappingProxyType(self._leases)
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(list(self._leases.values()))
+
+    def get(self, lbs_id: str) -> Lease | None:
+        """The lease of an announcement, if it is held."""
+        return self._leases.get(lbs_id)
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether it is this very lease that is held, and not an older or newer one of the same stream."""
+        return self._leases.get(lease.lbs_id) is lease
+
+    def add(self, lease: Lease) -> None:
+        """A lease that was won. One of the same stream that is held still is lost by that."""
+        older = self._leases.get(lease.lbs_id)
+        if older is not None:
+            self.lose(older, "claimed")
+        self._leases[lease.lbs_id] = lease
+
+    def end(self, lease: Lease, reason: LossReason) -> None:
+        """A lease that its holder ended; there is no event about it."""
+        if self.holds(lease):
+            del self._leases[lease.lbs_id]
+        lease._lose(reason)
+
+    def lose(self, lease: Lease, reason: LossReason) -> None:
+        """A lease that was lost; the user is told."""
+        if self.holds(lease):
+            self.end(lease, reason)
+            self._inbox.lost(lease, reason)
+
+    def lose_all(self, reason: LossReason) -> None:
+        """Every lease is lost."""
+        for lease in self:
+            self.lose(lease, reason)
+
+    def disagreeing(self, pending: Mapping[str, int]) -> list[Lease]:
+        """The leases that are not pending for us with their count."""
+        return [lease for lease in self if pending.get(lease.lbs_id) != lease.deliveries]
+
+    def unknown(self, pending: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+        """What is pending for us without a lease."""
+        return [(lbs_id, count) for lbs_id, count in pending.items() if lbs_id not in self._leases]
+
+
+class Gate:
+    """Lets any number of operations pass, or one audit alone.
+
+    An audit that overlapped a read, a claim or a `done` would disown what is just arriving, and adopt what
+    was just finished.
+    """
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._nobody_inside = asyncio.Event()
+        self._nobody_inside.set()
+        self._open = asyncio.Event()
+        self._open.set()
+
+    @contextlib.asynccontextmanager
+    async def passing(self) -> AsyncIterator[None]:
+        """An operation that changes what is pending for this client."""
+        while not self._open.is_set():
+            await self._open.wait()
+        self._inside += 1
+        self._nobody_inside.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if self._inside == 0:
+                self._nobody_inside.set()
+
+    @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """The audit. There is one at a time: it runs in the reader."""
+        self._open.clear()
+        try:
+            await self._nobody_inside.wait()
+            yield
+        finally:
+            self._open.set()

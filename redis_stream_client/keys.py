@@ -1,0 +1,105 @@
+"""Every key, channel and pattern that the library uses, built in this one place."""
+
+import re
+from dataclasses import dataclass
+
+NOBODY = "nobody"
+"""The consumer that never has a lock: what is pending for it may be claimed by anybody at once."""
+
+_GLOB = re.compile(r"([*?\[\]\\])")
+
+
+def check_braces(name: str) -> str | None:
+    """Say what is wrong with the braces in a name that becomes part of a key, or return None.
+
+    Redis Cluster hashes the text between the first ``{`` and the next ``}``, so a name with unbalanced or
+    empty braces would put keys that belong together into different slots.
+    """
+    depth = 0
+    for char in name:
+        depth += (char == "{") - (char == "}")
+        if depth < 0:
+            break
+    if depth != 0:
+        return "has unbalanced braces"
+    if "{}" in name:
+        return "has empty braces"
+    return None
+
+
+def require_name(value: object, parameter: str) -> str:
+    """Check a name that becomes part of a key. Raises ``TypeError`` or ``ValueError``."""
+    if not isinstance(value, str):
+        raise TypeError(f"{parameter} must be a str, not {type(value).__name__}")
+    problem = name_problem(value)
+    if problem:
+        raise ValueError(f"{parameter} {problem}: {value!r}")
+    return value
+
+
+def name_problem(name: str) -> str | None:
+    """Say why a name cannot become part of a key, or return None."""
+    if not name:
+        return "must not be empty"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "cannot be encoded as UTF-8"
+    return check_braces(name)
+
+
+def _hash_tagged(name: str) -> str:
+    """The prefix of the keys that must live in the same slot as the key ``name``."""
+    return name if "{" in name else f"{{{name}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one service. All of them hash to the load balancer stream's slot."""
+
+    service: str
+
+    @property
+    def lbs(self) -> str:
+        """The load balancer stream."""
+        return f"{self.service}-input"
+
+    @property
+    def group(self) -> str:
+        """The consumer group on it."""
+        return f"{self.service}-group"
+
+    @property
+    def dead(self) -> str:
+        """The stream of dead letters."""
+        return f"{_hash_tagged(self.lbs)}:dead"
+
+    @property
+    def control(self) -> str:
+        """The pub/sub channel for hints."""
+        return f"{_hash_tagged(self.lbs)}:control"
+
+    @property
+    def sweep(self) -> str:
+        """The key that says whose turn it is to sweep."""
+        return f"{_hash_tagged(self.lbs)}:sweep"
+
+    @property
+    def _lock_prefix(self) -> str:
+        return f"{_hash_tagged(self.lbs)}:lock:"
+
+    def lock(self, consumer: str) -> str:
+        """A consumer's lock."""
+        return self._lock_prefix + consumer
+
+    def lock_events(self, db: int) -> str:
+        """The pattern of the keyspace notifications of all locks, in database ``db``."""
+        escaped = _GLOB.sub(r"\\\1", self._lock_prefix)
+        return f"__keyspace@{db}__:{escaped}*"
+
+    def consumer_of(self, channel: bytes, db: int) -> str | None:
+        """The consumer whose lock a keyspace notification is about, or None."""
+        prefix = f"__keyspace@{db}__:{self._lock_prefix}".encode()
+        if not channel.startswith(prefix):
+            return None
+        return channel[len(prefix) :].decode(errors="replace")

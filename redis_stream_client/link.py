@@ -1,0 +1,194 @@
+"""One Redis connection that any number of tasks share: requests are pipelined, replies matched in order."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from redis_stream_client import endpoint as endpoints
+from redis_stream_client import faults
+from redis_stream_client.endpoint import Endpoint
+from redis_stream_client.errors import RedisRejected
+from redis_stream_client.faults import Unanswered
+from redis_stream_client.scripts import Script
+
+CONNECT_TIMEOUT = 2.0
+"""Seconds for one attempt to connect; the callers' own deadlines may be shorter."""
+
+Greeting = Callable[[AbstractConnection, float], Awaitable[None]]
+
+
+class Link:
+    """A connection that is opened when it is needed, and closed as soon as one reply was given up.
+
+    A reply that was given up must not arrive later, when something else is already believed. So a request
+    that is not answered in time takes the connection with it; all requests under way on it end in
+    `Unanswered`, which says whether Redis may have executed them.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        greet: Greeting | None = None,
+        on_loss: Callable[[], None] | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._greet = greet
+        self._on_loss = on_loss
+        self._connecting = asyncio.Lock()
+        self._connection: AbstractConnection | None = None
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._reader: asyncio.Task[None] | None = None
+        self._closed = False
+        self.losses = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection is open, as far as is known here."""
+        return self._connection is not None
+
+    async def request(self, *command: Any, timeout: float) -> Any:
+        """Send one command and return its reply.
+
+        Args:
+            command: the command's words.
+            timeout: seconds for connecting, sending and the reply together.
+
+        Raises:
+            Unanswered: no usable reply.
+            GroupMissing: the stream or its group does not exist.
+            RedisRejected: refused for good.
+
+        A cancelled caller leaves the request on its way.
+        """
+        try:
+            return await self._exchange(command, timeout)
+        except ResponseError as error:
+            raise self._refused(error) from error
+
+    async def run(self, script: Script, keys: list[str], args: list[Any], *, timeout: float) -> Any:
+        """Run a script, sending its text only when the server does not know it yet. Raises as `request`."""
+        words = (len(keys), *keys, *args)
+        try:
+            return await self._exchange(("EVALSHA", script.sha, *words), timeout)
+        except NoScriptError:
+            return await self.request("EVAL", script.text, *words, timeout=timeout)
+        except ResponseError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: ResponseError) -> Exception:
+        fault = faults.of_reply(error)
+        if isinstance(fault, Unanswered) and fault.elsewhere:
+            self.drop(fault)
+        return fault
+
+    async def _exchange(self, command: tuple[Any, ...], timeout: float) -> Any:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        connection = self._connection or await self._connect(timeout)
+        reply: asyncio.Future[Any] = loop.create_future()
+        timer = loop.call_at(deadline, self._give_up, connection, timeout)
+        self._waiting.append(reply)
+        try:
+            # Written to the transport before the first suspension, so in the order of `_waiting`.
+            await connection.send_packed_command(connection.pack_command(*command), check_health=False)
+            return await reply
+        except ResponseError:
+            raise
+        except (RedisError, OSError) as error:  # the connection broke while this request was written
+            fault = faults.of(error)
+            if connection is self._connection:
+                self.drop(fault)
+            raise fault from error
+        finally:
+            timer.cancel()
+
+    async def _connect(self, timeout: float) -> AbstractConnection:
+        try:
+            async with asyncio.timeout(timeout), self._connecting:
+                if self._closed:
+                    raise Unanswered("the connection is closed", maybe_executed=False)
+                if self._connection is None:
+                    connection = await self._endpoint.open(min(timeout, CONNECT_TIMEOUT))
+                    try:
+                        if self._greet is not None:
+                            await self._greet(connection, timeout)
+                    except BaseException:
+                        await endpoints.close(connection)
+                        raise
+                    self._connection = connection
+                    self._reader = asyncio.create_task(self._read(connection), name="link reader")
+                return self._connection
+        except TimeoutError as error:
+            raise Unanswered("no connection in time", maybe_executed=False) from error
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        """Give each reply to the oldest request."""
+        while True:
+            reply: Any
+            try:
+                reply = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+            except ResponseError as error:
+                reply = error
+            except (RedisError, OSError) as error:
+                if connection is self._connection:
+                    self.drop(faults.of(error))
+                return
+            except asyncio.CancelledError:  # by others: the loop is shutting down
+                if connection is self._connection:
+                    self.drop(Unanswered("the event loop is shutting down", maybe_executed=True))
+                raise
+            if not self._waiting:
+                if connection is self._connection:
+                    self.drop(Unanswered("a reply that nobody asked for", maybe_executed=True))
+                return
+            waiter = self._waiting.popleft()
+            if waiter.done():
+                continue
+            if isinstance(reply, ResponseError):
+                waiter.set_exception(reply)
+            else:
+                waiter.set_result(reply)
+
+    def _give_up(self, connection: AbstractConnection, timeout: float) -> None:
+        if connection is self._connection:
+            self.drop(Unanswered(f"no answer from Redis within {timeout:.3g} s", maybe_executed=True))
+
+    def drop(self, reason: Exception) -> None:
+        """Close the connection; the next request opens a new one."""
+        connection, self._connection = self._connection, None
+        reader, self._reader = self._reader, None
+        waiting, self._waiting = self._waiting, deque()
+        if connection is None:
+            return
+        self.losses += 1
+        endpoints.abort(connection)
+        if reader is not None and reader is not asyncio.current_task():
+            reader.cancel()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_exception(_copy(reason))
+                waiter.exception()  # counts as seen, also when its caller is gone
+        if self._on_loss is not None and not self._closed:
+            self._on_loss()
+
+    async def close(self) -> None:
+        """Close for good. Requests under way end in `Unanswered`."""
+        self._closed = True
+        reader = self._reader
+        self.drop(Unanswered("the connection was closed", maybe_executed=True))
+        if reader is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+
+
+def _copy(reason: Exception) -> Exception:
+    """The reason of a lost connection, for one of the requests that were under way on it."""
+    if isinstance(reason, RedisRejected):
+        return reason
+    return Unanswered(str(reason), maybe_executed=True)

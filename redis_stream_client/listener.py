@@ -1,0 +1,146 @@
+"""The listener: hears that locks are gone, and the peers' hints. It makes recovery fast, never correct."""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+from redis_stream_client import clock, endpoint, faults
+from redis_stream_client.endpoint import Endpoint
+from redis_stream_client.errors import RedisRejected
+from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.keys import NOBODY
+from redis_stream_client.operations import Operations
+from redis_stream_client.options import Options
+from redis_stream_client.pacing import Backoff
+
+log = logging.getLogger("redis_stream_client")
+
+
+class Ears(Protocol):
+    """Who is told what was heard."""
+
+    def suspect(self, owner: str) -> None:
+        """This consumer's streams may be orphans."""
+
+    def claimed(self, lbs_id: str) -> None:
+        """A peer says that it took this orphan."""
+
+    def missed_something(self) -> None:
+        """There was a gap: what happened in it is unknown."""
+
+    def own_lock_gone(self) -> None:
+        """Our own lock expired or was deleted."""
+
+
+class Listener:
+    """Subscribes to the lock keys' keyspace events and to the control channel."""
+
+    def __init__(self, options: Options, endpoint: Endpoint, operations: Operations, ears: Ears) -> None:
+        self._options = options
+        self._keys = options.keys
+        self._endpoint = endpoint
+        self._operations = operations
+        self._ears = ears
+        self._warned = False
+        self.first_try = asyncio.Event()
+        self.gaps = 0
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `RedisRejected` when subscribing is not permitted."""
+        backoff = Backoff(0.01, max(0.1, self._options.lock_ttl / 2))
+        while True:
+            started = clock.now()
+            try:
+                await self._listen_once()
+            except Unanswered as error:
+                log.debug("listener: %s", error)
+            finally:
+                self.first_try.set()
+            self.gaps += 1
+            if clock.now() - started > self._options.lock_ttl:
+                backoff.reset()
+            await asyncio.sleep(backoff.pause())
+
+    async def _listen_once(self) -> None:
+        connection = await self._endpoint.open(self._options.lock_ttl)
+        try:
+            await self._subscribe(connection)
+            await self._enable_notifications()
+            self._ears.missed_something()
+            self.first_try.set()
+            while True:
+                self._hear(await self._next_message(connection))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise faults.of(error) from error
+        finally:
+            endpoint.abort(connection)
+
+    async def _subscribe(self, connection: AbstractConnection) -> None:
+        pattern = self._keys.lock_events(self._endpoint.db)
+        for command in (("PSUBSCRIBE", pattern), ("SUBSCRIBE", self._keys.control)):
+            async with asyncio.timeout(self._options.lock_ttl):
+                await connection.send_command(*command, check_health=False)
+                await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+
+    async def _next_message(self, connection: AbstractConnection) -> list[bytes]:
+        """The next message. A connection that is silent is asked whether it lives: a half-open one never
+        says anything, and raises nothing."""
+        quiet = self._options.lock_ttl
+        message = await connection.read_response(
+            disable_decoding=True, timeout=quiet, disconnect_on_error=False
+        )
+        if message is None:
+            async with asyncio.timeout(quiet / 2):
+                await connection.send_command("PING", "still there?", check_health=False)
+                message = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+        return message if isinstance(message, list) else []
+
+    def _hear(self, message: list[bytes]) -> None:
+        match message:
+            case [b"pmessage", _, bytes(channel), b"expired" | b"del"]:
+                owner = self._keys.consumer_of(channel, self._endpoint.db)
+                if owner == self._options.consumer:
+                    self._ears.own_lock_gone()
+                elif owner:
+                    self._ears.suspect(owner)
+            case [b"message", _, bytes(hint)]:
+                self._hint(hint.decode(errors="replace"))
+
+    def _hint(self, hint: str) -> None:
+        what, _, about = hint.partition(" ")
+        if what == "released":
+            self._ears.suspect(NOBODY)
+        elif what == "claimed":
+            for lbs_id in about.split():
+                self._ears.claimed(lbs_id)
+        elif what in ("left", "dead") and about != self._options.consumer:
+            self._ears.suspect(about)
+
+    async def _enable_notifications(self) -> None:
+        """Add what is missing of ``Kx`` to the server's flags; never remove one."""
+        timeout = self._options.lock_ttl
+        try:
+            flags = await self._operations.notification_flags(timeout)
+            missing = missing_flags(flags)
+            if missing:
+                await self._operations.set_notification_flags(flags + missing, timeout)
+        except RedisRejected as error:
+            if not self._warned:
+                self._warned = True
+                log.warning(
+                    "cannot see or set notify-keyspace-events, which should contain 'Kx': recovery relies on "
+                    "the sweeper (%s)",
+                    error,
+                    extra={"consumer": self._options.consumer},
+                )
+        except (Unanswered, GroupMissing) as error:
+            log.debug("could not look at notify-keyspace-events: %s", error)
+
+
+def missing_flags(flags: str) -> str:
+    """What must be added to ``notify-keyspace-events`` for the expiry of a key to be announced."""
+    missing = "" if "K" in flags else "K"
+    return missing if "x" in flags or "A" in flags else missing + "x"

@@ -1,0 +1,20 @@
+-- bury: move an announcement that cannot be processed to the dead letters. The letter is headed by
+-- reason, lbs-id, consumer and deliveries; the announcement's own fields follow, byte for byte.
+--
+-- KEYS  1 load balancer stream   2 dead letters
+-- ARGV  1 group   2 consumer   3 entry id   4 delivery count   5 reason
+-- Returns 'buried', 'gone', or the current owner's name. When Redis is full (OOM) nothing is changed.
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
+if not pending then return 'gone' end
+if pending[2] ~= ARGV[2] or pending[4] ~= tonumber(ARGV[4]) then return pending[2] end
+local entry = redis.call('XRANGE', KEYS[1], ARGV[3], ARGV[3])[1]
+if entry then
+  local letter = {'reason', ARGV[5], 'lbs-id', ARGV[3], 'consumer', ARGV[2], 'deliveries', ARGV[4]}
+  local fields = entry[2]
+  if #fields > 4000 then fields = {'fields-msgpack', cmsgpack.pack(fields)} end -- more than unpack() can take
+  for i = 1, #fields do letter[#letter + 1] = fields[i] end
+  redis.call('XADD', KEYS[2], '*', unpack(letter))
+end
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
+redis.call('XDEL', KEYS[1], ARGV[3])
+return entry and 'buried' or 'gone'

@@ -1,0 +1,8 @@
+-- leave: give up the lock; all that is pending for this consumer is claimable at once, nothing is acknowledged.
+--
+-- KEYS  1 this consumer's lock
+-- ARGV  1 consumer   2 control channel
+-- Returns 1 if the lock was still there, else 0.
+local there = redis.call('DEL', KEYS[1])
+redis.call('PUBLISH', ARGV[2], 'left ' .. ARGV[1])
+return there

@@ -1,0 +1,34 @@
+-- probe: use every command that the other scripts use, without any effect, so that a missing permission
+-- is found when joining and not in the night. Entry 0-1 can never exist: ids start at the clock.
+--
+-- KEYS  1 load balancer stream   2 this consumer's lock   3 dead letters   4 sweep turn
+-- ARGV  1 group   2 control channel   3 name of a consumer that does not exist
+-- Returns the error messages of what is not allowed; empty when all is well.
+local refused = {}
+local function try(...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then
+    local text = string.lower(reply.err)
+    if string.find(text, 'perm', 1, true) or string.find(text, 'acl', 1, true)
+        or string.find(text, 'unknown', 1, true) then
+      refused[#refused + 1] = select(1, ...) .. ': ' .. reply.err
+    end
+  end
+end
+try('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+try('XINFO', 'GROUPS', KEYS[1])
+try('XPENDING', KEYS[1], ARGV[1], '0-1', '0-1', 1)
+try('XRANGE', KEYS[1], '0-1', '0-1')
+try('XLEN', KEYS[1])
+try('XREADGROUP', 'GROUP', ARGV[1], ARGV[3], 'COUNT', 1, 'STREAMS', KEYS[1], '0-1')
+try('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, '0-1', 'JUSTID')
+try('XACK', KEYS[1], ARGV[1], '0-1')
+try('XDEL', KEYS[1], '0-1')
+try('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[3])
+try('XADD', KEYS[3], '0-0', 'probe', '') -- 0-0 is always refused, and after the permission was checked
+try('EXISTS', KEYS[2])
+try('GET', KEYS[2])
+try('PTTL', KEYS[2])
+try('EXISTS', KEYS[4])
+try('PUBLISH', ARGV[2], 'joined')
+return refused

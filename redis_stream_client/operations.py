@@ -1,0 +1,359 @@
+"""The operations on the load balancer stream: a typed stub for each script and each plain command.
+
+Each is one request, decides on the server by the server's clock, and is sent once: the callers know what a
+lost reply means for them. All raise `Unanswered`, `GroupMissing` or `RedisRejected`.
+"""
+
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from redis.asyncio.connection import AbstractConnection
+
+from redis_stream_client import scripts
+from redis_stream_client.endpoint import roundtrip
+from redis_stream_client.errors import RedisRejected
+from redis_stream_client.faults import Unanswered
+from redis_stream_client.keys import NOBODY
+from redis_stream_client.link import Link
+from redis_stream_client.options import Options
+from redis_stream_client.version import __version__
+
+OLDEST_SERVER = (6, 2)
+PAGE = 250  # entries that one script call moves or lists: about 3 ms of Redis
+LOOK_PAGE = 10_000  # entries that one XPENDING lists
+WAITING_COUNTED = 1_000  # waiting announcements that a census counts
+
+Fields = Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """An entry that is pending for us."""
+
+    lbs_id: str
+    deliveries: int
+    fields: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """A claim that succeeded."""
+
+    deliveries: int
+    fields: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A claim that did not. `owner` and `deliveries` are set where the server knows them."""
+
+    why: Literal["gone", "owner", "alive", "lapsed"]
+    owner: str = ""
+    deliveries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a fair read brought."""
+
+    entries: list[Delivered]
+    waiting: int
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A consumer of the group, whether it lives or not."""
+
+    name: str
+    pending: int
+    idle_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanPage:
+    """Some of what is pending for a dead consumer. `last` is where to go on, None at the end."""
+
+    alive: bool
+    entries: list[Delivered]
+    last: str | None
+
+
+class Operations:
+    """The operations, bound to one service and one consumer."""
+
+    def __init__(self, options: Options, beats: Link, commands: Link, reads: Link) -> None:
+        self._keys = options.keys
+        self._me = options.consumer
+        self._options = options
+        self._beats = beats
+        self._commands = commands
+        self._reads = reads
+        self._lock = self._keys.lock(self._me)
+
+    # The lock.
+
+    async def join(self, timeout: float) -> int:
+        """Take the lock and register in the group. Returns the server's clock, ms since the epoch."""
+        keys = [self._keys.lbs, self._lock]
+        args = [self._keys.group, self._me, self._options.lock_ttl_ms, self._lock_value()]
+        return int(await self._beats.run(scripts.load("join"), keys, args, timeout=timeout))
+
+    def _lock_value(self) -> str:
+        return json.dumps(
+            {
+                "ttl": self._options.lock_ttl_ms,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "version": __version__,
+            }
+        )
+
+    async def beat(self, timeout: float) -> bool:
+        """Renew the lock. False: it does not exist any more.
+
+        ``PEXPIRE`` and not ``SET``: a full Redis refuses ``SET``, and the whole fleet would lapse.
+        """
+        reply = await self._beats.request("PEXPIRE", self._lock, self._options.lock_ttl_ms, timeout=timeout)
+        return bool(reply)
+
+    async def leave(self, timeout: float) -> None:
+        """Give up the lock: what is pending for us is claimable at once."""
+        args = [self._me, self._keys.control]
+        await self._beats.run(scripts.load("leave"), [self._lock], args, timeout=timeout)
+
+    async def probe(self, timeout: float) -> None:
+        """Raise `RedisRejected` if a command that will be needed is not permitted."""
+        keys = [self._keys.lbs, self._lock, self._keys.dead, self._keys.sweep]
+        args = [self._keys.group, self._keys.control, f"{self._me}-probe"]
+        refused = await self._commands.run(scripts.load("probe"), keys, args, timeout=timeout)
+        if refused:
+            what = "; ".join(text.decode(errors="replace") for text in refused)
+            raise RedisRejected(
+                f"Redis does not permit what this client needs: {what}", hint="the README lists the ACL rule"
+            )
+
+    # Reading.
+
+    async def read(self, block: float, timeout: float) -> list[Delivered]:
+        """Wait up to `block` seconds for one announcement: blocked consumers are served in turn."""
+        reply = await self._reads.request(
+            "XREADGROUP", "GROUP", self._keys.group, self._me,
+            "COUNT", 1, "BLOCK", max(1, round(block * 1000)),
+            "STREAMS", self._keys.lbs, ">",
+            timeout=timeout,
+        )  # fmt: skip
+        return [Delivered(i.decode(), 1, fields or ()) for i, fields in (reply[0][1] if reply else ())]
+
+    async def share(self, most: int, patient: bool, others: Sequence[str], timeout: float) -> Share | None:
+        """Read announcements that wait, up to our fair share of them. None: our lock does not exist."""
+        keys = [self._keys.lbs, self._lock, *map(self._keys.lock, others)]
+        args = [self._keys.group, self._me, most, int(patient), *others]
+        reply = await self._reads.run(scripts.load("share"), keys, args, timeout=timeout)
+        if reply[0] == b"lapsed":
+            return None
+        waiting, members, entries = reply
+        return Share([Delivered(i.decode(), 1, fields or ()) for i, fields in entries], waiting, members)
+
+    # Ownership.
+
+    async def claim(self, lbs_id: str, owner: str, timeout: float) -> Won | Refusal:
+        """Take one entry from `owner`, if that owner is dead."""
+        keys = [self._keys.lbs, self._lock, self._keys.lock(owner)]
+        args = [self._keys.group, self._me, owner, lbs_id, self._keys.control]
+        reply = await self._commands.run(scripts.load("claim"), keys, args, timeout=timeout)
+        match reply:
+            case [b"won", deliveries, fields]:
+                return Won(deliveries, fields)
+            case [b"owner", current, deliveries]:
+                return Refusal("owner", current.decode(), deliveries)
+            case [b"alive", current]:
+                return Refusal("alive", current.decode())
+            case [b"gone"]:
+                return Refusal("gone")
+        return Refusal("lapsed")
+
+    async def claim_many(self, owner: str, n: int, timeout: float) -> list[Delivered] | Refusal:
+        """Take up to `n` entries of `owner`, if it is dead. A repeat takes more: after a lost reply, audit."""
+        keys = [self._keys.lbs, self._lock, self._keys.lock(owner)]
+        args = [self._keys.group, self._me, owner, n, self._keys.control]
+        reply = await self._commands.run(scripts.load("claim_many"), keys, args, timeout=timeout)
+        if reply[0] == b"won":
+            return [Delivered(i.decode(), deliveries, fields) for i, deliveries, fields in reply[1:]]
+        return Refusal("alive", owner) if reply[0] == b"alive" else Refusal("lapsed")
+
+    async def adopt(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[Delivered] | None:
+        """New leases for what is pending for us with these counts. None: our lock does not exist.
+
+        What was trimmed, or is pending otherwise by now, is left out.
+        """
+        keys = [self._keys.lbs, self._lock]
+        args = [self._keys.group, self._me, *_flat(entries)]
+        reply = await self._commands.run(scripts.load("adopt"), keys, args, timeout=timeout)
+        if reply == [b"lapsed"]:
+            return None
+        return [
+            Delivered(lbs_id, result[0], result[1])
+            for (lbs_id, _), result in zip(entries, reply, strict=True)
+            if len(result) == 2
+        ]
+
+    async def done(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
+        """Acknowledge and delete. For each entry ``done``, ``gone`` or the current owner."""
+        args = [self._keys.group, self._me, *_flat(entries)]
+        reply = await self._commands.run(scripts.load("done"), [self._keys.lbs], args, timeout=timeout)
+        return [result.decode() for result in reply]
+
+    async def release(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
+        """Give to nobody. For each entry ``released``, ``gone`` or the current owner."""
+        args = [self._keys.group, self._me, NOBODY, self._keys.control, *_flat(entries)]
+        reply = await self._commands.run(scripts.load("release"), [self._keys.lbs], args, timeout=timeout)
+        return [result.decode() for result in reply]
+
+    async def bury(self, lbs_id: str, deliveries: int, reason: str, timeout: float) -> str:
+        """Move to the dead letters. ``buried``, ``gone`` or the current owner."""
+        keys = [self._keys.lbs, self._keys.dead]
+        args = [self._keys.group, self._me, lbs_id, deliveries, reason]
+        reply: bytes = await self._commands.run(scripts.load("bury"), keys, args, timeout=timeout)
+        return reply.decode()
+
+    async def lift(self, lbs_id: str, deliveries: int, to: int, timeout: float) -> str:
+        """`raise` the delivery count after Redis lost writes. ``raised``, ``gone`` or the current owner."""
+        args = [self._keys.group, self._me, lbs_id, deliveries, to]
+        reply: bytes = await self._commands.run(
+            scripts.load("raise"), [self._keys.lbs], args, timeout=timeout
+        )
+        return reply.decode()
+
+    # Looking.
+
+    async def pending(self, after: str | None, timeout: float) -> list[tuple[str, int]]:
+        """A page of what is pending for us: (LBS id, delivery count). `LOOK_PAGE` of them at the most."""
+        reply = await self._commands.request(
+            "XPENDING", self._keys.lbs, self._keys.group, f"({after}" if after else "-", "+",
+            LOOK_PAGE, self._me,
+            timeout=timeout,
+        )  # fmt: skip
+        return [(lbs_id.decode(), deliveries) for lbs_id, _, _, deliveries in reply]
+
+    async def inspect(self, lbs_ids: Sequence[str], timeout: float) -> list[str]:
+        """The owner of each entry, or '' for one that is pending for nobody or exists no more."""
+        args = [self._keys.group, *lbs_ids]
+        reply = await self._commands.run(scripts.load("inspect"), [self._keys.lbs], args, timeout=timeout)
+        return [owner.decode() for owner in reply]
+
+    async def census(self, timeout: float) -> int | None:
+        """Entries delivered and in the stream, minus entries pending. None: too many wait to tell."""
+        args = [self._keys.group, WAITING_COUNTED]
+        reply = await self._commands.run(scripts.load("census"), [self._keys.lbs], args, timeout=timeout)
+        return int(reply[0]) if reply else None
+
+    async def members(self, timeout: float) -> list[Member]:
+        """The group's consumers."""
+        reply = await self._commands.request(
+            "XINFO", "CONSUMERS", self._keys.lbs, self._keys.group, timeout=timeout
+        )
+        return [Member(info[1].decode(), info[3], info[5]) for info in reply]
+
+    async def look(self, consumers: Sequence[str], timeout: float) -> list[bool]:
+        """Which of them live; makes Redis notice, and announce, the locks that expired."""
+        keys = list(map(self._keys.lock, consumers))
+        return [bool(n) for n in await self._commands.run(scripts.load("look"), keys, [], timeout=timeout)]
+
+    async def orphans(self, owner: str, after: str | None, timeout: float) -> OrphanPage:
+        """A page of what is pending for a dead consumer."""
+        keys = [self._keys.lbs, self._keys.lock(owner)]
+        args = [self._keys.group, owner, f"({after}" if after else "-", PAGE]
+        reply = await self._commands.run(scripts.load("orphans"), keys, args, timeout=timeout)
+        if reply[0] == b"alive":
+            return OrphanPage(alive=True, entries=[], last=None)
+        entries = [Delivered(i.decode(), deliveries, fields) for i, deliveries, fields in reply[2:]]
+        return OrphanPage(alive=False, entries=entries, last=reply[1].decode() or None)
+
+    # Sweeping.
+
+    async def turn(self, lifetime: float, timeout: float) -> bool:
+        """Ask for the fleet's turn to sweep, which is given once per `lifetime` seconds."""
+        reply = await self._commands.request(
+            "SET", self._keys.sweep, self._me, "NX", "PX", max(1, round(lifetime * 1000)), timeout=timeout
+        )
+        return reply is not None
+
+    async def tell(self, hint: str, timeout: float) -> None:
+        """Publish a hint to the peers."""
+        await self._commands.request("PUBLISH", self._keys.control, hint, timeout=timeout)
+
+    async def forget(self, consumer: str, idle: float, timeout: float) -> bool:
+        """Remove a consumer that is dead, owns nothing and was idle for `idle` seconds."""
+        keys = [self._keys.lbs, self._keys.lock(consumer)]
+        args = [self._keys.group, consumer, round(idle * 1000)]
+        return bool(await self._commands.run(scripts.load("forget"), keys, args, timeout=timeout))
+
+    async def rescue(self, after: str | None, timeout: float) -> tuple[int, str | None]:
+        """Make a page of delivered entries that are pending for nobody claimable. Returns how many there
+        were, and where to go on, None at the end."""
+        args = [self._keys.group, NOBODY, f"({after}" if after else "-", PAGE, self._keys.control]
+        rescued, last = await self._commands.run(
+            scripts.load("rescue"), [self._keys.lbs], args, timeout=timeout
+        )
+        return rescued, last.decode() or None
+
+    async def notification_flags(self, timeout: float) -> str:
+        """The server's ``notify-keyspace-events``."""
+        reply = await self._commands.request("CONFIG", "GET", "notify-keyspace-events", timeout=timeout)
+        return reply[1].decode() if len(reply) == 2 else ""
+
+    async def set_notification_flags(self, flags: str, timeout: float) -> None:
+        """Set the server's ``notify-keyspace-events``."""
+        await self._commands.request("CONFIG", "SET", "notify-keyspace-events", flags, timeout=timeout)
+
+
+class Greeter:
+    """Learns, on each new connection, which server it is; knows when it is another one than before.
+
+    Attributes:
+        history: changes whenever Redis may have lost writes that it had answered: after a restart, and after
+            a fail-over to a replica. None where ``INFO`` is not permitted.
+    """
+
+    def __init__(self) -> None:
+        self.history: str | None = None
+
+    async def __call__(self, connection: AbstractConnection, timeout: float) -> None:
+        """Raises `RedisRejected` for a server that is too old, `Unanswered` for one that is no master."""
+        try:
+            info = _parse_info(await roundtrip(connection, timeout, "INFO", "server"))
+            info |= _parse_info(await roundtrip(connection, timeout, "INFO", "replication"))
+        except RedisRejected:
+            self.history = None
+            return
+        check_version(info.get("redis_version", ""))
+        if info.get("role", "master") != "master":
+            raise Unanswered("connected to a replica", maybe_executed=False, elsewhere=True)
+        self.history = f"{info.get('run_id')}/{info.get('master_replid')}"
+
+
+def check_version(version: str) -> None:
+    """Raise `RedisRejected` for a server that is too old; a version that cannot be read is let pass."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found and (int(found[1]), int(found[2])) < OLDEST_SERVER:
+        raise RedisRejected(
+            f"Redis {version} is too old", hint=f"Redis {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or later is needed"
+        )
+
+
+def _parse_info(reply: bytes) -> dict[str, str]:
+    lines = reply.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def _flat(entries: Iterable[tuple[str, int]]) -> list[Any]:
+    return [word for entry in entries for word in entry]
+

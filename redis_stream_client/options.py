@@ -1,0 +1,96 @@
+"""The constructor's parameters, checked."""
+
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from redis_stream_client.keys import Keys, require_name
+
+MIN_LOCK_TTL = 0.1
+MAX_OFFER_PAUSE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a client was made with. Durations are seconds."""
+
+    keys: Keys
+    consumer: str
+    lock_ttl: float
+    heartbeat_interval: float
+    max_streams: int | None
+    prefetch: int
+    connect_timeout: float
+
+    @property
+    def lock_ttl_ms(self) -> int:
+        """The lock's lifetime in whole milliseconds, the unit Redis takes."""
+        return round(self.lock_ttl * 1000)
+
+    @property
+    def block(self) -> float:
+        """The longest blocking read: short against the lock's lifetime, so that a consumer that was stopped
+        is handed nothing once its lock is gone."""
+        return self.lock_ttl / 2
+
+
+def check(
+    service: str,
+    *,
+    consumer_name: str | None,
+    lock_ttl: float,
+    heartbeat_interval: float | None,
+    max_streams: int | None,
+    prefetch: int,
+    connect_timeout: float,
+) -> Options:
+    """Check the constructor's arguments. Raises ``TypeError`` or ``ValueError`` that names the parameter."""
+    keys = Keys(require_name(service, "service"))
+    lock_ttl = _seconds(lock_ttl, "lock_ttl", at_least=MIN_LOCK_TTL)
+    if heartbeat_interval is None:
+        heartbeat_interval = lock_ttl / 4
+    heartbeat_interval = _seconds(heartbeat_interval, "heartbeat_interval", at_least=0.01)
+    if heartbeat_interval > lock_ttl / 2:
+        raise ValueError(
+            f"heartbeat_interval must be at most lock_ttl / 2 = {lock_ttl / 2:g} s, not {heartbeat_interval:g} s"
+        )
+    if max_streams is not None:
+        max_streams = _count(max_streams, "max_streams")
+    return Options(
+        keys=keys,
+        consumer=_consumer_id(consumer_name),
+        lock_ttl=lock_ttl,
+        heartbeat_interval=heartbeat_interval,
+        max_streams=max_streams,
+        prefetch=_count(prefetch, "prefetch"),
+        connect_timeout=_seconds(connect_timeout, "connect_timeout", at_least=0.01),
+    )
+
+
+def _consumer_id(name: str | None) -> str:
+    """``redis-consumer-<name>-<8 hex>``: every client is a new identity, also one with an old name."""
+    if name is None:
+        name = os.environ.get("POD_NAME") or os.environ.get("POD_IP") or socket.gethostname() or "localhost"
+    elif not isinstance(name, str):
+        raise TypeError(f"consumer_name must be a str or None, not {type(name).__name__}")
+    elif not name or not name.isprintable() or " " in name:
+        raise ValueError(f"consumer_name must be printable, without spaces and not empty: {name!r}")
+    return f"redis-consumer-{name}-{secrets.token_hex(4)}"
+
+
+def _seconds(value: Any, parameter: str, *, at_least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{parameter} must be a number of seconds, not {type(value).__name__}")
+    if not at_least <= value <= 86_400:  # also refuses NaN
+        raise ValueError(f"{parameter} must be between {at_least:g} s and 86400 s, not {value:g} s")
+    return float(value)
+
+
+def _count(value: Any, parameter: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{parameter} must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{parameter} must be at least 1, not {value}")
+    return value

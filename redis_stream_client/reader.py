@@ -1,0 +1,164 @@
+"""The reader: takes announcements from the load balancer stream, one consumer after the other in turn."""
+
+import asyncio
+import logging
+
+from redis_stream_client import clock
+from redis_stream_client.audit import Auditor
+from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.inbox import Inbox
+from redis_stream_client.liveness import Liveness
+from redis_stream_client.operations import Operations
+from redis_stream_client.options import Options
+from redis_stream_client.ownership import Ownership
+from redis_stream_client.pacing import Backoff
+
+log = logging.getLogger("redis_stream_client")
+
+LARGEST_READ = 1_000
+
+
+class Reader:
+    """Reads only while the lock is held and there is room: what this client cannot take, a peer should get.
+
+    While nothing waits, it blocks for one announcement at a time, so that the blocked consumers are served
+    in turn. After each one it looks whether more wait. Redis would give such a backlog to whoever asks first;
+    instead each client takes what brings it level with its live peers, and waits a moment for the others to
+    do the same. A lone client takes all there is room for.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        operations: Operations,
+        liveness: Liveness,
+        ownership: Ownership,
+        auditor: Auditor,
+        inbox: Inbox,
+    ) -> None:
+        self._options = options
+        self._operations = operations
+        self._liveness = liveness
+        self._ownership = ownership
+        self._auditor = auditor
+        self._inbox = inbox
+        self._changed = asyncio.Event()
+        self._backlog = _Backlog(grace=options.lock_ttl / 4)
+        self._backoff = Backoff(0.005, options.heartbeat_interval / 2)
+
+    def poke(self) -> None:
+        """There may be room now, or the lock may be held again, or an audit be due."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
+        while True:
+            await self._ready()
+            try:
+                if self._auditor.due:
+                    await self._auditor.run()
+                elif self._backlog.expected:
+                    await self._read_share()
+                else:
+                    await self._read_one()
+                self._backoff.reset()
+            except Unanswered as error:
+                log.debug("reader: %s", error)
+                self._auditor.request()
+                await asyncio.sleep(self._backoff.pause())
+            except GroupMissing as error:
+                log.warning("the consumer group is gone: %s", error)
+                self._liveness.lapse("missing")
+                await asyncio.sleep(self._backoff.pause())
+
+    async def _ready(self) -> None:
+        """Wait until the lock is held, and there is room or an audit due."""
+        while True:
+            self._changed.clear()
+            self._liveness.check()
+            delay: float | None = None
+            if self._liveness.held:
+                if self._ownership.room > 0 or self._auditor.due:
+                    return
+                delay = self._auditor.delay
+            try:
+                async with asyncio.timeout(delay):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def _read_one(self) -> None:
+        epoch = self._liveness.epoch
+        block = self._options.block
+        try:
+            entries = await self._operations.read(block, block + 1.0)
+        except Unanswered as error:
+            if error.maybe_executed:
+                self._auditor.read_lost()
+            raise
+        if not self._liveness.believed(epoch):
+            self._auditor.request()
+            return
+        if entries:
+            self._backlog.expect()
+            await self._ownership.receive(entries)
+
+    async def _read_share(self) -> None:
+        if self._backlog.others is None:
+            members = await self._operations.members(self._options.lock_ttl / 2)
+            self._backlog.others = [m.name for m in members if m.name != self._options.consumer]
+        epoch = self._liveness.epoch
+        most = min(self._ownership.room, LARGEST_READ)
+        try:
+            share = await self._operations.share(
+                most, self._backlog.patient, self._backlog.others, self._options.lock_ttl / 2
+            )
+        except Unanswered as error:
+            if error.maybe_executed:
+                self._auditor.read_lost()
+            raise
+        if not self._liveness.believed(epoch):
+            self._auditor.request()
+            return
+        if share is None:
+            self._liveness.lapse("missing")
+            return
+        self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
+        await self._ownership.receive(share.entries)
+        if share.waiting and not share.entries:
+            await asyncio.sleep(min(0.05, 0.002 * share.members))
+
+
+class _Backlog:
+    """What is known of the announcements that wait.
+
+    Others get `grace` seconds to take their share, counted from when one of them last took something; then
+    they are taken to be full or stuck, and the rest is for whoever asks.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._waiting = 0
+        self._progress_at = 0.0
+        self.expected = True  # there may be one already when we join
+        self.patient = True
+        self.others: list[str] | None = None
+
+    def expect(self) -> None:
+        """Something arrived, so more may wait."""
+        if not self.expected:
+            self.expected = True
+            self.patient = True
+            self._waiting = 0
+
+    def seen(self, waiting: int, now: float, took: bool) -> None:
+        """So many wait still; `took` says whether we took some."""
+        if waiting == 0:
+            self.expected = False
+            self.others = None
+            return
+        if took or waiting < self._waiting or self._waiting == 0:
+            self._progress_at = now
+        elif now - self._progress_at > self._grace:
+            self.patient = False
+        self._waiting = waiting

@@ -1,0 +1,313 @@
+"""One membership of the fleet, from joining to leaving: the tasks, and the supervisor that owns all I/O."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from redis_stream_client import clock
+from redis_stream_client.audit import Auditor
+from redis_stream_client.endpoint import Endpoint
+from redis_stream_client.errors import (
+    ClientClosed,
+    RedisRejected,
+    RedisStreamClientError,
+    RedisUnavailable,
+)
+from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.heartbeat import Heartbeat
+from redis_stream_client.inbox import Inbox
+from redis_stream_client.lease import LEAVING_GRACE
+from redis_stream_client.link import Link
+from redis_stream_client.listener import Listener
+from redis_stream_client.liveness import LapseCause, Liveness
+from redis_stream_client.operations import Greeter, Operations
+from redis_stream_client.options import MAX_OFFER_PAUSE, Options
+from redis_stream_client.ownership import Ownership
+from redis_stream_client.pacing import Backoff
+from redis_stream_client.reader import Reader
+from redis_stream_client.statistics import Counters, Statistics
+from redis_stream_client.sweeper import Sweeper
+
+log = logging.getLogger("redis_stream_client")
+
+
+class Session:
+    """Everything that lives while a client is joined.
+
+    The supervisor is a task of its own: no task group stands around the user's code, a user's task only ever
+    waits for I/O, and a session may be left from another task than the one that joined.
+    """
+
+    def __init__(self, options: Options, where: Endpoint) -> None:
+        self.options = options
+        self._endpoint = where
+        self.counters = Counters()
+        self.inbox = Inbox(options.lock_ttl, MAX_OFFER_PAUSE)
+        self.liveness = Liveness(options.lock_ttl, options.heartbeat_interval, self._lapsed)
+        greeter = Greeter()
+        self._beats = Link(where, greet=greeter, on_loss=self._connection_lost)
+        self._commands = Link(where, greet=greeter, on_loss=self._connection_lost)
+        self._reads = Link(where, on_loss=self._connection_lost)
+        self._operations = Operations(options, self._beats, self._commands, self._reads)
+        self._work: set[asyncio.Task[Any]] = set()
+        self.ownership = Ownership(
+            options,
+            self._operations,
+            self.liveness,
+            self.inbox,
+            greeter,
+            self.counters,
+            self._spawn,
+            self.gone,
+            self._request_audit,
+            self.room_changed,
+        )
+        self._auditor = Auditor(options, self._operations, self.liveness, self.ownership, self.counters)
+        self._heartbeat = Heartbeat(
+            options, self._operations, self.liveness, self.ownership, self.counters, self._held_again
+        )
+        self._reader = Reader(
+            options, self._operations, self.liveness, self.ownership, self._auditor, self.inbox
+        )
+        self._sweeper = Sweeper(
+            options, self._operations, self.liveness, self.ownership, self.inbox, self.counters
+        )
+        self._listener = Listener(options, where, self._operations, self)
+        self._leave = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+        self.failure: BaseException | None = None
+        self.closed = asyncio.Event()
+
+    # Joining.
+
+    def start(self) -> "asyncio.Future[None]":
+        """Start the supervisor. The future says when the session is ready, or why it cannot be."""
+        self._loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._supervisor = asyncio.create_task(self._supervise(ready), name="redis_stream_client supervisor")
+        return ready
+
+    async def _supervise(self, ready: "asyncio.Future[None]") -> None:
+        tasks: list[asyncio.Task[Any]] = []
+        leave = asyncio.ensure_future(self._leave.wait())
+        try:
+            join = self._spawn(self._join())
+            await asyncio.wait((join, leave), return_when=asyncio.FIRST_COMPLETED)
+            if not leave.done():
+                join.result()
+                tasks = [
+                    asyncio.create_task(part.run(), name=f"redis_stream_client {type(part).__name__.lower()}")
+                    for part in (self._heartbeat, self._reader, self._listener, self._sweeper)
+                ]
+                subscribed = asyncio.ensure_future(self._listener.first_try.wait())
+                tasks.append(subscribed)
+                watched: set[asyncio.Future[Any]] = {*tasks, leave}
+                while not leave.done():
+                    done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done - {leave}:
+                        task.result()  # a task that ends at all has failed, but for this one:
+                    if subscribed in done:
+                        watched.discard(subscribed)
+                        _resolve(ready, None)
+        except asyncio.CancelledError:  # the loop is shutting down
+            pass
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the user is told
+            self.failure = error
+            log.error("closing: %s", error, extra={"consumer": self.options.consumer})
+        finally:
+            leave.cancel()
+            await self._shut_down(tasks)
+            _resolve(ready, self.failure or ClientClosed("the client was closed while it joined"))
+
+    async def _join(self) -> None:
+        """Take the lock; within `connect_timeout`, or give up."""
+        give_up = clock.now() + self.options.connect_timeout
+        backoff = Backoff(0.02, 0.5)
+        while True:
+            remaining = give_up - clock.now()
+            try:
+                if remaining <= 0:
+                    raise Unanswered("no time left", maybe_executed=False)
+                sent = clock.now()
+                await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
+                await self._operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
+                if self.liveness.held_since(sent):
+                    break
+            except (Unanswered, GroupMissing) as error:
+                pause = backoff.pause()
+                if clock.now() + pause >= give_up:
+                    raise RedisUnavailable(
+                        f"could not join {self.options.keys.service!r} within "
+                        f"{self.options.connect_timeout:g} s: {error}",
+                        hint="connect_timeout says how long joining keeps trying",
+                    ) from error
+                await asyncio.sleep(pause)
+        log.info(
+            "joined %s", self.options.keys.service, extra={"consumer": self.options.consumer}
+        )
+
+    # Leaving.
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the end has begun."""
+        return self._leave.is_set()
+
+    def leave(self) -> None:
+        """Ask the supervisor to hand everything over and end. Idempotent, and returns at once."""
+        self._leave.set()
+        self.inbox.end()
+
+    def abandon(self) -> None:
+        """Nobody holds the client any more. Called by the garbage collector, so from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the lock expires by itself
+            self._loop.call_soon_threadsafe(self.leave)
+
+    async def _shut_down(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """Believe nothing, stop, and give up the lock: within `LEAVING_GRACE`, cancelled or not."""
+        self._leave.set()
+        self.liveness.close()
+        self.ownership.holdings.lose_all("closed")
+        everything = [*tasks, *self._work]
+        for task in everything:
+            task.cancel()
+        self._reads.drop(Unanswered("closing", maybe_executed=True))  # nothing more is delivered to us
+        for _ in range(3):
+            farewell = asyncio.ensure_future(self._farewell(everything))
+            while not farewell.done():
+                try:
+                    await asyncio.wait((farewell,))
+                except asyncio.CancelledError:  # the loop is shutting down, and waits for this
+                    continue
+            if not farewell.cancelled():
+                self.failure = self.failure or farewell.exception()
+                break
+        self.inbox.end()
+        self.closed.set()
+        log.info("left %s", self.options.keys.service, extra={"consumer": self.options.consumer})
+
+    async def _farewell(self, tasks: list[asyncio.Task[Any]]) -> None:
+        try:
+            async with asyncio.timeout(LEAVING_GRACE * 0.9):
+                await self._give_up_lock()
+                if tasks:
+                    await asyncio.wait(tasks)
+        except TimeoutError:
+            log.warning(
+                "Redis did not answer while leaving: the lock expires by itself",
+                extra={"consumer": self.options.consumer},
+            )
+        for link in (self._beats, self._commands, self._reads):
+            await link.close()
+
+    async def _give_up_lock(self) -> None:
+        """On the connection that is there, else on a new one."""
+        for _ in range(3):
+            try:
+                return await self._operations.leave(LEAVING_GRACE / 2)
+            except (Unanswered, GroupMissing, RedisRejected) as error:
+                log.debug("leaving: %s", error)
+                await asyncio.sleep(0.01)
+
+    # What the parts tell each other.
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run I/O that a user waits for, in a task that is not the user's."""
+        if self._leave.is_set() or self.closed.is_set():
+            work.close()
+            raise self.gone()
+        task = asyncio.create_task(work, name="redis_stream_client operation")
+        self._work.add(task)
+        task.add_done_callback(self._worked)
+        return task
+
+    def _worked(self, task: asyncio.Task[Any]) -> None:
+        self._work.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+            expected = isinstance(error, RedisStreamClientError) and not isinstance(error, RedisRejected)
+            if error is not None and not expected and self.failure is None:
+                self.failure = error
+                self._leave.set()
+
+    def _lapsed(self, cause: LapseCause) -> None:
+        self._heartbeat.lapsed(cause)
+        self._reader.poke()
+
+    def _held_again(self) -> None:
+        self._request_audit()
+        self._sweeper.sweep_now()
+
+    def _request_audit(self) -> None:
+        self._auditor.request()
+        self._reader.poke()
+
+    def _connection_lost(self) -> None:
+        """What was under way on it may have been executed, or lost in a fail-over."""
+        if not self._leave.is_set():
+            self._request_audit()
+
+    def room_changed(self) -> None:
+        """A stream was taken from the inbox, or ended."""
+        self._reader.poke()
+
+    # Ears.
+
+    def suspect(self, owner: str) -> None:
+        """This consumer's streams may be orphans."""
+        self._sweeper.suspect(owner)
+
+    def claimed(self, lbs_id: str) -> None:
+        """A peer says that it took this orphan."""
+        self._sweeper.claimed(lbs_id)
+
+    def missed_something(self) -> None:
+        """There was a gap in what was heard."""
+        self._sweeper.sweep_now()
+
+    def own_lock_gone(self) -> None:
+        """Our own lock expired or was deleted."""
+        self._heartbeat.poke()
+
+    # What users ask.
+
+    def gone(self) -> ClientClosed:
+        """The error of every call after the end."""
+        error = ClientClosed("the client is closed")
+        error.__cause__ = self.failure
+        return error
+
+    def statistics(self) -> Statistics:
+        """A snapshot."""
+        counters = self.counters
+        beat_at = self.liveness.beat_at
+        return Statistics(
+            leases=len(self.ownership.holdings),
+            unread_events=self.inbox.unread,
+            last_beat_age=None if beat_at is None else clock.now() - beat_at,
+            beats=counters.beats,
+            lapses=self.liveness.lapses,
+            reconnects=self._beats.losses + self._commands.losses + self._reads.losses + self._listener.gaps,
+            streams_added=counters.streams_added,
+            claims_won=counters.claims_won,
+            claims_lost=counters.claims_lost,
+            streams_done=counters.streams_done,
+            streams_released=counters.streams_released,
+            streams_disowned=counters.streams_disowned,
+            dead_letters=counters.dead_letters,
+            audits=counters.audits,
+            sweeps=counters.sweeps,
+            live_members=counters.live_members,
+        )
+
+
+def _resolve(ready: "asyncio.Future[None]", failure: BaseException | None) -> None:
+    if ready.done():
+        return
+    if failure is None:
+        ready.set_result(None)
+    else:
+        ready.set_exception(failure)
+        ready.exception()  # counts as seen, also when whoever joined is gone

@@ -1,0 +1,61 @@
+"""What a client counts."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A snapshot of one client. Counts are since joining.
+
+    Attributes:
+        leases: streams owned now.
+        unread_events: events that wait for the iterator.
+        last_beat_age: seconds since the last successful beat was sent; None before the first.
+        beats: successful beats.
+        lapses: how often the lock was lost, or taken for lost.
+        reconnects: how often a connection was lost.
+        streams_added: streams that arrived by announcement or were adopted by an audit.
+        claims_won: claims that gave a lease.
+        claims_lost: claims that were refused: a peer was first, or the stream was gone.
+        streams_done: announcements acknowledged and deleted.
+        streams_released: streams given back unfinished.
+        streams_disowned: leases that were lost.
+        dead_letters: malformed announcements moved to the dead letters.
+        audits: comparisons of the leases with what is pending.
+        sweeps: looks for dead consumers.
+        live_members: consumers of the group whose lock existed at the last sweep, this one included.
+    """
+
+    leases: int
+    unread_events: int
+    last_beat_age: float | None
+    beats: int
+    lapses: int
+    reconnects: int
+    streams_added: int
+    claims_won: int
+    claims_lost: int
+    streams_done: int
+    streams_released: int
+    streams_disowned: int
+    dead_letters: int
+    audits: int
+    sweeps: int
+    live_members: int
+
+
+@dataclass(slots=True)
+class Counters:
+    """The running counts behind `Statistics`."""
+
+    beats: int = 0
+    streams_added: int = 0
+    claims_won: int = 0
+    claims_lost: int = 0
+    streams_done: int = 0
+    streams_released: int = 0
+    streams_disowned: int = 0
+    dead_letters: int = 0
+    audits: int = 0
+    sweeps: int = 0
+    live_members: int = 1

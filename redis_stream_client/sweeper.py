@@ -1,0 +1,231 @@
+"""The sweeper: finds dead consumers by looking, and offers their streams. The backstop and clock of recovery.
+
+Whatever was or was not heard, the group's consumers are looked at several times in a lock's lifetime, by one
+member of the fleet in turn; and what a dead one has pending is looked up in Redis, never remembered.
+"""
+
+import asyncio
+import logging
+import random
+
+from redis_stream_client import announcement, clock
+from redis_stream_client.announcement import Malformed
+from redis_stream_client.events import ExpiredStream
+from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.inbox import Inbox
+from redis_stream_client.keys import NOBODY
+from redis_stream_client.liveness import Liveness
+from redis_stream_client.operations import Delivered, Member, Operations
+from redis_stream_client.options import Options
+from redis_stream_client.ownership import Ownership
+from redis_stream_client.pacing import Backoff
+from redis_stream_client.statistics import Counters
+
+log = logging.getLogger("redis_stream_client")
+
+TURNS = 8  # the fleet sweeps this often in a lock's lifetime
+OWN_PERIOD = 2  # every client sweeps for itself this often, in lock lifetimes
+FORGET_AFTER = 10  # idle time of a consumer that is removed from the group, in lock lifetimes
+LOOKS = 200  # locks that one script call looks at
+
+
+class Sweeper:
+    """Looks for dead consumers, and at what they have pending."""
+
+    def __init__(
+        self,
+        options: Options,
+        operations: Operations,
+        liveness: Liveness,
+        ownership: Ownership,
+        inbox: Inbox,
+        counters: Counters,
+    ) -> None:
+        self._options = options
+        self._operations = operations
+        self._liveness = liveness
+        self._ownership = ownership
+        self._inbox = inbox
+        self._counters = counters
+        self._wake = asyncio.Event()
+        self._turn_length = options.lock_ttl / TURNS
+        now = clock.now()
+        self._next_turn = now
+        self._swept_at = float("-inf")
+        self._tidied_at = now
+        self._suspects: dict[str, float] = {}  # consumer: when to look at what it has pending
+        self._looked_at: dict[str, tuple[float, float]] = {}  # consumer: when that ended, how long it took
+        self._told_at: dict[str, float] = {}
+        self._backoff = Backoff(0.005, self._turn_length)
+
+    # What was heard.
+
+    def suspect(self, owner: str) -> None:
+        """This consumer's streams may be orphans: look. Looks at one consumer keep a distance, so that a
+        storm of hints costs no more than a few looks."""
+        ended, took = self._looked_at.get(owner, (float("-inf"), 0.0))
+        due = max(clock.now(), ended + max(self._options.lock_ttl / 200, 3 * took))
+        self._suspects[owner] = min(due, self._suspects.get(owner, due))
+        self._wake.set()
+
+    def claimed(self, lbs_id: str) -> None:
+        """A peer says that it took this orphan. Should that be untrue, the next look offers it again."""
+        self._inbox.withdraw(lbs_id)
+
+    def sweep_now(self) -> None:
+        """There was a gap in what was heard."""
+        self._swept_at = float("-inf")
+        self._wake.set()
+
+    # The task.
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
+        while True:
+            await self._sleep()
+            if not self._liveness.held or self._liveness.quiet:
+                continue
+            try:
+                await self._take_turn()
+                await self._look_at_suspects()
+                self._backoff.reset()
+            except Unanswered as error:
+                log.debug("sweeper: %s", error)
+                await asyncio.sleep(self._backoff.pause())
+            except GroupMissing:
+                self._liveness.lapse("missing")
+                await asyncio.sleep(self._backoff.pause())
+
+    async def _sleep(self) -> None:
+        """Until the next turn, or the next look at a suspect."""
+        due = min((self._next_turn, *self._suspects.values()))
+        delay = max(0.0, due - clock.now())
+        if not self._liveness.held or self._liveness.quiet:
+            delay = max(delay, self._turn_length / 2)
+        try:
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _take_turn(self) -> None:
+        now = clock.now()
+        own_due = now - self._swept_at >= OWN_PERIOD * self._options.lock_ttl
+        if now < self._next_turn and not own_due:
+            return
+        won = await self._operations.turn(self._turn_length, self._patience)
+        # Who has swept lets the next turn to the others, unless it is overdue.
+        self._next_turn = clock.now() + self._turn_length * (1.5 if won else random.uniform(0.6, 0.8))
+        if won or own_due:
+            await self._sweep(tell=won)
+        due, unread = self._inbox.owners_to_recheck(clock.now())
+        for owner in due:
+            self.suspect(owner)
+        for owner in unread:
+            ended, _ = self._looked_at.get(owner, (float("-inf"), 0.0))
+            if clock.now() - ended > self._options.lock_ttl / 2:
+                self.suspect(owner)
+
+    async def _sweep(self, *, tell: bool) -> None:
+        members = await self._operations.members(self._patience)
+        others = [member for member in members if member.name not in (self._options.consumer, NOBODY)]
+        alive = await self._look([member for member in others if member.pending])
+        dead = [member.name for member in others if member.pending and not alive[member.name]]
+        dead += [member.name for member in members if member.name == NOBODY and member.pending]
+        self._swept_at = clock.now()
+        self._counters.sweeps += 1
+        for owner in dead:
+            ended, _ = self._looked_at.get(owner, (float("-inf"), 0.0))
+            if clock.now() - ended > self._options.lock_ttl / 2:
+                self.suspect(owner)
+            if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._options.lock_ttl:
+                self._told_at[owner] = clock.now()
+                await self._operations.tell(f"dead {owner}", self._patience)
+        if clock.now() - self._tidied_at > OWN_PERIOD * self._options.lock_ttl:
+            await self._tidy(members, alive)
+
+    async def _look(self, members: list[Member]) -> dict[str, bool]:
+        alive: dict[str, bool] = {}
+        for start in range(0, len(members), LOOKS):
+            names = [member.name for member in members[start : start + LOOKS]]
+            alive.update(zip(names, await self._operations.look(names, self._patience), strict=True))
+        return alive
+
+    async def _tidy(self, members: list[Member], alive: dict[str, bool]) -> None:
+        """Count the living, forget the long dead, and rescue what is pending for nobody."""
+        idle = [m for m in members if m.name not in (self._options.consumer, NOBODY) and not m.pending]
+        alive |= await self._look(idle)
+        self._counters.live_members = 1 + sum(alive.values())
+        for member in idle:
+            long_dead = member.idle_ms >= FORGET_AFTER * self._options.lock_ttl_ms
+            if long_dead and not alive[member.name]:
+                await self._operations.forget(
+                    member.name, FORGET_AFTER * self._options.lock_ttl, self._patience
+                )
+        balance = await self._operations.census(self._patience)
+        if balance is None or balance > 0:
+            await self._rescue()
+        known = {member.name for member in members}
+        self._looked_at = {name: look for name, look in self._looked_at.items() if name in known}
+        self._told_at = {name: at for name, at in self._told_at.items() if name in known}
+        self._tidied_at = clock.now()
+
+    async def _rescue(self) -> None:
+        last: str | None = None
+        while True:
+            rescued, last = await self._operations.rescue(last, self._patience)
+            if rescued:
+                log.warning("%d announcements were delivered but pending for nobody; rescued", rescued)
+                self.suspect(NOBODY)
+            if last is None:
+                return
+
+    async def _look_at_suspects(self) -> None:
+        now = clock.now()
+        for owner in [owner for owner, due in self._suspects.items() if due <= now]:
+            del self._suspects[owner]
+            started = clock.now()
+            try:
+                await self._look_at(owner)
+            except Unanswered:
+                self._suspects.setdefault(owner, clock.now())
+                raise
+            self._looked_at[owner] = (clock.now(), clock.now() - started)
+
+    async def _look_at(self, owner: str) -> None:
+        """Offer all that is pending for `owner`, if it is dead, and withdraw what is not any more."""
+        known = self._inbox.offered(owner)
+        present: list[str] = []
+        last: str | None = None
+        while True:
+            page = await self._operations.orphans(owner, last, self._patience)
+            if not self._liveness.held:
+                return
+            present += [entry.lbs_id for entry in page.entries]
+            await self._offer(owner, page.entries)
+            last = page.last
+            if last is None:
+                break
+        self._inbox.withdraw_absent(owner, present, known)
+
+    async def _offer(self, owner: str, orphans: list[Delivered]) -> None:
+        """In an order of this client's own: peers that take one after the other then rarely meet."""
+        now = clock.now()
+        random.shuffle(orphans)
+        for entry in orphans:
+            if self._ownership.holdings.get(entry.lbs_id) is not None:
+                continue  # taken by us since the page was listed
+            try:
+                announced = announcement.decode(entry.fields)
+            except Malformed as error:
+                await self._ownership.take_malformed(entry, owner, str(error))
+                continue
+            previous = None if owner == NOBODY else owner
+            self._inbox.offer(
+                ExpiredStream(announced.stream, entry.lbs_id, announced.info, previous, entry.deliveries), now
+            )
+
+    @property
+    def _patience(self) -> float:
+        return self._options.lock_ttl / 2
