@@ -28,6 +28,9 @@ class Ears(Protocol):
     def claimed(self, lbs_id: str) -> None:
         """A peer says that it took this orphan."""
 
+    def membership_changed(self) -> None:
+        """Somebody joined or left."""
+
     def missed_something(self) -> None:
         """There was a gap: what happened in it is unknown."""
 
@@ -118,6 +121,8 @@ class Listener:
                 self._ears.claimed(lbs_id)
         elif what in ("left", "dead") and about != self._options.consumer:
             self._ears.suspect(about)
+        if what in ("left", "joined") and about != self._options.consumer:
+            self._ears.membership_changed()
 
     async def _enable_notifications(self) -> None:
         """Add what is missing of ``Kx`` to the server's flags; never remove one."""

@@ -85,6 +85,15 @@ class OrphanPage:
     last: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Census:
+    """The server's clock, in ms; and entries delivered and in the stream, minus entries pending, or None
+    where too many wait to tell."""
+
+    server_ms: int
+    balance: int | None
+
+
 class Operations:
     """The operations, bound to one service and one consumer."""
 
@@ -132,7 +141,7 @@ class Operations:
     async def probe(self, timeout: float) -> None:
         """Raise `RedisRejected` if a command that will be needed is not permitted."""
         keys = [self._keys.lbs, self._lock, self._keys.dead, self._keys.sweep]
-        args = [self._keys.group, self._keys.control, f"{self._me}-probe"]
+        args = [self._keys.group, self._keys.control, f"{self._me}-probe", self._me]
         refused = await self._commands.run(scripts.load("probe"), keys, args, timeout=timeout)
         if refused:
             what = "; ".join(text.decode(errors="replace") for text in refused)
@@ -151,6 +160,10 @@ class Operations:
             timeout=timeout,
         )  # fmt: skip
         return [Delivered(i.decode(), 1, fields or ()) for i, fields in (reply[0][1] if reply else ())]
+
+    async def nudge(self, timeout: float) -> None:
+        """Wake Redis, so that it ends the blocking reads that are due. Answered after our own."""
+        await self._reads.request("PING", timeout=timeout)
 
     async def share(self, most: int, patient: bool, others: Sequence[str], timeout: float) -> Share | None:
         """Read announcements that wait, up to our fair share of them. None: our lock does not exist."""
@@ -249,11 +262,11 @@ class Operations:
         reply = await self._commands.run(scripts.load("inspect"), [self._keys.lbs], args, timeout=timeout)
         return [owner.decode() for owner in reply]
 
-    async def census(self, timeout: float) -> int | None:
-        """Entries delivered and in the stream, minus entries pending. None: too many wait to tell."""
+    async def census(self, timeout: float) -> Census:
+        """Compare what is in the stream with what is pending."""
         args = [self._keys.group, WAITING_COUNTED]
         reply = await self._commands.run(scripts.load("census"), [self._keys.lbs], args, timeout=timeout)
-        return int(reply[0]) if reply else None
+        return Census(reply[0], reply[1] if len(reply) > 1 else None)
 
     async def members(self, timeout: float) -> list[Member]:
         """The group's consumers."""

@@ -1,17 +1,19 @@
 """The reader: takes announcements from the load balancer stream, one consumer after the other in turn."""
 
 import asyncio
+import contextlib
 import logging
 
 from redis_stream_client import clock
 from redis_stream_client.audit import Auditor
 from redis_stream_client.faults import GroupMissing, Unanswered
-from redis_stream_client.inbox import Inbox
 from redis_stream_client.liveness import Liveness
 from redis_stream_client.operations import Operations
 from redis_stream_client.options import Options
 from redis_stream_client.ownership import Ownership
 from redis_stream_client.pacing import Backoff
+from redis_stream_client.statistics import Counters
+from redis_stream_client.turns import NUDGE, Turns
 
 log = logging.getLogger("redis_stream_client")
 
@@ -34,14 +36,16 @@ class Reader:
         liveness: Liveness,
         ownership: Ownership,
         auditor: Auditor,
-        inbox: Inbox,
+        counters: Counters,
+        turns: Turns,
     ) -> None:
         self._options = options
         self._operations = operations
         self._liveness = liveness
         self._ownership = ownership
         self._auditor = auditor
-        self._inbox = inbox
+        self._counters = counters
+        self._turns = turns
         self._changed = asyncio.Event()
         self._backlog = _Backlog(grace=options.lock_ttl / 4)
         self._backoff = Backoff(0.005, options.heartbeat_interval / 2)
@@ -89,19 +93,33 @@ class Reader:
 
     async def _read_one(self) -> None:
         epoch = self._liveness.epoch
-        block = self._options.block
+        in_turn = self._counters.live_members > 1
+        block = self._turns.block(clock.now()) if in_turn else self._options.block
+        nudge = asyncio.create_task(self._nudge(block)) if in_turn else None
         try:
             entries = await self._operations.read(block, block + 1.0)
         except Unanswered as error:
             if error.maybe_executed:
                 self._auditor.read_lost()
             raise
+        finally:
+            if nudge is not None:
+                nudge.cancel()
         if not self._liveness.believed(epoch):
             self._auditor.request()
             return
         if entries:
+            self._turns.served(clock.now())
             self._backlog.expect()
             await self._ownership.receive(entries)
+        elif in_turn:
+            await asyncio.sleep(self._turns.pause(clock.now()))
+
+    async def _nudge(self, block: float) -> None:
+        """Make Redis notice that our blocking read is due."""
+        await asyncio.sleep(block + NUDGE)
+        with contextlib.suppress(Unanswered, GroupMissing):
+            await self._operations.nudge(1.0)
 
     async def _read_share(self) -> None:
         if self._backlog.others is None:
@@ -124,7 +142,9 @@ class Reader:
             self._liveness.lapse("missing")
             return
         self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
-        await self._ownership.receive(share.entries)
+        if share.entries:
+            self._turns.served(clock.now())
+            await self._ownership.receive(share.entries)
         if share.waiting and not share.entries:
             await asyncio.sleep(min(0.05, 0.002 * share.members))
 

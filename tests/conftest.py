@@ -1,0 +1,129 @@
+"""Fixtures of the whole suite: servers, connections, and the checks that follow every test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from tests.binaries import SERVERS, ServerMissing, chosen, locate
+from tests.loops import loop_factory, loop_name
+from tests.proxy import TcpProxy
+from tests.servers import Server
+from tests.workers import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from tests.connection import Connection
+
+
+def pytest_configure() -> None:
+    """Stop at once when the server to test with is missing, instead of failing every test."""
+    try:
+        locate(chosen())
+    except (ServerMissing, ValueError) as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_report_header() -> str:
+    """Say on what the suite runs."""
+    return f"server: {chosen()} (of {', '.join(SERVERS)}), loop: {loop_name()}"
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the async tests on the chosen event loop."""
+    return {loop_name(): loop_factory()}
+
+
+@pytest.fixture(autouse=True)
+def clean_end(request: pytest.FixtureRequest) -> None:
+    """Put `_clean_end` around every async test, outside of all its other fixtures."""
+    if pytest_asyncio.is_async_test(request.node):
+        request.getfixturevalue("_clean_end")
+
+
+@pytest.fixture
+async def _clean_end() -> AsyncIterator[None]:
+    """Fail a test that leaves tasks behind, or errors that nobody saw.
+
+    The collection makes both objects that should have been closed (their warnings are errors) and tasks whose
+    exception was never retrieved speak up now, in the test that they belong to.
+    """
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    yield
+    await asyncio.sleep(0)  # what was cancelled in the very last step may end
+    leaked = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not leaked, f"leaked tasks: {leaked}"
+    assert not unhandled, f"the event loop's exception handler was called: {unhandled}"
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[tuple[Server, dict[bytes, bytes]]]:
+    """Run one server for each test process, with the settings that it started with."""
+    with Server() as server:
+        yield server, server.command("CONFIG", "GET", "*")
+
+
+@pytest.fixture
+def server(shared_server: tuple[Server, dict[bytes, bytes]]) -> Server:
+    """Give the test process's server, emptied and with its settings as at its start.
+
+    A test that stops, freezes or otherwise breaks a server takes `own_server`.
+    """
+    server, settings = shared_server
+    now = server.command("CONFIG", "GET", "*")
+    for name, value in settings.items():
+        if now[name] != value:
+            server.command("CONFIG", "SET", name, value)
+    server.command("FLUSHALL")
+    server.command("SCRIPT", "FLUSH")
+    return server
+
+
+@pytest.fixture
+def own_server() -> Iterator[Callable[..., Server]]:
+    """Give a function, with `Server`'s arguments, that starts servers for this test alone."""
+    with contextlib.ExitStack() as servers:
+        yield lambda *arguments, name=None: servers.enter_context(Server(*arguments, name=name))
+
+
+@pytest.fixture
+async def redis(server: Server) -> AsyncIterator[Connection]:
+    """Give a connection to `server` that returns bytes and repeats nothing."""
+    async with Redis.from_url(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def service() -> str:
+    """Give a service name that no other test uses."""
+    return f"orders-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+async def proxy(server: Server) -> AsyncIterator[TcpProxy]:
+    """Give a proxy before `server`."""
+    async with TcpProxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def start_worker(server: Server, service: str) -> AsyncIterator[Callable[..., Awaitable[Worker]]]:
+    """Give a function that starts a worker process, of `service` on `server` unless told otherwise."""
+    async with contextlib.AsyncExitStack() as workers:
+
+        async def start(**options: Any) -> Worker:
+            options = {"url": server.url, "service": service} | options
+            return await workers.enter_async_context(Worker(**options))
+
+        yield start
