@@ -108,9 +108,7 @@ class Auditor:
         for lease in holdings.disagreeing(pending):
             count = pending.get(lease.lbs_id)
             if count is not None and count < lease.deliveries:
-                await self._operations.lift(
-                    lease.lbs_id, count, lease.deliveries, self._options.lock_ttl / 2
-                )
+                await self._operations.lift(lease.lbs_id, count, lease.deliveries, self._options.lock_ttl / 2)
                 pending[lease.lbs_id] = lease.deliveries
             if not self._liveness.believed(epoch):
                 return

@@ -275,7 +275,8 @@ class RedisStreamClient:
     def __del__(self) -> None:
         session = getattr(self, "_session", None)
         if session is not None and not session.closed.is_set():
-            warnings.warn(f"unclosed {self!r}: use `async with`, or aclose()", ResourceWarning, source=self)
+            message = f"unclosed {self!r}: use `async with`, or aclose()"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
             session.abandon()
 
 
@@ -343,7 +344,7 @@ _NOTHING = Statistics(
     last_beat_age=None,
     lapses=0,
     reconnects=0,
-    **{name: getattr(Counters(), name) for name in Counters.__slots__},  # type: ignore[attr-defined]
+    **{name: getattr(Counters(), name) for name in Counters.__slots__},
 )
 
 __all__ = ["EventIterator", "RedisStreamClient", "RedisStreamClientError"]

@@ -7,7 +7,7 @@ have been executed.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 from redis.asyncio import Redis, RedisCluster
@@ -92,8 +92,7 @@ class _Sentinel:
         self._service = pool.service_name
         sentinels: list[Redis] = pool.sentinel_manager.sentinels
         self._sentinels = [
-            _Direct(s.connection_pool.connection_class, s.connection_pool.connection_kwargs)
-            for s in sentinels
+            _Direct(s.connection_pool.connection_class, s.connection_pool.connection_kwargs) for s in sentinels
         ]
 
     @property
@@ -104,9 +103,7 @@ class _Sentinel:
         failure: Exception = Unanswered("no sentinel is known", maybe_executed=False)
         for sentinel in list(self._sentinels):
             try:
-                address = await _ask(
-                    sentinel, timeout / 2, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service
-                )
+                address = await _ask(sentinel, timeout / 2, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
                 if not address:
                     raise Unanswered(f"no sentinel knows {self._service!r}", maybe_executed=False)
                 settings = {**self._settings, "host": address[0].decode(), "port": int(address[1])}
@@ -138,9 +135,7 @@ class _Cluster:
             try:
                 slots = await _ask(node, timeout / 2, "CLUSTER", "SLOTS")
                 owner = self._owner(slots, host)
-                return await _connect(
-                    self._class, {**self._settings, "host": owner[0], "port": owner[1]}, timeout
-                )
+                return await _connect(self._class, {**self._settings, "host": owner[0], "port": owner[1]}, timeout)
             except Unanswered as error:
                 failure = error
                 self._nodes.remove((host, port))  # ask it last the next time
@@ -170,12 +165,10 @@ async def _connect(
     connection_class: type[AbstractConnection], settings: dict[str, Any], timeout: float
 ) -> AbstractConnection:
     where = str(settings.get("path") or f"{settings.get('host')}:{settings.get('port')}")
-    connection = connection_class(
-        **settings, socket_timeout=timeout, socket_connect_timeout=timeout
-    )
+    connection = connection_class(**settings, socket_timeout=timeout, socket_connect_timeout=timeout)
     try:
         async with asyncio.timeout(timeout):
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
     except (RedisError, OSError, TimeoutError) as error:
         await close(connection)
         fault = faults.of(error, where)
@@ -203,11 +196,11 @@ def abort(connection: AbstractConnection) -> None:
     writer = connection._writer
     if writer is not None:
         writer.transport.abort()
-    connection._close()
+    connection._close()  # type: ignore[no-untyped-call]
 
 
 @contextlib.asynccontextmanager
-async def _opened(endpoint: _Direct, timeout: float) -> AsyncIterator[AbstractConnection]:
+async def _opened(endpoint: _Direct, timeout: float) -> AsyncGenerator[AbstractConnection]:
     connection = await endpoint.open(timeout)
     try:
         yield connection

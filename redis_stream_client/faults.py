@@ -12,6 +12,7 @@ _PASSING = (
     "LOADING",
     "BUSY",
     "OOM",
+    "maxmemory",  # 6.2 leaves the code out in a script's error
     "MISCONF",
     "READONLY",
     "MASTERDOWN",
@@ -80,7 +81,7 @@ def of(error: Exception, where: str = "Redis") -> Unanswered | GroupMissing | Re
     fault: Unanswered | RedisRejected
     if isinstance(error, AuthenticationError | AuthorizationError):
         fault = RedisRejected(
-            f"{where} refuses the login: {error or 'wrong user name or password'}",
+            f"{where} refuses the login: {str(error) or 'wrong user name or password'}",
             hint="check user name and password",
         )
     elif isinstance(error, InvalidResponse) or "Protocol error" in str(error):
@@ -88,7 +89,7 @@ def of(error: Exception, where: str = "Redis") -> Unanswered | GroupMissing | Re
     elif isinstance(_root(error), ssl.SSLCertVerificationError):
         fault = RedisRejected(f"the certificate of {where} cannot be verified: {error}")
     else:
-        fault = Unanswered(f"{where}: {error or 'no answer in time'}", maybe_executed=True)
+        fault = Unanswered(f"{where}: {str(error) or 'no answer in time'}", maybe_executed=True)
     fault.__cause__ = error
     return fault
 

@@ -62,9 +62,7 @@ class Heartbeat:
 
     def lapsed(self, cause: LapseCause) -> None:
         """The lock lapsed: what that means for the leases, at once."""
-        log.warning(
-            "the consumer lock lapsed (%s)", cause, extra={"consumer": self._options.consumer}
-        )
+        log.warning("the consumer lock lapsed (%s)", cause, extra={"consumer": self._options.consumer})
         if cause == "silent":
             self._ownership.lose(self._ownership.holdings, "expired")
         self._wake.set()

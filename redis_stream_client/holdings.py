@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from redis_stream_client.errors import LossReason
@@ -80,7 +80,7 @@ class Gate:
         self._open.set()
 
     @contextlib.asynccontextmanager
-    async def passing(self) -> AsyncIterator[None]:
+    async def passing(self) -> AsyncGenerator[None]:
         """An operation that changes what is pending for this client."""
         while not self._open.is_set():
             await self._open.wait()
@@ -94,7 +94,7 @@ class Gate:
                 self._nobody_inside.set()
 
     @contextlib.asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
+    async def alone(self) -> AsyncGenerator[None]:
         """The audit. There is one at a time: it runs in the reader."""
         self._open.clear()
         try:

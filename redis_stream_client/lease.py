@@ -142,14 +142,11 @@ class Lease:
         if self._lost is not None:
             return self._lost
         waiter: asyncio.Future[LossReason] = asyncio.get_running_loop().create_future()
-        if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(waiter)
+        self._waiters = [*(self._waiters or ()), waiter]
         try:
             return await waiter
         finally:
-            if self._waiters is not None:  # cancelled, and not lost
-                self._waiters.remove(waiter)
+            self._waiters = [other for other in self._waiters or () if other is not waiter] or None
 
     async def done(self) -> None:
         """The stream is finished: acknowledge its announcement and delete it.

@@ -92,9 +92,7 @@ class Listener:
         """The next message. A connection that is silent is asked whether it lives: a half-open one never
         says anything, and raises nothing."""
         quiet = self._options.lock_ttl
-        message = await connection.read_response(
-            disable_decoding=True, timeout=quiet, disconnect_on_error=False
-        )
+        message = await connection.read_response(disable_decoding=True, timeout=quiet, disconnect_on_error=False)
         if message is None:
             async with asyncio.timeout(quiet / 2):
                 await connection.send_command("PING", "still there?", check_health=False)

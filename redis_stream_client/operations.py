@@ -240,9 +240,7 @@ class Operations:
     async def lift(self, lbs_id: str, deliveries: int, to: int, timeout: float) -> str:
         """`raise` the delivery count after Redis lost writes. ``raised``, ``gone`` or the current owner."""
         args = [self._keys.group, self._me, lbs_id, deliveries, to]
-        reply: bytes = await self._commands.run(
-            scripts.load("raise"), [self._keys.lbs], args, timeout=timeout
-        )
+        reply: bytes = await self._commands.run(scripts.load("raise"), [self._keys.lbs], args, timeout=timeout)
         return reply.decode()
 
     # Looking.
@@ -313,9 +311,7 @@ class Operations:
         """Make a page of delivered entries that are pending for nobody claimable. Returns how many there
         were, and where to go on, None at the end."""
         args = [self._keys.group, NOBODY, f"({after}" if after else "-", PAGE, self._keys.control]
-        rescued, last = await self._commands.run(
-            scripts.load("rescue"), [self._keys.lbs], args, timeout=timeout
-        )
+        rescued, last = await self._commands.run(scripts.load("rescue"), [self._keys.lbs], args, timeout=timeout)
         return rescued, last.decode() or None
 
     async def notification_flags(self, timeout: float) -> str:
@@ -358,7 +354,8 @@ def check_version(version: str) -> None:
     found = re.match(r"(\d+)\.(\d+)", version)
     if found and (int(found[1]), int(found[2])) < OLDEST_SERVER:
         raise RedisRejected(
-            f"Redis {version} is too old", hint=f"Redis {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or later is needed"
+            f"Redis {version} is too old",
+            hint=f"Redis {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or later is needed",
         )
 
 
@@ -369,4 +366,3 @@ def _parse_info(reply: bytes) -> dict[str, str]:
 
 def _flat(entries: Iterable[tuple[str, int]]) -> list[Any]:
     return [word for entry in entries for word in entry]
-

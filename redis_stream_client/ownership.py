@@ -164,8 +164,7 @@ class Ownership:
 
     async def _claim_while_marked(self, payload: ExpiredStream) -> Lease:
         try:
-            while (pause := self._liveness.quiet_until - clock.now()) > 0:
-                await asyncio.sleep(pause)
+            await asyncio.sleep(max(0.0, self._liveness.quiet_until - clock.now()))
             async with self.gate.passing():
                 return await self._claim(payload)
         except (AlreadyClaimed, StreamGone):
@@ -214,16 +213,12 @@ class Ownership:
                         return await self._mine_already(payload, count, lost_replies > 0, epoch)
                     owner = current
 
-    async def _mine_already(
-        self, payload: ExpiredStream, count: int, reply_was_lost: bool, epoch: int
-    ) -> Lease:
+    async def _mine_already(self, payload: ExpiredStream, count: int, reply_was_lost: bool, epoch: int) -> Lease:
         """It is pending for us: our own claim whose reply was lost, or something the audit would adopt."""
         if self.holdings.get(payload.lbs_id) is not None:
             raise self._already(payload, self._options.consumer, "this client has it")
         if reply_was_lost and count == payload.deliveries + 1:
-            lease = Lease(
-                self, payload.lbs_id, announcement.Announcement(payload.stream, payload.info), count
-            )
+            lease = Lease(self, payload.lbs_id, announcement.Announcement(payload.stream, payload.info), count)
             self._claimed(lease)
             return lease
         try:
@@ -380,9 +375,7 @@ class Ownership:
 
     # Persistence.
 
-    async def _persist(
-        self, attempt: Callable[[float], Awaitable[T]], wanted: Callable[[], bool]
-    ) -> T:
+    async def _persist(self, attempt: Callable[[float], Awaitable[T]], wanted: Callable[[], bool]) -> T:
         """Repeat until Redis answers, as long as the lock is held, or comes back and `wanted` still holds."""
         backoff = self._backoff()
         maybe_executed = False
@@ -412,7 +405,9 @@ class Ownership:
 
     def _not_joined(self, payload: ExpiredStream) -> NotJoined:
         return NotJoined(
-            "this client's own lock is not held", hint="rejoining is under way; claim again", **_about(payload)
+            "this client's own lock is not held",
+            hint="rejoining is under way; claim again",
+            **_about(payload),
         )
 
     def _already(self, payload: ExpiredStream, owner: str, why: str) -> AlreadyClaimed:

@@ -1,6 +1,6 @@
 """The producer's side: announcing data streams."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,6 @@ from redis.exceptions import RedisError
 from redis_stream_client import endpoint as endpoints
 from redis_stream_client import faults
 from redis_stream_client.announcement import FIELD, Info, encode
-from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.errors import RedisRejected, RedisUnavailable
 from redis_stream_client.keys import Keys, require_name
 
@@ -31,7 +30,7 @@ class LoadBalancerStream:
 
     def __init__(self, redis: "Redis | RedisCluster", service: str) -> None:
         self._keys = Keys(require_name(service, "service"))
-        self._endpoint: Endpoint = endpoints.of(redis, self._keys.lbs)
+        self._endpoint = endpoints.of(redis, self._keys.lbs)
         self._redis = redis
 
     async def add(self, stream: str, info: Info | None = None) -> str:
@@ -66,9 +65,7 @@ class LoadBalancerStream:
         """
         if isinstance(streams, str):
             raise TypeError("streams must be an iterable of names, not one str; use add()")
-        payloads = [
-            encode(stream) if isinstance(stream, str) else encode(*_pair(stream)) for stream in streams
-        ]
+        payloads = [encode(stream) if isinstance(stream, str) else encode(*_pair(stream)) for stream in streams]
         ids: list[str] = []
         if not payloads:
             return ids
@@ -95,11 +92,11 @@ class LoadBalancerStream:
         return replies
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AbstractConnection]:
+    async def _connection(self) -> AsyncGenerator[AbstractConnection]:
         """A connection, with what goes wrong on it translated."""
         try:
             if isinstance(self._redis, Redis):
-                connection = await self._redis.connection_pool.get_connection()
+                connection = await self._redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
                 try:
                     yield connection
                 finally:

@@ -155,9 +155,7 @@ class Session:
                         hint="connect_timeout says how long joining keeps trying",
                     ) from error
                 await asyncio.sleep(pause)
-        log.info(
-            "joined %s", self.options.keys.service, extra={"consumer": self.options.consumer}
-        )
+        log.info("joined %s", self.options.keys.service, extra={"consumer": self.options.consumer})
 
     # Leaving.
 
@@ -217,7 +215,8 @@ class Session:
         """On the connection that is there, else on a new one."""
         for _ in range(3):
             try:
-                return await self._operations.leave(LEAVING_GRACE / 2)
+                await self._operations.leave(LEAVING_GRACE / 2)
+                break
             except (Unanswered, GroupMissing, RedisRejected) as error:
                 log.debug("leaving: %s", error)
                 await asyncio.sleep(0.01)

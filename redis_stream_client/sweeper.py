@@ -168,9 +168,7 @@ class Sweeper:
         for member in members:
             long_dead = member.idle_ms >= FORGET_AFTER * self._options.lock_ttl_ms
             if long_dead and not member.pending and not alive.get(member.name, True):
-                await self._operations.forget(
-                    member.name, FORGET_AFTER * self._options.lock_ttl, self._patience
-                )
+                await self._operations.forget(member.name, FORGET_AFTER * self._options.lock_ttl, self._patience)
         census = await self._operations.census(self._patience)
         if census.balance is None or census.balance > 0:
             await self._rescue()
