@@ -165,7 +165,9 @@ async def _connect(
     connection_class: type[AbstractConnection], settings: dict[str, Any], timeout: float
 ) -> AbstractConnection:
     where = str(settings.get("path") or f"{settings.get('host')}:{settings.get('port')}")
-    connection = connection_class(**settings, socket_timeout=timeout, socket_connect_timeout=timeout)
+    # No time-outs of redis-py's: with one it writes through asyncio.wait_for(), which on Python 3.11 swallows a
+    # cancellation that arrives when the write is just done (measured: 6 of 13 points in connecting).
+    connection = connection_class(**settings, socket_timeout=None, socket_connect_timeout=None)
     try:
         async with asyncio.timeout(timeout):
             await connection.connect()  # type: ignore[no-untyped-call]
@@ -178,7 +180,6 @@ async def _connect(
     except BaseException:
         await close(connection)
         raise
-    connection.socket_timeout = None  # from here on the deadlines are our own
     return connection
 
 

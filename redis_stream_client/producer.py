@@ -1,12 +1,13 @@
 """The producer's side: announcing data streams."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from redis_stream_client import endpoint as endpoints
 from redis_stream_client import faults
@@ -15,6 +16,7 @@ from redis_stream_client.errors import RedisRejected, RedisUnavailable
 from redis_stream_client.keys import Keys, require_name
 
 CHUNK = 500  # announcements that travel in one pipeline
+REPLY_TIMEOUT = 5.0  # seconds for one pipeline, where the user's connection has no time-out
 
 
 class LoadBalancerStream:
@@ -79,14 +81,18 @@ class LoadBalancerStream:
         commands = [("XADD", self._keys.lbs, "*", FIELD, payload) for payload in payloads]
         replies: list[Any] = []
         failure: Exception | None = None
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        for _ in commands:
-            try:
-                replies.append(await connection.read_response(disable_decoding=True))
-            except RedisError as error:
-                failure = failure or error
-                if not connection.is_connected:
-                    break
+        # A deadline of our own: redis-py's may swallow a cancellation.
+        configured, connection.socket_timeout = connection.socket_timeout, None
+        try:
+            async with asyncio.timeout(configured or REPLY_TIMEOUT):
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                for _ in commands:
+                    try:
+                        replies.append(await connection.read_response(disable_decoding=True))
+                    except ResponseError as error:
+                        failure = failure or error
+        finally:
+            connection.socket_timeout = configured
         if failure is not None:
             raise failure
         return replies
@@ -102,8 +108,7 @@ class LoadBalancerStream:
                 finally:
                     await self._redis.connection_pool.release(connection)
             else:
-                connection = await self._endpoint.open(5.0)
-                connection.socket_timeout = 5.0
+                connection = await self._endpoint.open(REPLY_TIMEOUT)
                 try:
                     yield connection
                 finally:

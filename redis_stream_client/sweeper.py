@@ -120,7 +120,12 @@ class Sweeper:
         own_due = now - self._swept_at >= OWN_PERIOD * self._options.lock_ttl
         if now < self._next_turn and not own_due:
             return
-        won = await self._operations.turn(self._turn_length, self._patience)
+        try:
+            won = await self._operations.turn(self._turn_length, self._patience)
+        except Unanswered as error:
+            if error.maybe_executed:
+                raise
+            won = True  # a full Redis refuses to write the turn down: sweep without it
         # Who has swept lets the next turn to the others, unless it is overdue.
         self._next_turn = clock.now() + self._turn_length * (1.5 if won else random.uniform(0.6, 0.8))
         if won or own_due:
