@@ -9,7 +9,6 @@ from redis_stream_client.operations import LOOK_PAGE, Operations
 from redis_stream_client.options import Options
 from redis_stream_client.ownership import Ownership
 from redis_stream_client.statistics import Counters
-from redis_stream_client.turns import Turns
 
 log = logging.getLogger("redis_stream_client")
 
@@ -30,14 +29,12 @@ class Auditor:
         liveness: Liveness,
         ownership: Ownership,
         counters: Counters,
-        turns: Turns,
     ) -> None:
         self._options = options
         self._operations = operations
         self._liveness = liveness
         self._ownership = ownership
         self._counters = counters
-        self._turns = turns
         self._due = clock.now() + PERIOD * options.lock_ttl
         self._also_due: float | None = None
 
@@ -67,10 +64,9 @@ class Auditor:
         epoch = self._liveness.epoch
         async with self._ownership.gate.alone():
             pending = await self._pending()
-            census = await self._operations.census(self._options.lock_ttl / 2)
-            self._turns.server_clock(census.server_ms, clock.now())
+            balance = await self._operations.census(self._options.lock_ttl / 2)
             holdings = self._ownership.holdings
-            if census.balance is None or census.balance < 0:  # some of it was trimmed or deleted, perhaps ours
+            if balance is None or balance < 0:  # some of it was trimmed or deleted, perhaps ours
                 suspects = list(holdings)
             else:
                 suspects = holdings.disagreeing(pending)

@@ -5,6 +5,7 @@ lost reply means for them. All raise `Unanswered`, `GroupMissing` or `RedisRejec
 """
 
 import json
+import math
 import os
 import re
 import socket
@@ -69,11 +70,16 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A consumer of the group, whether it lives or not."""
+    """A consumer of the group, whether it lives or not.
+
+    `served_ms` is how long ago it was last given an entry; infinite if never. Redis 7.2 reports it apart;
+    before, a read that finds nothing does not count for `idle_ms`.
+    """
 
     name: str
     pending: int
     idle_ms: int
+    served_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +89,6 @@ class OrphanPage:
     alive: bool
     entries: list[Delivered]
     last: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Census:
-    """The server's clock, in ms; and entries delivered and in the stream, minus entries pending, or None
-    where too many wait to tell."""
-
-    server_ms: int
-    balance: int | None
 
 
 class Operations:
@@ -108,11 +105,16 @@ class Operations:
 
     # The lock.
 
-    async def join(self, timeout: float) -> int:
-        """Take the lock and register in the group. Returns the server's clock, ms since the epoch."""
+    async def time(self, timeout: float) -> float:
+        """The server's clock, in seconds since the epoch."""
+        seconds, microseconds = await self._beats.request("TIME", timeout=timeout)
+        return int(seconds) + int(microseconds) / 1e6
+
+    async def join(self, timeout: float) -> None:
+        """Take the lock and register in the group."""
         keys = [self._keys.lbs, self._lock]
         args = [self._keys.group, self._me, self._options.lock_ttl_ms, self._lock_value()]
-        return int(await self._beats.run(scripts.load("join"), keys, args, timeout=timeout))
+        await self._beats.run(scripts.load("join"), keys, args, timeout=timeout)
 
     def _lock_value(self) -> str:
         return json.dumps(
@@ -260,18 +262,18 @@ class Operations:
         reply = await self._commands.run(scripts.load("inspect"), [self._keys.lbs], args, timeout=timeout)
         return [owner.decode() for owner in reply]
 
-    async def census(self, timeout: float) -> Census:
-        """Compare what is in the stream with what is pending."""
+    async def census(self, timeout: float) -> int | None:
+        """Entries delivered and in the stream, minus entries pending. None: too many wait to tell."""
         args = [self._keys.group, WAITING_COUNTED]
         reply = await self._commands.run(scripts.load("census"), [self._keys.lbs], args, timeout=timeout)
-        return Census(reply[0], reply[1] if len(reply) > 1 else None)
+        return int(reply[0]) if reply else None
 
     async def members(self, timeout: float) -> list[Member]:
         """The group's consumers."""
         reply = await self._commands.request(
             "XINFO", "CONSUMERS", self._keys.lbs, self._keys.group, timeout=timeout
         )
-        return [Member(info[1].decode(), info[3], info[5]) for info in reply]
+        return [_member(info) for info in reply]
 
     async def look(self, consumers: Sequence[str], timeout: float) -> list[bool]:
         """Which of them live; makes Redis notice, and announce, the locks that expired."""
@@ -357,6 +359,16 @@ def check_version(version: str) -> None:
             f"Redis {version} is too old",
             hint=f"Redis {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or later is needed",
         )
+
+
+def _member(info: Sequence[Any]) -> Member:
+    served_ms = info[7] if len(info) > 7 else info[5]
+    return Member(
+        name=info[1].decode(errors="replace"),
+        pending=info[3],
+        idle_ms=info[5],
+        served_ms=math.inf if served_ms < 0 else served_ms,
+    )
 
 
 def _parse_info(reply: bytes) -> dict[str, str]:

@@ -37,7 +37,6 @@ class Reader:
         ownership: Ownership,
         auditor: Auditor,
         counters: Counters,
-        turns: Turns,
     ) -> None:
         self._options = options
         self._operations = operations
@@ -45,7 +44,8 @@ class Reader:
         self._ownership = ownership
         self._auditor = auditor
         self._counters = counters
-        self._turns = turns
+        self._turns = Turns(options.block)
+        self._served = False
         self._changed = asyncio.Event()
         self._backlog = _Backlog(grace=options.lock_ttl / 4)
         self._backoff = Backoff(0.005, options.heartbeat_interval / 2)
@@ -92,10 +92,14 @@ class Reader:
                 pass
 
     async def _read_one(self) -> None:
+        if self._turns.clock_due(clock.now()):
+            await self._look_at_clock()
+        if self._served and not self._alone:
+            await asyncio.sleep(self._turns.settling(clock.now(), self._counters.live_members))
+        self._served = False
         epoch = self._liveness.epoch
-        in_turn = self._counters.live_members > 1
-        block = self._turns.block(clock.now()) if in_turn else self._options.block
-        nudge = asyncio.create_task(self._nudge(block)) if in_turn else None
+        block = self._turns.block(clock.now())
+        nudge = asyncio.create_task(self._nudge(block))
         try:
             entries = await self._operations.read(block, block + 1.0)
         except Unanswered as error:
@@ -103,23 +107,35 @@ class Reader:
                 self._auditor.read_lost()
             raise
         finally:
-            if nudge is not None:
-                nudge.cancel()
+            nudge.cancel()
         if not self._liveness.believed(epoch):
             self._auditor.request()
-            return
-        if entries:
-            self._turns.served(clock.now())
+        elif entries:
+            self._served = True
             self._backlog.expect()
             await self._ownership.receive(entries)
-        elif in_turn:
-            await asyncio.sleep(self._turns.pause(clock.now()))
+        elif not self._alone:
+            members = await self._operations.members(self._options.lock_ttl / 2)
+            await asyncio.sleep(self._turns.pause(self._options.consumer, members))
+
+    async def _look_at_clock(self) -> None:
+        """A few times, until one of the answers comes so quickly that it is precise."""
+        for _ in range(5):
+            asked = clock.now()
+            self._turns.server_clock(await self._operations.time(1.0), asked, clock.now())
+            if self._turns.certain:
+                break
+
+    @property
+    def _alone(self) -> bool:
+        return self._counters.live_members == 1
 
     async def _nudge(self, block: float) -> None:
-        """Make Redis notice that our blocking read is due."""
+        """Make Redis notice that the blocking reads are due."""
         await asyncio.sleep(block + NUDGE)
-        with contextlib.suppress(Unanswered, GroupMissing):
-            await self._operations.nudge(1.0)
+        if not self._alone:
+            with contextlib.suppress(Unanswered, GroupMissing):
+                await self._operations.nudge(1.0)
 
     async def _read_share(self) -> None:
         if self._backlog.others is None:
@@ -143,7 +159,6 @@ class Reader:
             return
         self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
         if share.entries:
-            self._turns.served(clock.now())
             await self._ownership.receive(share.entries)
         if share.waiting and not share.entries:
             await asyncio.sleep(min(0.05, 0.002 * share.members))

@@ -29,7 +29,6 @@ from redis_stream_client.pacing import Backoff
 from redis_stream_client.reader import Reader
 from redis_stream_client.statistics import Counters, Statistics
 from redis_stream_client.sweeper import Sweeper
-from redis_stream_client.turns import Turns
 
 log = logging.getLogger("redis_stream_client")
 
@@ -65,10 +64,7 @@ class Session:
             self._request_audit,
             self.room_changed,
         )
-        self._turns = Turns(options.block)
-        self._auditor = Auditor(
-            options, self._operations, self.liveness, self.ownership, self.counters, self._turns
-        )
+        self._auditor = Auditor(options, self._operations, self.liveness, self.ownership, self.counters)
         self._heartbeat = Heartbeat(
             options, self._operations, self.liveness, self.ownership, self.counters, self._held_again
         )
@@ -79,7 +75,6 @@ class Session:
             self.ownership,
             self._auditor,
             self.counters,
-            self._turns,
         )
         self._sweeper = Sweeper(
             options, self._operations, self.liveness, self.ownership, self.inbox, self.counters
@@ -141,8 +136,7 @@ class Session:
                 if remaining <= 0:
                     raise Unanswered("no time left", maybe_executed=False)
                 sent = clock.now()
-                server_ms = await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
-                self._turns.server_clock(server_ms, clock.now())
+                await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 await self._operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 if self.liveness.held_since(sent):
                     break

@@ -174,8 +174,8 @@ class Sweeper:
             long_dead = member.idle_ms >= FORGET_AFTER * self._options.lock_ttl_ms
             if long_dead and not member.pending and not alive.get(member.name, True):
                 await self._operations.forget(member.name, FORGET_AFTER * self._options.lock_ttl, self._patience)
-        census = await self._operations.census(self._patience)
-        if census.balance is None or census.balance > 0:
+        balance = await self._operations.census(self._patience)
+        if balance is None or balance > 0:
             await self._rescue()
         known = {member.name for member in members}
         self._looked_at = {name: look for name, look in self._looked_at.items() if name in known}

@@ -71,9 +71,7 @@ class Book:
                 pipeline.xrange(keys_of(stream)[1])
             replies: list[Any] = await pipeline.execute()
         return {
-            stream: [
-                Effect(int(fields["number"]), fields["fence"], fields["consumer"]) for _, fields in reply
-            ]
+            stream: [Effect(int(fields["number"]), fields["fence"], fields["consumer"]) for _, fields in reply]
             for stream, reply in zip(streams, replies, strict=True)
         }
 

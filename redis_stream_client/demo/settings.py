@@ -8,6 +8,8 @@ TIME_LIMIT = 28.0
 
 MOST_ENTRIES_A_SECOND = 200
 
+INSTALL = 'pip install "redis-stream-client[demo]"'
+
 
 class CannotRun(Exception):
     """The demo cannot run here, or not as asked; the message says why and what to do."""
@@ -33,7 +35,7 @@ class Settings:
     def patience(self) -> float:
         """How long a recovery may take before it counts as failed; far beyond the bound, so that a busy
         machine makes a slow run and not a failed one."""
-        return self.bound + 5.0
+        return self.bound + 3.0
 
     @property
     def entry_interval(self) -> float:
@@ -54,6 +56,11 @@ class Settings:
     def stream(self, number: int) -> str:
         """The name of a data stream."""
         return f"{self.service}:call-{number:0{len(str(self.streams))}d}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def short(stream: str) -> str:

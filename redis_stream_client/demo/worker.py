@@ -58,9 +58,9 @@ class Worker:
                         self.report("added", lease)
                         tasks.create_task(self.process(lease))
                     case StreamExpired(stream):
-                        if (lease := await self.claim(stream)) is not None:
-                            self.report("claimed", lease)
-                            tasks.create_task(self.process(lease))
+                        if (won := await self.claim(stream)) is not None:
+                            self.report("claimed", won)
+                            tasks.create_task(self.process(won))
                     case StreamDisowned(lease):  # its task sees it too, by `lease.owned`
                         self.report("disowned", lease)
 
@@ -75,21 +75,24 @@ class Worker:
         """Process one data stream while it is ours, from wherever the last owner came to."""
         while lease.owned:
             try:
-                position = await self.begin(lease)
-                while lease.owned and not position.finished:
-                    position = await self.step(lease, position)
-                if position.finished:
-                    await self.client.done(lease)
-                    self.report("done", lease)
-                    return
-            except Refused:
-                self.report("refused", lease)
-                return
+                await self.follow(lease)
             except (exceptions.ConnectionError, exceptions.TimeoutError):
                 # It may have been executed or not: the position in Redis says which.
                 await asyncio.sleep(0.05)
+            except Refused:
+                self.report("refused", lease)
+                return
             except (NotOwner, RedisUnavailable):
                 return
+
+    async def follow(self, lease: Lease) -> None:
+        """Process its entries until the last one, or until it is lost."""
+        position = await self.begin(lease)
+        while lease.owned and not position.finished:
+            position = await self.step(lease, position)
+        if position.finished:
+            await self.client.done(lease)
+            self.report("done", lease)
 
     async def begin(self, lease: Lease) -> Position:
         """Shut out the earlier owners, and see where they came to."""
@@ -146,13 +149,11 @@ class Worker:
 
 
 def _entries(reply: Any) -> list[tuple[str, dict[str, str]]]:
-    """The entries of the one stream that was read, whatever the protocol's shape of the reply."""
+    """The entries of the one stream that was read, in whichever shape the protocol gives the reply."""
     if not reply:
         return []
-    if isinstance(reply, dict):
-        (found,) = reply.values()
-        return found[0] if found and isinstance(found[0], list) else found
-    return reply[0][1]
+    found: list[Any] = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]
+    return found[0] if isinstance(found[0], list) else found
 
 
 async def main() -> None:
@@ -170,8 +171,15 @@ async def main() -> None:
         await worker
 
 
-if __name__ == "__main__":
+def _run() -> str | None:
+    """Run to the end; return what went wrong, as far as it needs no traceback."""
+    failure: str | None = None
     try:
         asyncio.run(main())
     except* (RedisStreamClientError, exceptions.RedisError) as failures:
-        sys.exit(str(failures.exceptions[0]))
+        failure = str(failures.exceptions[0])
+    return failure
+
+
+if __name__ == "__main__":
+    sys.exit(_run())

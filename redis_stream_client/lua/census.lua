@@ -2,12 +2,9 @@
 --
 -- KEYS  1 load balancer stream
 -- ARGV  1 group   2 the most waiting entries to count
--- Returns {the server's clock in ms since the epoch, balance}. The balance is the number of entries that were
---         delivered and are in the stream, minus those that are pending. Above 0: some were delivered, but
---         are pending for nobody. Below 0: some are pending, but were trimmed or deleted. It is left out
---         when more than ARGV[2] wait.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- Returns {balance}: the number of entries that were delivered and are in the stream, minus those that are
+--         pending. Above 0: some were delivered, but are pending for nobody. Below 0: some are pending, but
+--         were trimmed or deleted. Just {} when ARGV[2] or more wait.
 local last, pending
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local info = {}
@@ -19,6 +16,6 @@ local waiting = 0
 local most = tonumber(ARGV[2])
 if redis.call('XLEN', KEYS[1]) > pending then
   waiting = #redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', most)
-  if waiting >= most then return {now} end
+  if waiting >= most then return {} end
 end
-return {now, redis.call('XLEN', KEYS[1]) - waiting - pending}
+return {redis.call('XLEN', KEYS[1]) - waiting - pending}
