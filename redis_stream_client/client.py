@@ -274,7 +274,7 @@ class RedisStreamClient:
 
     def __del__(self) -> None:
         session = getattr(self, "_session", None)
-        if session is not None and not session.closed.is_set():
+        if session is not None and not (self._closed or session.closed.is_set()):
             message = f"unclosed {self!r}: use `async with`, or aclose()"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
             session.abandon()

@@ -305,6 +305,8 @@ class Ownership:
         return results, repeated
 
     def _after_done(self, lease: Lease, result: str, again: bool) -> Exception | None:
+        if lease._lost == "done":  # by a call at the same time
+            return None
         mine_before = (
             result == "gone"
             and again
@@ -321,7 +323,9 @@ class Ownership:
         self.lose([lease], "gone" if result == "gone" else "claimed")
         return lease._not_owner(gone=result == "gone", owner=result if result != "gone" else None)
 
-    def _done_lapsed(self, lease: Lease) -> Exception:
+    def _done_lapsed(self, lease: Lease) -> Exception | None:
+        if lease._lost == "done":
+            return None
         if lease._done_sent is not None:
             return self._unavailable(lease, "done")
         return lease._not_owner()

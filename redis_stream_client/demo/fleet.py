@@ -19,6 +19,7 @@ State = Literal["starting", "alive", "killed", "frozen", "woken", "ended"]
 
 ERROR_LINES = 40  # the last ones that are kept of each worker
 END_TIMEOUT = 4.0
+FRAME = " |+-"  # what Python draws around the tracebacks of an exception group
 
 
 class WorkerProcess:
@@ -70,12 +71,13 @@ class WorkerProcess:
         code = None if self._process is None else self._process.returncode
         if code is None or self.state == "killed" or (self.state == "ended" and code == 0):
             return None
-        errors = [line for line in self.errors if line.strip()]
+        errors = [text for line in self.errors if (text := line.strip(FRAME))]
         return f"{self.name} ended with status {code}: {errors[-1] if errors else 'it says nothing'}"
 
     def kill(self) -> None:
         """Kill it, as a crash would."""
-        self.state = "killed"
+        if self._process is not None and self._process.returncode is None:
+            self.state = "killed"
         self._send(signal.SIGKILL)
 
     def freeze(self) -> None:

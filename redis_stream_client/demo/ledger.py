@@ -154,6 +154,12 @@ class Ledger:
             return None
         return pending.consumer
 
+    def kept(self, outage: Outage) -> int:
+        """How many of a harmed worker's streams are still its own, under the same fence."""
+        return sum(
+            self.owners.get(lbs_id) == Pending(outage.consumer, held) for lbs_id, held in outage.held.items()
+        )
+
     def finished(self, lbs_id: str) -> bool:
         """Whether a stream had an owner and needs none any more."""
         return self.snapshot is not None and lbs_id in self.owners and lbs_id not in self.snapshot.pending

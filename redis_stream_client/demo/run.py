@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_stream_client.demo import display as displays
+from redis_stream_client.demo.connection import connect
 from redis_stream_client.demo.display import Display
 from redis_stream_client.demo.fleet import Fleet
 from redis_stream_client.demo.ledger import Ledger
@@ -93,7 +94,7 @@ async def _play(settings: Settings, display: Display) -> Facts:
 
 def _connect(url: str) -> Redis:
     try:
-        return Redis.from_url(url, decode_responses=True)
+        return connect(url)
     except (ValueError, TypeError) as error:
         raise CannotRun(f"--redis: {error}") from error
 

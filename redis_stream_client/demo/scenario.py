@@ -101,7 +101,7 @@ class Scenario:
         awakening = Awakening(
             worker=victim.name,
             lost=len(losses),
-            kept=self.ledger.owned_by(victim.consumer),
+            kept=self.ledger.kept(outage),
             learned_after=max(losses) - woken_at if losses else None,
             refused=self.ledger.reports[victim.consumer, "refused"] - refused,
         )

@@ -12,14 +12,15 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_stream_client.demo.children import die_with_parent
+from redis_stream_client.demo.connection import connect
 from redis_stream_client.demo.settings import INSTALL, CannotRun
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 10.0
+ANSWER_TIMEOUT = 1.0
 STOP_TIMEOUT = 2.0
 ATTEMPTS = 5
 
@@ -56,11 +57,13 @@ class EmbeddedServer:
         self._process = process = self._launch(port)
         self.url = f"redis://{HOST}:{port}"
         deadline = time.monotonic() + START_TIMEOUT
-        async with Redis.from_url(self.url, socket_timeout=1.0) as redis:
+        async with connect(self.url) as redis:
             while process.poll() is None and time.monotonic() < deadline:
                 # Whoever else listens on this port would answer a PING as well: ask for the process id.
                 with contextlib.suppress(RedisError, OSError):
-                    if (await redis.info("server")).get("process_id") == process.pid:
+                    async with asyncio.timeout(ANSWER_TIMEOUT):
+                        answer = await redis.info("server")
+                    if answer.get("process_id") == process.pid:
                         return True
                 await asyncio.sleep(0.01)
         self._end()

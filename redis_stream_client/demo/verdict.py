@@ -52,8 +52,6 @@ class Facts:
 def problems(facts: Facts) -> list[str]:
     """All that breaks a promise."""
     found = list(facts.ledger.problems)
-    for stream, written in facts.written.items():
-        found += check(stream, facts.effects.get(stream, ()), written)
     for outage in facts.ledger.outages:
         missing = len(outage.held.keys() - outage.recovered.keys())
         if missing:
@@ -62,6 +60,8 @@ def problems(facts: Facts) -> list[str]:
         found.append(f"{facts.announcements_left} streams were never finished")
     if facts.dead_letters:
         found.append(f"{facts.dead_letters} announcements went to the dead letters")
+    for stream, written in facts.written.items():
+        found += check(stream, facts.effects.get(stream, ()), written)
     return found
 
 
@@ -96,7 +96,7 @@ def summary(facts: Facts) -> list[str]:
     causes = Counter("other" if change.outage is None else change.outage.harm for change in ledger.handovers)
     hand_overs = f"{len(ledger.handovers)}: {causes['kill']} after the kill, {causes['freeze']} after the freeze"
     if causes["other"]:
-        hand_overs += f", {causes['other']} for other reasons (a worker that got no processor time?)"
+        hand_overs += f", {causes['other']} for other reasons"
     rows = [
         ("streams", f"{len(facts.written)}, shared by {facts.settings.workers} workers"),
         ("entries", f"{written:,} written, {processed:,} processed"),
@@ -119,7 +119,7 @@ def summary(facts: Facts) -> list[str]:
 def conclusion(found: Sequence[str]) -> str:
     """The last words: pass or fail, and why."""
     if not found:
-        return "PASS: every stream was recovered, every entry processed once and in order, by one owner at a time"
+        return "PASS: every stream recovered, every entry processed once and in order, one owner at a time"
     shown = [f"FAIL: {problem}" for problem in found[:PROBLEMS_SHOWN]]
     if len(found) > PROBLEMS_SHOWN:
         shown.append(f"FAIL: … and {len(found) - PROBLEMS_SHOWN} more")

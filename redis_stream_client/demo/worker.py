@@ -13,7 +13,6 @@ import time
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio import Redis
 
 from redis_stream_client import (
     AlreadyClaimed,
@@ -30,6 +29,7 @@ from redis_stream_client import (
     StreamGone,
 )
 from redis_stream_client.demo.book import LAST, NUMBER, Book, Position, Refused
+from redis_stream_client.demo.connection import connect
 from redis_stream_client.demo.reports import Kind, Report
 
 READ_AT_MOST = 100
@@ -42,7 +42,7 @@ class Worker:
 
     def __init__(self, url: str, service: str, name: str, lock_ttl: float, work: float) -> None:
         self.client = RedisStreamClient.from_url(url, service, consumer_name=name, lock_ttl=lock_ttl)
-        self.redis = Redis.from_url(url, decode_responses=True)
+        self.redis = connect(url)
         self.book = Book(self.redis)
         self.work = work
         self.processed = 0
@@ -76,7 +76,7 @@ class Worker:
         while lease.owned:
             try:
                 await self.follow(lease)
-            except (exceptions.ConnectionError, exceptions.TimeoutError):
+            except exceptions.ConnectionError:
                 # It may have been executed or not: the position in Redis says which.
                 await asyncio.sleep(0.05)
             except Refused:
