@@ -16,6 +16,7 @@ class Holdings:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self._leases: dict[str, Lease] = {}
+        self._parting: set[str] = set()
         self.view: Mapping[str, Lease] = MappingProxyType(self._leases)
 
     def __len__(self) -> int:
@@ -45,6 +46,15 @@ class Holdings:
             del self._leases[lease.lbs_id]
         lease._lose(reason)
 
+    def part(self, lease: Lease) -> None:
+        """A lease that is being released: not ours from now on, though Redis may still say so."""
+        self._parting.add(lease.lbs_id)
+        self.end(lease, "released")
+
+    def parted(self, lease: Lease) -> None:
+        """The release of a lease has ended, one way or the other."""
+        self._parting.discard(lease.lbs_id)
+
     def lose(self, lease: Lease, reason: LossReason) -> None:
         """A lease that was lost; the user is told."""
         if self.holds(lease):
@@ -61,8 +71,9 @@ class Holdings:
         return [lease for lease in self if pending.get(lease.lbs_id) != lease.deliveries]
 
     def unknown(self, pending: Mapping[str, int]) -> Iterable[tuple[str, int]]:
-        """What is pending for us without a lease."""
-        return [(lbs_id, count) for lbs_id, count in pending.items() if lbs_id not in self._leases]
+        """What is pending for us without a lease, and is not on its way from us either."""
+        known = self._leases.keys() | self._parting
+        return [(lbs_id, count) for lbs_id, count in pending.items() if lbs_id not in known]
 
 
 class Gate:

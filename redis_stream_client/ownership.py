@@ -4,6 +4,7 @@ Every method that changes ownership changes it in one synchronous step, next to 
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
@@ -250,7 +251,8 @@ class Ownership:
         if not task.cancelled() and task.exception() is None:
             lease = task.result()
             if self.holdings.holds(lease):
-                _forget_outcome(self._start_release(lease))
+                with contextlib.suppress(ClientClosed):  # closing releases it, too
+                    _forget_outcome(self._start_release(lease))
 
     async def take_malformed(self, entry: Delivered, owner: str, reason: str) -> None:
         """An orphan that cannot be offered, since it is malformed: claim it and bury it."""
@@ -339,13 +341,20 @@ class Ownership:
 
     def _start_release(self, lease: Lease) -> "asyncio.Future[None]":
         """Not ours from this moment on. This client is offered the stream too, but later than its peers."""
-        self.holdings.end(lease, "released")
+        self.holdings.part(lease)
         self._room_changed()
         orphan = ExpiredStream(lease.stream, lease.lbs_id, lease.info, None, lease.deliveries)
         self._inbox.hold_back(orphan, clock.now() + self._options.lock_ttl)
         return self._releasing.add(lease)
 
     async def _send_release(self, leases: list[Lease]) -> list[Exception | None]:
+        try:
+            return await self._release_behind_gate(leases)
+        finally:
+            for lease in leases:
+                self.holdings.parted(lease)
+
+    async def _release_behind_gate(self, leases: list[Lease]) -> list[Exception | None]:
         entries = [(lease.lbs_id, lease.deliveries) for lease in leases]
         async with self.gate.passing():
             try:
