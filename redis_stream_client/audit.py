@@ -66,10 +66,9 @@ class Auditor:
             pending = await self._pending()
             balance = await self._operations.census(self._options.lock_ttl / 2)
             holdings = self._ownership.holdings
-            if balance is None or balance < 0:  # some of it was trimmed or deleted, perhaps ours
-                suspects = list(holdings)
-            else:
-                suspects = holdings.disagreeing(pending)
+            # Below zero: some of it was trimmed or deleted, perhaps ours.
+            trimmed = balance is None or balance < 0
+            suspects = list(holdings) if trimmed else holdings.disagreeing(pending)
             owners = await owners_of(self._operations, [lease.lbs_id for lease in suspects], self._options)
             if not self._liveness.believed(epoch):
                 return

@@ -26,7 +26,7 @@ _PASSING = (
 # Of these, the ones that say that another server is responsible: connect anew, to the right one.
 _ELSEWHERE = ("READONLY", "MASTERDOWN", "MOVED", "ASK", "CLUSTERDOWN")
 _NO_GROUP = ("NOGROUP", "UNBLOCKED", "no such key", "requires the key to exist")
-_NO_PERMISSION = ("NOPERM", "no permissions", "ACL failure")
+_NO_PERMISSION = ("NOPERM", "no permissions", "ACL failure", "The user executing the script can't")
 
 
 class Unanswered(Exception):

@@ -35,7 +35,7 @@ class Link:
         endpoint: Endpoint,
         *,
         greet: Greeting | None = None,
-        on_loss: Callable[[], None] | None = None,
+        on_loss: Callable[[Exception], None] | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._greet = greet
@@ -46,6 +46,7 @@ class Link:
         self._reader: asyncio.Task[None] | None = None
         self._closed = False
         self.losses = 0
+        self.connections = 0
 
     @property
     def connected(self) -> bool:
@@ -114,7 +115,7 @@ class Link:
                 if self._closed:
                     raise Unanswered("the connection is closed", maybe_executed=False)
                 if self._connection is None:
-                    connection = await self._endpoint.open(min(timeout, CONNECT_TIMEOUT))
+                    connection = await self._endpoint.open(min(0.9 * timeout, CONNECT_TIMEOUT))
                     try:
                         if self._greet is not None:
                             await self._greet(connection, timeout)
@@ -122,6 +123,7 @@ class Link:
                         await endpoints.close(connection)
                         raise
                     self._connection = connection
+                    self.connections += 1
                     self._reader = asyncio.create_task(self._read(connection), name="link reader")
                 return self._connection
         except TimeoutError as error:
@@ -175,7 +177,7 @@ class Link:
                 waiter.set_exception(_copy(reason))
                 waiter.exception()  # counts as seen, also when its caller is gone
         if self._on_loss is not None and not self._closed:
-            self._on_loss()
+            self._on_loss(reason)
 
     async def close(self) -> None:
         """Close for good. Requests under way end in `Unanswered`."""

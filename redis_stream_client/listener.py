@@ -48,6 +48,7 @@ class Listener:
         self._operations = operations
         self._ears = ears
         self._warned = False
+        self._connection: AbstractConnection | None = None
         self.first_try = asyncio.Event()
         self.gaps = 0
 
@@ -67,8 +68,13 @@ class Listener:
                 backoff.reset()
             await asyncio.sleep(backoff.pause())
 
+    def move(self) -> None:
+        """Another server is responsible now: a node's events come from that node only."""
+        if self._connection is not None:
+            endpoint.abort(self._connection)
+
     async def _listen_once(self) -> None:
-        connection = await self._endpoint.open(self._options.lock_ttl)
+        connection = self._connection = await self._endpoint.open(self._options.lock_ttl)
         try:
             await self._subscribe(connection)
             await self._enable_notifications()
@@ -79,6 +85,7 @@ class Listener:
         except (RedisError, OSError, TimeoutError) as error:
             raise faults.of(error) from error
         finally:
+            self._connection = None
             endpoint.abort(connection)
 
     async def _subscribe(self, connection: AbstractConnection) -> None:

@@ -102,6 +102,7 @@ class Operations:
         self._commands = commands
         self._reads = reads
         self._lock = self._keys.lock(self._me)
+        self._newest: tuple[int, int] | None = None  # of the entries that were delivered to us
 
     # The lock.
 
@@ -113,7 +114,8 @@ class Operations:
     async def join(self, timeout: float) -> None:
         """Take the lock and register in the group."""
         keys = [self._keys.lbs, self._lock]
-        args = [self._keys.group, self._me, self._options.lock_ttl_ms, self._lock_value()]
+        newest = "{}-{}".format(*self._newest) if self._newest else "0"
+        args = [self._keys.group, self._me, self._options.lock_ttl_ms, self._lock_value(), newest]
         await self._beats.run(scripts.load("join"), keys, args, timeout=timeout)
 
     def _lock_value(self) -> str:
@@ -161,7 +163,7 @@ class Operations:
             "STREAMS", self._keys.lbs, ">",
             timeout=timeout,
         )  # fmt: skip
-        return [Delivered(i.decode(), 1, fields or ()) for i, fields in (reply[0][1] if reply else ())]
+        return self._delivered(reply[0][1] if reply else ())
 
     async def nudge(self, timeout: float) -> None:
         """Wake Redis, so that it ends the blocking reads that are due. Answered after our own."""
@@ -175,7 +177,15 @@ class Operations:
         if reply[0] == b"lapsed":
             return None
         waiting, members, entries = reply
-        return Share([Delivered(i.decode(), 1, fields or ()) for i, fields in entries], waiting, members)
+        return Share(self._delivered(entries), waiting, members)
+
+    def _delivered(self, entries: Sequence[Any]) -> list[Delivered]:
+        """What ``XREADGROUP`` gave us: everything with delivery count 1."""
+        delivered = [Delivered(lbs_id.decode(), 1, fields or ()) for lbs_id, fields in entries]
+        if delivered:
+            milliseconds, sequence = delivered[-1].lbs_id.split("-")
+            self._newest = (int(milliseconds), int(sequence))
+        return delivered
 
     # Ownership.
 

@@ -206,7 +206,9 @@ class Session:
             await link.close()
 
     async def _give_up_lock(self) -> None:
-        """On the connection that is there, else on a new one."""
+        """On the connection that is there, else on a new one. Nothing to do where none ever was."""
+        if not self._beats.connections:
+            return
         for _ in range(3):
             try:
                 await self._operations.leave(LEAVING_GRACE / 2)
@@ -242,16 +244,18 @@ class Session:
 
     def _held_again(self) -> None:
         self._request_audit()
-        self._sweeper.sweep_now()
+        self._sweeper.tidy_now()
 
     def _request_audit(self) -> None:
         self._auditor.request()
         self._reader.poke()
 
-    def _connection_lost(self) -> None:
+    def _connection_lost(self, reason: Exception) -> None:
         """What was under way on it may have been executed, or lost in a fail-over."""
         if not self._leave.is_set():
             self._request_audit()
+            if isinstance(reason, Unanswered) and reason.elsewhere:
+                self._listener.move()
 
     def room_changed(self) -> None:
         """A stream was taken from the inbox, or ended."""

@@ -78,6 +78,11 @@ class Sweeper:
         self._recount = True
         self.sweep_now()
 
+    def tidy_now(self) -> None:
+        """After a lapse, perhaps after somebody destroyed the group: all must be looked at."""
+        self._tidied_at = float("-inf")
+        self.sweep_now()
+
     def sweep_now(self) -> None:
         """There was a gap in what was heard."""
         self._swept_at = float("-inf")

@@ -3,8 +3,10 @@
 --
 -- KEYS  1 load balancer stream   2 this consumer's lock
 -- ARGV  1 group   2 consumer   3 lock lifetime, ms   4 lock value (JSON, holds "ttl" in ms)
+--       5 where a group that does not exist begins: "0", or, when it was destroyed under this consumer, the newest
+--         entry that this consumer saw delivered. What is older is rescued, under new fences.
 -- Returns 1.
-local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[5], 'MKSTREAM')
 if type(made) == 'table' and made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then
   return made
 end

@@ -10,7 +10,8 @@ local function try(...)
   if type(reply) == 'table' and reply.err then
     local text = string.lower(reply.err)
     if string.find(text, 'perm', 1, true) or string.find(text, 'acl', 1, true)
-        or string.find(text, 'unknown', 1, true) then
+        or string.find(text, 'unknown', 1, true)
+        or string.find(text, 'executing the script can', 1, true) then -- 6.2 and 7.0
       refused[#refused + 1] = select(1, ...) .. ': ' .. reply.err
     end
   end
@@ -29,6 +30,10 @@ try('XADD', KEYS[3], '0-0', 'probe', '') -- 0-0 is always refused, and after the
 try('EXISTS', KEYS[2])
 try('GET', KEYS[2])
 try('PTTL', KEYS[2])
-try('EXISTS', KEYS[4])
+try('PEXPIRE', KEYS[4], 1)
+try('SET', KEYS[4], '', 'XX', 'PX', 1)
+try('DEL', KEYS[4]) -- costs at most one sweep more
+try('TIME')
+try('PING')
 try('PUBLISH', ARGV[2], 'joined ' .. ARGV[4])
 return refused

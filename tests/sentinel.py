@@ -1,0 +1,82 @@
+"""Redis Sentinel for the tests: a master, its replica, and a sentinel that watches them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from tests.ports import HOST
+from tests.servers import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import Any
+
+NAME = "fleet"
+"""What the sentinel calls the master."""
+
+
+class SentinelServer(Server):
+    """The same program as the server, as a sentinel that watches `master` and holds half a second for long."""
+
+    def __init__(self, master: Server) -> None:
+        super().__init__()
+        self._master = master
+
+    def _command_line(self) -> list[str]:
+        config = self.directory / "sentinel.conf"
+        config.write_text(
+            f"bind {HOST}\n"
+            f"port {self.port}\n"
+            f"dir {self.directory}\n"
+            f"sentinel monitor {NAME} {HOST} {self._master.port} 1\n"
+            f"sentinel down-after-milliseconds {NAME} 500\n"
+            f"sentinel failover-timeout {NAME} 3000\n"
+        )
+        return [str(self.binary.path), str(config), "--sentinel"]
+
+
+class Deployment:
+    """A master and its replica, in step, and the sentinel that knows both."""
+
+    def __init__(self, master: Server, replica: Server, sentinel: Server) -> None:
+        self.master = master
+        self.replica = replica
+        self.sentinel = sentinel
+        _wait(lambda: self._replica_field("master_link_status") == "up", "the replica is in step")
+        _wait(lambda: len(sentinel.command("SENTINEL", "REPLICAS", NAME)) == 1, "the sentinel knows the replica")
+
+    def _replica_field(self, field: str) -> Any:
+        return self.replica.command("INFO", "replication").get(field)
+
+    def in_step(self) -> None:
+        """Wait until the replica has all that the master has written so far."""
+        offset = self.master.command("INFO", "replication")["master_repl_offset"]
+        _wait(lambda: int(self._replica_field("slave_repl_offset")) >= offset, "the replica is in step")
+
+    def cut_off_the_replica(self) -> None:
+        """Freeze the replica, and have what the master writes from here on never reach it."""
+        self.in_step()
+        self.replica.freeze()
+        self.master.command("CLIENT", "KILL", "TYPE", "replica")  # else the socket would keep it until the thaw
+
+
+@contextlib.contextmanager
+def deploy() -> Generator[Deployment]:
+    """Start all three, and end them."""
+    with (
+        Server("--repl-diskless-sync-delay", "0") as master,
+        Server("--replicaof", HOST, str(master.port)) as replica,
+        SentinelServer(master) as sentinel,
+    ):
+        yield Deployment(master, replica, sentinel)
+
+
+def _wait(condition: Callable[[], object], description: str, timeout: float = 20.0) -> None:
+    """Wait outside of any event loop, as a start does."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout:g} s: {description}")
+        time.sleep(0.02)
