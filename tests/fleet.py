@@ -71,6 +71,10 @@ class Member:
         with contextlib.suppress(AlreadyClaimed, StreamGone, NotJoined, RedisUnavailable, ClientClosed):
             self.leases.append(await self.client.claim(stream))
 
+    def claims_now(self) -> None:
+        """Claim what expires from now on."""
+        self._claim = True
+
     @property
     def owned(self) -> list[str]:
         """The names of the streams it owns now, sorted."""

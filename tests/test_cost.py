@@ -1,0 +1,95 @@
+"""Ring 2: what holding streams costs, in commands and bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+from typing import TYPE_CHECKING
+
+from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamAdded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis_stream_client import Lease
+    from tests.connection import Connection
+    from tests.servers import Server
+
+WINDOW = 6.0
+"""Seconds in which commands are counted: three lock lifetimes."""
+
+
+async def hold(client: RedisStreamClient, redis: Connection, service: str, streams: int) -> Sequence[Lease]:
+    """Announce streams and take them all."""
+    await LoadBalancerStream(redis, service).add_many([f"call-{i}" for i in range(streams)])
+    leases: list[Lease] = []
+    async for event in client.events():
+        assert isinstance(event, StreamAdded)
+        leases.append(event.payload)
+        if len(leases) == streams:
+            break
+    return leases
+
+
+async def commands(redis: Connection) -> int:
+    """Commands that the server has processed, those inside scripts included, the counting left out."""
+    stats = await redis.info("commandstats")
+    return sum(s["calls"] for name, s in stats.items() if name not in ("cmdstat_info", "cmdstat_command"))
+
+
+async def rate(redis: Connection) -> float:
+    """Commands per second in the window."""
+    before = await commands(redis)
+    await asyncio.sleep(WINDOW)  # time itself is measured
+    return (await commands(redis) - before) / WINDOW
+
+
+async def test_holding_many_streams_costs_no_more_than_holding_few(
+    server: Server, redis: Connection, service: str
+) -> None:
+    few, many = f"{service}-few", f"{service}-many"
+    async with RedisStreamClient.from_url(server.url, few) as client:
+        await hold(client, redis, few, 10)
+        for_few = await rate(redis)
+    async with RedisStreamClient.from_url(server.url, many) as client:
+        await hold(client, redis, many, 10_000)
+        for_many = await rate(redis)
+    assert for_few <= 20
+    assert for_many <= 20
+    assert for_many <= for_few * 1.15 + 1  # an audit more or less in the window
+
+
+async def test_a_held_stream_needs_little_memory(server: Server, redis: Connection, service: str) -> None:
+    streams = 5_000
+    async with RedisStreamClient.from_url(server.url, service) as client:
+        await hold(client, redis, service, 50)
+        gc.collect()
+        used = (await redis.info("memory"))["used_memory"]
+        tracemalloc.start()
+        leases = await hold(client, redis, service, streams)
+        gc.collect()
+        here, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        in_redis = (await redis.info("memory"))["used_memory"] - used
+        assert len(leases) == streams
+        assert (here + in_redis) / streams <= 1500
+
+
+async def test_finishing_under_load_shares_commands(server: Server, redis: Connection, service: str) -> None:
+    """At most 0.2 commands of ours per assigned and finished stream, while there is a backlog."""
+    streams = 5_000
+    async with RedisStreamClient.from_url(server.url, service, prefetch=256) as client:
+        await LoadBalancerStream(redis, service).add_many([f"call-{i}" for i in range(streams)])
+        await redis.config_resetstat()
+        finishing: list[asyncio.Task[None]] = []
+        async for event in client.events():
+            assert isinstance(event, StreamAdded)
+            finishing.append(asyncio.create_task(event.payload.done()))
+            if len(finishing) == streams:
+                break
+        await asyncio.gather(*finishing)
+        stats = await redis.info("commandstats")
+        sent = sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
+        assert sent / streams <= 0.2
+        assert await redis.xlen(f"{service}-input") == 0
