@@ -47,6 +47,11 @@ class Endpoint(Protocol):
         """Index of the database."""
         ...
 
+    @property
+    def where(self) -> str:
+        """The server's address, for messages."""
+        ...
+
     async def open(self, timeout: float) -> AbstractConnection:
         """Connect within `timeout` seconds. Raises `Unanswered` or `RedisRejected`."""
         ...
@@ -78,6 +83,10 @@ class _Direct:
     def db(self) -> int:
         return int(self._settings.get("db") or 0)
 
+    @property
+    def where(self) -> str:
+        return _address(self._settings)
+
     async def open(self, timeout: float) -> AbstractConnection:
         return await _connect(self._class, self._settings, timeout)
 
@@ -98,6 +107,10 @@ class _Sentinel:
     @property
     def db(self) -> int:
         return int(self._settings.get("db") or 0)
+
+    @property
+    def where(self) -> str:
+        return f"the master of {self._service!r}"
 
     async def open(self, timeout: float) -> AbstractConnection:
         failure: Exception = Unanswered("no sentinel is known", maybe_executed=False)
@@ -127,6 +140,10 @@ class _Cluster:
         self._nodes: list[tuple[str, int]] = [(node.host, node.port) for node in nodes]
 
     db = 0
+
+    @property
+    def where(self) -> str:
+        return f"the cluster of {self._nodes[0][0]}:{self._nodes[0][1]}"
 
     async def open(self, timeout: float) -> AbstractConnection:
         failure: Exception = Unanswered("no node of the cluster is known", maybe_executed=False)
@@ -161,10 +178,14 @@ def _own(settings: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "protocol": 2, "decode_responses": False, "retry_on_error": []}
 
 
+def _address(settings: dict[str, Any]) -> str:
+    return str(settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}")
+
+
 async def _connect(
     connection_class: type[AbstractConnection], settings: dict[str, Any], timeout: float
 ) -> AbstractConnection:
-    where = str(settings.get("path") or f"{settings.get('host')}:{settings.get('port')}")
+    where = _address(settings)
     # No time-outs of redis-py's: with one it writes through asyncio.wait_for(), which on Python 3.11 swallows a
     # cancellation that arrives when the write is just done (measured: 6 of 13 points in connecting).
     connection = connection_class(**settings, socket_timeout=None, socket_connect_timeout=None)

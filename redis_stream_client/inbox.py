@@ -55,6 +55,11 @@ class Inbox:
             del self._unread[lease.lbs_id]
             self._unread_added -= 1
 
+    def forget(self, lease: Lease) -> None:
+        """A lease that nobody knows of: no event about it."""
+        lease._handed_out = False
+        self._disowned = deque(event for event in self._disowned if event.payload is not lease)
+
     def offer(self, payload: ExpiredStream, now: float) -> bool:
         """An orphan was seen. Returns whether this is news to the user."""
         offer = self._offers.get(payload.lbs_id)

@@ -127,7 +127,7 @@ class Link:
                     self._reader = asyncio.create_task(self._read(connection), name="link reader")
                 return self._connection
         except TimeoutError as error:
-            raise Unanswered("no connection in time", maybe_executed=False) from error
+            raise Unanswered(f"no connection to {self._endpoint.where} in time", maybe_executed=False) from error
 
     async def _read(self, connection: AbstractConnection) -> None:
         """Give each reply to the oldest request."""
@@ -159,7 +159,9 @@ class Link:
 
     def _give_up(self, connection: AbstractConnection, timeout: float) -> None:
         if connection is self._connection:
-            self.drop(Unanswered(f"no answer from Redis within {timeout:.3g} s", maybe_executed=True))
+            self.drop(
+                Unanswered(f"no answer from {self._endpoint.where} within {timeout:.3g} s", maybe_executed=True)
+            )
 
     def drop(self, reason: Exception) -> None:
         """Close the connection; the next request opens a new one."""

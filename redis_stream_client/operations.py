@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
 
 from redis_stream_client import scripts
 from redis_stream_client.endpoint import roundtrip
@@ -150,7 +151,8 @@ class Operations:
         if refused:
             what = "; ".join(text.decode(errors="replace") for text in refused)
             raise RedisRejected(
-                f"Redis does not permit what this client needs: {what}", hint="the README lists the ACL rule"
+                f"Redis refuses what this client needs: {what}",
+                hint="the README lists the ACL rule; the dead letters must be a stream",
             )
 
     # Reading.
@@ -352,7 +354,9 @@ class Greeter:
         try:
             info = _parse_info(await roundtrip(connection, timeout, "INFO", "server"))
             info |= _parse_info(await roundtrip(connection, timeout, "INFO", "replication"))
-        except RedisRejected:
+        except RedisRejected as error:
+            if not isinstance(error.__cause__, ResponseError):  # the login, not the command
+                raise
             self.history = None
             return
         check_version(info.get("redis_version", ""))

@@ -1,6 +1,7 @@
 """The constructor's parameters, checked."""
 
 import os
+import re
 import secrets
 import socket
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def _consumer_id(name: str | None) -> str:
     """``redis-consumer-<name>-<8 hex>``: every client is a new identity, also one with an old name."""
     if name is None:
         name = os.environ.get("POD_NAME") or os.environ.get("POD_IP") or socket.gethostname() or "localhost"
+        name = re.sub(r"[^\x21-\x7e]", "-", name)  # what the environment says must not keep us from starting
     elif not isinstance(name, str):
         raise TypeError(f"consumer_name must be a str or None, not {type(name).__name__}")
     elif not name or not name.isprintable() or " " in name:
@@ -84,7 +86,7 @@ def _seconds(value: Any, parameter: str, *, at_least: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{parameter} must be a number of seconds, not {type(value).__name__}")
     if not at_least <= value <= 86_400:  # also refuses NaN
-        raise ValueError(f"{parameter} must be between {at_least:g} s and 86400 s, not {value:g} s")
+        raise ValueError(f"{parameter} must be between {at_least:g} s and 86400 s, not {value} s")
     return float(value)
 
 

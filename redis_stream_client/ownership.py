@@ -159,9 +159,7 @@ class Ownership:
             raise
         if task.cancelled():
             raise self._gone()
-        lease: Lease = task.result()
-        lease._handed_out = True
-        return lease
+        return task.result()  # type: ignore[no-any-return]
 
     async def _claim_while_marked(self, payload: ExpiredStream) -> Lease:
         try:
@@ -242,6 +240,8 @@ class Ownership:
         return lease
 
     def _claimed(self, lease: Lease) -> None:
+        """It is the caller's from now on: should it be lost before the caller wakes, an event says so."""
+        lease._handed_out = True
         self._inbox.withdraw(lease.lbs_id)
         self.holdings.add(lease)
         self._counters.claims_won += 1
@@ -250,6 +250,7 @@ class Ownership:
         """The caller of `claim` is gone: nobody would ever know of the lease."""
         if not task.cancelled() and task.exception() is None:
             lease = task.result()
+            self._inbox.forget(lease)
             if self.holdings.holds(lease):
                 with contextlib.suppress(ClientClosed):  # closing releases it, too
                     _forget_outcome(self._start_release(lease))

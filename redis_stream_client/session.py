@@ -134,7 +134,7 @@ class Session:
             remaining = give_up - clock.now()
             try:
                 if remaining <= 0:
-                    raise Unanswered("no time left", maybe_executed=False)
+                    raise Unanswered(f"no answer from {self._endpoint.where} in time", maybe_executed=False)
                 sent = clock.now()
                 await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 await self._operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))

@@ -12,10 +12,7 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   if info['name'] == ARGV[1] then last, pending = info['last-delivered-id'], info['pending'] end
 end
 if not last then return redis.error_reply('NOGROUP no such consumer group') end
-local waiting = 0
 local most = tonumber(ARGV[2])
-if redis.call('XLEN', KEYS[1]) > pending then
-  waiting = #redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', most)
-  if waiting >= most then return {} end
-end
+local waiting = #redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', most)
+if waiting >= most then return {} end
 return {redis.call('XLEN', KEYS[1]) - waiting - pending}

@@ -1,5 +1,5 @@
--- probe: use every command that the other scripts use, with no effect but a hint to the peers, so that a missing permission
--- is found when joining and not in the night. Entry 0-1 can never exist: ids start at the clock.
+-- probe: use every command that the other scripts use, with no effect but a hint to the peers, so that a missing permission, or a
+-- key of another type, is found when joining and not in the night. Entry 0-1 can never exist: ids start at the clock.
 --
 -- KEYS  1 load balancer stream   2 this consumer's lock   3 dead letters   4 sweep turn
 -- ARGV  1 group   2 control channel   3 name of a consumer that does not exist   4 consumer
@@ -10,7 +10,7 @@ local function try(...)
   if type(reply) == 'table' and reply.err then
     local text = string.lower(reply.err)
     if string.find(text, 'perm', 1, true) or string.find(text, 'acl', 1, true)
-        or string.find(text, 'unknown', 1, true)
+        or string.find(text, 'unknown', 1, true) or string.find(text, 'wrongtype', 1, true)
         or string.find(text, 'executing the script can', 1, true) then -- 6.2 and 7.0
       refused[#refused + 1] = select(1, ...) .. ': ' .. reply.err
     end
@@ -26,6 +26,7 @@ try('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, '0-1', 'JUSTID')
 try('XACK', KEYS[1], ARGV[1], '0-1')
 try('XDEL', KEYS[1], '0-1')
 try('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[3])
+try('XLEN', KEYS[3])
 try('XADD', KEYS[3], '0-0', 'probe', '') -- 0-0 is always refused, and after the permission was checked
 try('EXISTS', KEYS[2])
 try('GET', KEYS[2])
