@@ -150,9 +150,13 @@ class Operations:
         refused = await self._commands.run(scripts.load("probe"), keys, args, timeout=timeout)
         if refused:
             what = "; ".join(text.decode(errors="replace") for text in refused)
+            if "WRONGTYPE" in what:
+                raise RedisRejected(
+                    f"a key of this service holds another type of value: {what}",
+                    hint="the load balancer stream and the dead letters must be streams",
+                )
             raise RedisRejected(
-                f"Redis refuses what this client needs: {what}",
-                hint="the README lists the ACL rule; the dead letters must be a stream",
+                f"Redis does not permit what this client needs: {what}", hint="the README lists the ACL rule"
             )
 
     # Reading.
