@@ -142,9 +142,7 @@ class TcpProxy:
             link.strike_with(fault)
         return fault
 
-    def drop_replies_after(
-        self, pattern: bytes, *, connections: int | None = None, cut: bool = False
-    ) -> Fault:
+    def drop_replies_after(self, pattern: bytes, *, connections: int | None = None, cut: bool = False) -> Fault:
         """Execute, but do not answer: forward a request with `pattern`, swallow its reply and all later ones.
 
         With `cut` the connection is reset when the reply arrives: executed for certain, and the client knows

@@ -77,10 +77,10 @@ async def test_a_cancelled_claim_leaves_the_stream_owned_by_nobody_or_known(
         for turns in POINTS:
             stream = f"call-{turns}"
             (lbs_id,) = await announce(server.url, service, stream)
-            await wait_until(lambda s=stream: s in member.owned, "it arrived")
+            await wait_until(lambda: stream in member.owned, "it arrived")
             await member.lease(stream).release()
             payload = await wait_until(
-                lambda s=stream: next((p for p in member.expired if p.stream == s), None), "it is offered"
+                lambda: next((p for p in member.expired if p.stream == stream), None), "it is offered"
             )
             won: list[Lease] = []
 
@@ -121,16 +121,14 @@ async def test_a_cancelled_done_or_release_goes_on_in_the_background(
                 return (await pending(redis, service)).get(lbs_id) in (None, "nobody")
 
             await wait_until(ended, "it is ended in Redis")
-            await wait_until(lambda lease=lease: lease.lbs_id not in member.client.leases, "and here")
+            await wait_until(lambda: lease.lbs_id not in member.client.leases, "and here")
         left = await redis.xlen(f"{service}-input")
         assert left == (0 if operation == "done" else len(POINTS))
 
 
 @HOW
-async def test_a_cancelled_join_leaves_no_lock(
-    server: Server, redis: Connection, service: str, how: str
-) -> None:
-    for turns in range(0, 120, 3):
+async def test_a_cancelled_join_leaves_no_lock(server: Server, redis: Connection, service: str, how: str) -> None:
+    for _turns in range(0, 120, 3):
         client = RedisStreamClient.from_url(server.url, service)
 
         async def join(client: RedisStreamClient = client) -> None:
@@ -183,14 +181,12 @@ async def test_cancelling_a_client_block_hands_everything_over(
             await joined.wait()
             names = [f"call-{turns}-{i}" for i in range(4)]
             await announce(server.url, service, *names)
-            await wait_until(
-                lambda c=client, n=names: len(c.leases) + sum(s in peer.owned for s in n) == 4, "all arrived"
-            )
+            await wait_until(lambda: len(client.leases) + sum(s in peer.owned for s in names) == 4, "all arrived")
             started = asyncio.get_running_loop().time()
             await cancelled_after(turns, _until_cancelled(working), how)
-            await wait_until(lambda n=names: all(s in peer.owned for s in n), "the peer has all")
+            await wait_until(lambda: all(s in peer.owned for s in names), "the peer has all")
             assert asyncio.get_running_loop().time() - started < 1.0
-            await wait_until(lambda w=working: w.done(), "the block is left")
+            await wait_until(lambda: working.done(), "the block is left")
             assert working.cancelled()
             assert await redis.exists(f"{{{service}-input}}:lock:{client.id}") == 0
         assert await redis.xlen(f"{service}-input") == 40  # nothing was acknowledged

@@ -205,9 +205,7 @@ async def test_a_group_from_zero_delivers_what_was_announced_before(redis: Conne
     assert reply[0][1][0][0] == id
 
 
-async def test_blocked_consumers_are_served_first_come_first_served(
-    server: Server, redis: Connection
-) -> None:
+async def test_blocked_consumers_are_served_first_come_first_served(server: Server, redis: Connection) -> None:
     turns: list[str] = []
     tasks: list[asyncio.Task[None]] = []
 
@@ -308,9 +306,7 @@ async def test_a_flushed_script_is_refused_raw_and_reloaded_when_registered(redi
     assert await script(args=["again"]) == b"again"
 
 
-async def test_a_full_server_refuses_what_grows_and_allows_the_rest(
-    server: Server, redis: Connection
-) -> None:
+async def test_a_full_server_refuses_what_grows_and_allows_the_rest(server: Server, redis: Connection) -> None:
     [first, second] = await announce(redis, 2)
     await read(redis, "a")
     await redis.set("lock", "holder", px=60_000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Loss = Literal["reply, connection cut", "reply, silence", "request, silence"]
 LOSSES: list[Loss] = ["reply, connection cut", "reply, silence", "request, silence"]
-FAST = {"lock_ttl": 0.4}
+FAST: dict[str, Any] = {"lock_ttl": 0.4}
 
 
 def lose(proxy: TcpProxy, operation: str, loss: Loss) -> Fault:
@@ -41,7 +41,19 @@ def lose(proxy: TcpProxy, operation: str, loss: Loss) -> Fault:
 
 async def load_scripts(redis: Connection) -> None:
     """Let the server know all scripts, so that each is one EVALSHA."""
-    for name in ("join", "claim", "adopt", "done", "release", "bury", "share", "orphans", "look", "inspect", "leave"):
+    for name in (
+        "join",
+        "claim",
+        "adopt",
+        "done",
+        "release",
+        "bury",
+        "share",
+        "orphans",
+        "look",
+        "inspect",
+        "leave",
+    ):
         await redis.script_load(scripts.load(name).text)
 
 
@@ -225,7 +237,7 @@ async def test_a_lost_burial_is_repeated(
 
 
 async def _empty(redis: Connection, service: str) -> bool:
-    return await redis.xlen(f"{service}-input") == 0
+    return not await redis.xlen(f"{service}-input")
 
 
 @pytest.mark.parametrize("loss", LOSSES)

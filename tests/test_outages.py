@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.servers import Server
 
 TTL = 0.4
-FAST = {"lock_ttl": TTL}
+FAST: dict[str, Any] = {"lock_ttl": TTL}
 
 
 async def test_a_client_that_is_cut_off_stops_believing_in_time_and_comes_back(
@@ -118,12 +118,16 @@ async def test_a_key_of_another_type_closes_the_client_and_says_so(
     server: Server, redis: Connection, service: str
 ) -> None:
     client = RedisStreamClient.from_url(server.url, service, **FAST)
-    with pytest.raises(RedisRejected, match="another type"):
+
+    async def work() -> None:
         async with client:
             await redis.delete(f"{service}-input")
             await redis.rpush(f"{service}-input", "not a stream")
             async for _ in client.events():
                 pytest.fail("there is no event")
+
+    with pytest.raises(RedisRejected, match="another type"):
+        await work()
     assert not client.alive
     assert await redis.exists(f"{{{service}-input}}:lock:{client.id}") == 0
 
@@ -240,7 +244,7 @@ async def test_script_flush_client_kill_and_a_pause_go_unnoticed(
             await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             await announce(server.url, service, f"more-{round_}")
-            await wait_until(lambda n=round_: f"more-{n}" in member.owned, "a new stream arrives")
+            await wait_until(lambda: f"more-{round_}" in member.owned, "a new stream arrives")
         await redis.execute_command("CLIENT", "PAUSE", "700", "ALL")
         await announce(server.url, service, "last")
         await wait_until(lambda: "last" in member.owned, "a new stream arrives")

@@ -38,7 +38,7 @@ async def holding(start_worker: StartWorker, redis: Connection, service: str, lo
 
 async def lock_expiry(redis: Connection, service: str, worker: Worker) -> float:
     """When a worker's lock expires if it is not renewed any more, as `time.time()`."""
-    left = await redis.pttl(f"{{{service}-input}}:lock:{worker.client}")
+    left: int = await redis.pttl(f"{{{service}-input}}:lock:{worker.client}")
     assert left > 0
     return time.time() + left / 1000
 
@@ -108,7 +108,7 @@ async def test_a_stream_that_nobody_claims_is_offered_again_and_again(
     holder.kill()
     for peer in peers:
         await wait_until(
-            lambda p=peer: sum(r.event == "expired" and r.stream == "call-7" for r in p.events) >= 3,
+            lambda: sum(r.event == "expired" and r.stream == "call-7" for r in peer.events) >= 3,
             "it is offered a third time",
         )
 
@@ -121,9 +121,7 @@ async def test_a_message_delivered_to_a_consumer_that_dies_at_that_instant_is_re
         # Frozen first: the reply reaches its socket, and no line of its code ever runs again.
         victim.freeze()
         await LoadBalancerStream(redis, service).add(f"call-{i}")
-        await wait_until(
-            lambda name=victim.client: _pending(redis, service, name), "Redis has delivered it to the victim"
-        )
+        await wait_until(lambda: _pending(redis, service, victim.client), "Redis has delivered it to the victim")
         victim.kill()
     survivor = await (await start_worker(lock_ttl=FIFTH)).joined()
     await wait_until(

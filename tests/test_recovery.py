@@ -14,7 +14,7 @@ from tests.fleet import Member
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from tests.connection import Connection
     from tests.servers import Server
@@ -30,7 +30,7 @@ for i = ARGV[1], ARGV[2] do redis.call('SET', 'cache:' .. i, 'x', 'PX', 60000 + 
 
 
 @contextlib.asynccontextmanager
-async def trouble(kind: str, server: Server, redis: Connection) -> AsyncIterator[dict[str, Any]]:
+async def trouble(kind: str, server: Server, redis: Connection) -> AsyncGenerator[dict[str, Any]]:
     """Make recovery hard in one way; yields what members must connect with."""
     url = server.url
     cutting: asyncio.Task[None] | None = None
@@ -107,9 +107,7 @@ async def test_all_streams_of_a_killed_holder_are_offered_in_time_and_each_is_ta
         await LoadBalancerStream(redis, service).add_many(names)
         await wait_until(lambda: _count(leaver, "added") == STREAMS, "the first holder has all")
         peers = [
-            await stack.enter_async_context(
-                Member(connect["url"], service, claim=False, lock_ttl=lock_ttl)
-            )
+            await stack.enter_async_context(Member(connect["url"], service, claim=False, lock_ttl=lock_ttl))
             for _ in range(PEERS)
         ]
         watch = Watch(peers)

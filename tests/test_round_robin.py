@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +23,7 @@ def shares(members: list[Member]) -> list[int]:
     return [len(member.leases) for member in members]
 
 
-async def fleet(stack: contextlib.AsyncExitStack, server: Server, service: str, **options: int) -> list[Member]:
+async def fleet(stack: contextlib.AsyncExitStack, server: Server, service: str, **options: Any) -> list[Member]:
     """Four idle members, all of which know that they are four."""
     members = [await stack.enter_async_context(Member(server.url, service, **options)) for _ in range(4)]
     await wait_until(
@@ -40,7 +40,7 @@ async def test_announcements_one_by_one_go_to_each_in_turn(
         members = await fleet(stack, server, service)
         for n in range(1, 41):
             await lbs.add(f"call-{n}")
-            await wait_until(lambda n=n: sum(shares(members)) == n, "it arrived")
+            await wait_until(lambda: sum(shares(members)) == n, "it arrived")
             if n % 4 == 0:
                 assert shares(members) == [n // 4] * 4
 
@@ -70,9 +70,7 @@ async def test_what_full_members_cannot_take_goes_to_the_others(
     server: Server, redis: Connection, service: str
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        full = [
-            await stack.enter_async_context(Member(server.url, service, max_streams=1)) for _ in range(2)
-        ]
+        full = [await stack.enter_async_context(Member(server.url, service, max_streams=1)) for _ in range(2)]
         roomy = await stack.enter_async_context(Member(server.url, service))
         await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(30)])
         await wait_until(lambda: sum(shares([*full, roomy])) == 30, "all arrived")
