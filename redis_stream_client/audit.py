@@ -72,11 +72,11 @@ class Auditor:
             owners = await owners_of(self._operations, [lease.lbs_id for lease in suspects], self._options)
             if not self._liveness.believed(epoch):
                 return
-            for lease, owner in zip(suspects, owners, strict=True):
-                if owner != self._options.consumer:
-                    self._ownership.lose([lease], "claimed" if owner else "gone")
-                    if not owner:
-                        pending.pop(lease.lbs_id, None)
+            found = list(zip(suspects, owners, strict=True))
+            self._ownership.lose_to(pair for pair in found if pair[1] != self._options.consumer)
+            for lease, owner in found:
+                if not owner:
+                    pending.pop(lease.lbs_id, None)
             await self._take_over(pending, epoch)
         self._counters.audits += 1
         self._due = clock.now() + PERIOD * self._options.lock_ttl

@@ -17,6 +17,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from redis_stream_client import faults
+from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import Unanswered
 
 # Settings that our connections keep from the user's: where, who, and how it is encrypted.
@@ -88,6 +89,8 @@ class _Direct:
         return _address(self._settings)
 
     async def open(self, timeout: float) -> AbstractConnection:
+        if self._class.__module__.partition(".")[0] == "fakeredis":
+            raise RedisRejected("a fake Redis has no other members to notify; join with a real server")
         return await _connect(self._class, self._settings, timeout)
 
 

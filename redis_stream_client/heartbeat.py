@@ -107,8 +107,7 @@ class Heartbeat:
         owners = await owners_of(self._operations, [lease.lbs_id for lease in disagreeing], self._options)
         if not self._liveness.held_since(sent):
             return
-        for lease, owner in zip(disagreeing, owners, strict=True):
-            self._ownership.lose([lease], "claimed" if owner else "gone")
+        self._ownership.lose_to(zip(disagreeing, owners, strict=True))
         log.info(
             "the consumer lock is held again; %d streams kept",
             len(self._ownership.holdings),

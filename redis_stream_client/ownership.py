@@ -33,6 +33,8 @@ from redis_stream_client.statistics import Counters
 
 log = logging.getLogger("redis_stream_client")
 
+LOGGED = 10  # losses that are logged one by one, when many happen at once
+
 T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
 
@@ -380,12 +382,22 @@ class Ownership:
 
     def lose(self, leases: Iterable[Lease], reason: LossReason) -> None:
         """Leases that were lost, as the table or Redis says."""
-        for lease in leases:
-            if self.holdings.holds(lease):
-                self.holdings.lose(lease, reason)
-                self._counters.streams_disowned += 1
-                self._room_changed()
-                log.warning("lost %s: %s", lease.stream, reason, extra=lease._log_fields())
+        lost = [lease for lease in leases if self.holdings.holds(lease)]
+        for lease in lost:
+            self.holdings.lose(lease, reason)
+        self._counters.streams_disowned += len(lost)
+        for lease in lost[:LOGGED]:
+            log.warning("lost %s: %s", lease.stream, reason, extra=lease._log_fields())
+        if len(lost) > LOGGED:
+            log.warning("lost %d streams more: %s", len(lost) - LOGGED, reason)
+        if lost:
+            self._room_changed()
+
+    def lose_to(self, owners: Iterable[tuple[Lease, str]]) -> None:
+        """Leases that are not ours any more, with who owns the stream now; '' for one that is gone."""
+        moved = list(owners)
+        self.lose([lease for lease, owner in moved if owner], "claimed")
+        self.lose([lease for lease, owner in moved if not owner], "gone")
 
     # Persistence.
 

@@ -260,3 +260,11 @@ def test_without_a_running_asyncio_loop_as_under_trio_joining_says_so(how: str) 
     joining = client.__aenter__() if how == "block" else client.events().__anext__()
     with pytest.raises(RuntimeError, match=r"asyncio.*trio is not supported"):
         joining.send(None)
+
+
+async def test_a_fake_redis_is_refused_when_joining() -> None:
+    fake = Redis()
+    fake.connection_pool.connection_class = type("FakeConnection", (), {"__module__": "fakeredis.aioredis"})
+    with pytest.raises(RedisRejected, match="fake Redis"):
+        async with RedisStreamClient(fake, "orders"):
+            pass

@@ -16,7 +16,7 @@ from tests.proxy import TcpProxy
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from tests.connection import Connection
     from tests.servers import Server
@@ -26,7 +26,7 @@ SOON = 0.1
 
 
 @asynccontextmanager
-async def through(proxy: TcpProxy, timeout: float = 5.0) -> AsyncIterator[Connection]:
+async def through(proxy: TcpProxy, timeout: float = 5.0) -> AsyncGenerator[Connection]:
     """Connect through the proxy with a client that repeats nothing, and ask for the connection."""
     async with Redis.from_url(proxy.url, socket_timeout=timeout) as client:
         await client.ping()
