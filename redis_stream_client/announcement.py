@@ -61,7 +61,7 @@ def decode(fields: Sequence[bytes]) -> Announcement:
     if len(values[0]) > MAX_BYTES:
         raise Malformed(f"{len(values[0])} bytes, more than {MAX_BYTES}")
     try:
-        document = json.loads(values[0].decode(), parse_constant=_refuse_constant)
+        document = _DECODER.decode(values[0].decode())
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8: {error}") from error
     except (ValueError, RecursionError) as error:
@@ -82,3 +82,6 @@ def decode(fields: Sequence[bytes]) -> Announcement:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -200,8 +200,8 @@ class Ownership:
                 self._request_audit()
                 raise self._not_joined(payload)
             match reply:
-                case Won(deliveries, fields):
-                    return self._won(payload, deliveries, fields)
+                case Won(deliveries):
+                    return self._won(payload, deliveries)
                 case Refusal("gone"):
                     raise StreamGone(f"{payload.stream!r} is gone", **_about(payload))
                 case Refusal("alive", owner=current):
@@ -219,24 +219,22 @@ class Ownership:
         if self.holdings.get(payload.lbs_id) is not None:
             raise self._already(payload, self._options.consumer, "this client has it")
         if reply_was_lost and count == payload.deliveries + 1:
-            lease = Lease(self, payload.lbs_id, announcement.Announcement(payload.stream, payload.info), count)
-            self._claimed(lease)
-            return lease
+            return self._won(payload, count)
         try:
             adopted = await self._operations.adopt([(payload.lbs_id, count)], self._patience())
         except (Unanswered, GroupMissing):
             self._request_audit()
             raise self._unavailable(payload, "claim") from None
-        if not adopted or not self._liveness.believed(epoch):
+        if adopted is None or not self._liveness.believed(epoch):
             self._request_audit()
+            raise self._not_joined(payload)
+        if not adopted:
             raise StreamGone(f"{payload.stream!r} is gone", **_about(payload))
-        return self._won(payload, adopted[0].deliveries, adopted[0].fields)
+        return self._won(payload, adopted[0].deliveries)
 
-    def _won(self, payload: ExpiredStream, deliveries: int, fields: Sequence[bytes]) -> Lease:
-        try:
-            announced = announcement.decode(fields)
-        except Malformed:  # cannot be: it could be decoded when it was offered
-            announced = announcement.Announcement(payload.stream, payload.info)
+    def _won(self, payload: ExpiredStream, deliveries: int) -> Lease:
+        """A lease of what was offered: an announcement never changes."""
+        announced = announcement.Announcement(payload.stream, payload.info)
         lease = Lease(self, payload.lbs_id, announced, deliveries)
         self._claimed(lease)
         return lease

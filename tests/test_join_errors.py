@@ -262,9 +262,10 @@ def test_without_a_running_asyncio_loop_as_under_trio_joining_says_so(how: str) 
         joining.send(None)
 
 
-async def test_a_fake_redis_is_refused_when_joining() -> None:
+async def test_a_fake_redis_is_refused_when_joining(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Redis()
-    fake.connection_pool.connection_class = type("FakeConnection", (), {"__module__": "fakeredis.aioredis"})
+    fake_class = type("FakeConnection", (), {"__module__": "fakeredis.aioredis"})
+    monkeypatch.setattr(fake.connection_pool, "connection_class", fake_class)
     with pytest.raises(RedisRejected, match="fake Redis"):
         async with RedisStreamClient(fake, "orders"):
             pass
