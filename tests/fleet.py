@@ -77,8 +77,8 @@ class Member:
 
     @property
     def owned(self) -> list[str]:
-        """The names of the streams it owns now, sorted."""
-        return sorted(lease.stream for lease in self.client.leases.values() if lease.owned)
+        """The names of the streams that it was handed and owns now, sorted."""
+        return sorted({lease.stream for lease in self.leases if lease.owned})
 
     @property
     def disowned(self) -> list[Lease]:
@@ -98,8 +98,8 @@ class Member:
         """Wait until it owns exactly these streams, and was handed each."""
 
         def agrees() -> bool:
-            handed_out = {lease.stream for lease in self.leases if lease.owned}
-            return self.owned == sorted(streams) and handed_out == set(streams)
+            held = sorted(lease.stream for lease in self.client.leases.values())
+            return self.owned == held == sorted(streams)
 
         try:
             await wait_until(agrees, f"{self.client.id} owns {sorted(streams)}", timeout)
