@@ -70,6 +70,7 @@ class Heartbeat:
     async def _beat(self) -> None:
         epoch = self._liveness.epoch
         sent = clock.now()
+        self._liveness.asking()
         alive = await self._operations.beat(self._options.heartbeat_interval)
         if not self._liveness.believed(epoch):
             return

@@ -10,7 +10,8 @@ LapseCause = Literal["silent", "stalled", "missing"]
 """Why a lock lapsed.
 
 - ``silent``: Redis did not answer until the local deadline;
-- ``stalled``: the deadline was noticed late, because this process or its event loop stood still;
+- ``stalled``: this process or its event loop stood still: the deadline was noticed late, or no beat was sent
+  since the last one that was answered;
 - ``missing``: Redis says that the lock, or the consumer group, does not exist.
 """
 
@@ -44,6 +45,7 @@ class Liveness:
         self._now = now
         self._deadline = 0.0
         self._answer_by = 0.0
+        self._asking = False
         self.state = State.ABSENT
         self.epoch = 0
         self.lapses = 0
@@ -71,7 +73,8 @@ class Liveness:
         now = self._now()
         if self.state is State.HELD and now >= self._deadline:
             late = now - self._deadline
-            self.lapse("stalled" if late > self._interval else "silent")
+            # Silence is Redis's only if it was asked: a loop that stood still sent no beat.
+            self.lapse("silent" if self._asking and late <= self._interval else "stalled")
         elif self.state is State.SUSPECT and now >= self._answer_by:
             self.state = State.ABSENT
             self._on_lapse("silent")
@@ -91,10 +94,15 @@ class Liveness:
         self._answer_by = self._now() + self._interval
         self._on_lapse(cause)
 
+    def asking(self) -> None:
+        """A beat is being sent."""
+        self._asking = True
+
     def renewed(self, sent: float, epoch: int) -> None:
         """A beat that was sent at `sent` has been answered: the lock was there."""
         if self.believed(epoch):
             self._deadline = max(self._deadline, sent + self._ttl)
+            self._asking = False
             self.beat_at = sent
 
     def answered(self, sent: float) -> None:
@@ -113,6 +121,7 @@ class Liveness:
             self.quiet_until = self._now() + 2 * self._interval
         self.state = State.HELD
         self._deadline = sent + self._ttl
+        self._asking = False
         self.beat_at = sent
         return True
 

@@ -80,6 +80,7 @@ def test_a_renewal_that_was_sent_earlier_takes_nothing_back(fleet: Fleet) -> Non
 
 def test_a_deadline_noticed_in_time_without_an_answer_is_silence_and_all_is_lost(fleet: Fleet) -> None:
     liveness = fleet.joined()
+    liveness.asking()
     fleet.time = liveness.deadline + INTERVAL
     liveness.check()
     assert fleet.lapses == ["silent"]
@@ -94,6 +95,16 @@ def test_a_deadline_noticed_late_is_a_stall_and_not_yet_a_loss(fleet: Fleet) -> 
     assert fleet.lapses == ["stalled"]
     assert liveness.state is State.SUSPECT
     assert not liveness.held
+
+
+def test_a_deadline_that_passed_without_a_beat_being_sent_is_a_stall(fleet: Fleet) -> None:
+    liveness = fleet.joined()
+    liveness.asking()
+    fleet.time += INTERVAL
+    liveness.renewed(fleet.time, liveness.epoch)
+    fleet.time = liveness.deadline + 0.001
+    liveness.check()
+    assert fleet.lapses == ["stalled"]
 
 
 def test_a_lock_that_redis_does_not_know_is_missing_and_not_yet_a_loss(fleet: Fleet) -> None:
@@ -174,6 +185,7 @@ def test_a_beat_that_was_sent_before_a_lapse_renews_nothing_after_it(fleet: Flee
 
 def test_believing_notices_a_deadline_that_nobody_noticed_yet(fleet: Fleet) -> None:
     liveness = fleet.joined()
+    liveness.asking()
     fleet.time = liveness.deadline
     assert not liveness.believed(liveness.epoch)
     assert fleet.lapses == ["silent"]
@@ -182,6 +194,7 @@ def test_believing_notices_a_deadline_that_nobody_noticed_yet(fleet: Fleet) -> N
 def test_a_reply_processed_after_the_deadline_does_not_renew(fleet: Fleet) -> None:
     liveness = fleet.joined()
     sent = liveness.deadline - 0.1
+    liveness.asking()
     fleet.time = liveness.deadline + 0.1
     liveness.renewed(sent, liveness.epoch)
     assert not liveness.held
