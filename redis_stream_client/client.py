@@ -4,7 +4,7 @@ import asyncio
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, overload
+from typing import Any, Final, Unpack, overload
 
 import anyio
 from redis.asyncio import Redis, RedisCluster
@@ -76,7 +76,7 @@ class RedisStreamClient:
         self._events = EventIterator(self)
 
     @classmethod
-    def from_url(cls, url: str, service: str, **parameters: Any) -> "RedisStreamClient":
+    def from_url(cls, url: str, service: str, **parameters: Unpack[options.Parameters]) -> "RedisStreamClient":
         """A client of the Redis at ``redis://``, ``rediss://`` or ``unix://``.
 
         Args:

@@ -5,12 +5,23 @@ import re
 import secrets
 import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from redis_stream_client.keys import Keys, require_name
 
 MIN_LOCK_TTL = 0.1
 MAX_OFFER_PAUSE = 5.0
+
+
+class Parameters(TypedDict, total=False):
+    """The constructor's keyword parameters; `RedisStreamClient` says what they mean."""
+
+    consumer_name: str | None
+    lock_ttl: float
+    heartbeat_interval: float | None
+    max_streams: int | None
+    prefetch: int
+    connect_timeout: float
 
 
 @dataclass(frozen=True, slots=True)
