@@ -13,6 +13,7 @@ from redis_stream_client.statistics import Counters
 log = logging.getLogger("redis_stream_client")
 
 PERIOD = 5  # in lock lifetimes
+THOROUGH = 8  # every so many audits, each lease is looked up by itself
 
 
 class Auditor:
@@ -61,14 +62,28 @@ class Auditor:
     async def run(self) -> None:
         """Compare, adopt what never reached us, disown what is gone. Raises `Unanswered`, `GroupMissing`."""
         started = clock.now()
+        self._due = float("inf")
+        try:
+            await self._compare()
+        except BaseException:
+            self.request()
+            raise
+        self._counters.audits += 1
+        # What was requested meanwhile may be about something that came too late for this one.
+        self._due = min(self._due, clock.now() + PERIOD * self._options.lock_ttl)
+        if self._also_due is not None and self._also_due <= started:
+            self._also_due = None
+
+    async def _compare(self) -> None:
         epoch = self._liveness.epoch
         async with self._ownership.gate.alone():
             pending = await self._pending()
+            # Below zero: some of it was trimmed or deleted, perhaps ours. Now and then all is looked at, since
+            # an entry too many elsewhere hides one that is missing.
             balance = await self._operations.census(self._options.lock_ttl / 2)
+            thorough = balance is None or balance < 0 or self._counters.audits % THOROUGH == THOROUGH - 1
             holdings = self._ownership.holdings
-            # Below zero: some of it was trimmed or deleted, perhaps ours.
-            trimmed = balance is None or balance < 0
-            suspects = list(holdings) if trimmed else holdings.disagreeing(pending)
+            suspects = list(holdings) if thorough else holdings.disagreeing(pending)
             owners = await owners_of(self._operations, [lease.lbs_id for lease in suspects], self._options)
             if not self._liveness.believed(epoch):
                 return
@@ -78,10 +93,6 @@ class Auditor:
                 if not owner:
                     pending.pop(lease.lbs_id, None)
             await self._take_over(pending, epoch)
-        self._counters.audits += 1
-        self._due = clock.now() + PERIOD * self._options.lock_ttl
-        if self._also_due is not None and self._also_due <= started:
-            self._also_due = None
 
     async def _pending(self) -> dict[str, int]:
         pending: dict[str, int] = {}
@@ -97,18 +108,17 @@ class Auditor:
         """Entries that are ours without a lease, or under another count than the lease's, become new leases.
 
         A count that is lower than the lease's means that Redis lost writes in a fail-over and counts anew:
-        it is lifted above the fence that was handed out.
+        it is lifted to the fence that was handed out, and adopting it makes it greater.
         """
         holdings = self._ownership.holdings
-        for lease in holdings.disagreeing(pending):
-            count = pending.get(lease.lbs_id)
-            if count is not None and count < lease.deliveries:
-                await self._operations.lift(lease.lbs_id, count, lease.deliveries, self._options.lock_ttl / 2)
-                pending[lease.lbs_id] = lease.deliveries
-            if not self._liveness.believed(epoch):
-                return
-            self._ownership.lose([lease], "claimed")
+        self._ownership.lose(holdings.disagreeing(pending), "claimed")
+        for lbs_id, count, handed_out in holdings.behind(pending):
+            await self._operations.lift(lbs_id, count, handed_out, self._options.lock_ttl / 2)
+            pending[lbs_id] = handed_out
+        if not self._liveness.believed(epoch):
+            return
         unknown = list(holdings.unknown(pending))
         if unknown:
             log.info("%d streams are ours that never reached us", len(unknown))
             await self._ownership.adopt(unknown, epoch)
+        holdings.audited()

@@ -8,7 +8,7 @@ from redis_stream_client.errors import ClientClosed
 from redis_stream_client.lease import Lease
 
 Send = Callable[[list[Lease]], Awaitable[list[Exception | None]]]
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
 class Batch:
@@ -23,30 +23,37 @@ class Batch:
         self._gone = gone
         self._most = most
         self._waiting: list[tuple[Lease, asyncio.Future[None]]] = []
-        self._running = False
+        self._under_way: list[tuple[Lease, asyncio.Future[None]]] = []
+        self._task: asyncio.Task[None] | None = None
 
     def add(self, lease: Lease) -> asyncio.Future[None]:
         """Send `lease` with the next call. The future carries its outcome."""
+        if self._task is None:
+            self._task = self._spawn(self._run())
+            self._task.add_done_callback(self._ended)
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((lease, outcome))
-        if not self._running:
-            self._running = True
-            self._spawn(self._run())
         return outcome
 
     async def _run(self) -> None:
-        under_way: list[tuple[Lease, asyncio.Future[None]]] = []
-        try:
-            while self._waiting:
-                under_way, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-                failures = await self._send([lease for lease, _ in under_way])
-                for (_, outcome), failure in zip(under_way, failures, strict=True):
-                    _settle(outcome, failure)
-        finally:  # a no-op, unless the client is closing
-            self._running = False
-            for _, outcome in (*under_way, *self._waiting):
-                _settle(outcome, self._gone())
-            self._waiting = []
+        while self._waiting:
+            self._under_way, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            failures = await self._send([lease for lease, _ in self._under_way])
+            for (_, outcome), failure in zip(self._under_way, failures, strict=True):
+                _settle(outcome, failure)
+            self._under_way = []
+        self._task = None  # whoever comes from now on starts another
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """It did not get to its end, or not even to its beginning: nobody is left waiting for that."""
+        error = None if task.cancelled() else task.exception()
+        if error is None and not task.cancelled():
+            return
+        self._task = None
+        left = [*self._under_way, *self._waiting]
+        self._under_way, self._waiting = [], []
+        for _, outcome in left:
+            _settle(outcome, error if isinstance(error, Exception) else self._gone())
 
 
 def _settle(outcome: asyncio.Future[None], failure: Exception | None) -> None:

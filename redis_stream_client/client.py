@@ -151,7 +151,7 @@ class RedisStreamClient:
             raise self._gone()
         if self._session is None or self._ready is None or not self._ready.done():
             raise NotJoined("this client has not joined yet", hint="use it in `async with client:`")
-        if self._session.closed.is_set():
+        if self._session.leaving:
             raise self._gone()
         return self._session
 

@@ -66,9 +66,12 @@ class Heartbeat:
         if cause == "silent":
             self._ownership.lose(self._ownership.holdings, "expired")
         self._wake.set()
+        if self._timer is not None:
+            self._rearm()
 
     async def _beat(self) -> None:
         epoch = self._liveness.epoch
+        self._wake.clear()
         sent = clock.now()
         self._liveness.asking()
         alive = await self._operations.beat(self._options.heartbeat_interval)
@@ -79,7 +82,6 @@ class Heartbeat:
             return
         self._liveness.renewed(sent, epoch)
         self._counters.beats += 1
-        self._wake.clear()
         try:
             async with asyncio.timeout(max(0.0, sent + self._options.heartbeat_interval - clock.now())):
                 await self._wake.wait()
@@ -119,9 +121,12 @@ class Heartbeat:
 
     def _watch_deadline(self) -> None:
         """The deadline's own callback: notices a lapse without asking anybody."""
+        self._liveness.check()
+        self._rearm()
+
+    def _rearm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._liveness.check()
         delay = self._liveness.deadline - clock.now()
         if self._liveness.state not in (State.HELD, State.SUSPECT):
             delay = self._options.heartbeat_interval

@@ -17,6 +17,7 @@ class Holdings:
         self._inbox = inbox
         self._leases: dict[str, Lease] = {}
         self._parting: set[str] = set()
+        self._lost_counts: dict[str, int] = {}
         self.view: Mapping[str, Lease] = MappingProxyType(self._leases)
 
     def __len__(self) -> int:
@@ -44,6 +45,7 @@ class Holdings:
         """A lease that its holder ended; there is no event about it."""
         if self.holds(lease):
             del self._leases[lease.lbs_id]
+        self._inbox.unadd(lease)
         lease._lose(reason)
 
     def part(self, lease: Lease) -> None:
@@ -58,6 +60,7 @@ class Holdings:
     def lose(self, lease: Lease, reason: LossReason) -> None:
         """A lease that was lost; the user is told."""
         if self.holds(lease):
+            self._lost_counts[lease.lbs_id] = lease.deliveries
             self.end(lease, reason)
             self._inbox.lost(lease, reason)
 
@@ -65,6 +68,21 @@ class Holdings:
         """Every lease is lost."""
         for lease in self:
             self.lose(lease, reason)
+
+    def behind(self, pending: Mapping[str, int]) -> list[tuple[str, int, int]]:
+        """What is pending for us with a count below that of a lease which was lost: Redis lost writes.
+
+        Triples of LBS id, count in Redis, and count that was handed out.
+        """
+        return [
+            (lbs_id, pending[lbs_id], count)
+            for lbs_id, count in self._lost_counts.items()
+            if lbs_id in pending and lbs_id not in self._leases and pending[lbs_id] < count
+        ]
+
+    def audited(self) -> None:
+        """What was lost before the audit that is complete now needs no memory any more."""
+        self._lost_counts.clear()
 
     def disagreeing(self, pending: Mapping[str, int]) -> list[Lease]:
         """The leases that are not pending for us with their count."""

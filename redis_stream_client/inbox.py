@@ -47,11 +47,15 @@ class Inbox:
         self._wake()
 
     def lost(self, lease: Lease, reason: LossReason) -> None:
-        """A lease that was lost: tell the user, or forget it with its unread event."""
+        """A lease that was lost: tell the user, should the user have heard of it."""
+        self.unadd(lease)
         if lease._handed_out:
             self._disowned.append(StreamDisowned(lease, reason))
             self._wake()
-        elif self._unread.get(lease.lbs_id) is lease:
+
+    def unadd(self, lease: Lease) -> None:
+        """A lease that has ended, one way or another, takes its unread event with it."""
+        if self._unread.get(lease.lbs_id) is lease:
             del self._unread[lease.lbs_id]
             self._unread_added -= 1
 

@@ -1,9 +1,8 @@
 """One Redis connection that any number of tasks share: requests are pipelined, replies matched in order."""
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -17,7 +16,7 @@ from redis_stream_client.faults import Unanswered
 from redis_stream_client.scripts import Script
 
 CONNECT_TIMEOUT = 2.0
-"""Seconds for one attempt to connect; the callers' own deadlines may be shorter."""
+"""Seconds for one attempt to connect, and as many to greet; the callers' own deadlines may be shorter."""
 
 Greeting = Callable[[AbstractConnection, float], Awaitable[None]]
 
@@ -40,7 +39,7 @@ class Link:
         self._endpoint = endpoint
         self._greet = greet
         self._on_loss = on_loss
-        self._connecting = asyncio.Lock()
+        self._opening: asyncio.Task[AbstractConnection] | None = None
         self._connection: AbstractConnection | None = None
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._reader: asyncio.Task[None] | None = None
@@ -72,7 +71,9 @@ class Link:
         except ResponseError as error:
             raise self._refused(error) from error
 
-    async def run(self, script: Script, keys: list[str], args: list[Any], *, timeout: float) -> Any:
+    async def run(
+        self, script: Script, keys: Sequence[str | bytes], args: Sequence[Any], *, timeout: float
+    ) -> Any:
         """Run a script, sending its text only when the server does not know it yet. Raises as `request`."""
         words = (len(keys), *keys, *args)
         try:
@@ -110,24 +111,36 @@ class Link:
             timer.cancel()
 
     async def _connect(self, timeout: float) -> AbstractConnection:
+        """Wait for the connection. An attempt outlives the callers who are less patient than it may take."""
+        if self._closed:
+            raise Unanswered("the connection is closed", maybe_executed=False)
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open(), name="link connecting")
+            self._opening.add_done_callback(lambda opening: opening.cancelled() or opening.exception())
+        opening = self._opening
+        await asyncio.wait((opening,), timeout=timeout)
+        if not opening.done():
+            raise Unanswered(f"no connection to {self._endpoint.where} in time", maybe_executed=False)
+        if opening.cancelled():
+            raise Unanswered("the connection was closed", maybe_executed=False)
+        return opening.result()
+
+    async def _open(self) -> AbstractConnection:
+        connection: AbstractConnection | None = None
         try:
-            async with asyncio.timeout(timeout), self._connecting:
-                if self._closed:
-                    raise Unanswered("the connection is closed", maybe_executed=False)
-                if self._connection is None:
-                    connection = await self._endpoint.open(min(0.9 * timeout, CONNECT_TIMEOUT))
-                    try:
-                        if self._greet is not None:
-                            await self._greet(connection, timeout)
-                    except BaseException:
-                        await endpoints.close(connection)
-                        raise
-                    self._connection = connection
-                    self.connections += 1
-                    self._reader = asyncio.create_task(self._read(connection), name="link reader")
-                return self._connection
-        except TimeoutError as error:
-            raise Unanswered(f"no connection to {self._endpoint.where} in time", maybe_executed=False) from error
+            connection = await self._endpoint.open(CONNECT_TIMEOUT)
+            if self._greet is not None:
+                await self._greet(connection, CONNECT_TIMEOUT)
+        except BaseException:
+            if connection is not None:
+                endpoints.abort(connection)
+            raise
+        finally:
+            self._opening = None
+        self._connection = connection
+        self.connections += 1
+        self._reader = asyncio.create_task(self._read(connection), name="link reader")
+        return connection
 
     async def _read(self, connection: AbstractConnection) -> None:
         """Give each reply to the oldest request."""
@@ -184,11 +197,13 @@ class Link:
     async def close(self) -> None:
         """Close for good. Requests under way end in `Unanswered`."""
         self._closed = True
-        reader = self._reader
+        tasks = [task for task in (self._opening, self._reader) if task is not None]
+        if self._opening is not None:
+            self._opening.cancel()
         self.drop(Unanswered("the connection was closed", maybe_executed=True))
-        if reader is not None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await reader
+        if tasks:
+            await asyncio.wait(tasks)
+        self.drop(Unanswered("the connection was closed", maybe_executed=True))
 
 
 def _copy(reason: Exception) -> Exception:

@@ -28,8 +28,8 @@ class Ears(Protocol):
     def claimed(self, lbs_id: str) -> None:
         """A peer says that it took this orphan."""
 
-    def membership_changed(self) -> None:
-        """Somebody joined or left."""
+    def membership_changed(self, by: int) -> None:
+        """Somebody joined (1) or left (-1)."""
 
     def missed_something(self) -> None:
         """There was a gap: what happened in it is unknown."""
@@ -127,7 +127,7 @@ class Listener:
         elif what in ("left", "dead") and about != self._options.consumer:
             self._ears.suspect(about)
         if what in ("left", "joined") and about != self._options.consumer:
-            self._ears.membership_changed()
+            self._ears.membership_changed(1 if what == "joined" else -1)
 
     async def _enable_notifications(self) -> None:
         """Add what is missing of ``Kx`` to the server's flags; never remove one."""

@@ -46,6 +46,7 @@ class Liveness:
         self._deadline = 0.0
         self._answer_by = 0.0
         self._asking = False
+        self._answered = False
         self.state = State.ABSENT
         self.epoch = 0
         self.lapses = 0
@@ -91,6 +92,7 @@ class Liveness:
         self.epoch += 1
         self.lapses += 1
         self.state = State.ABSENT if cause == "silent" else State.SUSPECT
+        self._answered = False
         self._answer_by = self._now() + self._interval
         self._on_lapse(cause)
 
@@ -107,9 +109,10 @@ class Liveness:
 
     def answered(self, sent: float) -> None:
         """The lock is there again since `sent`: until it expires nobody can take anything, and there is that
-        much time to look through what is pending."""
+        much time to look through what is pending. Answers to later attempts give no more."""
         self.check()
-        if self.state is State.SUSPECT:
+        if self.state is State.SUSPECT and not self._answered:
+            self._answered = True
             self._answer_by = sent + self._ttl
 
     def held_since(self, sent: float) -> bool:

@@ -105,6 +105,9 @@ class Operations:
         self._lock = self._keys.lock(self._me)
         self._newest: tuple[int, int] | None = None  # of the entries that were delivered to us
 
+    def _lock_of(self, consumer: str) -> bytes:
+        return _raw(self._keys.lock(consumer))
+
     # The lock.
 
     async def time(self, timeout: float) -> float:
@@ -177,8 +180,8 @@ class Operations:
 
     async def share(self, most: int, patient: bool, others: Sequence[str], timeout: float) -> Share | None:
         """Read announcements that wait, up to our fair share of them. None: our lock does not exist."""
-        keys = [self._keys.lbs, self._lock, *map(self._keys.lock, others)]
-        args = [self._keys.group, self._me, most, int(patient), *others]
+        keys: list[str | bytes] = [self._keys.lbs, self._lock, *map(self._lock_of, others)]
+        args = [self._keys.group, self._me, most, int(patient), *map(_raw, others)]
         reply = await self._reads.run(scripts.load("share"), keys, args, timeout=timeout)
         if reply[0] == b"lapsed":
             return None
@@ -197,24 +200,24 @@ class Operations:
 
     async def claim(self, lbs_id: str, owner: str, timeout: float) -> Won | Refusal:
         """Take one entry from `owner`, if that owner is dead."""
-        keys = [self._keys.lbs, self._lock, self._keys.lock(owner)]
-        args = [self._keys.group, self._me, owner, lbs_id, self._keys.control]
+        keys: list[str | bytes] = [self._keys.lbs, self._lock, self._lock_of(owner)]
+        args = [self._keys.group, self._me, _raw(owner), lbs_id, self._keys.control]
         reply = await self._commands.run(scripts.load("claim"), keys, args, timeout=timeout)
         match reply:
             case [b"won", deliveries, fields]:
                 return Won(deliveries, fields)
             case [b"owner", current, deliveries]:
-                return Refusal("owner", current.decode(), deliveries)
+                return Refusal("owner", _name(current), deliveries)
             case [b"alive", current]:
-                return Refusal("alive", current.decode())
+                return Refusal("alive", _name(current))
             case [b"gone"]:
                 return Refusal("gone")
         return Refusal("lapsed")
 
     async def claim_many(self, owner: str, n: int, timeout: float) -> list[Delivered] | Refusal:
         """Take up to `n` entries of `owner`, if it is dead. A repeat takes more: after a lost reply, audit."""
-        keys = [self._keys.lbs, self._lock, self._keys.lock(owner)]
-        args = [self._keys.group, self._me, owner, n, self._keys.control]
+        keys: list[str | bytes] = [self._keys.lbs, self._lock, self._lock_of(owner)]
+        args = [self._keys.group, self._me, _raw(owner), n, self._keys.control]
         reply = await self._commands.run(scripts.load("claim_many"), keys, args, timeout=timeout)
         if reply[0] == b"won":
             return [Delivered(i.decode(), deliveries, fields) for i, deliveries, fields in reply[1:]]
@@ -240,20 +243,20 @@ class Operations:
         """Acknowledge and delete. For each entry ``done``, ``gone`` or the current owner."""
         args = [self._keys.group, self._me, *_flat(entries)]
         reply = await self._commands.run(scripts.load("done"), [self._keys.lbs], args, timeout=timeout)
-        return [result.decode() for result in reply]
+        return [_name(result) for result in reply]
 
     async def release(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
         """Give to nobody. For each entry ``released``, ``gone`` or the current owner."""
         args = [self._keys.group, self._me, NOBODY, self._keys.control, *_flat(entries)]
         reply = await self._commands.run(scripts.load("release"), [self._keys.lbs], args, timeout=timeout)
-        return [result.decode() for result in reply]
+        return [_name(result) for result in reply]
 
     async def bury(self, lbs_id: str, deliveries: int, reason: str, timeout: float) -> str:
         """Move to the dead letters. ``buried``, ``gone`` or the current owner."""
         keys = [self._keys.lbs, self._keys.dead]
         args = [self._keys.group, self._me, lbs_id, deliveries, reason]
         reply: bytes = await self._commands.run(scripts.load("bury"), keys, args, timeout=timeout)
-        return reply.decode()
+        return _name(reply)
 
     async def lift(self, lbs_id: str, deliveries: int, to: int, timeout: float) -> str:
         """`raise` the delivery count after Redis lost writes. ``raised``, ``gone`` or the current owner."""
@@ -276,7 +279,7 @@ class Operations:
         """The owner of each entry, or '' for one that is pending for nobody or exists no more."""
         args = [self._keys.group, *lbs_ids]
         reply = await self._commands.run(scripts.load("inspect"), [self._keys.lbs], args, timeout=timeout)
-        return [owner.decode() for owner in reply]
+        return [_name(owner) for owner in reply]
 
     async def census(self, timeout: float) -> int | None:
         """Entries delivered and in the stream, minus entries pending. None: too many wait to tell."""
@@ -293,13 +296,13 @@ class Operations:
 
     async def look(self, consumers: Sequence[str], timeout: float) -> list[bool]:
         """Which of them live; makes Redis notice, and announce, the locks that expired."""
-        keys = list(map(self._keys.lock, consumers))
+        keys = list(map(self._lock_of, consumers))
         return [bool(n) for n in await self._commands.run(scripts.load("look"), keys, [], timeout=timeout)]
 
     async def orphans(self, owner: str, after: str | None, timeout: float) -> OrphanPage:
         """A page of what is pending for a dead consumer."""
-        keys = [self._keys.lbs, self._keys.lock(owner)]
-        args = [self._keys.group, owner, f"({after}" if after else "-", PAGE]
+        keys: list[str | bytes] = [self._keys.lbs, self._lock_of(owner)]
+        args = [self._keys.group, _raw(owner), f"({after}" if after else "-", PAGE]
         reply = await self._commands.run(scripts.load("orphans"), keys, args, timeout=timeout)
         if reply[0] == b"alive":
             return OrphanPage(alive=True, entries=[], last=None)
@@ -317,12 +320,12 @@ class Operations:
 
     async def tell(self, hint: str, timeout: float) -> None:
         """Publish a hint to the peers."""
-        await self._commands.request("PUBLISH", self._keys.control, hint, timeout=timeout)
+        await self._commands.request("PUBLISH", self._keys.control, _raw(hint), timeout=timeout)
 
     async def forget(self, consumer: str, idle: float, timeout: float) -> bool:
         """Remove a consumer that is dead, owns nothing and was idle for `idle` seconds."""
-        keys = [self._keys.lbs, self._keys.lock(consumer)]
-        args = [self._keys.group, consumer, round(idle * 1000)]
+        keys: list[str | bytes] = [self._keys.lbs, self._lock_of(consumer)]
+        args = [self._keys.group, _raw(consumer), round(idle * 1000)]
         return bool(await self._commands.run(scripts.load("forget"), keys, args, timeout=timeout))
 
     async def rescue(self, after: str | None, timeout: float) -> tuple[int, str | None]:
@@ -379,10 +382,19 @@ def check_version(version: str) -> None:
         )
 
 
+def _name(raw: bytes) -> str:
+    """A consumer's name. What others call themselves need not be UTF-8, and must survive the way back."""
+    return raw.decode(errors="surrogateescape")
+
+
+def _raw(name: str) -> bytes:
+    return name.encode(errors="surrogateescape")
+
+
 def _member(info: Sequence[Any]) -> Member:
     served_ms = info[7] if len(info) > 7 else info[5]
     return Member(
-        name=info[1].decode(errors="replace"),
+        name=_name(info[1]),
         pending=info[3],
         idle_ms=info[5],
         served_ms=math.inf if served_ms < 0 else served_ms,

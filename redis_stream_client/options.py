@@ -1,5 +1,6 @@
 """The constructor's parameters, checked."""
 
+import math
 import os
 import re
 import secrets
@@ -38,8 +39,8 @@ class Options:
 
     @property
     def lock_ttl_ms(self) -> int:
-        """The lock's lifetime in whole milliseconds, the unit Redis takes."""
-        return round(self.lock_ttl * 1000)
+        """The lock's lifetime in whole milliseconds, the unit Redis takes; never less than is believed here."""
+        return math.ceil(self.lock_ttl * 1000)
 
     @property
     def block(self) -> float:

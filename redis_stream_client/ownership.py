@@ -40,7 +40,7 @@ Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
 
 
 class Lapsed(Exception):
-    """The lock lapsed before Redis answered. It never leaves the package."""
+    """The lock lapsed, or would have by now, before Redis answered. It never leaves the package."""
 
     def __init__(self, maybe_executed: bool) -> None:
         super().__init__("the consumer lock lapsed before Redis answered")
@@ -178,18 +178,20 @@ class Ownership:
     async def _claim(self, payload: ExpiredStream) -> Lease:
         epoch = self._liveness.epoch
         owner = owner_of(payload)
-        lost_replies = 0
+        sent = False
+        give_up = clock.now() + self._options.lock_ttl
         backoff = self._backoff()
         while True:
-            if not self._liveness.believed(epoch):
-                if lost_replies:
-                    raise self._unavailable(payload, "claim")
+            held = self._liveness.believed(epoch)
+            if (not held and sent) or clock.now() >= give_up:
+                raise self._unavailable(payload, "claim")
+            if not held:
                 raise self._not_joined(payload)
             try:
                 reply = await self._operations.claim(payload.lbs_id, owner, self._patience())
             except Unanswered as error:
-                lost_replies += error.maybe_executed
                 if error.maybe_executed:
+                    sent = True
                     self._request_audit()
                 await asyncio.sleep(backoff.pause())
                 continue
@@ -211,15 +213,17 @@ class Ownership:
                     raise self._not_joined(payload)
                 case Refusal("owner", owner=current, deliveries=count):
                     if current == self._options.consumer:
-                        return await self._mine_already(payload, count, lost_replies > 0, epoch)
+                        return await self._mine_already(payload, count, epoch)
                     owner = current
 
-    async def _mine_already(self, payload: ExpiredStream, count: int, reply_was_lost: bool, epoch: int) -> Lease:
-        """It is pending for us: our own claim whose reply was lost, or something the audit would adopt."""
+    async def _mine_already(self, payload: ExpiredStream, count: int, epoch: int) -> Lease:
+        """It is pending for us: our own claim whose reply was lost, or something the audit would adopt.
+
+        Which of them cannot be told: with this count there may have been a lease that was lost. So it is adopted,
+        under a fence of its own.
+        """
         if self.holdings.get(payload.lbs_id) is not None:
             raise self._already(payload, self._options.consumer, "this client has it")
-        if reply_was_lost and count == payload.deliveries + 1:
-            return self._won(payload, count)
         try:
             adopted = await self._operations.adopt([(payload.lbs_id, count)], self._patience())
         except (Unanswered, GroupMissing):
@@ -329,7 +333,7 @@ class Ownership:
     def _done_lapsed(self, lease: Lease) -> Exception | None:
         if lease._lost == "done":
             return None
-        if lease._done_sent is not None:
+        if lease._done_sent is not None or self.holdings.holds(lease):
             return self._unavailable(lease, "done")
         return lease._not_owner()
 
@@ -400,7 +404,9 @@ class Ownership:
     # Persistence.
 
     async def _persist(self, attempt: Callable[[float], Awaitable[T]], wanted: Callable[[], bool]) -> T:
-        """Repeat until Redis answers, as long as the lock is held, or comes back and `wanted` still holds."""
+        """Repeat until Redis answers, for one lifetime of the lock, as long as the lock is held, or comes back
+        and `wanted` still holds."""
+        give_up = clock.now() + self._options.lock_ttl
         backoff = self._backoff()
         maybe_executed = False
         while True:
@@ -408,7 +414,7 @@ class Ownership:
             if self._liveness.state is State.SUSPECT:
                 await asyncio.sleep(self._options.heartbeat_interval / 20)
                 continue
-            if self._liveness.state is not State.HELD or not wanted():
+            if self._liveness.state is not State.HELD or not wanted() or clock.now() >= give_up:
                 raise Lapsed(maybe_executed)
             try:
                 return await attempt(self._patience())
@@ -439,7 +445,7 @@ class Ownership:
 
     def _unavailable(self, what: "Lease | ExpiredStream", operation: str) -> RedisUnavailable:
         return RedisUnavailable(
-            f"no answer to {operation!r} for {what.stream!r} before the consumer lock lapsed",
+            f"no answer to {operation!r} for {what.stream!r} within the lifetime of the consumer lock",
             hint="the outcome is unknown; repeating is safe",
             **_about(what),
         )

@@ -61,14 +61,14 @@ class Reader:
             try:
                 if self._auditor.due:
                     await self._auditor.run()
-                elif self._backlog.expected:
+                    continue  # which does not prove that reading works
+                if self._backlog.expected:
                     await self._read_share()
                 else:
                     await self._read_one()
                 self._backoff.reset()
             except Unanswered as error:
                 log.debug("reader: %s", error)
-                self._auditor.request()
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing as error:
                 log.warning("the consumer group is gone: %s", error)
@@ -167,14 +167,15 @@ class Reader:
 class _Backlog:
     """What is known of the announcements that wait.
 
-    Others get `grace` seconds to take their share, counted from when one of them last took something; then
-    they are taken to be full or stuck, and the rest is for whoever asks.
+    Others get `grace` seconds to take their share, counted from when one of them last took something, and four
+    times that in all; then they are taken to be full, slow or stuck, and the rest is for whoever asks.
     """
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
         self._waiting = 0
         self._progress_at = 0.0
+        self._since = 0.0
         self.expected = True  # there may be one already when we join
         self.patient = True
         self.others: list[str] | None = None
@@ -192,8 +193,12 @@ class _Backlog:
             self.expected = False
             self.others = None
             return
-        if took or waiting < self._waiting or self._waiting == 0:
+        if self._waiting == 0:
+            self._since = now
+        if took:
+            self._since = self._progress_at = now
+        elif waiting < self._waiting or self._waiting == 0:
             self._progress_at = now
-        elif now - self._progress_at > self._grace:
+        if now - self._progress_at > self._grace or now - self._since > 4 * self._grace:
             self.patient = False
         self._waiting = waiting

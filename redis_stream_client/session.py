@@ -90,6 +90,7 @@ class Session:
     def start(self) -> "asyncio.Future[None]":
         """Start the supervisor. The future says when the session is ready, or why it cannot be."""
         self._loop = asyncio.get_running_loop()
+        self._give_up = clock.now() + self.options.connect_timeout
         ready: asyncio.Future[None] = self._loop.create_future()
         self._supervisor = asyncio.create_task(self._supervise(ready), name="redis_stream_client supervisor")
         return ready
@@ -106,7 +107,7 @@ class Session:
                     asyncio.create_task(part.run(), name=f"redis_stream_client {type(part).__name__.lower()}")
                     for part in (self._heartbeat, self._reader, self._listener, self._sweeper)
                 ]
-                subscribed = asyncio.ensure_future(self._listener.first_try.wait())
+                subscribed = asyncio.ensure_future(self._subscribed())
                 tasks.append(subscribed)
                 watched: set[asyncio.Future[Any]] = {*tasks, leave}
                 while not leave.done():
@@ -126,9 +127,15 @@ class Session:
             await self._shut_down(tasks)
             _resolve(ready, self.failure or ClientClosed("the client was closed while it joined"))
 
+    async def _subscribed(self) -> None:
+        """Wait for the first try to subscribe, as long as joining may take: recovery does not depend on it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._give_up - clock.now())):
+                await self._listener.first_try.wait()
+
     async def _join(self) -> None:
         """Take the lock; within `connect_timeout`, or give up."""
-        give_up = clock.now() + self.options.connect_timeout
+        give_up = self._give_up
         backoff = Backoff(0.02, 0.5)
         while True:
             remaining = give_up - clock.now()
@@ -137,6 +144,7 @@ class Session:
                     raise Unanswered(f"no answer from {self._endpoint.where} in time", maybe_executed=False)
                 sent = clock.now()
                 await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
+                remaining = max(0.01, give_up - clock.now())
                 await self._operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 if self.liveness.held_since(sent):
                     break
@@ -254,6 +262,7 @@ class Session:
         """What was under way on it may have been executed, or lost in a fail-over."""
         if not self._leave.is_set():
             self._request_audit()
+            self._heartbeat.poke()  # what ended the connection may have ended our lock
             if isinstance(reason, Unanswered) and reason.elsewhere:
                 self._listener.move()
 
@@ -271,9 +280,9 @@ class Session:
         """A peer says that it took this orphan."""
         self._sweeper.claimed(lbs_id)
 
-    def membership_changed(self) -> None:
+    def membership_changed(self, by: int) -> None:
         """Somebody joined or left."""
-        self._sweeper.membership_changed()
+        self._sweeper.membership_changed(by)
 
     def missed_something(self) -> None:
         """There was a gap in what was heard."""

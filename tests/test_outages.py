@@ -121,8 +121,9 @@ async def test_a_key_of_another_type_closes_the_client_and_says_so(
 
     async def work() -> None:
         async with client:
-            await redis.delete(f"{service}-input")
-            await redis.rpush(f"{service}-input", "not a stream")
+            async with redis.pipeline(transaction=True) as both:
+                both.delete(f"{service}-input").rpush(f"{service}-input", "not a stream")
+                await both.execute()
             async for _ in client.events():
                 pytest.fail("there is no event")
 
