@@ -42,8 +42,7 @@ class _Guard:
 
     def __init__(self) -> None:
         task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a lease's block must run in an asyncio task")
+        assert task is not None, "what is awaited runs in a task"
         self._task = task
         self._baseline = task.cancelling()
         self._fired = False

@@ -47,11 +47,6 @@ class Link:
         self.losses = 0
         self.connections = 0
 
-    @property
-    def connected(self) -> bool:
-        """Whether a connection is open, as far as is known here."""
-        return self._connection is not None
-
     async def request(self, *command: Any, timeout: float) -> Any:
         """Send one command and return its reply.
 

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from redis_stream_client import ClientClosed, RedisRejected, RedisStreamClient, RedisUnavailable
 from redis_stream_client.keys import Keys
+from redis_stream_client.operations import check_version
 from tests.ports import HOST, free_port
 
 if TYPE_CHECKING:
@@ -269,3 +270,31 @@ async def test_a_fake_redis_is_refused_when_joining(monkeypatch: pytest.MonkeyPa
     with pytest.raises(RedisRejected, match="fake Redis"):
         async with RedisStreamClient(fake, "orders"):
             pass
+
+
+async def test_dead_letters_of_another_type_are_named_when_joining(
+    server: Server, redis: Connection, service: str
+) -> None:
+    await redis.set(Keys(service).dead, "not a stream")
+    with pytest.raises(RedisRejected, match="another type"):
+        async with RedisStreamClient.from_url(server.url, service):
+            pass
+
+
+async def test_a_replica_is_not_joined(server: Server, own_server: Callable[..., Server], service: str) -> None:
+    replica = own_server("--replicaof", "127.0.0.1", str(server.port))
+    with pytest.raises(RedisUnavailable, match=r"replica|READONLY|MASTERDOWN"):
+        async with RedisStreamClient.from_url(replica.url, service, connect_timeout=0.5):
+            pass
+
+
+@pytest.mark.parametrize("version", ["2.8.24", "5.0.14", "6.0.16"])
+def test_a_server_that_is_too_old_is_named(version: str) -> None:
+    """No such server can be had here: what it says of itself is what is tested."""
+    with pytest.raises(RedisRejected, match=f"Redis {version} is too old.*6.2 or later"):
+        check_version(version)
+
+
+@pytest.mark.parametrize("version", ["6.2.0", "7.2.4", "10.0", "255.255.255", "unreadable", ""])
+def test_a_server_that_is_new_enough_or_unknown_is_let_pass(version: str) -> None:
+    check_version(version)
