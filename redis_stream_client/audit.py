@@ -4,11 +4,9 @@ import logging
 
 from redis_stream_client import clock
 from redis_stream_client.heartbeat import owners_of
-from redis_stream_client.liveness import Liveness
-from redis_stream_client.operations import LOOK_PAGE, Operations
-from redis_stream_client.options import Options
+from redis_stream_client.membership import Membership
+from redis_stream_client.operations import LOOK_PAGE
 from redis_stream_client.ownership import Ownership
-from redis_stream_client.statistics import Counters
 
 log = logging.getLogger("redis_stream_client")
 
@@ -23,20 +21,10 @@ class Auditor:
     would disown what is just arriving and adopt what was just finished.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        operations: Operations,
-        liveness: Liveness,
-        ownership: Ownership,
-        counters: Counters,
-    ) -> None:
-        self._options = options
-        self._operations = operations
-        self._liveness = liveness
+    def __init__(self, member: Membership, ownership: Ownership) -> None:
+        self._member = member
         self._ownership = ownership
-        self._counters = counters
-        self._due = clock.now() + PERIOD * options.lock_ttl
+        self._due = clock.now() + PERIOD * member.options.lock_ttl
         self._also_due: float | None = None
 
     def request(self) -> None:
@@ -46,7 +34,7 @@ class Auditor:
     def read_lost(self) -> None:
         """A read was given up: audit now, and when Redis cannot serve it any more."""
         self.request()
-        self._also_due = clock.now() + self._options.block + 1.0
+        self._also_due = clock.now() + self._member.options.block + 1.0
 
     @property
     def due(self) -> bool:
@@ -68,27 +56,27 @@ class Auditor:
         except BaseException:
             self.request()
             raise
-        self._counters.audits += 1
+        self._member.counters.audits += 1
         # What was requested meanwhile may be about something that came too late for this one.
-        self._due = min(self._due, clock.now() + PERIOD * self._options.lock_ttl)
+        self._due = min(self._due, clock.now() + PERIOD * self._member.options.lock_ttl)
         if self._also_due is not None and self._also_due <= started:
             self._also_due = None
 
     async def _compare(self) -> None:
-        epoch = self._liveness.epoch
-        async with self._ownership.gate.alone():
+        epoch = self._member.liveness.epoch
+        async with self._member.gate.alone():
             pending = await self._pending()
             # Below zero: some of it was trimmed or deleted, perhaps ours. Now and then all is looked at, since
             # an entry too many elsewhere hides one that is missing.
-            balance = await self._operations.census(self._options.lock_ttl / 2)
-            thorough = balance is None or balance < 0 or self._counters.audits % THOROUGH == THOROUGH - 1
-            holdings = self._ownership.holdings
+            balance = await self._member.operations.census(self._member.patience)
+            thorough = balance is None or balance < 0 or self._member.counters.audits % THOROUGH == THOROUGH - 1
+            holdings = self._member.holdings
             suspects = list(holdings) if thorough else holdings.disagreeing(pending)
-            owners = await owners_of(self._operations, [lease.lbs_id for lease in suspects], self._options)
-            if not self._liveness.believed(epoch):
+            owners = await owners_of(self._member, [lease.lbs_id for lease in suspects])
+            if not self._member.liveness.believed(epoch):
                 return
             found = list(zip(suspects, owners, strict=True))
-            self._ownership.lose_to(pair for pair in found if pair[1] != self._options.consumer)
+            self._ownership.lose_to(pair for pair in found if pair[1] != self._member.options.consumer)
             for lease, owner in found:
                 if not owner:
                     pending.pop(lease.lbs_id, None)
@@ -98,7 +86,7 @@ class Auditor:
         pending: dict[str, int] = {}
         last: str | None = None
         while True:
-            page = await self._operations.pending(last, self._options.lock_ttl / 2)
+            page = await self._member.operations.pending(last, self._member.patience)
             pending.update(page)
             if len(page) < LOOK_PAGE:
                 return pending
@@ -110,12 +98,12 @@ class Auditor:
         A count that is lower than the lease's means that Redis lost writes in a fail-over and counts anew:
         it is lifted to the fence that was handed out, and adopting it makes it greater.
         """
-        holdings = self._ownership.holdings
+        holdings = self._member.holdings
         self._ownership.lose(holdings.disagreeing(pending), "claimed")
         for lbs_id, count, handed_out in holdings.behind(pending):
-            await self._operations.lift(lbs_id, count, handed_out, self._options.lock_ttl / 2)
+            await self._member.operations.lift(lbs_id, count, handed_out, self._member.patience)
             pending[lbs_id] = handed_out
-        if not self._liveness.believed(epoch):
+        if not self._member.liveness.believed(epoch):
             return
         unknown = list(holdings.unknown(pending))
         if unknown:

@@ -195,7 +195,7 @@ class RedisStreamClient:
         if not isinstance(payload, ExpiredStream):
             hint = "; pass event.payload" if isinstance(payload, StreamExpired) else ""
             raise TypeError(f"claim() takes the payload of a StreamExpired, not {type(payload).__name__}{hint}")
-        return await self._joined().ownership.claim(payload)
+        return await self._joined().claims.claim(payload)
 
     @overload
     async def done(self) -> None: ...
@@ -229,7 +229,7 @@ class RedisStreamClient:
 
     async def _done_all(self) -> None:
         session = self._joined()
-        held = [lease for lease in session.ownership.holdings if lease._handed_out]
+        held = [lease for lease in session.member.holdings if lease._handed_out]
         outcomes = await asyncio.gather(*(lease.done() for lease in held), return_exceptions=True)
         await self.aclose()
         for outcome in outcomes:
@@ -247,15 +247,15 @@ class RedisStreamClient:
     def leases(self) -> Mapping[str, Lease]:
         """The leases that are held now, by LBS id: a live, read-only view. Includes what was not handed out
         yet. Empty while the lock is not held by the local clock."""
-        if self._session is None or not self._session.liveness.held:
+        if self._session is None or not self._session.member.liveness.held:
             return MappingProxyType({})
-        return self._session.ownership.holdings.view
+        return self._session.member.holdings.view
 
     @property
     def alive(self) -> bool:
         """Whether the consumer lock is held, by the local clock. Good as a readiness probe, not as a liveness
         probe: an outage of Redis must not restart the fleet."""
-        return self._session is not None and self._session.liveness.held
+        return self._session is not None and self._session.member.liveness.held
 
     def statistics(self) -> Statistics:
         """A snapshot of what this client counts."""
@@ -269,7 +269,7 @@ class RedisStreamClient:
         elif self._session is None:
             state = "not joined"
         else:
-            state = f"{len(self._session.ownership.holdings)} leases, {self._session.liveness.state.value}"
+            state = f"{len(self._session.member.holdings)} leases, {self._session.member.liveness.state.value}"
         return f"<RedisStreamClient {self._options.keys.service!r} {self.id} {state}>"
 
     def __del__(self) -> None:
@@ -306,11 +306,11 @@ class EventIterator:
         session = client._session
         assert session is not None
         while not session.leaving:
-            event = session.inbox.take(clock.now())
+            event = session.member.inbox.take(clock.now())
             if event is not None:
                 session.room_changed()
                 return event
-            await session.inbox.wait()
+            await session.member.inbox.wait()
         if session.failure is not None:
             raise session.failure
         await session.closed.wait()

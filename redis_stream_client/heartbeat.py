@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 from redis_stream_client import clock
 from redis_stream_client.faults import GroupMissing, Unanswered
-from redis_stream_client.liveness import LapseCause, Liveness, State
-from redis_stream_client.operations import LOOK_PAGE, Operations
-from redis_stream_client.options import Options
+from redis_stream_client.liveness import LapseCause, State
+from redis_stream_client.membership import Membership
+from redis_stream_client.operations import LOOK_PAGE
 from redis_stream_client.ownership import Ownership
-from redis_stream_client.pacing import Backoff
-from redis_stream_client.statistics import Counters
 
 log = logging.getLogger("redis_stream_client")
 
@@ -19,24 +17,13 @@ log = logging.getLogger("redis_stream_client")
 class Heartbeat:
     """One ``PEXPIRE`` every `heartbeat_interval`, whatever number of streams is held."""
 
-    def __init__(
-        self,
-        options: Options,
-        operations: Operations,
-        liveness: Liveness,
-        ownership: Ownership,
-        counters: Counters,
-        on_held: Callable[[], None],
-    ) -> None:
-        self._options = options
-        self._operations = operations
-        self._liveness = liveness
+    def __init__(self, member: Membership, ownership: Ownership, on_held: Callable[[], None]) -> None:
+        self._member = member
         self._ownership = ownership
-        self._counters = counters
         self._on_held = on_held
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._backoff = Backoff(0.005, options.heartbeat_interval / 2)
+        self._backoff = member.backoff()
 
     async def run(self) -> None:
         """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
@@ -44,7 +31,7 @@ class Heartbeat:
         try:
             while True:
                 try:
-                    if self._liveness.state is State.HELD:
+                    if self._member.liveness.state is State.HELD:
                         await self._beat()
                     else:
                         await self._resume()
@@ -62,28 +49,28 @@ class Heartbeat:
 
     def lapsed(self, cause: LapseCause) -> None:
         """The lock lapsed: what that means for the leases, at once."""
-        log.warning("the consumer lock lapsed (%s)", cause, extra={"consumer": self._options.consumer})
+        log.warning("the consumer lock lapsed (%s)", cause, extra={"consumer": self._member.options.consumer})
         if cause == "silent":
-            self._ownership.lose(self._ownership.holdings, "expired")
+            self._ownership.lose(self._member.holdings, "expired")
         self._wake.set()
         if self._timer is not None:
             self._rearm()
 
     async def _beat(self) -> None:
-        epoch = self._liveness.epoch
+        epoch = self._member.liveness.epoch
         self._wake.clear()
         sent = clock.now()
-        self._liveness.asking()
-        alive = await self._operations.beat(self._options.heartbeat_interval)
-        if not self._liveness.believed(epoch):
+        self._member.liveness.asking()
+        alive = await self._member.operations.beat(self._member.options.heartbeat_interval)
+        if not self._member.liveness.believed(epoch):
             return
         if not alive:
-            self._liveness.lapse("missing")
+            self._member.liveness.lapse("missing")
             return
-        self._liveness.renewed(sent, epoch)
-        self._counters.beats += 1
+        self._member.liveness.renewed(sent, epoch)
+        self._member.counters.beats += 1
         try:
-            async with asyncio.timeout(max(0.0, sent + self._options.heartbeat_interval - clock.now())):
+            async with asyncio.timeout(max(0.0, sent + self._member.options.heartbeat_interval - clock.now())):
                 await self._wake.wait()
         except TimeoutError:
             pass
@@ -91,51 +78,51 @@ class Heartbeat:
     async def _resume(self) -> None:
         """Take the lock again; then look, at leisure, which leases nobody took meanwhile."""
         sent = clock.now()
-        await self._operations.join(self._options.heartbeat_interval)
-        self._liveness.answered(sent)
+        await self._member.operations.join(self._member.options.heartbeat_interval)
+        self._member.liveness.answered(sent)
         pending: dict[str, int] = {}
         last: str | None = None
         while True:
-            page = await self._operations.pending(last, self._options.lock_ttl / 2)
+            page = await self._member.operations.pending(last, self._member.patience)
             pending.update(page)
             if len(page) < LOOK_PAGE:
                 break
             last = page[-1][0]
             again = clock.now()
-            if not await self._operations.beat(self._options.heartbeat_interval):
+            if not await self._member.operations.beat(self._member.options.heartbeat_interval):
                 return
             sent = again
-            self._liveness.answered(sent)
-        disagreeing = self._ownership.holdings.disagreeing(pending)
-        owners = await owners_of(self._operations, [lease.lbs_id for lease in disagreeing], self._options)
-        if not self._liveness.held_since(sent):
+            self._member.liveness.answered(sent)
+        disagreeing = self._member.holdings.disagreeing(pending)
+        owners = await owners_of(self._member, [lease.lbs_id for lease in disagreeing])
+        if not self._member.liveness.held_since(sent):
             return
         self._ownership.lose_to(zip(disagreeing, owners, strict=True))
         log.info(
             "the consumer lock is held again; %d streams kept",
-            len(self._ownership.holdings),
-            extra={"consumer": self._options.consumer},
+            len(self._member.holdings),
+            extra={"consumer": self._member.options.consumer},
         )
         self._watch_deadline()
         self._on_held()
 
     def _watch_deadline(self) -> None:
         """The deadline's own callback: notices a lapse without asking anybody."""
-        self._liveness.check()
+        self._member.liveness.check()
         self._rearm()
 
     def _rearm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        delay = self._liveness.deadline - clock.now()
-        if self._liveness.state not in (State.HELD, State.SUSPECT):
-            delay = self._options.heartbeat_interval
+        delay = self._member.liveness.deadline - clock.now()
+        if self._member.liveness.state not in (State.HELD, State.SUSPECT):
+            delay = self._member.options.heartbeat_interval
         self._timer = asyncio.get_running_loop().call_later(max(0.001, delay), self._watch_deadline)
 
 
-async def owners_of(operations: Operations, lbs_ids: list[str], options: Options) -> list[str]:
+async def owners_of(member: Membership, lbs_ids: list[str]) -> list[str]:
     """Who owns each entry now; '' where it is gone."""
     owners: list[str] = []
     for start in range(0, len(lbs_ids), 1000):
-        owners += await operations.inspect(lbs_ids[start : start + 1000], options.lock_ttl / 2)
+        owners += await member.operations.inspect(lbs_ids[start : start + 1000], member.patience)
     return owners

@@ -7,12 +7,8 @@ import logging
 from redis_stream_client import clock
 from redis_stream_client.audit import Auditor
 from redis_stream_client.faults import GroupMissing, Unanswered
-from redis_stream_client.liveness import Liveness
-from redis_stream_client.operations import Operations
-from redis_stream_client.options import Options
+from redis_stream_client.membership import Membership
 from redis_stream_client.ownership import Ownership
-from redis_stream_client.pacing import Backoff
-from redis_stream_client.statistics import Counters
 from redis_stream_client.turns import NUDGE, Turns
 
 log = logging.getLogger("redis_stream_client")
@@ -29,26 +25,15 @@ class Reader:
     do the same. A lone client takes all there is room for.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        operations: Operations,
-        liveness: Liveness,
-        ownership: Ownership,
-        auditor: Auditor,
-        counters: Counters,
-    ) -> None:
-        self._options = options
-        self._operations = operations
-        self._liveness = liveness
+    def __init__(self, member: Membership, ownership: Ownership, auditor: Auditor) -> None:
+        self._member = member
         self._ownership = ownership
         self._auditor = auditor
-        self._counters = counters
-        self._turns = Turns(options.block)
+        self._turns = Turns(member.options.block)
         self._served = False
         self._changed = asyncio.Event()
-        self._backlog = _Backlog(grace=options.lock_ttl / 4)
-        self._backoff = Backoff(0.005, options.heartbeat_interval / 2)
+        self._backlog = _Backlog(grace=member.options.lock_ttl / 4)
+        self._backoff = member.backoff()
 
     def poke(self) -> None:
         """There may be room now, or the lock may be held again, or an audit be due."""
@@ -72,16 +57,16 @@ class Reader:
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing as error:
                 log.warning("the consumer group is gone: %s", error)
-                self._liveness.lapse("missing")
+                self._member.liveness.lapse("missing")
                 await asyncio.sleep(self._backoff.pause())
 
     async def _ready(self) -> None:
         """Wait until the lock is held, and there is room or an audit due."""
         while True:
             self._changed.clear()
-            self._liveness.check()
+            self._member.liveness.check()
             delay: float | None = None
-            if self._liveness.held:
+            if self._member.liveness.held:
                 if self._ownership.room > 0 or self._auditor.due:
                     return
                 delay = self._auditor.delay
@@ -95,67 +80,67 @@ class Reader:
         if self._turns.clock_due(clock.now()):
             await self._look_at_clock()
         if self._served and not self._alone:
-            await asyncio.sleep(self._turns.settling(clock.now(), self._counters.live_members))
+            await asyncio.sleep(self._turns.settling(clock.now(), self._member.counters.live_members))
         self._served = False
-        epoch = self._liveness.epoch
+        epoch = self._member.liveness.epoch
         block = self._turns.block(clock.now())
         nudge = asyncio.create_task(self._nudge(block))
         try:
-            entries = await self._operations.read(block, block + 1.0)
+            entries = await self._member.operations.read(block, block + 1.0)
         except Unanswered as error:
             if error.maybe_executed:
                 self._auditor.read_lost()
             raise
         finally:
             nudge.cancel()
-        if not self._liveness.believed(epoch):
+        if not self._member.liveness.believed(epoch):
             self._auditor.request()
         elif entries:
             self._served = True
             self._backlog.expect()
             await self._ownership.receive(entries)
         elif not self._alone:
-            members = await self._operations.members(self._options.lock_ttl / 2)
-            await asyncio.sleep(self._turns.pause(self._options.consumer, members))
+            members = await self._member.operations.members(self._member.patience)
+            await asyncio.sleep(self._turns.pause(self._member.options.consumer, members))
 
     async def _look_at_clock(self) -> None:
         """A few times, until one of the answers comes so quickly that it is precise."""
         for _ in range(5):
             asked = clock.now()
-            self._turns.server_clock(await self._operations.time(1.0), asked, clock.now())
+            self._turns.server_clock(await self._member.operations.time(1.0), asked, clock.now())
             if self._turns.certain:
                 break
 
     @property
     def _alone(self) -> bool:
-        return self._counters.live_members == 1
+        return self._member.counters.live_members == 1
 
     async def _nudge(self, block: float) -> None:
         """Make Redis notice that the blocking reads are due."""
         await asyncio.sleep(block + NUDGE)
         if not self._alone:
             with contextlib.suppress(Unanswered, GroupMissing):
-                await self._operations.nudge(1.0)
+                await self._member.operations.nudge(1.0)
 
     async def _read_share(self) -> None:
         if self._backlog.others is None:
-            members = await self._operations.members(self._options.lock_ttl / 2)
-            self._backlog.others = [m.name for m in members if m.name != self._options.consumer]
-        epoch = self._liveness.epoch
+            members = await self._member.operations.members(self._member.patience)
+            self._backlog.others = [m.name for m in members if m.name != self._member.options.consumer]
+        epoch = self._member.liveness.epoch
         most = min(self._ownership.room, LARGEST_READ)
         try:
-            share = await self._operations.share(
-                most, self._backlog.patient, self._backlog.others, self._options.lock_ttl / 2
+            share = await self._member.operations.share(
+                most, self._backlog.patient, self._backlog.others, self._member.patience
             )
         except Unanswered as error:
             if error.maybe_executed:
                 self._auditor.read_lost()
             raise
-        if not self._liveness.believed(epoch):
+        if not self._member.liveness.believed(epoch):
             self._auditor.request()
             return
         if share is None:
-            self._liveness.lapse("missing")
+            self._member.liveness.lapse("missing")
             return
         self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
         if share.entries:

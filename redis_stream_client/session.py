@@ -8,6 +8,7 @@ from typing import Any
 
 from redis_stream_client import clock
 from redis_stream_client.audit import Auditor
+from redis_stream_client.claims import Claims
 from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.errors import (
     ClientClosed,
@@ -17,11 +18,13 @@ from redis_stream_client.errors import (
 )
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.heartbeat import Heartbeat
+from redis_stream_client.holdings import Gate, Holdings
 from redis_stream_client.inbox import Inbox
 from redis_stream_client.lease import LEAVING_GRACE
 from redis_stream_client.link import Link
 from redis_stream_client.listener import Listener
 from redis_stream_client.liveness import LapseCause, Liveness
+from redis_stream_client.membership import Membership
 from redis_stream_client.operations import Greeter, Operations
 from redis_stream_client.options import MAX_OFFER_PAUSE, Options
 from redis_stream_client.ownership import Ownership
@@ -43,43 +46,31 @@ class Session:
     def __init__(self, options: Options, where: Endpoint) -> None:
         self.options = options
         self._endpoint = where
-        self.counters = Counters()
-        self.inbox = Inbox(options.lock_ttl, MAX_OFFER_PAUSE)
-        self.liveness = Liveness(options.lock_ttl, options.heartbeat_interval, self._lapsed)
         greeter = Greeter()
         self._beats = Link(where, greet=greeter, on_loss=self._connection_lost)
         self._commands = Link(where, greet=greeter, on_loss=self._connection_lost)
         self._reads = Link(where, on_loss=self._connection_lost)
         self._operations = Operations(options, self._beats, self._commands, self._reads)
-        self._work: set[asyncio.Task[Any]] = set()
-        self.ownership = Ownership(
-            options,
-            self._operations,
-            self.liveness,
-            self.inbox,
-            greeter,
-            self.counters,
-            self._spawn,
-            self.gone,
-            self._request_audit,
-            self.room_changed,
+        inbox = Inbox(options.lock_ttl, MAX_OFFER_PAUSE)
+        self.member = member = Membership(
+            options=options,
+            operations=self._operations,
+            greeter=greeter,
+            liveness=Liveness(options.lock_ttl, options.heartbeat_interval, self._lapsed),
+            inbox=inbox,
+            holdings=Holdings(inbox),
+            gate=Gate(),
+            counters=Counters(),
+            supervisor=self,
         )
-        self._auditor = Auditor(options, self._operations, self.liveness, self.ownership, self.counters)
-        self._heartbeat = Heartbeat(
-            options, self._operations, self.liveness, self.ownership, self.counters, self._held_again
-        )
-        self._reader = Reader(
-            options,
-            self._operations,
-            self.liveness,
-            self.ownership,
-            self._auditor,
-            self.counters,
-        )
-        self._sweeper = Sweeper(
-            options, self._operations, self.liveness, self.ownership, self.inbox, self.counters
-        )
+        self.ownership = Ownership(member)
+        self.claims = Claims(member, self.ownership)
+        self._auditor = Auditor(member, self.ownership)
+        self._heartbeat = Heartbeat(member, self.ownership, self._held_again)
+        self._reader = Reader(member, self.ownership, self._auditor)
+        self._sweeper = Sweeper(member, self.claims)
         self._listener = Listener(options, where, self._operations, self)
+        self._work: set[asyncio.Task[Any]] = set()
         self._leave = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self.failure: BaseException | None = None
@@ -99,7 +90,7 @@ class Session:
         tasks: list[asyncio.Task[Any]] = []
         leave = asyncio.ensure_future(self._leave.wait())
         try:
-            join = self._spawn(self._join())
+            join = self.spawn(self._join())
             await asyncio.wait((join, leave), return_when=asyncio.FIRST_COMPLETED)
             if not leave.done():
                 join.result()
@@ -146,7 +137,7 @@ class Session:
                 await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 remaining = max(0.01, give_up - clock.now())
                 await self._operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
-                if self.liveness.held_since(sent):
+                if self.member.liveness.held_since(sent):
                     break
             except (Unanswered, GroupMissing) as error:
                 pause = backoff.pause()
@@ -169,7 +160,7 @@ class Session:
     def leave(self) -> None:
         """Ask the supervisor to hand everything over and end. Idempotent, and returns at once."""
         self._leave.set()
-        self.inbox.end()
+        self.member.inbox.end()
 
     def abandon(self) -> None:
         """Nobody holds the client any more. Called by the garbage collector, so from any thread."""
@@ -179,8 +170,8 @@ class Session:
     async def _shut_down(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Believe nothing, stop, and give up the lock: within `LEAVING_GRACE`, cancelled or not."""
         self._leave.set()
-        self.liveness.close()
-        self.ownership.holdings.lose_all("closed")
+        self.member.liveness.close()
+        self.member.holdings.lose_all("closed")
         everything = [*tasks, *self._work]
         for task in everything:
             task.cancel()
@@ -195,7 +186,7 @@ class Session:
             if not farewell.cancelled():
                 self.failure = self.failure or farewell.exception()
                 break
-        self.inbox.end()
+        self.member.inbox.end()
         self.closed.set()
         log.info("left %s", self.options.keys.service, extra={"consumer": self.options.consumer})
 
@@ -227,7 +218,7 @@ class Session:
 
     # What the parts tell each other.
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run I/O that a user waits for, in a task that is not the user's."""
         if self._leave.is_set() or self.closed.is_set():
             work.close()
@@ -251,17 +242,18 @@ class Session:
         self._reader.poke()
 
     def _held_again(self) -> None:
-        self._request_audit()
+        self.request_audit()
         self._sweeper.tidy_now()
 
-    def _request_audit(self) -> None:
+    def request_audit(self) -> None:
+        """Something may have happened that never reached us."""
         self._auditor.request()
         self._reader.poke()
 
     def _connection_lost(self, reason: Exception) -> None:
         """What was under way on it may have been executed, or lost in a fail-over."""
         if not self._leave.is_set():
-            self._request_audit()
+            self.request_audit()
             self._heartbeat.poke()  # what ended the connection may have ended our lock
             if isinstance(reason, Unanswered) and reason.elsewhere:
                 self._listener.move()
@@ -302,14 +294,14 @@ class Session:
 
     def statistics(self) -> Statistics:
         """A snapshot."""
-        counters = self.counters
-        beat_at = self.liveness.beat_at
+        counters = self.member.counters
+        beat_at = self.member.liveness.beat_at
         return Statistics(
-            leases=len(self.ownership.holdings),
-            unread_events=self.inbox.unread,
+            leases=len(self.member.holdings),
+            unread_events=self.member.inbox.unread,
             last_beat_age=None if beat_at is None else clock.now() - beat_at,
             beats=counters.beats,
-            lapses=self.liveness.lapses,
+            lapses=self.member.liveness.lapses,
             reconnects=self._beats.losses + self._commands.losses + self._reads.losses + self._listener.gaps,
             streams_added=counters.streams_added,
             claims_won=counters.claims_won,

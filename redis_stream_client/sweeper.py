@@ -10,16 +10,13 @@ import random
 
 from redis_stream_client import announcement, clock
 from redis_stream_client.announcement import Malformed
+from redis_stream_client.claims import Claims
 from redis_stream_client.events import ExpiredStream
 from redis_stream_client.faults import GroupMissing, Unanswered
-from redis_stream_client.inbox import Inbox
 from redis_stream_client.keys import NOBODY
-from redis_stream_client.liveness import Liveness
-from redis_stream_client.operations import Delivered, Member, Operations
-from redis_stream_client.options import Options
-from redis_stream_client.ownership import Ownership
+from redis_stream_client.membership import Membership
+from redis_stream_client.operations import Delivered, Member
 from redis_stream_client.pacing import Backoff
-from redis_stream_client.statistics import Counters
 
 log = logging.getLogger("redis_stream_client")
 
@@ -34,23 +31,11 @@ LOOKS = 200  # locks that one script call looks at
 class Sweeper:
     """Looks for dead consumers, and at what they have pending."""
 
-    def __init__(
-        self,
-        options: Options,
-        operations: Operations,
-        liveness: Liveness,
-        ownership: Ownership,
-        inbox: Inbox,
-        counters: Counters,
-    ) -> None:
-        self._options = options
-        self._operations = operations
-        self._liveness = liveness
-        self._ownership = ownership
-        self._inbox = inbox
-        self._counters = counters
+    def __init__(self, member: Membership, claims: Claims) -> None:
+        self._member = member
+        self._claims = claims
         self._wake = asyncio.Event()
-        self._turn_length = options.lock_ttl / TURNS
+        self._turn_length = member.options.lock_ttl / TURNS
         now = clock.now()
         self._next_turn = now
         self._swept_at = float("-inf")
@@ -71,17 +56,17 @@ class Sweeper:
         hints costs no more than a few looks.
         """
         ended, took = self._looked_at.get(owner, (float("-inf"), 0.0))
-        due = max(clock.now(), ended + max(self._options.lock_ttl / 200, distance * took))
+        due = max(clock.now(), ended + max(self._member.options.lock_ttl / 200, distance * took))
         self._suspects[owner] = min(due, self._suspects.get(owner, due))
         self._wake.set()
 
     def claimed(self, lbs_id: str) -> None:
         """A peer says that it took this orphan. Should that be untrue, the next look offers it again."""
-        self._inbox.withdraw(lbs_id)
+        self._member.inbox.withdraw(lbs_id)
 
     def membership_changed(self, by: int) -> None:
         """Somebody joined or left. The next time that this client tidies up, it counts."""
-        self._counters.live_members = max(1, self._counters.live_members + by)
+        self._member.counters.live_members = max(1, self._member.counters.live_members + by)
 
     def tidy_now(self) -> None:
         """After a lapse, perhaps after somebody destroyed the group: all must be looked at."""
@@ -99,7 +84,7 @@ class Sweeper:
         """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
         while True:
             await self._sleep()
-            if not self._liveness.held or self._liveness.quiet:
+            if not self._member.liveness.held or self._member.liveness.quiet:
                 continue
             try:
                 await self._take_turn()
@@ -109,14 +94,14 @@ class Sweeper:
                 log.debug("sweeper: %s", error)
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing:
-                self._liveness.lapse("missing")
+                self._member.liveness.lapse("missing")
                 await asyncio.sleep(self._backoff.pause())
 
     async def _sleep(self) -> None:
         """Until the next turn, or the next look at a suspect."""
         due = min((self._next_turn, *self._suspects.values()))
         delay = max(0.0, due - clock.now())
-        if not self._liveness.held or self._liveness.quiet:
+        if not self._member.liveness.held or self._member.liveness.quiet:
             delay = max(delay, self._turn_length / 2)
         try:
             async with asyncio.timeout(delay):
@@ -127,11 +112,11 @@ class Sweeper:
 
     async def _take_turn(self) -> None:
         now = clock.now()
-        own_due = now - self._swept_at >= OWN_PERIOD * self._options.lock_ttl
+        own_due = now - self._swept_at >= OWN_PERIOD * self._member.options.lock_ttl
         if now < self._next_turn and not own_due:
             return
         try:
-            won = await self._operations.turn(self._turn_length, self._patience)
+            won = await self._member.operations.turn(self._turn_length, self._member.patience)
         except Unanswered as error:
             if error.maybe_executed:
                 raise
@@ -140,37 +125,37 @@ class Sweeper:
         self._next_turn = clock.now() + self._turn_length * (1.5 if won else random.uniform(0.6, 0.8))
         if won or own_due:
             await self._sweep(tell=won)
-        due, unread = self._inbox.owners_to_recheck(clock.now())
+        due, unread = self._member.inbox.owners_to_recheck(clock.now())
         for owner in due:
             self.suspect(owner, RECHECK_DISTANCE)
         for owner in unread:
             ended, _ = self._looked_at.get(owner, (float("-inf"), 0.0))
-            if clock.now() - ended > self._options.lock_ttl / 2:
+            if clock.now() - ended > self._member.options.lock_ttl / 2:
                 self.suspect(owner, RECHECK_DISTANCE)
 
     async def _sweep(self, *, tell: bool) -> None:
-        members = await self._operations.members(self._patience)
-        if all(member.name != self._options.consumer for member in members):
-            self._liveness.lapse("missing")  # the group was destroyed, or we were removed from it
+        members = await self._member.operations.members(self._member.patience)
+        if all(member.name != self._member.options.consumer for member in members):
+            self._member.liveness.lapse("missing")  # the group was destroyed, or we were removed from it
             return
-        others = [member for member in members if member.name not in (self._options.consumer, NOBODY)]
-        tidy = clock.now() - self._tidied_at > OWN_PERIOD * self._options.lock_ttl
+        others = [member for member in members if member.name not in (self._member.options.consumer, NOBODY)]
+        tidy = clock.now() - self._tidied_at > OWN_PERIOD * self._member.options.lock_ttl
         everybody = self._recount or tidy
         alive = await self._look([member for member in others if member.pending or everybody])
         if everybody:
             self._recount = False
-            self._counters.live_members = 1 + sum(alive.values())
+            self._member.counters.live_members = 1 + sum(alive.values())
         dead = [member.name for member in others if member.pending and not alive[member.name]]
         dead += [member.name for member in members if member.name == NOBODY and member.pending]
         self._swept_at = clock.now()
-        self._counters.sweeps += 1
+        self._member.counters.sweeps += 1
         for owner in dead:
             ended, _ = self._looked_at.get(owner, (float("-inf"), 0.0))
-            if clock.now() - ended > self._options.lock_ttl / 2:
+            if clock.now() - ended > self._member.options.lock_ttl / 2:
                 self.suspect(owner)
-            if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._options.lock_ttl:
+            if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._member.options.lock_ttl:
                 self._told_at[owner] = clock.now()
-                await self._operations.tell(f"dead {owner}", self._patience)
+                await self._member.operations.tell(f"dead {owner}", self._member.patience)
         if tidy:
             await self._tidy(members, alive, mine=tell)
 
@@ -178,18 +163,19 @@ class Sweeper:
         alive: dict[str, bool] = {}
         for start in range(0, len(members), LOOKS):
             names = [member.name for member in members[start : start + LOOKS]]
-            alive.update(zip(names, await self._operations.look(names, self._patience), strict=True))
+            alive.update(zip(names, await self._member.operations.look(names, self._member.patience), strict=True))
         return alive
 
     async def _tidy(self, members: list[Member], alive: dict[str, bool], *, mine: bool) -> None:
         """Forget the long dead, and, if it is our turn, rescue what is pending for nobody."""
+        long_dead = FORGET_AFTER * self._member.options.lock_ttl
         for member in members:
-            long_dead = member.idle_ms >= FORGET_AFTER * self._options.lock_ttl_ms
-            if long_dead and not member.pending and not alive.get(member.name, True):
-                await self._operations.forget(member.name, FORGET_AFTER * self._options.lock_ttl, self._patience)
+            idle = member.idle_ms >= 1000 * long_dead and not member.pending
+            if idle and not alive.get(member.name, True):
+                await self._member.operations.forget(member.name, long_dead, self._member.patience)
         if mine:
             self._tidied += 1
-            balance = await self._operations.census(self._patience)
+            balance = await self._member.operations.census(self._member.patience)
             # Something missing elsewhere hides an entry too many, and a long backlog hides all.
             if (balance is not None and balance > 0) or self._tidied % THOROUGH == 0:
                 await self._rescue()
@@ -202,7 +188,7 @@ class Sweeper:
     async def _rescue(self) -> None:
         last: str | None = None
         while True:
-            rescued, last = await self._operations.rescue(last, self._patience)
+            rescued, last = await self._member.operations.rescue(last, self._member.patience)
             if rescued:
                 log.warning("%d announcements were delivered but pending for nobody; rescued", rescued)
                 self.suspect(NOBODY)
@@ -223,37 +209,33 @@ class Sweeper:
 
     async def _look_at(self, owner: str) -> None:
         """Offer all that is pending for `owner`, if it is dead, and withdraw what is not any more."""
-        known = self._inbox.offered(owner)
+        known = self._member.inbox.offered(owner)
         present: list[str] = []
         last: str | None = None
         while True:
-            page = await self._operations.orphans(owner, last, self._patience)
-            if not self._liveness.held:
+            page = await self._member.operations.orphans(owner, last, self._member.patience)
+            if not self._member.liveness.held:
                 return
             present += [entry.lbs_id for entry in page.entries]
             await self._offer(owner, page.entries)
             last = page.last
             if last is None:
                 break
-        self._inbox.withdraw_absent(owner, present, known)
+        self._member.inbox.withdraw_absent(owner, present, known)
 
     async def _offer(self, owner: str, orphans: list[Delivered]) -> None:
         """In an order of this client's own: peers that take one after the other then rarely meet."""
         now = clock.now()
         random.shuffle(orphans)
         for entry in orphans:
-            if self._ownership.holdings.get(entry.lbs_id) is not None:
+            if self._member.holdings.get(entry.lbs_id) is not None:
                 continue  # taken by us since the page was listed
             try:
                 announced = announcement.decode(entry.fields)
             except Malformed as error:
-                await self._ownership.take_malformed(entry, owner, str(error))
+                await self._claims.take_malformed(entry, owner, str(error))
                 continue
             previous = None if owner == NOBODY else owner
-            self._inbox.offer(
+            self._member.inbox.offer(
                 ExpiredStream(announced.stream, entry.lbs_id, announced.info, previous, entry.deliveries), now
             )
-
-    @property
-    def _patience(self) -> float:
-        return self._options.lock_ttl / 2

@@ -514,14 +514,14 @@ async def test_a_claimed_stream_that_is_lost_before_its_claimer_wakes_is_told_al
 ) -> None:
     await orders.orphan()
     payload = await expired(client)
-    ownership: Any = client._session.ownership  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
-    won = ownership._claimed
+    session: Any = client._session
+    won = session.claims._claimed
 
     def won_and_lost(lease: Lease) -> None:
         won(lease)
-        asyncio.get_running_loop().call_soon(ownership.lose, [lease], "claimed")
+        asyncio.get_running_loop().call_soon(session.ownership.lose, [lease], "claimed")
 
-    monkeypatch.setattr(ownership, "_claimed", won_and_lost)
+    monkeypatch.setattr(session.claims, "_claimed", won_and_lost)
     lease = await client.claim(payload)
     assert not lease.owned
     assert await asyncio.wait_for(anext(client.events()), 1) == StreamDisowned(lease, "claimed")

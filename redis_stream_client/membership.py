@@ -1,0 +1,59 @@
+"""What the parts of one joined client share."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from redis_stream_client.errors import ClientClosed
+from redis_stream_client.holdings import Gate, Holdings
+from redis_stream_client.inbox import Inbox
+from redis_stream_client.liveness import Liveness
+from redis_stream_client.operations import Greeter, Operations
+from redis_stream_client.options import Options
+from redis_stream_client.pacing import Backoff
+from redis_stream_client.statistics import Counters
+
+
+class Supervisor(Protocol):
+    """Who owns the tasks, and hears what the parts have to tell each other."""
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run I/O that a user waits for, in a task that is not the user's. Raises `ClientClosed`."""
+        ...
+
+    def gone(self) -> ClientClosed:
+        """The error of every call after the end."""
+        ...
+
+    def request_audit(self) -> None:
+        """Something may have happened that never reached us."""
+        ...
+
+    def room_changed(self) -> None:
+        """A stream was taken from the inbox, or ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One client's membership of the fleet: its settings, its state, and its way to Redis."""
+
+    options: Options
+    operations: Operations
+    greeter: Greeter
+    liveness: Liveness
+    inbox: Inbox
+    holdings: Holdings
+    gate: Gate
+    counters: Counters
+    supervisor: Supervisor
+
+    @property
+    def patience(self) -> float:
+        """Seconds until an unanswered request is given up, and its connection with it."""
+        return self.options.lock_ttl / 2
+
+    def backoff(self) -> Backoff:
+        """Pauses between attempts: short, and so that all are back before a lapse's quiet time is over."""
+        return Backoff(0.005, self.options.heartbeat_interval / 2)
