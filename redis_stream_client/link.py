@@ -52,7 +52,7 @@ class Link:
 
         Args:
             command: the command's words.
-            timeout: seconds for connecting, sending and the reply together.
+            timeout: seconds to wait for a connection, and again for the reply.
 
         Raises:
             Unanswered: no usable reply.
@@ -86,10 +86,10 @@ class Link:
 
     async def _exchange(self, command: tuple[Any, ...], timeout: float) -> Any:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
         connection = self._connection or await self._connect(timeout)
         reply: asyncio.Future[Any] = loop.create_future()
-        timer = loop.call_at(deadline, self._give_up, connection, timeout)
+        # Counted from here: a connection that took long to open is not given up for that.
+        timer = loop.call_later(timeout, self._give_up, connection, timeout)
         self._waiting.append(reply)
         try:
             # Written to the transport before the first suspension, so in the order of `_waiting`.

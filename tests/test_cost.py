@@ -62,7 +62,7 @@ async def test_holding_many_streams_costs_no_more_than_holding_few(
 
 async def test_a_held_stream_needs_little_memory(server: Server, redis: Connection, service: str) -> None:
     streams = 5_000
-    async with RedisStreamClient.from_url(server.url, service) as client:
+    async with RedisStreamClient.from_url(server.url, service, lock_ttl=30.0) as client:
         await hold(client, redis, service, 50)
         gc.collect()
         used = (await redis.info("memory"))["used_memory"]
@@ -79,7 +79,7 @@ async def test_a_held_stream_needs_little_memory(server: Server, redis: Connecti
 async def test_finishing_under_load_shares_commands(server: Server, redis: Connection, service: str) -> None:
     """At most 0.2 commands of ours per assigned and finished stream, while there is a backlog."""
     streams = 5_000
-    async with RedisStreamClient.from_url(server.url, service, prefetch=256) as client:
+    async with RedisStreamClient.from_url(server.url, service, prefetch=256, lock_ttl=30.0) as client:
         await LoadBalancerStream(redis, service).add_many([f"call-{i}" for i in range(streams)])
         await redis.config_resetstat()
         finishing: list[asyncio.Task[None]] = []

@@ -37,12 +37,23 @@ async def test_announcements_one_by_one_go_to_each_in_turn(
 ) -> None:
     lbs = LoadBalancerStream(redis, service)
     async with contextlib.AsyncExitStack() as stack:
-        members = await fleet(stack, server, service)
+        members = await fleet(stack, server, service, lock_ttl=20.0)
+        await _no_read_ends_soon(redis, period=10.0, margin=3.0)
         for n in range(1, 41):
             await lbs.add(f"call-{n}")
             await wait_until(lambda: sum(shares(members)) == n, "it arrived")
             if n % 4 == 0:
                 assert shares(members) == [n // 4] * 4
+
+
+async def _no_read_ends_soon(redis: Connection, period: float, margin: float) -> None:
+    """Wait until no blocking read of a fleet with this period times out within `margin` seconds."""
+
+    async def far() -> bool:
+        seconds, microseconds = await redis.time()
+        return 0.5 < (seconds + microseconds / 1e6) % period < period - margin
+
+    await wait_until(far, "the members have queued up anew", margin + 2.0)
 
 
 async def test_slow_announcements_stay_even(server: Server, redis: Connection, service: str) -> None:
