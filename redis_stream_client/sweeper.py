@@ -150,8 +150,8 @@ class Sweeper:
         self._swept_at = clock.now()
         self._member.counters.sweeps += 1
         for owner in dead:
-            ended, _ = self._looked_at.get(owner, (float("-inf"), 0.0))
-            if clock.now() - ended > self._member.options.lock_ttl / 2:
+            ended, took = self._looked_at.get(owner, (float("-inf"), 0.0))
+            if clock.now() - ended > max(self._member.options.lock_ttl / 2, RECHECK_DISTANCE * took):
                 self.suspect(owner)
             if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._member.options.lock_ttl:
                 self._told_at[owner] = clock.now()

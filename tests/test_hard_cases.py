@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from tests.fleet import Member, announce
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from tests.connection import Connection
     from tests.proxy import TcpProxy
@@ -63,11 +64,16 @@ async def first_leases(client: RedisStreamClient, number: int) -> list[Lease]:
     return leases
 
 
-async def error_of(work: Coroutine[Any, Any, Any]) -> BaseException | None:
+async def error_of(work: Awaitable[None]) -> Exception | None:
     """What it ends with; it must end."""
-    async with asyncio.timeout(5):
-        (outcome,) = await asyncio.gather(work, return_exceptions=True)
-    return outcome if isinstance(outcome, BaseException) else None
+    try:
+        async with asyncio.timeout(5):
+            await work
+    except TimeoutError:
+        raise
+    except Exception as error:  # noqa: BLE001 - that is the question
+        return error
+    return None
 
 
 # Slow and half-working networks.
@@ -137,15 +143,13 @@ async def test_a_block_is_cancelled_in_time_when_silence_follows_a_lapse(
         await redis.delete(lock_of(service, member.client))
         await wait_until(lambda: not member.lease("call-1").owned, "the lapse is noticed")
         proxy.freeze()
-        _, pending = await asyncio.wait([working], timeout=2.0)
+        await asyncio.wait([working], timeout=2.0)
+        cancelled_in_time = working.done()
         proxy.heal()
         working.cancel()
-        assert isinstance(await error_of(_ended(working)), NotOwner)
-        assert not pending
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    await task
+        with contextlib.suppress(asyncio.CancelledError):
+            assert isinstance(await error_of(working), NotOwner)
+        assert cancelled_in_time
 
 
 async def test_done_gives_up_when_only_the_heart_still_beats(
@@ -179,7 +183,7 @@ async def test_ending_a_stream_in_the_very_moment_in_which_the_client_fails_says
     server: Server, service: str, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     moment: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    outcomes: list[BaseException | None] = []
+    outcomes: list[Exception | None] = []
 
     async def end(lease: Lease) -> None:
         await moment
@@ -207,7 +211,7 @@ async def test_ending_a_stream_in_the_very_moment_in_which_the_client_fails_says
 
 async def limited_user(server: Server) -> tuple[str, Connection]:
     """The URL of a user who may do everything yet, and a connection of somebody who can change that."""
-    admin = Redis.from_url(server.url)
+    admin: Connection = Redis.from_url(server.url)
     await admin.execute_command("ACL", "SETUSER", "limited", "on", ">word", "allkeys", "allchannels", "+@all")
     return server.url.replace("redis://", "redis://limited:word@"), admin
 
@@ -217,7 +221,7 @@ async def test_done_without_permission_says_what_is_not_permitted(
 ) -> None:
     server = own_server()
     url, admin = await limited_user(server)
-    outcomes: list[BaseException | None] = []
+    outcomes: list[Exception | None] = []
 
     async def work() -> None:
         async with RedisStreamClient.from_url(url, service) as client:
@@ -240,7 +244,7 @@ async def test_every_done_ends_when_a_permission_is_taken_away_under_load(
     server = own_server()
     streams = 400
     url, admin = await limited_user(server)
-    outcomes: list[BaseException | None] = []
+    outcomes: list[Exception | None] = []
 
     async def finish(lease: Lease, number: int) -> None:
         await asyncio.sleep(number * 0.001)
@@ -252,7 +256,9 @@ async def test_every_done_ends_when_a_permission_is_taken_away_under_load(
             leases = await first_leases(client, streams)
             finishing = [asyncio.create_task(error_of(finish(le, i))) for i, le in enumerate(leases)]
             await asyncio.sleep(streams * 0.001 / 3)
-            await admin.execute_command("ACL", "SETUSER", "limited", "-evalsha", "-eval", "-pexpire", "-xreadgroup")
+            await admin.execute_command(
+                "ACL", "SETUSER", "limited", "-evalsha", "-eval", "-pexpire", "-xreadgroup"
+            )
             outcomes.extend(await asyncio.gather(*finishing))
 
     with pytest.raises(RedisRejected):
@@ -284,11 +290,13 @@ async def test_a_lease_that_is_ended_unread_takes_its_event_and_its_room_with_it
         await getattr(unread, operation)()
         await announce(server.url, service, "call-2")
         async with asyncio.timeout(5):
-            async for event in client.events():
-                if isinstance(event, StreamAdded):
-                    break
-        assert event.payload.stream == "call-2"
-        assert event.payload.owned
+            arrived = [await anext(client.events())]
+            while not isinstance(arrived[-1], StreamAdded):  # what was released is offered, too
+                arrived.append(await anext(client.events()))
+        lease = arrived[-1].payload
+        assert isinstance(lease, Lease)
+        assert lease.stream == "call-2"
+        assert lease.owned
 
 
 # Fences.
@@ -302,7 +310,7 @@ async def test_a_claim_repeated_after_a_lapse_and_a_lost_reply_never_gives_an_ol
         await announce(server.url, service, "call-1")
         await member.owns("call-1")
         await member.lease("call-1").release()
-        offered = await wait_until(lambda: member.expired and member.expired[0], "it is offered")
+        offered = await wait_until(lambda: next(iter(member.expired), None), "it is offered")
         first = await member.client.claim(offered)
         proxy.drop_replies_after(b"PEXPIRE")
         proxy.drop_replies_after(sha("join"))
@@ -312,7 +320,10 @@ async def test_a_claim_repeated_after_a_lapse_and_a_lost_reply_never_gives_an_ol
         proxy.drop_requests_matching(sha("census"), cut=True)
         lost = proxy.drop_replies_after(sha("claim"), connections=1, cut=True)
         await wait_until(lambda: member.client.alive, "it is back")
-        second = await member.client.claim(offered)
+        second: Lease | None = None
+        while second is None:
+            with contextlib.suppress(RedisUnavailable):  # the faults may hit it twice; repeating is safe
+                second = await member.client.claim(offered)
         assert lost.matched
         assert second.owned
         assert second.fence > first.fence
