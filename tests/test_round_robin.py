@@ -51,7 +51,7 @@ async def _no_read_ends_soon(redis: Connection, period: float, margin: float) ->
 
     async def far() -> bool:
         seconds, microseconds = await redis.time()
-        return 0.5 < (seconds + microseconds / 1e6) % period < period - margin
+        return bool(0.5 < (seconds + microseconds / 1e6) % period < period - margin)
 
     await wait_until(far, "the members have queued up anew", margin + 2.0)
 
