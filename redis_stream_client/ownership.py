@@ -231,10 +231,11 @@ class Ownership:
         for lease in lost:
             self._member.holdings.lose(lease, reason)
         self._member.counters.streams_disowned += len(lost)
+        who = {"consumer": self._member.options.consumer}
         for lease in lost[:LOGGED]:
-            log.warning("lost %s: %s", lease.stream, reason, extra=lease._log_fields())
+            log.warning("lost %s: %s", lease.stream, reason, extra={**lease._log_fields(), **who})
         if len(lost) > LOGGED:
-            log.warning("lost %d streams more: %s", len(lost) - LOGGED, reason)
+            log.warning("lost %d streams more: %s", len(lost) - LOGGED, reason, extra=who)
         if lost:
             self._member.supervisor.room_changed()
 
