@@ -9,7 +9,7 @@ from redis_stream_client.audit import Auditor
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.membership import Membership
 from redis_stream_client.ownership import Ownership
-from redis_stream_client.turns import NUDGE, Turns
+from redis_stream_client.turns import MOST_IN_TURN, NUDGE, Turns
 
 log = logging.getLogger("redis_stream_client")
 
@@ -79,7 +79,7 @@ class Reader:
     async def _read_one(self) -> None:
         if self._turns.clock_due(clock.now()):
             await self._look_at_clock()
-        if self._served and not self._alone:
+        if self._served and self._takes_turns:
             await asyncio.sleep(self._turns.settling(clock.now(), self._member.counters.live_members))
         self._served = False
         epoch = self._member.liveness.epoch
@@ -99,7 +99,7 @@ class Reader:
             self._served = True
             self._backlog.expect()
             await self._ownership.receive(entries)
-        elif not self._alone:
+        elif self._takes_turns:
             members = await self._member.operations.members(self._member.patience)
             await asyncio.sleep(self._turns.pause(self._member.options.consumer, members))
 
@@ -112,13 +112,13 @@ class Reader:
                 break
 
     @property
-    def _alone(self) -> bool:
-        return self._member.counters.live_members == 1
+    def _takes_turns(self) -> bool:
+        return 1 < self._member.counters.live_members <= MOST_IN_TURN
 
     async def _nudge(self, block: float) -> None:
         """Make Redis notice that the blocking reads are due."""
         await asyncio.sleep(block + NUDGE)
-        if not self._alone:
+        if self._takes_turns:
             with contextlib.suppress(Unanswered, GroupMissing):
                 await self._member.operations.nudge(1.0)
 
