@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tests.connection import Connection
     from tests.servers import Server
 
-WINDOW = 6.0
-"""Seconds in which commands are counted: three lock lifetimes."""
+WINDOW = 4.0
+"""Seconds in which commands are counted: two lock lifetimes."""
 
 
 async def hold(client: RedisStreamClient, redis: Connection, service: str, streams: int) -> Sequence[Lease]:

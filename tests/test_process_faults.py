@@ -116,24 +116,37 @@ async def test_a_stream_that_nobody_claims_is_offered_again_and_again(
 async def test_a_message_delivered_to_a_consumer_that_dies_at_that_instant_is_recovered(
     redis: Connection, service: str, start_worker: StartWorker
 ) -> None:
+    announced: set[str] = set()
     for i in range(5):
         victim = await (await start_worker(lock_ttl=FIFTH)).joined()
-        # Frozen first: the reply reaches its socket, and no line of its code ever runs again.
-        victim.freeze()
-        await LoadBalancerStream(redis, service).add(f"call-{i}")
-        await wait_until(lambda: _pending(redis, service, victim.client), "Redis has delivered it to the victim")
+        while not await _delivered_while_frozen(redis, service, victim, f"call-{i}-{len(announced)}", announced):
+            victim.thaw()
         victim.kill()
     survivor = await (await start_worker(lock_ttl=FIFTH)).joined()
     await wait_until(
-        lambda: happened(survivor, "claimed") | happened(survivor, "added") == {f"call-{i}" for i in range(5)},
-        "all are recovered",
+        lambda: happened(survivor, "claimed") | happened(survivor, "added") == announced, "all are recovered"
     )
 
 
-async def _pending(redis: Connection, service: str, consumer: str) -> int:
-    return len(
-        await redis.xpending_range(f"{service}-input", f"{service}-group", "-", "+", 10, consumername=consumer)
+async def _delivered_while_frozen(
+    redis: Connection, service: str, victim: Worker, stream: str, announced: set[str]
+) -> bool:
+    """Freeze a worker in its blocking read and announce a stream: the reply reaches its socket, and no line of
+    its code runs. False if the read had just ended."""
+
+    async def reads() -> bool:
+        return bool((await redis.info("clients"))["blocked_clients"])
+
+    await wait_until(reads, "the victim reads")
+    victim.freeze()
+    if not await reads():
+        return False
+    announced.add(stream)
+    lbs_id = await LoadBalancerStream(redis, service).add(stream)
+    pending = await redis.xpending_range(
+        f"{service}-input", f"{service}-group", lbs_id, lbs_id, 1, consumername=victim.client
     )
+    return bool(pending)
 
 
 @pytest.mark.parametrize("leaves_by", ["terminate", "kill"])

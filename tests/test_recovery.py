@@ -80,7 +80,6 @@ class Watch:
 
 
 CASES = [
-    (2.0, "nothing special"),
     (2.0, "a cache beside it"),
     (0.4, "nothing special"),
     (0.4, "a cache beside it"),
