@@ -14,6 +14,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from redis_stream_client import faults
@@ -195,7 +196,7 @@ async def _connect(
     try:
         async with asyncio.timeout(timeout):
             await connection.connect()  # type: ignore[no-untyped-call]
-    except (RedisError, OSError, TimeoutError) as error:
+    except (RedisError, OSError, TimeoutError, AttributeError) as error:  # the last: see `send`
         await close(connection)
         fault = faults.of(error, where)
         if isinstance(fault, Unanswered):
@@ -205,6 +206,18 @@ async def _connect(
         await close(connection)
         raise
     return connection
+
+
+async def send(connection: AbstractConnection, *packed: bytes) -> None:
+    """Write to a connection. Everything is handed to the transport before the first suspension.
+
+    A transport that the peer has closed is refused here: on Python 3.12 and 3.13 ``writelines()`` on it raises an
+    ``AttributeError``.
+    """
+    writer = connection._writer
+    if writer is None or writer.is_closing():
+        raise RedisConnectionError("the connection was closed")
+    await connection.send_packed_command(packed, check_health=False)
 
 
 async def close(connection: AbstractConnection) -> None:
@@ -246,7 +259,7 @@ async def roundtrip(connection: AbstractConnection, timeout: float, *command: An
     """
     try:
         async with asyncio.timeout(timeout):
-            await connection.send_command(*command, check_health=False)
+            await send(connection, *connection.pack_command(*command))
             return await connection.read_response(disable_decoding=True)
     except (RedisError, OSError, TimeoutError) as error:
         raise faults.of(error) from error

@@ -93,7 +93,7 @@ class Link:
         self._waiting.append(reply)
         try:
             # Written to the transport before the first suspension, so in the order of `_waiting`.
-            await connection.send_packed_command(connection.pack_command(*command), check_health=False)
+            await endpoints.send(connection, *connection.pack_command(*command))
             return await reply
         except ResponseError:
             raise

@@ -92,7 +92,7 @@ class Listener:
         pattern = self._keys.lock_events(self._endpoint.db)
         for command in (("PSUBSCRIBE", pattern), ("SUBSCRIBE", self._keys.control)):
             async with asyncio.timeout(self._options.lock_ttl):
-                await connection.send_command(*command, check_health=False)
+                await endpoint.send(connection, *connection.pack_command(*command))
                 await connection.read_response(disable_decoding=True, disconnect_on_error=False)
 
     async def _next_message(self, connection: AbstractConnection) -> list[bytes]:
@@ -102,7 +102,7 @@ class Listener:
         message = await connection.read_response(disable_decoding=True, timeout=quiet, disconnect_on_error=False)
         if message is None:
             async with asyncio.timeout(quiet / 2):
-                await connection.send_command("PING", "still there?", check_health=False)
+                await endpoint.send(connection, *connection.pack_command("PING", "still there?"))
                 message = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
         return message if isinstance(message, list) else []
 

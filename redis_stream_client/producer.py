@@ -85,7 +85,7 @@ class LoadBalancerStream:
         configured, connection.socket_timeout = connection.socket_timeout, None
         try:
             async with asyncio.timeout(configured or REPLY_TIMEOUT):
-                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                await endpoints.send(connection, *connection.pack_commands(commands))
                 for _ in commands:
                     try:
                         replies.append(await connection.read_response(disable_decoding=True))
