@@ -14,7 +14,6 @@ from redis_stream_client.errors import (
     ClientClosed,
     NotJoined,
     NotOwner,
-    RedisStreamClientError,
 )
 from redis_stream_client.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
 from redis_stream_client.lease import LEAVING_GRACE, Lease
@@ -346,5 +345,3 @@ _NOTHING = Statistics(
     reconnects=0,
     **{name: getattr(Counters(), name) for name in Counters.__slots__},
 )
-
-__all__ = ["EventIterator", "RedisStreamClient", "RedisStreamClientError"]

@@ -23,7 +23,7 @@ class Statistics:
         dead_letters: malformed announcements moved to the dead letters.
         audits: comparisons of the leases with what is pending.
         sweeps: looks for dead consumers.
-        live_members: consumers of the group whose lock existed at the last sweep, this one included.
+        live_members: live consumers of the group, this one included, as last counted or heard.
     """
 
     leases: int

@@ -55,7 +55,7 @@ class Sweeper:
         Looks at one consumer keep a `distance`, a multiple of how long the last one took, so that a storm of
         hints costs no more than a few looks.
         """
-        ended, took = self._looked_at.get(owner, (float("-inf"), 0.0))
+        ended, took = self._last_look(owner)
         due = max(clock.now(), ended + max(self._member.options.lock_ttl / 200, distance * took))
         self._suspects[owner] = min(due, self._suspects.get(owner, due))
         self._wake.set()
@@ -77,6 +77,10 @@ class Sweeper:
         """There was a gap in what was heard."""
         self._swept_at = float("-inf")
         self._wake.set()
+
+    def _last_look(self, owner: str) -> tuple[float, float]:
+        """When the last look at a consumer's streams ended, and how long it took."""
+        return self._looked_at.get(owner, (float("-inf"), 0.0))
 
     # The task.
 
@@ -129,7 +133,7 @@ class Sweeper:
         for owner in due:
             self.suspect(owner, RECHECK_DISTANCE)
         for owner in unread:
-            ended, _ = self._looked_at.get(owner, (float("-inf"), 0.0))
+            ended, _ = self._last_look(owner)
             if clock.now() - ended > self._member.options.lock_ttl / 2:
                 self.suspect(owner, RECHECK_DISTANCE)
 
@@ -150,7 +154,7 @@ class Sweeper:
         self._swept_at = clock.now()
         self._member.counters.sweeps += 1
         for owner in dead:
-            ended, took = self._looked_at.get(owner, (float("-inf"), 0.0))
+            ended, took = self._last_look(owner)
             if clock.now() - ended > max(self._member.options.lock_ttl / 2, RECHECK_DISTANCE * took):
                 self.suspect(owner)
             if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._member.options.lock_ttl:
