@@ -1,6 +1,8 @@
 """Redis Streams, each owned by exactly one live consumer, recovered within a heartbeat when a process dies."""
 
 from redis_stream_client.client import EventIterator, RedisStreamClient
+from redis_stream_client.dead_letters import DeadLetter, DeadLetters
+from redis_stream_client.entry import Entry
 from redis_stream_client.errors import (
     AlreadyClaimed,
     ClientClosed,
@@ -22,6 +24,9 @@ from redis_stream_client.version import __version__
 __all__ = [
     "AlreadyClaimed",
     "ClientClosed",
+    "DeadLetter",
+    "DeadLetters",
+    "Entry",
     "Event",
     "EventIterator",
     "ExpiredStream",

@@ -1,46 +1,53 @@
 """Calls that are made at about the same time share one script call."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar
 
 from redis_stream_client.errors import ClientClosed
-from redis_stream_client.lease import Lease
 
-Send = Callable[[list[Lease]], Awaitable[list[Exception | None]]]
-Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
 
 
-class Batch:
-    """Collects leases while one call is under way, and sends them together with the next.
+class Batch(Generic[Item, Result]):
+    """Collects items while one call is under way, and sends them together with the next.
 
     The I/O belongs to the client: a caller that is cancelled only stops waiting.
     """
 
-    def __init__(self, send: Send, spawn: Spawn, gone: Callable[[], ClientClosed], most: int) -> None:
+    def __init__(
+        self,
+        send: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
+        spawn: Spawn,
+        gone: Callable[[], ClientClosed],
+        most: int,
+    ) -> None:
         self._send = send
         self._spawn = spawn
         self._gone = gone
         self._most = most
-        self._waiting: list[tuple[Lease, asyncio.Future[None]]] = []
-        self._under_way: list[tuple[Lease, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._under_way: list[tuple[Item, asyncio.Future[Result]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, lease: Lease) -> asyncio.Future[None]:
-        """Send `lease` with the next call. The future carries its outcome."""
+    def add(self, item: Item) -> "asyncio.Future[Result]":
+        """Send `item` with the next call. The future carries its result, or its exception."""
         if self._task is None:
             self._task = self._spawn(self._run())
             self._task.add_done_callback(self._ended)
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((lease, outcome))
+        outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, outcome))
         return outcome
 
     async def _run(self) -> None:
         while self._waiting:
             self._under_way, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-            failures = await self._send([lease for lease, _ in self._under_way])
-            for (_, outcome), failure in zip(self._under_way, failures, strict=True):
-                _settle(outcome, failure)
+            results = await self._send([item for item, _ in self._under_way])
+            for (_, outcome), result in zip(self._under_way, results, strict=True):
+                _settle(outcome, result)
             self._under_way = []
         self._task = None  # whoever comes from now on starts another
 
@@ -56,10 +63,10 @@ class Batch:
             _settle(outcome, error if isinstance(error, Exception) else self._gone())
 
 
-def _settle(outcome: asyncio.Future[None], failure: Exception | None) -> None:
+def _settle(outcome: "asyncio.Future[Result]", result: Result | Exception) -> None:
     if outcome.done():
         return
-    if failure is None:
-        outcome.set_result(None)
+    if isinstance(result, Exception):
+        outcome.set_exception(result)
     else:
-        outcome.set_exception(failure)
+        outcome.set_result(result)

@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from redis_stream_client import announcement, clock
 from redis_stream_client.errors import AlreadyClaimed, ClientClosed, NotJoined, StreamGone
 from redis_stream_client.events import ExpiredStream
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.inbox import owner_of
+from redis_stream_client.keys import NOBODY
 from redis_stream_client.lease import Lease
 from redis_stream_client.membership import Membership
-from redis_stream_client.operations import Delivered, Refusal, Won
+from redis_stream_client.operations import PAGE, Delivered, Refusal, Won
 from redis_stream_client.ownership import Ownership, about, unavailable
 
 
@@ -118,7 +120,8 @@ class Claims:
     def _won(self, payload: ExpiredStream, deliveries: int) -> Lease:
         """A lease of what was offered: an announcement never changes."""
         announced = announcement.Announcement(payload.stream, payload.info)
-        lease = Lease(self._ownership, payload.lbs_id, announced, deliveries)
+        died = int(payload.previous_owner is not None)
+        lease = Lease(self._ownership, payload.lbs_id, announced, deliveries, unrecorded=died)
         self._claimed(lease)
         return lease
 
@@ -138,12 +141,51 @@ class Claims:
                 with contextlib.suppress(ClientClosed):  # closing releases it, too
                     _forget_outcome(self._ownership.start_release(lease))
 
+    @property
+    def capacity(self) -> int:
+        """How many more streams this client wants."""
+        return self._ownership.capacity
+
+    async def take(self, owner: str, others: Sequence[str] | None, but: Sequence[str]) -> tuple[int, int]:
+        """Take a page of a dead owner's streams; they arrive like new ones.
+
+        Args:
+            owner: the dead consumer, or `NOBODY`.
+            others: the fleet's other consumers, to take no more than our share; None: take what is there.
+            but: LBS ids to leave alone.
+
+        Returns how many were taken, and how many are left there. Raises `Unanswered` and `GroupMissing`.
+        """
+        epoch = self._member.liveness.epoch
+        most = min(PAGE, self._ownership.capacity)
+        async with self._member.gate.passing():
+            try:
+                reply = await self._member.operations.claim_many(
+                    owner, most, self._member.patience, level_with=others, but=but
+                )
+            except Unanswered as error:
+                if error.maybe_executed:
+                    self._member.supervisor.request_audit()
+                raise
+            if not self._member.liveness.believed(epoch):
+                self._member.supervisor.request_audit()
+                return 0, 0
+            if isinstance(reply, Refusal):
+                if reply.why == "lapsed":
+                    self._member.liveness.lapse("missing")
+                return 0, 0
+            won = await self._ownership.receive(reply.entries, unrecorded=int(owner != NOBODY))
+            self._member.counters.claims_won += won
+        return len(reply.entries), reply.left
+
     async def take_malformed(self, entry: Delivered, owner: str, reason: str) -> None:
         """An orphan that cannot be offered, since it is malformed: claim it and bury it."""
         async with self._member.gate.passing():
             reply = await self._member.operations.claim(entry.lbs_id, owner, self._member.patience)
             if isinstance(reply, Won):
-                await self._ownership.bury(Delivered(entry.lbs_id, reply.deliveries, reply.fields), reason)
+                await self._ownership.bury_malformed(
+                    Delivered(entry.lbs_id, reply.deliveries, reply.fields), reason
+                )
 
     def _not_joined(self, payload: ExpiredStream) -> NotJoined:
         return NotJoined(

@@ -2,9 +2,12 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
+from redis_stream_client import dead_command
 from redis_stream_client.version import __version__
 
 OK = 0
@@ -49,14 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong without the passwords of the URLs that it was given."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(re.sub(r"://\S*@", "://***@", message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="redis-stream-client", description="Redis Streams for a fleet of asyncio consumers."
-    )
+    parser = _Parser(prog="redis-stream-client", description="Redis Streams for a fleet of asyncio consumers.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    _add_demo(commands)
+    _add_commands(parser)
     return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    dead_command.add(commands)
+    _add_demo(commands)
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

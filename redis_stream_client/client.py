@@ -1,6 +1,7 @@
 """The client: what users hold."""
 
 import asyncio
+import contextlib
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
@@ -9,16 +10,19 @@ from typing import Any, Final, Unpack, overload
 import anyio
 from redis.asyncio import Redis, RedisCluster
 
-from redis_stream_client import clock, endpoint, options
+from redis_stream_client import clock, endpoint, options, places, signals
 from redis_stream_client.errors import (
     ClientClosed,
     NotJoined,
     NotOwner,
 )
 from redis_stream_client.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
+from redis_stream_client.handling import Handler, Rules, require_handler
 from redis_stream_client.lease import LEAVING_GRACE, Lease
+from redis_stream_client.running import Running
 from redis_stream_client.session import Session
 from redis_stream_client.statistics import Counters, Statistics
+from redis_stream_client.worker import Worker
 
 _NOT_GIVEN: Final = object()
 
@@ -62,6 +66,8 @@ class RedisStreamClient:
         self._session: Session | None = None
         self._ready: asyncio.Future[None] | None = None
         self._closed = False
+        self._run: Run | None = None
+        self._drain_requested = False
         self._options = options.check(
             service,
             consumer_name=consumer_name,
@@ -72,6 +78,7 @@ class RedisStreamClient:
             connect_timeout=connect_timeout,
         )
         self._endpoint = endpoint.of(redis, self._options.keys.lbs)
+        self._places = places.of(redis, self._endpoint)
         self._events = EventIterator(self)
 
     @classmethod
@@ -138,7 +145,7 @@ class RedisStreamClient:
             raise self._gone()
         if self._session is None:
             _require_asyncio()
-            self._session = Session(self._options, self._endpoint)
+            self._session = Session(self._options, self._endpoint, self._places)
             self._ready = self._session.start()
         assert self._ready is not None
         await asyncio.wait((self._ready,))
@@ -172,6 +179,82 @@ class RedisStreamClient:
             ClientClosed: the client was closed before; and whatever joining raises.
         """
         return self._events
+
+    # Running.
+
+    async def run(
+        self,
+        handler: Handler,
+        *,
+        drain_timeout: float = 10.0,
+        max_attempts: int = 16,
+        progress_timeout: float | None = None,
+        handle_signals: bool = False,
+    ) -> None:
+        """Call `handler` for every stream that this client owns, each in a task of its own; take over what dead
+        peers leave. Joins if needed; returns after a drain, or when the client was closed.
+
+        - The handler returns: the stream is `done`.
+        - It raises: the failure is logged, the stream rests for a moment, and is released; this client leaves it
+          to its peers for as long again. After `max_attempts` owners it goes to the dead letters.
+        - The lease is lost: the handler is cancelled, and what it does then counts no more.
+        - It ignores its cancellation for `lock_ttl`: the stream goes on without it, its place stays taken.
+
+        Args:
+            handler: any async callable that takes a `Lease`, which is entered already: no ``async with`` in it.
+            drain_timeout: seconds that draining gives the handlers to reach a checkpoint.
+            max_attempts: owners that may fail or die, without a checkpoint that advances, before the stream goes
+                to the dead letters. Owners that were drained do not count.
+            progress_timeout: a handler that has neither read nor checkpointed nor called ``lease.progress()`` for
+                so many seconds loses its stream. One that waits for an entry is not meant. Default: for ever.
+            handle_signals: drain at SIGTERM or SIGINT; a second one releases at once. In the main thread only.
+
+        Raises:
+            TypeError, ValueError: an argument is not allowed.
+            RuntimeError: `events()` is being read, or `run()` runs already.
+            ClientClosed: the client was closed before.
+            RedisUnavailable, RedisRejected: it could not join, or Redis refuses for good.
+
+        Cancelling it releases everything at once, in 0.5 s at the most, and closes the client; handlers are
+        cancelled. In any case the client is closed at the end.
+        """
+        run = Run(self, handler, drain_timeout, max_attempts, progress_timeout, handle_signals)
+        try:
+            await run.join()
+        except BaseException:
+            await self.aclose()
+            raise
+        await run.until_closed()
+
+    def running(
+        self,
+        handler: Handler,
+        *,
+        drain_timeout: float = 10.0,
+        max_attempts: int = 16,
+        progress_timeout: float | None = None,
+        handle_signals: bool = False,
+    ) -> Running:
+        """`run()` in the background of an ``async with`` block, such as a web application's lifespan.
+
+        Entering returns when the client has joined. Leaving drains. If `run()` fails, the block is cancelled, and
+        leaving it raises the failure. Arguments and errors are those of `run()`.
+        """
+        run = Run(self, handler, drain_timeout, max_attempts, progress_timeout, handle_signals)
+        return Running(self, run)
+
+    def drain(self) -> None:
+        """Take nothing new, let the handlers reach a checkpoint, release, and return from `run()`.
+
+        Handlers are cancelled at their first step of ``entries()`` after a checkpoint, or when `drain_timeout` is
+        over. Returns at once, and may be called repeatedly, and from a signal handler of the event loop. Before
+        `run()`, it makes that return as soon as it has joined.
+        """
+        self._drain_requested = True
+        if self._session is not None:
+            self._session.member.holdings.draining = True
+        if self._run is not None:
+            self._run.drain()
 
     # Ownership.
 
@@ -284,19 +367,21 @@ class EventIterator:
 
     def __init__(self, client: RedisStreamClient) -> None:
         self._client = client
-        self._busy = False
+        self.busy = False
 
     def __aiter__(self) -> "EventIterator":
         return self
 
     async def __anext__(self) -> Event:
-        if self._busy:
+        if self.busy:
             raise RuntimeError("another task waits for this client's next event; a client has one reader")
-        self._busy = True
+        if self._client._run is not None:
+            raise RuntimeError("run() takes this client's events; use the one or the other")
+        self.busy = True
         try:
             return await self._next()
         finally:
-            self._busy = False
+            self.busy = False
 
     async def _next(self) -> Event:
         client = self._client
@@ -314,6 +399,74 @@ class EventIterator:
             raise session.failure
         await session.closed.wait()
         raise StopAsyncIteration
+
+
+class Run:
+    """One use of `run()`."""
+
+    def __init__(
+        self,
+        client: RedisStreamClient,
+        handler: Handler,
+        drain_timeout: float,
+        max_attempts: int,
+        progress_timeout: float | None,
+        handle_signals: bool,
+    ) -> None:
+        self._client = client
+        self._handler = require_handler(handler)
+        self._drain_timeout = options.seconds(drain_timeout, "drain_timeout", at_least=0.0)
+        if progress_timeout is not None:
+            progress_timeout = options.seconds(progress_timeout, "progress_timeout", at_least=0.01)
+        self._rules = Rules(
+            options.count(max_attempts, "max_attempts"), progress_timeout, client._options.lock_ttl
+        )
+        if not isinstance(handle_signals, bool):
+            raise TypeError(f"handle_signals must be a bool, not {type(handle_signals).__name__}")
+        self._handle_signals = handle_signals
+        self._worker: Worker | None = None
+
+    async def join(self) -> None:
+        """Join, if that was not done before, and begin."""
+        client = self._client
+        if client._run is not None:
+            raise RuntimeError("run() runs already; a client runs one handler")
+        if client._events.busy:
+            raise RuntimeError("a task reads this client's events(); use the one or the other")
+        client._run = self
+        session = await client._join()
+        self._worker = Worker(session, self._handler, self._rules, self._drain_timeout)
+        if client._drain_requested:
+            self._worker.drain()
+
+    async def until_closed(self) -> None:
+        """Run. Cancelled, it releases at once."""
+        assert self._worker is not None
+        with signals.handled(self._on_signal) if self._handle_signals else contextlib.nullcontext():
+            serving = self._worker.start()
+            try:
+                await asyncio.wait((serving,))
+            except asyncio.CancelledError:
+                self._worker.cut_short()
+                with anyio.move_on_after(LEAVING_GRACE, shield=True):
+                    await asyncio.wait((serving,))
+                await self._client.aclose()
+                raise
+        await self._client.aclose()
+        assert self._client._session is not None
+        if self._client._session.failure is not None:
+            raise self._client._session.failure
+        serving.result()
+
+    def drain(self) -> None:
+        """See `RedisStreamClient.drain`."""
+        if self._worker is not None:
+            self._worker.drain()
+
+    def _on_signal(self) -> None:
+        if self._client._drain_requested and self._worker is not None:
+            self._worker.cut_short()
+        self._client.drain()
 
 
 def _require_asyncio() -> None:

@@ -7,7 +7,7 @@ have been executed.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
 from redis.asyncio import Redis, RedisCluster
@@ -62,7 +62,7 @@ class Endpoint(Protocol):
 def of(redis: Any, key: str) -> Endpoint:
     """The endpoint of `key`, from a user's client. Raises ``TypeError`` for anything but a redis-py client."""
     if isinstance(redis, RedisCluster):
-        return _Cluster(redis, key)
+        return _Slot(redis, key)
     if not isinstance(redis, Redis):
         raise TypeError(
             f"redis must be a redis.asyncio.Redis or RedisCluster, not {type(redis).__module__}."
@@ -132,48 +132,69 @@ class _Sentinel:
         raise failure
 
 
-class _Cluster:
-    """The primary that owns the key's slot; followed when the slot moves."""
+class Cluster:
+    """The nodes of a cluster."""
 
-    def __init__(self, cluster: Any, key: str) -> None:
+    def __init__(self, cluster: Any) -> None:
         nodes = list(cluster.nodes_manager.startup_nodes.values())
         self._class: type[AbstractConnection] = nodes[0].connection_class
         self._settings = _own(nodes[0].connection_kwargs)
+        self._known: list[tuple[str, int]] = [(node.host, node.port) for node in nodes]
+
+    @property
+    def where(self) -> str:
+        """The address of one of its nodes, for messages."""
+        return f"the cluster of {self._known[0][0]}:{self._known[0][1]}"
+
+    def node(self, address: tuple[str, int]) -> "_Direct":
+        """One node."""
+        return _Direct(self._class, {**self._settings, "host": address[0], "port": address[1]})
+
+    async def slots(self, timeout: float) -> list[tuple[int, int, tuple[str, int]]]:
+        """First slot, last slot and primary of each range. Raises `Unanswered` or `RedisRejected`."""
+        failure: Exception = Unanswered("no node of the cluster is known", maybe_executed=False)
+        for host, port in list(self._known):
+            try:
+                reply = await _ask(self.node((host, port)), timeout / 2, "CLUSTER", "SLOTS")
+            except Unanswered as error:
+                failure = error
+                self.doubt()
+                continue
+            slots = [
+                (first, last, (primary[0].decode() or host, int(primary[1]))) for first, last, primary, *_ in reply
+            ]
+            self._known += sorted({address for _, _, address in slots} - set(self._known))
+            return slots
+        raise failure
+
+    def doubt(self) -> None:
+        """The node that is asked first may be out of date: ask it last the next time."""
+        self._known.append(self._known.pop(0))
+
+
+class _Slot:
+    """The primary that owns the key's slot; followed when the slot moves."""
+
+    def __init__(self, cluster: Any, key: str) -> None:
+        self._cluster = Cluster(cluster)
         self._slot = key_slot(key.encode())
         self._key = key
-        self._nodes: list[tuple[str, int]] = [(node.host, node.port) for node in nodes]
 
     db = 0
 
     @property
     def where(self) -> str:
-        return f"the cluster of {self._nodes[0][0]}:{self._nodes[0][1]}"
+        return self._cluster.where
 
     async def open(self, timeout: float) -> AbstractConnection:
-        failure: Exception = Unanswered("no node of the cluster is known", maybe_executed=False)
-        for host, port in list(self._nodes):
-            node = _Direct(self._class, {**self._settings, "host": host, "port": port})
-            try:
-                slots = await _ask(node, timeout / 2, "CLUSTER", "SLOTS")
-                owner = self._owner(slots, host)
-                return await _connect(self._class, {**self._settings, "host": owner[0], "port": owner[1]}, timeout)
-            except Unanswered as error:
-                failure = error
-                self._nodes.remove((host, port))  # ask it last the next time
-                self._nodes.append((host, port))
-        raise failure
-
-    def _owner(self, slots: Sequence[Any], asked: str) -> tuple[str, int]:
-        owner = None
-        for first, last, primary, *_ in slots:
-            address = (primary[0].decode() or asked, int(primary[1]))
-            if address not in self._nodes:
-                self._nodes.append(address)
+        for first, last, address in await self._cluster.slots(timeout):
             if first <= self._slot <= last:
-                owner = address
-        if owner is None:
-            raise Unanswered(f"no node serves slot {self._slot} of {self._key!r}", maybe_executed=False)
-        return owner
+                try:
+                    return await self._cluster.node(address).open(timeout)
+                except Unanswered:
+                    self._cluster.doubt()
+                    raise
+        raise Unanswered(f"no node serves slot {self._slot} of {self._key!r}", maybe_executed=False)
 
 
 def _own(settings: dict[str, Any]) -> dict[str, Any]:
@@ -250,6 +271,20 @@ async def _ask(endpoint: _Direct, timeout: float, *command: str) -> Any:
     """One command on a connection of its own."""
     async with _opened(endpoint, timeout) as connection:
         return await roundtrip(connection, timeout, *command)
+
+
+async def next_message(connection: AbstractConnection, quiet: float) -> list[Any]:
+    """The next message of a subscription; empty for one that means nothing.
+
+    A connection that is silent for `quiet` seconds is asked whether it lives: a half-open one never says anything,
+    and raises nothing. Raises redis-py's errors, ``OSError`` and ``TimeoutError``.
+    """
+    message = await connection.read_response(disable_decoding=True, timeout=quiet, disconnect_on_error=False)
+    if message is None:
+        async with asyncio.timeout(quiet / 2):
+            await send(connection, *connection.pack_command("PING", "still there?"))
+            message = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+    return message if isinstance(message, list) else []
 
 
 async def roundtrip(connection: AbstractConnection, timeout: float, *command: Any) -> Any:

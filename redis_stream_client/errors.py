@@ -6,14 +6,16 @@ redis-py's errors appear only as a ``__cause__``. Misuse is a ``TypeError``, ``V
 
 from typing import Literal
 
-LossReason = Literal["expired", "claimed", "gone", "closed", "done", "released"]
+LossReason = Literal["expired", "claimed", "gone", "superseded", "closed", "done", "released", "dead"]
 """Why a lease is no longer owned.
 
 - ``expired``: the consumer lock lapsed and could not be renewed in time;
 - ``claimed``: a peer owns the stream now;
 - ``gone``: the announcement was finished by a peer, trimmed or deleted;
+- ``superseded``: the same stream was announced again, and the owner of the newer announcement has begun;
 - ``closed``: the client left, and the peers may take the stream;
-- ``done``, ``released``: the lease's holder said so itself.
+- ``done``, ``released``: the lease's holder said so itself, or `run()` on its behalf;
+- ``dead``: it went to the dead letters.
 """
 
 

@@ -47,6 +47,10 @@ class GroupMissing(Exception):
     """The load balancer stream or its consumer group does not exist. It never leaves the package."""
 
 
+class WrongType(RedisRejected):
+    """A key holds another type of value than the command is for."""
+
+
 def of_reply(error: ResponseError) -> Unanswered | GroupMissing | RedisRejected:
     """What an error reply means. In a script's error the code may stand anywhere in the text."""
     text = f"{getattr(error, 'status_code', None) or ''} {error}".strip()
@@ -60,7 +64,7 @@ def of_reply(error: ResponseError) -> Unanswered | GroupMissing | RedisRejected:
             hint="the README lists the ACL rule",
         )
     elif "WRONGTYPE" in text:
-        fault = RedisRejected(
+        fault = WrongType(
             f"a key of this service holds another type of value: {error}",
             hint="the load balancer stream and the dead letters must be streams",
         )

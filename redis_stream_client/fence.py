@@ -25,5 +25,16 @@ class Fence:
         milliseconds, _, sequence = lbs_id.partition("-")
         return cls(int(milliseconds), int(sequence), deliveries)
 
+    @classmethod
+    def parse(cls, text: str) -> "Fence":
+        """The fence that ``str()`` wrote. Raises ``ValueError`` for anything else."""
+        milliseconds, sequence, deliveries = text.split("-")
+        return cls(int(milliseconds), int(sequence), int(deliveries))
+
+    @property
+    def lbs_id(self) -> str:
+        """Id of the announcement."""
+        return f"{self.milliseconds}-{self.sequence}"
+
     def __str__(self) -> str:
         return f"{self.milliseconds:0{_WIDTH}d}-{self.sequence:0{_WIDTH}d}-{self.deliveries:0{_WIDTH}d}"

@@ -18,6 +18,8 @@ class Holdings:
         self._leases: dict[str, Lease] = {}
         self._parting: set[str] = set()
         self._lost_counts: dict[str, int] = {}
+        self.draining = False  # nothing new is wanted
+        self.occupied = 0  # handlers that go on without their lease; each keeps its place
         self.view: Mapping[str, Lease] = MappingProxyType(self._leases)
 
     def __len__(self) -> int:

@@ -117,6 +117,14 @@ class Inbox:
         """The LBS ids of the offers that were made for `owner`'s orphans."""
         return [lbs_id for lbs_id, offer in self._offers.items() if owner_of(offer.payload) == owner]
 
+    def held_back(self, owner: str, now: float) -> list[str]:
+        """The LBS ids of `owner`'s orphans that this client leaves to its peers for now."""
+        return [
+            lbs_id
+            for lbs_id, offer in self._offers.items()
+            if offer.due is not None and offer.due > now and owner_of(offer.payload) == owner
+        ]
+
     def owners_to_recheck(self, now: float) -> tuple[set[str], set[str]]:
         """The owners of offers that are due again, and of offers that lie unread."""
         due: set[str] = set()

@@ -55,7 +55,7 @@ def _hash_tagged(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one service. All of them hash to the load balancer stream's slot."""
+    """The keys of one service. All but `progress` hash to the load balancer stream's slot."""
 
     service: str
 
@@ -91,6 +91,10 @@ class Keys:
     def lock(self, consumer: str) -> str:
         """A consumer's lock."""
         return self._lock_prefix + consumer
+
+    def progress(self, stream: str) -> str:
+        """The record of a data stream's progress. It lives in the data stream's slot."""
+        return f"{_hash_tagged(stream)}:{self.service}:progress"
 
     def lock_events(self, db: int) -> str:
         """The pattern of the keyspace notifications of all locks, in database ``db``."""

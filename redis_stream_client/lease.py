@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
 import anyio
 
+from redis_stream_client import clock
 from redis_stream_client.announcement import Announcement
+from redis_stream_client.entries import IN_DOUBT, Entries, Source
+from redis_stream_client.entry import order, require_id
 from redis_stream_client.errors import LossReason, NotOwner, RedisStreamClientError
 from redis_stream_client.fence import Fence
 
@@ -16,6 +19,26 @@ log = logging.getLogger("redis_stream_client")
 
 LEAVING_GRACE = 0.5
 """Seconds that leaving a block by cancellation, or leaving the client, may wait for Redis."""
+
+
+ENDED: tuple[LossReason, ...] = ("done", "released", "dead")
+"""How a lease ends that its holder ended."""
+
+
+class Plane(Protocol):
+    """The record of a lease's progress, and its data stream."""
+
+    async def begin(self, lease: "Lease", *, look_only: bool = False) -> None:
+        """Become the owner of the record, or, with `look_only`, only if there is one already."""
+        ...
+
+    async def checkpoint(self, lease: "Lease", id: str) -> None:
+        """Advance the record."""
+        ...
+
+    def follow(self, lease: "Lease") -> Source:
+        """The stream's entries after the checkpoint."""
+        ...
 
 
 class Host(Protocol):
@@ -26,48 +49,75 @@ class Host(Protocol):
         """Whether the consumer lock is held, by the local clock."""
         ...
 
+    @property
+    def plane(self) -> Plane:
+        """Its data plane."""
+        ...
+
     async def finish(self, lease: "Lease") -> None:
         """Acknowledge and delete the announcement."""
         ...
 
-    async def release(self, lease: "Lease") -> None:
-        """Hand the stream to the peers."""
+    async def release(self, lease: "Lease", *, failed_for: float | None = None) -> None:
+        """Hand the stream to the peers.
+
+        `failed_for`: this is no graceful end, the attempt counts, and this client leaves the stream alone for so
+        many seconds.
+        """
+        ...
+
+    def start_release(self, lease: "Lease", *, failed_for: float | None = None) -> "asyncio.Future[None]":
+        """`release`, without waiting for it: the lease ends at once."""
+        ...
+
+    async def bury(self, lease: "Lease", reason: str) -> None:
+        """Move the announcement to the dead letters."""
+        ...
+
+    def keep_place(self, by: int) -> None:
+        """One handler more (1) or less (-1) goes on without its lease, and takes up its place."""
         ...
 
 
-class _Guard:
-    """The task that runs a lease's block, and how it is told that the lease was lost."""
+class Guard:
+    """The task that runs a lease's block, and how it is told to stop."""
 
-    __slots__ = ("_baseline", "_fired", "_left", "_task")
+    __slots__ = ("_baseline", "_left", "_task", "fired", "on_fire")
 
     def __init__(self) -> None:
         task = asyncio.current_task()
         assert task is not None, "what is awaited runs in a task"
         self._task = task
         self._baseline = task.cancelling()
-        self._fired = False
         self._left = False
+        self.fired = False
+        self.on_fire: Callable[[], None] | None = None
 
-    def fire(self) -> None:
+    def fire(self, why: str = "the lease was lost") -> None:
         """Cancel the block, once."""
-        if not self._left and not self._fired:
-            self._fired = True
-            self._task.cancel("the lease was lost")
+        if not self._left and not self.fired:
+            self.fired = True
+            self._task.cancel(why)
+            if self.on_fire is not None:
+                self.on_fire()
 
     async def leave(self, cancelled: bool) -> tuple[bool, bool]:
         """End the block, which `cancelled` says was cancelled by whomever.
 
-        Returns whether `fire` cancelled it, and whether a cancellation by others must go on its way.
+        Returns whether the block noticed that `fire` cancelled it, and whether a cancellation by others must go on
+        its way.
         """
         self._left = True
-        if not self._fired:
+        if not self.fired:
             return False, cancelled
+        noticed = True
         try:  # a cancellation that is asked for but not delivered yet must not escape the block
             await asyncio.sleep(0)
         except asyncio.CancelledError:
+            noticed = cancelled
             cancelled = True
         by_others = self._task.uncancel() > self._baseline
-        return True, cancelled and by_others
+        return noticed, cancelled and by_others
 
 
 class Lease:
@@ -83,25 +133,46 @@ class Lease:
 
     __slots__ = (
         "_announcement",
+        "_attempts",
+        "_begun",
         "_deliveries",
         "_done_sent",
+        "_draining",
         "_guard",
         "_handed_out",
         "_host",
         "_lbs_id",
         "_lost",
+        "_position",
+        "_progress_at",
+        "_settled",
+        "_unrecorded",
         "_waiters",
+        "_waiting",
     )
 
-    def __init__(self, host: Host, lbs_id: str, announcement: Announcement, deliveries: int) -> None:
+    def __init__(
+        self, host: Host, lbs_id: str, announcement: Announcement, deliveries: int, *, unrecorded: int = 0
+    ) -> None:
         self._host = host
         self._lbs_id = lbs_id
         self._announcement = announcement
         self._deliveries = deliveries
         self._lost: LossReason | None = None
         self._handed_out = False
-        self._guard: _Guard | None = None
-        self._waiters: list[asyncio.Future[LossReason]] | None = None
+        self._guard: Guard | None = None
+        self._waiters: list[asyncio.Future[Any]] | None = None
+        # The data plane. Owners before this one that died without a record count, too.
+        self._begun = False
+        self._position: str | None = None
+        self._unrecorded = unrecorded
+        self._attempts = unrecorded + 1
+        # Progress: when there was some, steps of entries() that wait now, and whether no entry was handed over
+        # since the last checkpoint.
+        self._progress_at = clock.now()
+        self._waiting = 0
+        self._settled = True
+        self._draining = False
         # Where the first `done` whose reply may have been lost was sent: (epoch of the lock, server history).
         self._done_sent: tuple[int, str | None] | None = None
 
@@ -131,6 +202,19 @@ class Lease:
         return Fence.of(self._lbs_id, self._deliveries)
 
     @property
+    def attempts(self) -> int:
+        """How many owners began, this one included, since the checkpoint last advanced or one of them ended in
+        good order; 0 after a checkpoint of this one. Known in `run()`, and as soon as ``entries()`` was asked for
+        its first entry; before, a guess."""
+        return self._attempts
+
+    @property
+    def position(self) -> str | None:
+        """Id of the last entry that a checkpoint says is processed; None if there is none, or if it is not known
+        yet. Known in `run()`, and as soon as ``entries()`` was asked for its first entry."""
+        return self._position
+
+    @property
     def owned(self) -> bool:
         """Whether this client may still work on the stream, computed from the local clock: false the moment
         the lock's local deadline passes. May be asked from any thread."""
@@ -138,14 +222,59 @@ class Lease:
 
     async def lost(self) -> LossReason:
         """Wait until the lease is no longer owned, and return why. Cancelling the wait changes nothing."""
+        if self._lost is None:
+            waiter = self._add_waiter()
+            try:
+                await waiter
+            finally:
+                self._remove_waiter(waiter)
+        assert self._lost is not None
+        return self._lost
+
+    # The data stream.
+
+    def entries(self) -> Entries:
+        """The entries of the data stream, from the one after the last checkpoint, for ``async for``.
+
+        It never ends by itself: leave the loop at your own end marker. Entries are read as long as the lease is
+        owned; when it is lost, drained or closed, the next step is cancelled, and never ends normally. While the
+        consumer lock is in doubt, or Redis is away, it waits. Cancelling a step loses no entry. Each call starts
+        anew after the last checkpoint.
+
+        Raises (from ``anext()``):
+            NotOwner: the lease is not owned any more.
+            RedisUnavailable: no answer about the progress until the lock lapsed.
+            RedisRejected: the data stream's key holds another type, or Redis does not permit to read it.
+        """
+        return Entries(self)
+
+    async def checkpoint(self, id: str) -> None:
+        """All entries up to this one are processed: the next owner continues after it.
+
+        An id that is not greater than the last checkpoint changes nothing. A lost reply is repeated until the
+        lock's deadline. Cancelling the wait does not take it back.
+
+        Args:
+            id: an entry's id, ``entry.id``.
+
+        Raises:
+            TypeError, ValueError: it is not an id.
+            NotOwner: a newer owner has begun, or the lease was lost; nothing was stored.
+            RedisUnavailable: no answer until the lock lapsed; it may have been stored, and repeating is safe.
+            RedisRejected: Redis does not permit it.
+            ClientClosed: the client was closed meanwhile.
+        """
+        id = require_id(id)
+        self._progress_at = clock.now()
         if self._lost is not None:
-            return self._lost
-        waiter: asyncio.Future[LossReason] = asyncio.get_running_loop().create_future()
-        self._waiters = [*(self._waiters or ()), waiter]
-        try:
-            return await waiter
-        finally:
-            self._waiters = [other for other in self._waiters or () if other is not waiter] or None
+            raise self._not_owner()
+        await self._host.plane.checkpoint(self, id)
+        self._progress_at = clock.now()
+
+    def progress(self) -> None:
+        """Say that the work goes on, where `progress_timeout` would take its silence for standstill. Reading and
+        checkpoints say so, too. May be called from any thread."""
+        self._progress_at = clock.now()
 
     async def done(self) -> None:
         """The stream is finished: acknowledge its announcement and delete it.
@@ -173,12 +302,16 @@ class Lease:
         await self._host.release(self)
 
     async def __aenter__(self) -> "Lease":
+        self._enter()
+        return self
+
+    def _enter(self) -> Guard:
         if self._guard is not None:
             raise RuntimeError(f"the block of {self!r} was entered before; a lease is entered once")
-        self._guard = _Guard()
+        self._guard = Guard()
         if self._lost is not None:
             raise self._not_owner()
-        return self
+        return self._guard
 
     async def __aexit__(
         self,
@@ -188,14 +321,14 @@ class Lease:
     ) -> None:
         assert self._guard is not None
         cancelled = isinstance(error, asyncio.CancelledError)
-        lost, cancelled_by_others = await self._guard.leave(cancelled)
-        if lost:
+        _, cancelled_by_others = await self._guard.leave(cancelled)
+        if self._guard.fired:
             if cancelled_by_others:
                 raise asyncio.CancelledError
             if error is None or cancelled:
                 raise self._not_owner() from error
         elif error is None:
-            if self._lost not in ("done", "released"):
+            if self._lost not in ENDED:
                 await self.done()
         elif self._lost is None:
             await self._hand_back(cancelled)
@@ -209,6 +342,72 @@ class Lease:
         except RedisStreamClientError as failure:
             log.warning("could not release %s: %s", self.stream, failure, extra=self._log_fields())
 
+    # What the host and its parts tell.
+
+    def _begin(self, position: str | None, attempts: int) -> None:
+        """The record is ours."""
+        self._begun = True
+        self._position = position
+        self._attempts = attempts
+
+    def _checkpointed(self, id: str, *, advanced: bool) -> None:
+        """A checkpoint was accepted."""
+        self._settled = True
+        if advanced:
+            self._attempts = 0
+        if self._position is None or order(id) > order(self._position):
+            self._position = id
+
+    def _drain(self) -> None:
+        """Stop at the first step of entries() after a checkpoint."""
+        self._draining = True
+        if self._waiting and self._settled and self._guard is not None:
+            self._guard.fire("draining")
+
+    # What entries() asks.
+
+    @property
+    def _must_pause(self) -> bool:
+        return self._lost is not None or not self._host.held or (self._draining and self._settled)
+
+    async def _pause(self) -> None:
+        """No entry may be handed over now."""
+        if self._lost is None and not self._host.held:
+            await asyncio.sleep(IN_DOUBT)
+            return
+        if self._lost is None and self._guard is not None:
+            self._guard.fire("draining")
+            await self.lost()
+        await asyncio.sleep(0)  # a cancellation that is on its way arrives here
+        raise self._not_owner()
+
+    async def _ensure_begun(self) -> None:
+        if not self._begun:
+            await self._host.plane.begin(self)
+
+    def _hand_over(self) -> None:
+        """An entry goes to the user."""
+        self._settled = False
+        self._progress_at = clock.now()
+
+    def _start_waiting(self) -> "asyncio.Future[None]":
+        """A step of entries() waits; it is woken when the lease ends, too."""
+        self._waiting += 1
+        return self._add_waiter()
+
+    def _stop_waiting(self, waiter: "asyncio.Future[None]") -> None:
+        self._waiting -= 1
+        self._remove_waiter(waiter)
+        self._progress_at = clock.now()
+
+    def _add_waiter(self) -> "asyncio.Future[None]":
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters = [*(self._waiters or ()), waiter]
+        return waiter
+
+    def _remove_waiter(self, waiter: "asyncio.Future[None]") -> None:
+        self._waiters = [other for other in self._waiters or () if other is not waiter] or None
+
     def _lose(self, reason: LossReason) -> None:
         """End the lease: state first, then whoever waits is told."""
         if self._lost is not None:
@@ -216,9 +415,9 @@ class Lease:
         self._lost = reason
         for waiter in self._waiters or ():
             if not waiter.done():
-                waiter.set_result(reason)
+                waiter.set_result(None)
         self._waiters = None
-        if self._guard is not None and reason not in ("done", "released"):
+        if self._guard is not None and reason not in ENDED:
             self._guard.fire()
 
     def _not_owner(self, *, gone: bool = False, owner: str | None = None) -> NotOwner:
@@ -230,6 +429,7 @@ class Lease:
             stream=self.stream,
             lbs_id=self.lbs_id,
             owner=owner,
+            hint="this lease has ended, and is of no use any more" if reason in ENDED else None,
         )
 
     def _log_fields(self) -> dict[str, str]:

@@ -28,8 +28,14 @@ class Ears(Protocol):
     def claimed(self, lbs_id: str) -> None:
         """A peer says that it took this orphan."""
 
-    def membership_changed(self, by: int) -> None:
-        """Somebody joined (1) or left (-1)."""
+    def joined(self) -> None:
+        """Somebody joined."""
+
+    def departing(self, consumer: str) -> None:
+        """A peer is draining: it takes nothing new."""
+
+    def left(self, consumer: str) -> None:
+        """A peer has left."""
 
     def missed_something(self) -> None:
         """There was a gap: what happened in it is unknown."""
@@ -81,7 +87,7 @@ class Listener:
             self._ears.missed_something()
             self.first_try.set()
             while True:
-                self._hear(await self._next_message(connection))
+                self._hear(await endpoint.next_message(connection, self._options.lock_ttl))
         except (RedisError, OSError, TimeoutError) as error:
             raise faults.of(error) from error
         finally:
@@ -94,17 +100,6 @@ class Listener:
             async with asyncio.timeout(self._options.lock_ttl):
                 await endpoint.send(connection, *connection.pack_command(*command))
                 await connection.read_response(disable_decoding=True, disconnect_on_error=False)
-
-    async def _next_message(self, connection: AbstractConnection) -> list[bytes]:
-        """The next message. A connection that is silent is asked whether it lives: a half-open one never
-        says anything, and raises nothing."""
-        quiet = self._options.lock_ttl
-        message = await connection.read_response(disable_decoding=True, timeout=quiet, disconnect_on_error=False)
-        if message is None:
-            async with asyncio.timeout(quiet / 2):
-                await endpoint.send(connection, *connection.pack_command("PING", "still there?"))
-                message = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
-        return message if isinstance(message, list) else []
 
     def _hear(self, message: list[bytes]) -> None:
         match message:
@@ -126,8 +121,14 @@ class Listener:
                 self._ears.claimed(lbs_id)
         elif what in ("left", "dead") and about != self._options.consumer:
             self._ears.suspect(about)
-        if what in ("left", "joined") and about != self._options.consumer:
-            self._ears.membership_changed(1 if what == "joined" else -1)
+        if about != self._options.consumer:
+            match what:
+                case "joined":
+                    self._ears.joined()
+                case "draining":
+                    self._ears.departing(about)
+                case "left":
+                    self._ears.left(about)
 
     async def _enable_notifications(self) -> None:
         """Add what is missing of ``Kx`` to the server's flags; never remove one."""

@@ -48,6 +48,8 @@ class Membership:
     gate: Gate
     counters: Counters
     supervisor: Supervisor
+    departing: set[str]
+    """The peers that are draining: they take nothing new."""
 
     @property
     def patience(self) -> float:

@@ -61,6 +61,14 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """What a claim of many brought, and how many are left with their owner."""
+
+    entries: list[Delivered]
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """What a fair read brought."""
 
@@ -214,13 +222,37 @@ class Operations:
                 return Refusal("gone")
         return Refusal("lapsed")
 
-    async def claim_many(self, owner: str, n: int, timeout: float) -> list[Delivered] | Refusal:
-        """Take up to `n` entries of `owner`, if it is dead. A repeat takes more: after a lost reply, audit."""
-        keys: list[str | bytes] = [self._keys.lbs, self._lock, self._lock_of(owner)]
-        args = [self._keys.group, self._me, _raw(owner), n, self._keys.control]
+    async def claim_many(
+        self,
+        owner: str,
+        n: int,
+        timeout: float,
+        *,
+        level_with: Sequence[str] | None = None,
+        but: Sequence[str] = (),
+    ) -> Taken | Refusal:
+        """Take up to `n` entries of `owner`, if it is dead.
+
+        Args:
+            owner: the dead consumer, or `NOBODY`.
+            n: entries to take at the most.
+            timeout: seconds.
+            level_with: the group's other consumers: take no more than brings us level with those that live. None:
+                take what is there.
+            but: LBS ids to leave alone.
+
+        A repeat takes more: after a lost reply, audit.
+        """
+        others = list(level_with or ())
+        keys: list[str | bytes] = [self._keys.lbs, self._lock, self._lock_of(owner), *map(self._lock_of, others)]
+        args = [
+            self._keys.group, self._me, _raw(owner), n, self._keys.control, int(level_with is not None),
+            len(but), *but, *map(_raw, others),
+        ]  # fmt: skip
         reply = await self._commands.run(scripts.load("claim_many"), keys, args, timeout=timeout)
         if reply[0] == b"won":
-            return [Delivered(i.decode(), deliveries, fields) for i, deliveries, fields in reply[1:]]
+            entries = [Delivered(i.decode(), deliveries, fields) for i, deliveries, fields in reply[2:]]
+            return Taken(entries, reply[1])
         return Refusal("alive", owner) if reply[0] == b"alive" else Refusal("lapsed")
 
     async def adopt(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[Delivered] | None:
@@ -274,6 +306,17 @@ class Operations:
             timeout=timeout,
         )  # fmt: skip
         return [(lbs_id.decode(), deliveries) for lbs_id, _, _, deliveries in reply]
+
+    async def standing(self, lbs_id: str, timeout: float) -> tuple[str, int] | None:
+        """Whom an entry is pending for, and its delivery count. None: for nobody."""
+        reply = await self._commands.request(
+            "XPENDING", self._keys.lbs, self._keys.group, lbs_id, lbs_id, 1, timeout=timeout
+        )
+        return (_name(reply[0][1]), reply[0][3]) if reply else None
+
+    async def exists(self, lbs_id: str, timeout: float) -> bool:
+        """Whether an announcement is in the stream."""
+        return bool(await self._commands.request("XRANGE", self._keys.lbs, lbs_id, lbs_id, timeout=timeout))
 
     async def inspect(self, lbs_ids: Sequence[str], timeout: float) -> list[str]:
         """The owner of each entry, or '' for one that is pending for nobody or exists no more."""

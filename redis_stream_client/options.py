@@ -61,24 +61,24 @@ def check(
 ) -> Options:
     """Check the constructor's arguments. Raises ``TypeError`` or ``ValueError`` that names the parameter."""
     keys = Keys(require_name(service, "service"))
-    lock_ttl = _seconds(lock_ttl, "lock_ttl", at_least=MIN_LOCK_TTL)
+    lock_ttl = seconds(lock_ttl, "lock_ttl", at_least=MIN_LOCK_TTL)
     if heartbeat_interval is None:
         heartbeat_interval = lock_ttl / 4
-    heartbeat_interval = _seconds(heartbeat_interval, "heartbeat_interval", at_least=0.01)
+    heartbeat_interval = seconds(heartbeat_interval, "heartbeat_interval", at_least=0.01)
     if heartbeat_interval > lock_ttl / 2:
         raise ValueError(
             f"heartbeat_interval must be at most lock_ttl / 2 = {lock_ttl / 2:g} s, not {heartbeat_interval:g} s"
         )
     if max_streams is not None:
-        max_streams = _count(max_streams, "max_streams")
+        max_streams = count(max_streams, "max_streams")
     return Options(
         keys=keys,
         consumer=_consumer_id(consumer_name),
         lock_ttl=lock_ttl,
         heartbeat_interval=heartbeat_interval,
         max_streams=max_streams,
-        prefetch=_count(prefetch, "prefetch"),
-        connect_timeout=_seconds(connect_timeout, "connect_timeout", at_least=0.01),
+        prefetch=count(prefetch, "prefetch"),
+        connect_timeout=seconds(connect_timeout, "connect_timeout", at_least=0.01),
     )
 
 
@@ -94,7 +94,8 @@ def _consumer_id(name: str | None) -> str:
     return f"redis-consumer-{name}-{secrets.token_hex(4)}"
 
 
-def _seconds(value: Any, parameter: str, *, at_least: float) -> float:
+def seconds(value: Any, parameter: str, *, at_least: float) -> float:
+    """Check a duration. Raises ``TypeError`` or ``ValueError`` that names the parameter."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{parameter} must be a number of seconds, not {type(value).__name__}")
     if not at_least <= value <= 86_400:  # also refuses NaN
@@ -102,7 +103,8 @@ def _seconds(value: Any, parameter: str, *, at_least: float) -> float:
     return float(value)
 
 
-def _count(value: Any, parameter: str) -> int:
+def count(value: Any, parameter: str) -> int:
+    """Check a number of something, at least 1. Raises ``TypeError`` or ``ValueError``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{parameter} must be an int, not {type(value).__name__}")
     if value < 1:

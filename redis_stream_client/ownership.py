@@ -14,12 +14,15 @@ from redis_stream_client.batch import Batch
 from redis_stream_client.errors import LossReason, RedisUnavailable
 from redis_stream_client.events import ExpiredStream
 from redis_stream_client.faults import GroupMissing, Unanswered
-from redis_stream_client.lease import Lease
+from redis_stream_client.lease import Lease, Plane
 from redis_stream_client.liveness import State
 from redis_stream_client.membership import Membership
 from redis_stream_client.operations import PAGE, Delivered
+from redis_stream_client.shelf import PROGRESS_TTL, Shelf
 
 log = logging.getLogger("redis_stream_client")
+
+UNLIMITED = 1 << 30  # streams; no process holds as many
 
 LOGGED = 10  # losses that are logged one by one, when many happen at once
 
@@ -37,11 +40,16 @@ class Lapsed(Exception):
 class Ownership:
     """The leases of one client: the host that every lease refers to."""
 
-    def __init__(self, member: Membership) -> None:
+    plane: Plane
+
+    def __init__(self, member: Membership, shelf: Shelf) -> None:
         self._member = member
+        self._shelf = shelf
         supervisor = member.supervisor
-        self._doing = Batch(self._send_done, supervisor.spawn, supervisor.gone, PAGE)
-        self._releasing = Batch(self._send_release, supervisor.spawn, supervisor.gone, PAGE)
+        self._doing = Batch[Lease, None](self._send_done, supervisor.spawn, supervisor.gone, PAGE)
+        self._releasing = Batch[tuple[Lease, bool], None](
+            self._send_release, supervisor.spawn, supervisor.gone, PAGE
+        )
 
     @property
     def held(self) -> bool:
@@ -51,15 +59,22 @@ class Ownership:
     @property
     def room(self) -> int:
         """How many more streams this client will read."""
-        room = self._member.options.prefetch - self._member.inbox.unread_added
-        if self._member.options.max_streams is not None:
-            room = min(room, self._member.options.max_streams - len(self._member.holdings))
-        return max(0, room)
+        return max(0, min(self._member.options.prefetch - self._member.inbox.unread_added, self.capacity))
+
+    @property
+    def capacity(self) -> int:
+        """How many more streams this client wants to own at all."""
+        holdings, most = self._member.holdings, self._member.options.max_streams
+        if holdings.draining:
+            return 0
+        return UNLIMITED if most is None else max(0, most - len(holdings) - holdings.occupied)
 
     # Arriving.
 
-    async def receive(self, entries: Iterable[Delivered]) -> None:
-        """Entries that are ours since they were delivered, or adopted."""
+    async def receive(self, entries: Iterable[Delivered], *, unrecorded: int = 0) -> int:
+        """Entries that are ours since they were delivered, adopted or claimed from a dead owner, whose attempt
+        counts as `unrecorded` if it left no record. Returns how many leases they gave."""
+        leases = 0
         malformed: list[tuple[Delivered, str]] = []
         for entry in entries:
             try:
@@ -67,18 +82,17 @@ class Ownership:
             except Malformed as error:
                 malformed.append((entry, str(error)))
                 continue
-            lease = Lease(self, entry.lbs_id, announced, entry.deliveries)
+            lease = Lease(self, entry.lbs_id, announced, entry.deliveries, unrecorded=unrecorded)
             self._member.holdings.add(lease)
             self._member.inbox.added(lease)
-            self._member.counters.streams_added += 1
+            leases += 1
         for entry, reason in malformed:
-            await self.bury(entry, reason)
+            await self.bury_malformed(entry, reason)
+        return leases
 
     async def adopt(self, unknown: Sequence[tuple[str, int]], epoch: int) -> None:
         """What is pending for us, but has no lease, becomes one; what there is no room for is released."""
-        room = len(unknown)
-        if self._member.options.max_streams is not None:
-            room = max(0, self._member.options.max_streams - len(self._member.holdings))
+        room = min(len(unknown), self.capacity)
         for start in range(0, room, PAGE):
             page = unknown[start : start + PAGE]
             adopted = await self._member.operations.adopt(page, self._member.patience)
@@ -86,11 +100,12 @@ class Ownership:
                 self._member.liveness.lapse("missing")
             if adopted is None or not self._member.liveness.believed(epoch):
                 return
-            await self.receive(adopted)
+            added = await self.receive(adopted)
+            self._member.counters.streams_added += added
         for start in range(room, len(unknown), PAGE):
             await self._member.operations.release(unknown[start : start + PAGE], self._member.patience)
 
-    async def bury(self, entry: Delivered, reason: str) -> None:
+    async def bury_malformed(self, entry: Delivered, reason: str) -> None:
         """Move a malformed announcement to the dead letters. If that fails, it stays pending for us, and
         the next audit tries again."""
         try:
@@ -119,6 +134,7 @@ class Ownership:
         await self._doing.add(lease)
 
     async def _send_done(self, leases: list[Lease]) -> list[Exception | None]:
+        await self._shelf.settle(leases, PROGRESS_TTL)  # before: a crash between must leave no record for ever
         async with self._member.gate.passing():
             try:
                 results, repeated = await self._persist_done(leases)
@@ -151,7 +167,7 @@ class Ownership:
                         lease._done_sent = None
                 raise
 
-        results = await self._persist(attempt, lambda: any(map(self._member.holdings.holds, leases)))
+        results = await self.persist(attempt, lambda: any(map(self._member.holdings.holds, leases)))
         return results, repeated
 
     def _after_done(self, lease: Lease, result: str, again: bool) -> Exception | None:
@@ -180,23 +196,26 @@ class Ownership:
             return unavailable(lease, "done")
         return lease._not_owner()
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: Lease, *, failed_for: float | None = None) -> None:
         """Hand to the peers. See `Lease.release`."""
         self._member.liveness.check()
         if not self._member.holdings.holds(lease):
             raise lease._not_owner()
-        await self.start_release(lease)
+        await self.start_release(lease, failed_for=failed_for)
 
-    def start_release(self, lease: Lease) -> "asyncio.Future[None]":
+    def start_release(self, lease: Lease, *, failed_for: float | None = None) -> "asyncio.Future[None]":
         """Not ours from this moment on. This client is offered the stream too, but later than its peers."""
         self._member.holdings.part(lease)
         self._member.supervisor.room_changed()
         orphan = ExpiredStream(lease.stream, lease.lbs_id, lease.info, None, lease.deliveries)
-        self._member.inbox.hold_back(orphan, clock.now() + self._member.options.lock_ttl)
-        return self._releasing.add(lease)
+        pause = self._member.options.lock_ttl if failed_for is None else failed_for
+        self._member.inbox.hold_back(orphan, clock.now() + pause)
+        return self._releasing.add((lease, failed_for is None))
 
-    async def _send_release(self, leases: list[Lease]) -> list[Exception | None]:
+    async def _send_release(self, items: list[tuple[Lease, bool]]) -> list[Exception | None]:
+        leases = [lease for lease, _ in items]
         try:
+            await self._shelf.settle([lease for lease, graceful in items if graceful], 0)
             return await self._release_behind_gate(leases)
         finally:
             for lease in leases:
@@ -206,7 +225,7 @@ class Ownership:
         entries = [(lease.lbs_id, lease.deliveries) for lease in leases]
         async with self._member.gate.passing():
             try:
-                results = await self._persist(
+                results = await self.persist(
                     lambda timeout: self._member.operations.release(entries, timeout), lambda: True
                 )
             except Lapsed:
@@ -222,6 +241,44 @@ class Ownership:
             else:
                 failures.append(lease._not_owner(owner=None if result == "gone" else result))
         return failures
+
+    async def bury(self, lease: Lease, reason: str) -> None:
+        """Move a lease's announcement to the dead letters; put back, it starts anew, after its checkpoint.
+
+        Raises:
+            NotOwner: the lease is no longer ours; nothing was changed.
+            RedisUnavailable: no answer until the lock lapsed; the outcome is unknown.
+        """
+        task = self._member.supervisor.spawn(self._bury(lease, reason))
+        await asyncio.wait((task,))  # a caller that is cancelled only stops waiting
+        if task.cancelled():
+            raise self._member.supervisor.gone()
+        task.result()
+
+    async def _bury(self, lease: Lease, reason: str) -> None:
+        await self._shelf.settle([lease], PROGRESS_TTL)
+        async with self._member.gate.passing():
+            try:
+                outcome = await self.persist(
+                    lambda timeout: self._member.operations.bury(lease.lbs_id, lease.deliveries, reason, timeout),
+                    lambda: self._member.holdings.holds(lease),
+                )
+            except Lapsed:
+                raise (lease._not_owner() if lease._lost else unavailable(lease, "bury")) from None
+            except GroupMissing:
+                self._member.liveness.lapse("missing")
+                outcome = "gone"
+            if outcome != "buried":
+                self.lose_to([(lease, "" if outcome == "gone" else outcome)])
+                raise lease._not_owner(gone=outcome == "gone")
+            self._member.holdings.end(lease, "dead")
+        self._member.counters.dead_letters += 1
+        self._member.supervisor.room_changed()
+
+    def keep_place(self, by: int) -> None:
+        """One handler more or less goes on without its lease."""
+        self._member.holdings.occupied += by
+        self._member.supervisor.room_changed()
 
     # Losing.
 
@@ -247,9 +304,15 @@ class Ownership:
 
     # Persistence.
 
-    async def _persist(self, attempt: Callable[[float], Awaitable[T]], wanted: Callable[[], bool]) -> T:
+    async def persist(
+        self,
+        attempt: Callable[[float], Awaitable[T]],
+        wanted: Callable[[], bool],
+        *,
+        changes_ownership: bool = True,
+    ) -> T:
         """Repeat until Redis answers, for one lifetime of the lock, as long as the lock is held, or comes back
-        and `wanted` still holds."""
+        and `wanted` still holds. Raises `Lapsed` when that is over."""
         give_up = clock.now() + self._member.options.lock_ttl
         backoff = self._member.backoff()
         maybe_executed = False
@@ -265,7 +328,8 @@ class Ownership:
             except Unanswered as error:
                 if error.maybe_executed:
                     maybe_executed = True
-                    self._member.supervisor.request_audit()
+                    if changes_ownership:
+                        self._member.supervisor.request_audit()
                 await asyncio.sleep(backoff.pause())
 
 

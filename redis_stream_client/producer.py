@@ -1,22 +1,14 @@
 """The producer's side: announcing data streams."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterable
 
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
 
-from redis_stream_client import endpoint as endpoints
-from redis_stream_client import faults
 from redis_stream_client.announcement import FIELD, Info, encode
-from redis_stream_client.errors import RedisRejected, RedisUnavailable
+from redis_stream_client.borrowed import Borrowed, exchange
 from redis_stream_client.keys import Keys, require_name
 
 CHUNK = 500  # announcements that travel in one pipeline
-REPLY_TIMEOUT = 5.0  # seconds for one pipeline, where the user's connection has no time-out
 
 
 class LoadBalancerStream:
@@ -30,10 +22,9 @@ class LoadBalancerStream:
     The wire format is that of the Go library `redis-stream-client-go`, whose producers may be mixed in.
     """
 
-    def __init__(self, redis: "Redis | RedisCluster", service: str) -> None:
+    def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
         self._keys = Keys(require_name(service, "service"))
-        self._endpoint = endpoints.of(redis, self._keys.lbs)
-        self._redis = redis
+        self._borrowed = Borrowed(redis, self._keys.lbs)
 
     async def add(self, stream: str, info: Info | None = None) -> str:
         """Announce a data stream; one live consumer will own it.
@@ -54,7 +45,7 @@ class LoadBalancerStream:
         """
         return (await self.add_many([(stream, info)]))[0]
 
-    async def add_many(self, streams: "Iterable[str | tuple[str, Info | None]]") -> list[str]:
+    async def add_many(self, streams: Iterable[str | tuple[str, Info | None]]) -> list[str]:
         """Announce many data streams in few round trips.
 
         Args:
@@ -71,64 +62,16 @@ class LoadBalancerStream:
         ids: list[str] = []
         if not payloads:
             return ids
-        async with self._connection() as connection:
+        hint = "it may have been announced; announcing again adds another"
+        async with self._borrowed.connection("announce", hint) as connection:
             for start in range(0, len(payloads), CHUNK):
                 chunk = payloads[start : start + CHUNK]
-                ids += [reply.decode() for reply in await self._send(connection, chunk)]
+                commands = [("XADD", self._keys.lbs, "*", FIELD, payload) for payload in chunk]
+                ids += [reply.decode() for reply in await exchange(connection, commands)]
         return ids
-
-    async def _send(self, connection: AbstractConnection, payloads: list[bytes]) -> list[bytes]:
-        commands = [("XADD", self._keys.lbs, "*", FIELD, payload) for payload in payloads]
-        replies: list[Any] = []
-        failure: Exception | None = None
-        # A deadline of our own: redis-py's may swallow a cancellation.
-        configured, connection.socket_timeout = connection.socket_timeout, None
-        try:
-            async with asyncio.timeout(configured or REPLY_TIMEOUT):
-                await endpoints.send(connection, *connection.pack_commands(commands))
-                for _ in commands:
-                    try:
-                        replies.append(await connection.read_response(disable_decoding=True))
-                    except ResponseError as error:
-                        failure = failure or error
-        finally:
-            connection.socket_timeout = configured
-        if failure is not None:
-            raise failure
-        return replies
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[AbstractConnection]:
-        """A connection, with what goes wrong on it translated."""
-        try:
-            if isinstance(self._redis, Redis):
-                connection = await self._redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
-                try:
-                    yield connection
-                finally:
-                    await self._redis.connection_pool.release(connection)
-            else:
-                connection = await self._endpoint.open(REPLY_TIMEOUT)
-                try:
-                    yield connection
-                finally:
-                    await endpoints.close(connection)
-        except (RedisError, OSError, TimeoutError) as error:
-            fault = faults.of(error)
-            if isinstance(fault, RedisRejected):
-                raise fault from error
-            raise _unavailable(fault) from error
-        except faults.Unanswered as fault:
-            raise _unavailable(fault) from fault
 
 
 def _pair(stream: object) -> tuple[str, Info | None]:
     if not isinstance(stream, tuple) or len(stream) != 2:
         raise TypeError(f"streams must hold names or (name, info) pairs, not {stream!r}")
     return stream
-
-
-def _unavailable(fault: Exception) -> RedisUnavailable:
-    return RedisUnavailable(
-        f"could not announce: {fault}", hint="it may have been announced; announcing again adds another"
-    )

@@ -98,7 +98,8 @@ class Reader:
         elif entries:
             self._served = True
             self._backlog.expect()
-            await self._ownership.receive(entries)
+            added = await self._ownership.receive(entries)
+            self._member.counters.streams_added += added
         elif self._takes_turns:
             members = await self._member.operations.members(self._member.patience)
             await asyncio.sleep(self._turns.pause(self._member.options.consumer, members))
@@ -125,7 +126,9 @@ class Reader:
     async def _read_share(self) -> None:
         if self._backlog.others is None:
             members = await self._member.operations.members(self._member.patience)
-            self._backlog.others = [m.name for m in members if m.name != self._member.options.consumer]
+            self._backlog.others = [
+                m.name for m in members if m.name not in self._member.departing | {self._member.options.consumer}
+            ]
         epoch = self._member.liveness.epoch
         most = min(self._ownership.room, LARGEST_READ)
         try:
@@ -144,7 +147,8 @@ class Reader:
             return
         self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
         if share.entries:
-            await self._ownership.receive(share.entries)
+            added = await self._ownership.receive(share.entries)
+            self._member.counters.streams_added += added
         if share.waiting and not share.entries:
             await asyncio.sleep(min(0.05, 0.002 * share.members))
 

@@ -17,6 +17,7 @@ from redis_stream_client.errors import (
     RedisUnavailable,
 )
 from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.feed import Feed
 from redis_stream_client.heartbeat import Heartbeat
 from redis_stream_client.holdings import Gate, Holdings
 from redis_stream_client.inbox import Inbox
@@ -29,7 +30,10 @@ from redis_stream_client.operations import Greeter, Operations
 from redis_stream_client.options import MAX_OFFER_PAUSE, Options
 from redis_stream_client.ownership import Ownership
 from redis_stream_client.pacing import Backoff
+from redis_stream_client.places import Places
+from redis_stream_client.progress import Progress
 from redis_stream_client.reader import Reader
+from redis_stream_client.shelf import Shelf
 from redis_stream_client.statistics import Counters, Statistics
 from redis_stream_client.sweeper import Sweeper
 
@@ -43,7 +47,7 @@ class Session:
     waits for I/O, and a session may be left from another task than the one that joined.
     """
 
-    def __init__(self, options: Options, where: Endpoint) -> None:
+    def __init__(self, options: Options, where: Endpoint, where_streams_are: Places) -> None:
         self.options = options
         self._endpoint = where
         greeter = Greeter()
@@ -62,13 +66,18 @@ class Session:
             gate=Gate(),
             counters=Counters(),
             supervisor=self,
+            departing=set(),
         )
-        self.ownership = Ownership(member)
+        patience = member.patience
+        self._shelf = Shelf(options.keys, options.consumer, where_streams_are, self.spawn, self.gone, patience)
+        self._feed = Feed(where_streams_are, options.lock_ttl, self.spawn, self.gone)
+        self.ownership = Ownership(member, self._shelf)
+        self.ownership.plane = self.progress = Progress(member, self.ownership, self._shelf, self._feed)
         self.claims = Claims(member, self.ownership)
         self._auditor = Auditor(member, self.ownership)
         self._heartbeat = Heartbeat(member, self.ownership, self._held_again)
         self._reader = Reader(member, self.ownership, self._auditor)
-        self._sweeper = Sweeper(member, self.claims)
+        self.sweeper = Sweeper(member, self.claims)
         self._listener = Listener(options, where, self._operations, self)
         self._work: set[asyncio.Task[Any]] = set()
         self._leave = asyncio.Event()
@@ -96,7 +105,7 @@ class Session:
                 join.result()
                 tasks = [
                     asyncio.create_task(part.run(), name=f"redis_stream_client {type(part).__name__.lower()}")
-                    for part in (self._heartbeat, self._reader, self._listener, self._sweeper)
+                    for part in (self._heartbeat, self._reader, self._listener, self.sweeper)
                 ]
                 subscribed = asyncio.ensure_future(self._subscribed())
                 tasks.append(subscribed)
@@ -201,7 +210,7 @@ class Session:
                 "Redis did not answer while leaving: the lock expires by itself",
                 extra={"consumer": self.options.consumer},
             )
-        for link in (self._beats, self._commands, self._reads):
+        for link in (self._beats, self._commands, self._reads, self._shelf, self._feed):
             await link.close()
 
     async def _give_up_lock(self) -> None:
@@ -233,9 +242,14 @@ class Session:
         if not task.cancelled():
             error = task.exception()
             expected = isinstance(error, RedisStreamClientError) and not isinstance(error, RedisRejected)
-            if error is not None and not expected and self.failure is None:
-                self.failure = error
-                self._leave.set()
+            if error is not None and not expected:
+                self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Close, for a reason that cannot be retried."""
+        if self.failure is None:
+            self.failure = error
+        self._leave.set()
 
     def _lapsed(self, cause: LapseCause) -> None:
         self._heartbeat.lapsed(cause)
@@ -243,7 +257,7 @@ class Session:
 
     def _held_again(self) -> None:
         self.request_audit()
-        self._sweeper.tidy_now()
+        self.sweeper.tidy_now()
 
     def request_audit(self) -> None:
         """Something may have happened that never reached us."""
@@ -257,6 +271,7 @@ class Session:
             self._heartbeat.poke()  # what ended the connection may have ended our lock
             if isinstance(reason, Unanswered) and reason.elsewhere:
                 self._listener.move()
+                self._feed.move()
 
     def room_changed(self) -> None:
         """A stream was taken from the inbox, or ended."""
@@ -266,19 +281,32 @@ class Session:
 
     def suspect(self, owner: str) -> None:
         """This consumer's streams may be orphans."""
-        self._sweeper.suspect(owner)
+        self.sweeper.suspect(owner)
 
     def claimed(self, lbs_id: str) -> None:
         """A peer says that it took this orphan."""
-        self._sweeper.claimed(lbs_id)
+        self.sweeper.claimed(lbs_id)
 
-    def membership_changed(self, by: int) -> None:
-        """Somebody joined or left."""
-        self._sweeper.membership_changed(by)
+    def joined(self) -> None:
+        """Somebody joined."""
+        self.sweeper.membership_changed(1)
+
+    def departing(self, consumer: str) -> None:
+        """A peer is draining: it takes nothing new."""
+        if consumer not in self.member.departing:
+            self.member.departing.add(consumer)
+            self.sweeper.membership_changed(-1)
+
+    def left(self, consumer: str) -> None:
+        """A peer has left."""
+        if consumer in self.member.departing:
+            self.member.departing.discard(consumer)
+        else:
+            self.sweeper.membership_changed(-1)
 
     def missed_something(self) -> None:
         """There was a gap in what was heard."""
-        self._sweeper.sweep_now()
+        self.sweeper.sweep_now()
 
     def own_lock_gone(self) -> None:
         """Our own lock expired or was deleted."""

@@ -25,6 +25,7 @@ OWN_PERIOD = 2  # every client sweeps for itself this often, in lock lifetimes
 FORGET_AFTER = 10  # idle time of a consumer that is removed from the group, in lock lifetimes
 RECHECK_DISTANCE = 50  # looks that only offer anew take a fiftieth of the time
 THOROUGH = 8  # every so many times, tidying up looks for what is pending for nobody, though the census is even
+REST = 1 / 4  # what is left of a dead consumer's streams after this time is for whoever asks, in lock lifetimes
 LOOKS = 200  # locks that one script call looks at
 
 
@@ -45,7 +46,9 @@ class Sweeper:
         self._suspects: dict[str, float] = {}  # consumer: when to look at what it has pending
         self._looked_at: dict[str, tuple[float, float]] = {}  # consumer: when that ended, how long it took
         self._told_at: dict[str, float] = {}
+        self._rest_at: dict[str, float] = {}  # owner: when what its heirs left of its streams is for whoever asks
         self._backoff = Backoff(0.005, self._turn_length)
+        self.taking = False  # streams of dead consumers are taken, not offered
 
     # What was heard.
 
@@ -186,6 +189,8 @@ class Sweeper:
         known = {member.name for member in members}
         self._looked_at = {name: look for name, look in self._looked_at.items() if name in known}
         self._told_at = {name: at for name, at in self._told_at.items() if name in known}
+        self._rest_at = {name: at for name, at in self._rest_at.items() if name in known}
+        self._member.departing.intersection_update(known)
         if mine:
             self._tidied_at = clock.now()
 
@@ -205,7 +210,7 @@ class Sweeper:
             del self._suspects[owner]
             started = clock.now()
             try:
-                await self._look_at(owner)
+                await (self._take(owner) if self.taking else self._look_at(owner))
             except Unanswered:
                 self._suspects.setdefault(owner, clock.now())
                 raise
@@ -226,6 +231,30 @@ class Sweeper:
             if last is None:
                 break
         self._member.inbox.withdraw_absent(owner, present, known)
+
+    async def _take(self, owner: str) -> None:
+        """Take a share of what is pending for `owner`, if it is dead; after a while, what others left, too."""
+        now = clock.now()
+        rest_at = self._rest_at.setdefault(owner, now + self._member.options.lock_ttl * REST)
+        others = await self._heirs(owner) if now < rest_at else None
+        taken = left = 1
+        held_back: list[str] = []
+        while taken and left > len(held_back) and self._claims.capacity:
+            held_back = self._member.inbox.held_back(owner, clock.now())
+            taken, left = await self._claims.take(owner, others, held_back)
+        if left > len(held_back):
+            if others is not None:
+                self._suspects[owner] = min(rest_at, self._suspects.get(owner, rest_at))
+            return
+        self._rest_at.pop(owner, None)
+        if left == 0:
+            self._member.inbox.withdraw_absent(owner, (), self._member.inbox.offered(owner))
+
+    async def _heirs(self, owner: str) -> list[str]:
+        """The other consumers that may want a share."""
+        members = await self._member.operations.members(self._member.patience)
+        without = self._member.departing | {self._member.options.consumer, owner, NOBODY}
+        return [member.name for member in members if member.name not in without]
 
     async def _offer(self, owner: str, orphans: list[Delivered]) -> None:
         """In an order of this client's own: peers that take one after the other then rarely meet."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,20 +17,12 @@ from tests.waiting import wait_until
 FIRST, LONGEST = 2.0, 5.0
 
 
-class Host:
-    """A host whose lock is always held."""
-
-    held = True
-
-    async def finish(self, lease: Lease) -> None:
-        raise NotImplementedError
-
-    async def release(self, lease: Lease) -> None:
-        raise NotImplementedError
+HOST: Any = SimpleNamespace(held=True)
+"""A host whose lock is always held."""
 
 
 def lease(lbs_id: str, deliveries: int = 1) -> Lease:
-    return Lease(Host(), lbs_id, Announcement(f"stream-{lbs_id}", None), deliveries)
+    return Lease(HOST, lbs_id, Announcement(f"stream-{lbs_id}", None), deliveries)
 
 
 def orphan(lbs_id: str, owner: str | None = "dead", deliveries: int = 1) -> ExpiredStream:

@@ -78,7 +78,8 @@ def test_a_script_touches_declared_keys_only(script: Traversable) -> None:
 
 
 def test_every_script_has_its_stub_and_every_stub_its_script() -> None:
-    source = files(redis_stream_client).joinpath("operations.py").read_text(encoding="utf-8")
+    modules = [file for file in files(redis_stream_client).iterdir() if file.name.endswith(".py")]
+    source = "".join(module.read_text(encoding="utf-8") for module in modules)
     loaded = set(re.findall(r'scripts\.load\("(\w+)"\)', source))
     assert loaded == {file.name.removesuffix(".lua") for file in SCRIPTS}
     assert operations.Operations.__doc__

@@ -15,7 +15,7 @@ from redis_stream_client.announcement import FIELD, encode
 from redis_stream_client.faults import GroupMissing
 from redis_stream_client.keys import NOBODY
 from redis_stream_client.link import Link
-from redis_stream_client.operations import Delivered, Operations, Refusal, Won
+from redis_stream_client.operations import Delivered, Operations, Refusal, Taken, Won
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -215,10 +215,36 @@ async def test_many_streams_of_one_dead_consumer_are_claimed_at_once(a: Consumer
     await b.die()
     fields = [[FIELD.encode(), encode(f"call-{n}")] for n in range(5)]
     every = [Delivered(lbs_id, 2, field) for lbs_id, field in zip(lbs_ids, fields, strict=True)]
-    assert await a.does.claim_many(b.id, 3, SOON) == every[:3]
-    assert await a.does.claim_many(b.id, 3, SOON) == every[3:]
-    assert await a.does.claim_many(b.id, 3, SOON) == []
+    assert await a.does.claim_many(b.id, 3, SOON) == Taken(every[:3], left=2)
+    assert await a.does.claim_many(b.id, 3, SOON) == Taken(every[3:], left=0)
+    assert await a.does.claim_many(b.id, 3, SOON) == Taken([], left=0)
     assert await a.pending() == dict.fromkeys(lbs_ids, (a.id, 2))
+
+
+async def test_claiming_many_leaves_to_live_peers_what_is_theirs(
+    redis: Connection, service: str, a: Consumer, b: Consumer
+) -> None:
+    async with Consumer(redis, service, "c") as c, Consumer(redis, service, "dead") as dead:
+        await c.take(3)
+        lbs_ids = await b.take(8)
+        await b.die()
+        await dead.die()
+        others = [b.id, c.id, dead.id]
+        level = await a.does.claim_many(b.id, 250, SOON, level_with=others)
+        assert isinstance(level, Taken)
+        assert [entry.lbs_id for entry in level.entries] == lbs_ids[:6]  # 11 streams, 2 live members, none of ours
+        assert level.left == 2
+        assert await a.does.claim_many(b.id, 250, SOON, level_with=others) == Taken([], left=2)
+        assert await c.does.claim_many(b.id, 250, SOON, level_with=[a.id, b.id, dead.id]) != Taken([], left=2)
+
+
+async def test_claiming_many_leaves_alone_what_it_is_told(a: Consumer, b: Consumer) -> None:
+    lbs_ids = await b.take(5)
+    await b.die()
+    taken = await a.does.claim_many(b.id, 2, SOON, but=[lbs_ids[0], lbs_ids[2]])
+    assert isinstance(taken, Taken)
+    assert [entry.lbs_id for entry in taken.entries] == [lbs_ids[1], lbs_ids[3]]
+    assert taken.left == 3
 
 
 @pytest.mark.parametrize(("alive", "why"), [("both", "alive"), ("neither", "lapsed")])
@@ -395,7 +421,7 @@ async def test_a_trimmed_announcement_cannot_be_claimed_and_its_record_is_cleane
     await a.trim(*lbs_ids)
     await b.die()
     assert await a.does.claim(lbs_ids[0], b.id, SOON) == Refusal("gone")
-    assert await a.does.claim_many(b.id, 10, SOON) == []
+    assert await a.does.claim_many(b.id, 10, SOON) == Taken([], left=0)
     assert await a.pending() == {}
 
 

@@ -1,0 +1,275 @@
+"""Dead letters: what could not be processed, to be looked at, put back or discarded."""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from redis.asyncio import Redis, RedisCluster
+
+from redis_stream_client import packed, scripts
+from redis_stream_client.announcement import Info, Malformed, decode
+from redis_stream_client.borrowed import Borrowed, exchange, run
+from redis_stream_client.errors import StreamGone
+from redis_stream_client.keys import Keys, require_name
+
+PAGE = 50  # letters that one XRANGE brings: one of them may have a megabyte
+MOST_FIELDS = 10_000
+"""The most fields that an announcement can be put back with. Redis needs some 40 ms for so many."""
+
+_HEAD = (b"reason", b"lbs-id", b"consumer", b"deliveries")
+_PACKED = b"fields-msgpack"
+_PACKED_FROM = 4000  # names and values; fewer are never packed
+_COUNT = re.compile(rb"[0-9]{1,20}")
+_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_LARGEST = 2**64 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END_OF_TIME = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An announcement that could not be processed.
+
+    What somebody else wrote to the stream of dead letters is a letter too, but without head: all of its fields are
+    its own.
+
+    Attributes:
+        id: the letter's own id.
+        reason: why it was buried; empty without head, as `lbs_id` and `consumer` are.
+        lbs_id: id that the announcement had.
+        consumer: id of the consumer that buried it.
+        deliveries: how often it was delivered; 0 without head.
+        stream: name of the data stream, or None if there is no well-formed announcement.
+        info: the announcement's ``Info``, decoded JSON, or None.
+        fields: the announcement's own fields, byte for byte: names and values.
+    """
+
+    id: str
+    reason: str
+    lbs_id: str
+    consumer: str
+    deliveries: int
+    stream: str | None
+    info: Info | None = field(compare=False)
+    fields: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+
+    @property
+    def time(self) -> datetime:
+        """When it was buried, by the server's clock, in UTC."""
+        milliseconds = int(self.id.partition("-")[0])
+        return _EPOCH + timedelta(milliseconds=min(milliseconds, _END_OF_TIME))
+
+
+class DeadLetters:
+    """The dead letters of a service.
+
+    Args:
+        redis: a ``redis.asyncio.Redis`` or ``RedisCluster``. Connections are taken from the pool of a
+            ``Redis`` and given back; a cluster is only a source of settings.
+        service: name of the service.
+
+    ``async for letter in letters`` gives those that are there when it begins, oldest first. They are read in pages
+    of 50, and no connection is held between two of them: letters may be put back, discarded or buried meanwhile.
+    Those that are buried meanwhile are left to the next ``async for``. ``break`` and a cancellation leave nothing
+    behind.
+
+    Nothing is retried here. All methods, and the iterator, raise `RedisUnavailable` when Redis gives no answer
+    within the connection's ``socket_timeout`` (5 s if it has none), and `RedisRejected` when it refuses.
+    """
+
+    def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
+        self._keys = Keys(require_name(service, "service"))
+        self._borrowed = Borrowed(redis, self._keys.dead)
+
+    def __repr__(self) -> str:
+        return f"<DeadLetters of {self._keys.service!r}>"
+
+    def __aiter__(self) -> AsyncIterator[DeadLetter]:
+        return _Listing(self)
+
+    async def count(self) -> int:
+        """How many there are."""
+        [count] = await self._ask("count the dead letters", ("XLEN", self._keys.dead))
+        return int(count)
+
+    async def get(self, id: str) -> DeadLetter | None:
+        """One letter, or None if it is not there.
+
+        Raises:
+            TypeError, ValueError: for what is not a letter's id.
+        """
+        require_id(id)
+        [entries] = await self._ask("read a dead letter", ("XRANGE", self._keys.dead, id, id))
+        return _letter(entries[0]) if entries else None
+
+    async def put_back(self, letter: DeadLetter | str) -> str:
+        """Announce a letter's stream again, with the announcement's own fields, and remove the letter.
+
+        Redis does both in one step. Find out first why it was buried: what has not been mended comes back.
+
+        Args:
+            letter: the letter, or its id.
+
+        Returns:
+            The id of the new announcement.
+
+        Raises:
+            StreamGone: the letter is not there: it was put back or discarded before.
+            TypeError, ValueError: for what is neither a letter nor a letter's id.
+            ValueError: it holds no well-formed announcement, so it would only come back; or more than 10,000
+                fields. Nothing was changed. Discard it, or announce its stream with `LoadBalancerStream.add`.
+            RedisUnavailable: no answer. It may have been put back. Repeating is safe: if it was, the repeat raises
+                `StreamGone`, and nothing is announced twice.
+
+        A cancelled call leaves the same doubt as one without an answer.
+        """
+        id = _id_of(letter)
+        if not isinstance(letter, DeadLetter):
+            found = await self.get(id)
+            if found is None:
+                raise _gone(id)
+            letter = found
+        problem = _problem(letter)
+        if problem:
+            raise ValueError(
+                f"dead letter {id} cannot be put back: {problem}; discard it, or announce the stream with "
+                "LoadBalancerStream.add()"
+            )
+        hint = "it may have been put back; repeating is safe, and raises StreamGone if it was"
+        async with self._borrowed.connection("put back a dead letter", hint) as connection:
+            keys = [self._keys.lbs, self._keys.dead]
+            reply: bytes = await run(connection, scripts.load("put_back"), keys, [id])
+        if reply == b"gone":
+            raise _gone(id, letter)
+        return reply.decode()
+
+    async def discard(self, letter: DeadLetter | str) -> bool:
+        """Remove a letter for good.
+
+        Args:
+            letter: the letter, or its id.
+
+        Returns:
+            Whether it was there.
+
+        Raises:
+            TypeError, ValueError: for what is neither a letter nor a letter's id.
+            RedisUnavailable: no answer. It may have been discarded; repeating is safe, and tells False if it was.
+
+        A cancelled call leaves the same doubt.
+        """
+        id = _id_of(letter)
+        hint = "it may have been discarded; repeating is safe"
+        [removed] = await self._ask("discard a dead letter", ("XDEL", self._keys.dead, id), hint=hint)
+        return bool(removed)
+
+    async def _newest(self) -> str | None:
+        """The id of the newest letter."""
+        [entries] = await self._ask("read the dead letters", ("XREVRANGE", self._keys.dead, "+", "-", "COUNT", 1))
+        return entries[0][0].decode() if entries else None
+
+    async def _page(self, first: str, last: str) -> list[DeadLetter]:
+        [entries] = await self._ask(
+            "read the dead letters", ("XRANGE", self._keys.dead, first, last, "COUNT", PAGE)
+        )
+        return [_letter(entry) for entry in entries]
+
+    async def _ask(self, doing: str, *commands: tuple[Any, ...], hint: str | None = None) -> list[Any]:
+        async with self._borrowed.connection(doing, hint) as connection:
+            return await exchange(connection, commands)
+
+
+class _Listing(AsyncIterator[DeadLetter]):
+    """One walk through the letters. A failed or cancelled step can be repeated; it has skipped nothing."""
+
+    def __init__(self, letters: DeadLetters) -> None:
+        self._letters = letters
+        self._page: list[DeadLetter] = []  # in reverse
+        self._next: str | None = "-"  # where the next page begins; None at the end
+        self._last: str | None = None  # the newest letter when it began: one that is buried again comes after it
+
+    async def __anext__(self) -> DeadLetter:
+        if not self._page and self._next is not None:
+            if self._last is None:
+                self._last = await self._letters._newest()
+            if self._last is not None:
+                self._page = (await self._letters._page(self._next, self._last))[::-1]
+            ended = not self._page or self._page[0].id == self._last
+            self._next = None if ended else f"({self._page[0].id}"
+        if not self._page:
+            raise StopAsyncIteration
+        return self._page.pop()
+
+
+def require_id(value: object, parameter: str = "id", kind: str = "a str") -> str:
+    """Check a letter's id. Raises ``TypeError`` or ``ValueError``."""
+    if not isinstance(value, str):
+        hint = " (decode it first)" if isinstance(value, bytes) else ""
+        raise TypeError(f"{parameter} must be {kind}, not {type(value).__name__}{hint}")
+    found = _ID.fullmatch(value)
+    if not found or max(int(found[1]), int(found[2])) > _LARGEST:
+        raise ValueError(f"{value!r} is not a dead letter's id, which looks like '1526919030474-0'")
+    return value
+
+
+def _id_of(letter: object) -> str:
+    known = letter.id if isinstance(letter, DeadLetter) else letter
+    return require_id(known, "letter", "a DeadLetter or its id, a str")
+
+
+def _letter(entry: Sequence[Any]) -> DeadLetter:
+    """A letter as Redis sends it: id, and names and values by turns."""
+    id, words = entry[0].decode(), entry[1]
+    head: Sequence[bytes] = words[1:8:2]
+    if tuple(words[0:8:2]) == _HEAD and _COUNT.fullmatch(head[3]):
+        words = words[8:]
+    else:
+        head = ()
+    if head and len(words) == 2 and words[0] == _PACKED:
+        unpacked = packed.unpack(words[1])
+        if unpacked is not None and len(unpacked) > _PACKED_FROM and len(unpacked) % 2 == 0:
+            words = unpacked
+    stream: str | None = None
+    info: Info | None = None
+    try:
+        if head:
+            announced = decode(words)
+            stream, info = announced.stream, announced.info
+    except Malformed:
+        pass
+    reason, lbs_id, consumer = (
+        (word.decode(errors="backslashreplace") for word in head[:3]) if head else ("", "", "")
+    )
+    return DeadLetter(
+        id=id,
+        reason=reason,
+        lbs_id=lbs_id,
+        consumer=consumer,
+        deliveries=int(head[3]) if head else 0,
+        stream=stream,
+        info=info,
+        fields=tuple(zip(words[::2], words[1::2], strict=True)),
+    )
+
+
+def _problem(letter: DeadLetter) -> str | None:
+    """Why a letter cannot be put back, or None."""
+    if len(letter.fields) > MOST_FIELDS:
+        return f"it has {len(letter.fields)} fields, more than {MOST_FIELDS}"
+    if letter.stream is not None:
+        return None
+    try:
+        decode([word for pair in letter.fields for word in pair])
+    except Malformed as error:
+        return f"its announcement is malformed ({error}) and would only come back"
+    return "it was not written by this library"
+
+
+def _gone(id: str, letter: DeadLetter | None = None) -> StreamGone:
+    return StreamGone(
+        f"there is no dead letter {id}: it was put back or discarded",
+        stream=letter.stream if letter else None,
+        lbs_id=letter.lbs_id if letter else None,
+    )

@@ -1,0 +1,54 @@
+"""An entry of a data stream, and its id."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+START = "0-0"
+"""Before the first entry of every stream: ids begin at 0-1."""
+
+_ID = re.compile(r"(\d{1,20})-(\d{1,20})", re.ASCII)
+_LARGEST = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a data stream.
+
+    Attributes:
+        id: its id, ``<milliseconds>-<sequence>``.
+        fields: always bytes, whatever ``decode_responses`` of the client's settings says. Of a field that occurs
+            twice, the last value.
+    """
+
+    id: str
+    fields: dict[bytes, bytes]
+
+    def text(self) -> dict[str, str]:
+        """The fields, decoded. Raises ``UnicodeDecodeError`` for what is not UTF-8."""
+        return {name.decode(): value.decode() for name, value in self.fields.items()}
+
+    @classmethod
+    def of(cls, raw: Any) -> "Entry":
+        """An entry as Redis sends it: id, and names and values by turns."""
+        words = raw[1]
+        return cls(raw[0].decode(), dict(zip(words[::2], words[1::2], strict=True)))
+
+
+def require_id(value: object) -> str:
+    """Check an entry's id, and return it without leading zeros. Raises ``TypeError`` or ``ValueError``."""
+    if isinstance(value, Entry):
+        raise TypeError("an entry's id is needed, not the entry; pass entry.id")
+    if not isinstance(value, str):
+        raise TypeError(f"an entry's id must be a str, not {type(value).__name__}")
+    found = _ID.fullmatch(value)
+    milliseconds, sequence = (int(found[1]), int(found[2])) if found else (_LARGEST + 1, 0)
+    if max(milliseconds, sequence) > _LARGEST:
+        raise ValueError(f"{value!r} is not an entry's id, which looks like '1526919030474-55'; pass entry.id")
+    return f"{milliseconds}-{sequence}"
+
+
+def order(id: str) -> tuple[int, int]:
+    """What ids sort by."""
+    milliseconds, _, sequence = id.partition("-")
+    return int(milliseconds), int(sequence)

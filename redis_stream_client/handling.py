@@ -1,0 +1,359 @@
+"""What happens to one lease that a handler works on: the rules of `run()`, for one stream.
+
+The same code runs in a client and in users' tests (`testing`); what differs is the lease's host.
+"""
+
+import asyncio
+import functools
+import inspect
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from redis_stream_client import clock
+from redis_stream_client.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
+from redis_stream_client.faults import WrongType
+from redis_stream_client.lease import ENDED, Guard, Host, Lease
+
+log = logging.getLogger("redis_stream_client")
+
+Handler = Callable[[Lease], Awaitable[object]]
+
+Status = Literal["done", "released", "failed", "dead", "drained", "stalled", "lost"]
+"""How the work on a lease ended.
+
+- ``done``: the handler returned, or called ``lease.done()``;
+- ``released``: the handler called ``lease.release()``;
+- ``failed``: the handler raised; the stream was released after a pause;
+- ``dead``: it went to the dead letters, since it failed too often;
+- ``drained``: the handler was asked to stop; the stream was released, and the attempt does not count;
+- ``stalled``: there was no progress for `progress_timeout`; the stream was released;
+- ``lost``: the lease was lost.
+"""
+
+Stop = Literal["drained", "stalled"]
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+RETRY = 0.05  # seconds between two tries of what got no answer for a lifetime of the lock
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What `run()` was told. Durations are seconds.
+
+    Attributes:
+        max_attempts: owners that may fail before a stream goes to the dead letters.
+        progress_timeout: how long a handler may show no progress; None: for ever.
+        patience: how long a handler may take to end when it was cancelled.
+        first_pause, longest_pause: how long a stream rests after its handler failed; it doubles with each attempt.
+    """
+
+    max_attempts: int
+    progress_timeout: float | None
+    patience: float
+    first_pause: float = FIRST_PAUSE
+    longest_pause: float = LONGEST_PAUSE
+
+    def pause(self, attempts: int) -> float:
+        """Seconds to rest after so many failed attempts."""
+        pause = min(self.longest_pause, self.first_pause * 2 ** min(30, max(0, attempts - 1)))
+        return random.uniform(pause / 2, pause)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the work on a lease ended.
+
+    Attributes:
+        status: see `Status`.
+        error: what the handler raised, if it did.
+        position: the last checkpoint.
+        attempts: how many owners have tried since it last advanced.
+    """
+
+    status: Status
+    error: BaseException | None
+    position: str | None
+    attempts: int
+
+
+class Job:
+    """One lease and its handler."""
+
+    __slots__ = ("_handler", "_host", "_keeps_place", "_pausing", "_rules", "_stop", "_timer", "_working", "lease")
+
+    def __init__(self, lease: Lease, handler: Handler, rules: Rules) -> None:
+        self.lease = lease
+        self._host: Host = lease._host
+        self._handler = handler
+        self._rules = rules
+        self._stop: Stop | None = None
+        self._working = False
+        self._keeps_place = False
+        self._pausing: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What others ask of it.
+
+    def drain(self) -> None:
+        """Stop at the next step of entries() after a checkpoint; at once when the handler does not work now."""
+        self.lease._drain()
+        if not self._working:
+            self.stop("drained")
+
+    def stop(self, why: Stop) -> None:
+        """Cancel the handler."""
+        self._stop = self._stop or why
+        if self._pausing is not None and not self._pausing.done():
+            self._pausing.set_result(None)
+        elif self.lease._guard is not None:
+            self.lease._guard.fire(why)
+
+    def stalled(self, now: float) -> bool:
+        """Whether the handler shows no progress for too long. One that waits for the next entry does."""
+        timeout = self._rules.progress_timeout
+        return (
+            timeout is not None
+            and self._working
+            and not self.lease._waiting
+            and now - self.lease._progress_at > timeout
+        )
+
+    # The work.
+
+    async def run(self) -> Outcome:
+        """Handle the lease to its end. Raises `RedisRejected` when Redis does not permit what is needed."""
+        try:
+            guard = self.lease._enter()
+        except NotOwner as lost:
+            return self._outcome("lost", lost)
+        guard.on_fire = self._fired
+        error: BaseException | None = None
+        try:
+            if self._stop is None:
+                await self._work()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:  # noqa: BLE001 - whatever it is, it is the handler's
+            error = raised
+        finally:
+            self._working = False
+        noticed, _ = await guard.leave(isinstance(error, asyncio.CancelledError))
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._keeps_place:
+            self._host.keep_place(-1)
+        return await self._conclude(error, stopped=self._stopped(guard, noticed))
+
+    async def _work(self) -> None:
+        lease = self.lease
+        while True:
+            try:
+                await self._host.plane.begin(lease, look_only=True)
+                break
+            except RedisUnavailable:
+                if lease._lost is not None:
+                    raise
+                await asyncio.sleep(RETRY)
+            except RedisRejected as error:
+                if isinstance(error, WrongType):
+                    raise
+                raise Refused(error) from error
+        if lease.attempts > self._rules.max_attempts:
+            raise TooManyAttempts
+        lease.progress()
+        self._working = True
+        await self._handler(lease)
+
+    def _stopped(self, guard: Guard, noticed: bool) -> Stop | None:
+        """Why the handler was cancelled, unless it ended by itself before it noticed."""
+        if self._stop is not None and not guard.fired:  # it had not begun
+            return self._stop
+        if not noticed:
+            return None
+        return self._stop or "drained"
+
+    def _fired(self) -> None:
+        """The handler was cancelled. One that ignores that loses the stream, but keeps its place."""
+        if self.lease._lost is not None and not self._keeps_place:
+            self._keeps_place = True
+            self._host.keep_place(1)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._rules.patience, self._ignored)
+
+    def _ignored(self) -> None:
+        lease = self.lease
+        log.warning(
+            "the handler of %s ignores its cancellation since %g s; the stream is not kept for it",
+            lease.stream,
+            self._rules.patience,
+            extra=lease._log_fields(),
+        )
+        if lease._lost is None:
+            pause = self._rules.pause(lease.attempts) if self._stop == "stalled" else None
+            self._host.start_release(lease, failed_for=pause).add_done_callback(_seen)
+            self._keeps_place = True
+            self._host.keep_place(1)
+
+    # The end.
+
+    async def _conclude(self, error: BaseException | None, stopped: Stop | None) -> Outcome:
+        lease = self.lease
+        if isinstance(error, Refused):
+            raise error.rejected
+        try:
+            if lease._lost is not None:
+                return self._lost(error, stopped)
+            if isinstance(error, TooManyAttempts):
+                return await self._bury(f"given up after {self._rules.max_attempts} attempts", None)
+            if stopped == "drained":
+                if error is not None and not isinstance(error, asyncio.CancelledError):
+                    self._log_failure(error)
+                await self._host.release(lease)
+                return self._outcome("drained", error)
+            if stopped == "stalled":
+                return await self._failed(error, "stalled", "no progress in time")
+            if error is None:
+                await self._finish()
+                return self._outcome("done", None)
+            self._log_failure(error)
+            return await self._failed(error, "failed", f"{type(error).__name__}: {error}")
+        except (NotOwner, ClientClosed, RedisUnavailable) as failure:
+            return self._outcome("lost", failure)
+
+    def _lost(self, error: BaseException | None, stopped: Stop | None) -> Outcome:
+        lost = self.lease._lost
+        if lost not in ENDED:
+            return self._outcome("lost", error)
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            self._log_failure(error)
+        return self._outcome(stopped or lost, error)  # type: ignore[arg-type]
+
+    async def _finish(self) -> None:
+        """A lease that is still ours must end, however often there is no answer."""
+        while True:
+            try:
+                return await self._host.finish(self.lease)
+            except RedisUnavailable:
+                if self.lease._lost is not None:
+                    raise
+                await asyncio.sleep(RETRY)
+
+    async def _failed(self, error: BaseException | None, status: Status, what: str) -> Outcome:
+        """Count the attempt, rest, release; or bury it, if it was one too many."""
+        lease = self.lease
+        if not lease._begun:
+            try:
+                await self._host.plane.begin(lease)
+            except (RedisUnavailable, RedisRejected) as failure:
+                log.debug("could not count the attempt on %s: %s", lease.stream, failure)
+        if lease.attempts >= self._rules.max_attempts:
+            return await self._bury(f"failed {lease.attempts} times, at last: {what}"[:LONGEST_REASON], error)
+        pause = self._rules.pause(lease.attempts)
+        if status == "stalled":
+            log.warning(
+                "no progress on %s for %s s; it is released",
+                lease.stream,
+                self._rules.progress_timeout,
+                extra=lease._log_fields(),
+            )
+        elif not lease._draining:
+            await self._rest(pause)
+        if lease._lost is None:
+            await self._host.release(lease, failed_for=pause)
+        return self._outcome(status, error)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, unless the lease is lost or the client drains."""
+        self._pausing = waiter = self.lease._add_waiter()
+        timer = asyncio.get_running_loop().call_later(seconds, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self.lease._remove_waiter(waiter)
+            self._pausing = None
+
+    async def _bury(self, reason: str, error: BaseException | None) -> Outcome:
+        lease = self.lease
+        log.error("%s goes to the dead letters: %s", lease.stream, reason, extra=lease._log_fields())
+        while True:
+            try:
+                await self._host.bury(lease, reason)
+                return self._outcome("dead", error)
+            except RedisUnavailable:
+                if lease._lost is not None:
+                    raise
+                await asyncio.sleep(RETRY)
+
+    def _log_failure(self, error: BaseException) -> None:
+        lease = self.lease
+        log.error(
+            "the handler of %s failed (fence %s, attempt %d of %d)",
+            lease.stream,
+            lease.fence,
+            lease.attempts,
+            self._rules.max_attempts,
+            exc_info=error,
+            extra=lease._log_fields(),
+        )
+
+    def _outcome(self, status: Status, error: BaseException | None) -> Outcome:
+        return Outcome(status, error, self.lease.position, self.lease.attempts)
+
+
+LONGEST_REASON = 500
+"""Characters of a dead letter's reason."""
+
+
+class TooManyAttempts(Exception):
+    """A stream that no owner got on with. It never leaves the package."""
+
+
+class Refused(Exception):
+    """Redis does not permit to record progress: no stream could be handled. It never leaves the package."""
+
+    def __init__(self, rejected: RedisRejected) -> None:
+        super().__init__(str(rejected))
+        self.rejected = rejected
+
+
+def require_handler(handler: Any) -> Handler:
+    """Check that it is an async callable. Raises ``TypeError`` that says what is wrong."""
+    called = handler
+    while isinstance(called, functools.partial):
+        called = called.func
+    if not (inspect.isfunction(called) or inspect.ismethod(called) or inspect.isbuiltin(called)):
+        called = getattr(called, "__call__", called) if not inspect.isclass(called) else called  # noqa: B004
+    while isinstance(called, functools.partial):
+        called = called.func
+    if inspect.iscoroutinefunction(called):
+        return handler  # type: ignore[no-any-return]
+    if inspect.iscoroutine(handler):
+        handler.close()
+        raise TypeError("handler must be the async function itself, not what calling it returns: leave out the ()")
+    if inspect.isasyncgenfunction(called):
+        raise TypeError("handler must be an async function without yield; this one is an async generator")
+    raise TypeError(
+        f"handler must be an async callable that takes a lease, not {handler!r}: "
+        "write `async def handle(lease): …` (and asyncio.to_thread() for blocking work)"
+    )
+
+
+def no_progress(jobs: "set[Job]") -> list[Job]:
+    """The jobs that have shown no progress for too long."""
+    now = clock.now()
+    return [job for job in jobs if job.stalled(now)]
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _seen(outcome: "asyncio.Future[None]") -> None:
+    if not outcome.cancelled():
+        outcome.exception()

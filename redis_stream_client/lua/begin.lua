@@ -1,0 +1,39 @@
+-- begin: a new owner takes over the records of its data streams' progress, before its first read. From then on
+-- every older owner is refused.
+--
+-- KEYS  progress records, hashes of fence, consumer, checkpoint and attempts
+-- ARGV  for each record: fence; consumer; 1 to leave a stream without a record alone, else 0;
+--       owners before this one that left no record; the fence and the consumer of a record that may be replaced
+--       although its fence is greater ('' and '' for none)
+-- Returns for each {'begun', checkpoint or '', attempts}
+--                  {'fresh'}                          there is no record, and none was wanted
+--                  {'refused', its fence, its consumer}
+--                  {'error', message}                 nothing was changed
+-- A repeat by the same owner is accepted and counts nothing.
+local WORDS = 6
+local results = {}
+for i = 1, #KEYS do
+  local at = (i - 1) * WORDS
+  local fence, me = ARGV[at + 1], ARGV[at + 2]
+  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts')
+  local theirs = stored[1]
+  local mine = theirs == fence and stored[2] == me
+  local replaceable = theirs == ARGV[at + 5] and stored[2] == ARGV[at + 6]
+  if stored.err then
+    results[i] = {'error', stored.err}
+  elseif not theirs and ARGV[at + 3] == '1' then
+    results[i] = {'fresh'}
+  elseif not theirs or theirs < fence or mine or replaceable then
+    local attempts = (tonumber(stored[4] or ARGV[at + 4]) or 0) + (mine and 0 or 1)
+    local written = redis.pcall('HSET', KEYS[i], 'fence', fence, 'consumer', me, 'attempts', attempts)
+    if type(written) == 'table' and written.err then
+      results[i] = {'error', written.err}
+    else
+      redis.call('PERSIST', KEYS[i])
+      results[i] = {'begun', stored[3] or '', attempts}
+    end
+  else
+    results[i] = {'refused', theirs, stored[2] or ''}
+  end
+end
+return results

@@ -1,0 +1,37 @@
+-- checkpoint: advance how far data streams were processed, each only by the owner that has begun. Never creates a
+-- record. An id that is not greater than the stored one, a late duplicate, changes nothing. An advance starts the
+-- count of attempts anew.
+--
+-- KEYS  progress records
+-- ARGV  for each record: fence; consumer; id of the last entry that was processed
+-- Returns for each {'advanced'}, {'kept'}, {'refused', its fence or '', its consumer or ''}, or {'error', message}
+local WORDS = 3
+local function greater(a, b) -- decimal numbers of up to 64 bits, which Lua's numbers cannot hold
+  return #a > #b or #a == #b and a > b
+end
+local function later(id, than)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  local than_ms, than_seq = string.match(than or '', '^(%d+)-(%d+)$')
+  if not than_ms then return true end
+  return greater(ms, than_ms) or ms == than_ms and greater(seq, than_seq)
+end
+local results = {}
+for i = 1, #KEYS do
+  local at = (i - 1) * WORDS
+  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint')
+  if stored.err then
+    results[i] = {'error', stored.err}
+  elseif stored[1] ~= ARGV[at + 1] or stored[2] ~= ARGV[at + 2] then
+    results[i] = {'refused', stored[1] or '', stored[2] or ''}
+  elseif not later(ARGV[at + 3], stored[3]) then
+    results[i] = {'kept'}
+  else
+    local written = redis.pcall('HSET', KEYS[i], 'checkpoint', ARGV[at + 3], 'attempts', 0)
+    if type(written) == 'table' and written.err then
+      results[i] = {'error', written.err}
+    else
+      results[i] = {'advanced'}
+    end
+  end
+end
+return results

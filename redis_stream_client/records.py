@@ -1,0 +1,185 @@
+"""The records of the data streams' progress: a typed stub for each script, for the records of one server.
+
+Calls that are made at about the same time travel together; each is answered, or fails, by itself.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from redis_stream_client import faults, scripts
+from redis_stream_client.batch import Batch, Spawn
+from redis_stream_client.errors import ClientClosed, RedisRejected
+from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.link import Link
+from redis_stream_client.scripts import Script
+
+CALL = 250  # records that one script call looks at: about 2 ms of Redis
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who owns a record: a fence and a consumer. Empty where there is no record."""
+
+    fence: str
+    consumer: str
+
+
+NO_OWNER = Owner("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """What `begin` is asked.
+
+    Attributes:
+        record: key of the record.
+        owner: the new owner.
+        look_only: leave a stream without a record alone.
+        unrecorded: owners before this one that left no record.
+        replaces: the owner of a record that may be replaced although its fence is greater.
+    """
+
+    record: str
+    owner: Owner
+    look_only: bool = False
+    unrecorded: int = 0
+    replaces: Owner = NO_OWNER
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A record is ours. `checkpoint` is None where there is none yet."""
+
+    checkpoint: str | None
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A record is another's."""
+
+    by: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What `checkpoint` is asked."""
+
+    record: str
+    owner: Owner
+    id: str
+
+
+class Records:
+    """The records of one server."""
+
+    def __init__(
+        self,
+        link: Link,
+        slot: Callable[[str], int],
+        spawn: Spawn,
+        gone: Callable[[], ClientClosed],
+        timeout: float,
+    ) -> None:
+        self._link = link
+        self._slot = slot
+        self._timeout = timeout
+        self._begins = Batch[Begin, Begun | Refused | None](self._begin, spawn, gone, CALL)
+        self._checkpoints = Batch[Checkpoint, Refused | bool](self._checkpoint, spawn, gone, CALL)
+
+    def begin(self, ask: Begin) -> "asyncio.Future[Begun | Refused | None]":
+        """Take over a record; None if it was only looked for and does not exist.
+
+        A repeat by the same owner is accepted, and counts nothing."""
+        return self._begins.add(ask)
+
+    def checkpoint(self, ask: Checkpoint) -> "asyncio.Future[Refused | bool]":
+        """Advance a record; true if it advanced, false if it was there already."""
+        return self._checkpoints.add(ask)
+
+    async def settle(self, owned: Sequence[tuple[str, Owner]], lifetime: float, timeout: float) -> None:
+        """The owners end in good order. `lifetime`: seconds that the records stay, or 0 for as long as need be."""
+        ms = round(lifetime * 1000)
+        words = [(record, (owner.fence, owner.consumer, ms)) for record, owner in owned]
+        for start in range(0, len(words), CALL):
+            await self._run(scripts.load("settle"), words[start : start + CALL], timeout)
+
+    async def _begin(self, asks: list[Begin]) -> list[Begun | Refused | Exception | None]:
+        words = [(ask.record, _begin_words(ask)) for ask in asks]
+        return [_begun(reply) for reply in await self._run(scripts.load("begin"), words, self._timeout)]
+
+    async def _checkpoint(self, asks: list[Checkpoint]) -> list[Refused | bool | Exception]:
+        words = [(ask.record, (ask.owner.fence, ask.owner.consumer, ask.id)) for ask in asks]
+        return [
+            _checkpointed(reply) for reply in await self._run(scripts.load("checkpoint"), words, self._timeout)
+        ]
+
+    async def _run(self, script: Script, asks: Sequence[tuple[str, tuple[Any, ...]]], timeout: float) -> list[Any]:
+        """One script call for each slot. A call that failed gives its error for each of its records."""
+        slots: dict[int, list[int]] = defaultdict(list)
+        for index, (record, _) in enumerate(asks):
+            slots[self._slot(record)].append(index)
+        results: list[Any] = [None] * len(asks)
+
+        async def call(indices: list[int]) -> None:
+            keys = [asks[index][0] for index in indices]
+            args = [word for index in indices for word in asks[index][1]]
+            try:
+                replies = await self._link.run(script, keys, args, timeout=timeout)
+            except (Unanswered, GroupMissing, RedisRejected) as error:
+                replies = [error] * len(indices)
+            for index, reply in zip(indices, replies, strict=True):
+                results[index] = self._translated(reply)
+
+        if len(slots) == 1:
+            await call(*slots.values())
+        else:
+            await asyncio.gather(*map(call, slots.values()))
+        return results
+
+    def _translated(self, reply: Any) -> Any:
+        match reply:
+            case [b"error", bytes(text)]:
+                fault = faults.of_reply(ResponseError(text.decode(errors="replace")))
+                if isinstance(fault, Unanswered) and fault.elsewhere:
+                    self._link.drop(fault)
+                return fault
+            case Unanswered():
+                return Unanswered(str(reply), maybe_executed=reply.maybe_executed, elsewhere=reply.elsewhere)
+        return reply
+
+
+def _begin_words(ask: Begin) -> tuple[Any, ...]:
+    return (
+        ask.owner.fence, ask.owner.consumer, int(ask.look_only), ask.unrecorded,
+        ask.replaces.fence, ask.replaces.consumer,
+    )  # fmt: skip
+
+
+def _begun(reply: Any) -> Begun | Refused | Exception | None:
+    match reply:
+        case [b"begun", bytes(checkpoint), int(attempts)]:
+            return Begun(checkpoint.decode() or None, attempts)
+        case [b"fresh"]:
+            return None
+    return _refused(reply)
+
+
+def _checkpointed(reply: Any) -> Refused | bool | Exception:
+    if reply in ([b"advanced"], [b"kept"]):
+        return bool(reply[0] == b"advanced")
+    return _refused(reply)
+
+
+def _refused(reply: Any) -> Refused | Exception:
+    match reply:
+        case [b"refused", bytes(fence), bytes(consumer)]:
+            return Refused(Owner(fence.decode(errors="replace"), consumer.decode(errors="replace")))
+        case Exception():
+            return reply
+    raise AssertionError(f"unexpected reply {reply!r}")

@@ -1,0 +1,168 @@
+"""`run()`: a handler task for every stream that this client owns."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import Iterator
+
+from redis_stream_client import clock
+from redis_stream_client.events import StreamAdded, StreamExpired
+from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.handling import Handler, Job, Outcome, Rules, no_progress
+from redis_stream_client.inbox import owner_of
+from redis_stream_client.lease import LEAVING_GRACE, Lease
+from redis_stream_client.session import Session
+
+log = logging.getLogger("redis_stream_client")
+
+ADMITTED = 250  # tasks that are started without a look at anything else
+
+
+class Worker:
+    """Takes the streams that arrive, and gives each to a handler, until it is drained or the client closes.
+
+    Its main loop is a task of its own: whoever waits for it may be cancelled at any time.
+    """
+
+    def __init__(self, session: Session, handler: Handler, rules: Rules, drain_timeout: float) -> None:
+        self._session = session
+        self._member = session.member
+        self._handler = handler
+        self._rules = rules
+        self._drain_timeout = drain_timeout
+        self._jobs: dict[Job, asyncio.Task[Outcome]] = {}
+        self._changed = asyncio.Event()
+        self._draining = False
+        self._cut_short = False
+        self._releases: list[asyncio.Future[None]] = []
+
+    def start(self) -> "asyncio.Task[None]":
+        """Start the main loop; the task ends when everything was released and the client has left."""
+        self._session.sweeper.taking = True
+        return asyncio.create_task(self._serve(), name="redis_stream_client run")
+
+    def drain(self) -> None:
+        """Take nothing new; let the handlers reach a checkpoint; release."""
+        self._draining = True
+        self._wake()
+
+    def cut_short(self) -> None:
+        """Release at once."""
+        self._cut_short = True
+        self.drain()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._member.inbox.end()
+
+    # The main loop.
+
+    async def _serve(self) -> None:
+        watch = asyncio.create_task(self._watch_progress(), name="redis_stream_client progress")
+        try:
+            while not (self._draining or self._session.leaving):
+                if not await self._admit():
+                    await self._member.inbox.wait()
+            if not self._session.leaving:
+                await self._drain()
+        finally:
+            watch.cancel()
+            self._session.leave()
+            await self._session.closed.wait()
+            # Whoever was closed meanwhile cleans up; a client that is to release at once waits for nobody.
+            await self._wait_for_jobs(0.0 if self._cut_short else self._rules.patience)
+            for job in self._jobs:
+                log.warning("the handler of %s goes on after the end", job.lease.stream)
+
+    async def _admit(self) -> bool:
+        """Start work on what has arrived. Returns whether anything had."""
+        some = False
+        for lease in self._arrivals():
+            some = True
+            job = Job(lease, self._handler, self._rules)
+            task = asyncio.create_task(job.run(), name=f"handler of {lease.stream}")
+            self._jobs[job] = task
+            task.add_done_callback(functools.partial(self._ended, job))
+        if some:
+            self._session.room_changed()
+            await asyncio.sleep(0)
+        return some
+
+    def _arrivals(self) -> Iterator[Lease]:
+        for _ in range(ADMITTED):
+            match self._member.inbox.take(clock.now()):
+                case StreamAdded(lease):
+                    yield lease
+                case StreamExpired(orphan):  # it was offered before run() began
+                    self._member.inbox.withdraw(orphan.lbs_id)
+                    self._session.sweeper.suspect(owner_of(orphan))
+                case None:
+                    return
+                case _:  # a handler is told in its own way that its lease was lost
+                    pass
+
+    def _ended(self, job: Job, task: "asyncio.Task[Outcome]") -> None:
+        del self._jobs[job]
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._session.fail(error)
+
+    async def _watch_progress(self) -> None:
+        timeout = self._rules.progress_timeout
+        while timeout is not None:
+            await asyncio.sleep(min(1.0, timeout / 4))
+            for job in no_progress(set(self._jobs)):
+                job.stop("stalled")
+
+    # The end.
+
+    async def _drain(self) -> None:
+        self._member.holdings.draining = True
+        with contextlib.suppress(Unanswered, GroupMissing):
+            await self._member.operations.tell(
+                f"draining {self._member.options.consumer}", min(0.1, self._member.patience)
+            )
+        for job in list(self._jobs):
+            job.drain()
+        deadline = clock.now() + self._drain_timeout
+        while not self._cut_short and not self._session.leaving and clock.now() < deadline:
+            self._release_arrivals()
+            if not self._jobs:
+                break
+            await self._wait_for_change(min(0.1, deadline - clock.now()))
+        for job in list(self._jobs):
+            job.stop("drained")
+        await self._wait_for_jobs(LEAVING_GRACE / 2 if self._cut_short else self._rules.patience)
+        await self._release_everything()
+
+    async def _wait_for_jobs(self, timeout: float) -> None:
+        give_up = clock.now() + timeout
+        was_cut_short = self._cut_short
+        while self._jobs and clock.now() < give_up and self._cut_short == was_cut_short:
+            await self._wait_for_change(give_up - clock.now())
+
+    async def _wait_for_change(self, timeout: float) -> None:
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, timeout)):
+                await self._changed.wait()
+
+    def _release_arrivals(self) -> None:
+        for lease in self._arrivals():
+            self._release(lease)
+
+    def _release(self, lease: Lease) -> None:
+        if self._member.holdings.holds(lease):
+            outcome = self._session.ownership.start_release(lease)
+            outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._releases.append(outcome)
+
+    async def _release_everything(self) -> None:
+        """What is left: streams whose handlers did not end, or that arrived late."""
+        if self._session.leaving:
+            return
+        for lease in self._member.holdings:
+            self._release(lease)
+        if self._releases:
+            await asyncio.wait(self._releases, timeout=LEAVING_GRACE / 2)
