@@ -73,7 +73,7 @@ async def exchange(connection: AbstractConnection, commands: Sequence[tuple[Any,
     configured, connection.socket_timeout = connection.socket_timeout, None
     try:
         async with asyncio.timeout(configured or REPLY_TIMEOUT):
-            await endpoints.send(connection, *connection.pack_commands(commands))
+            await endpoints.send(connection, *commands)
             for _ in commands:
                 try:
                     replies.append(await connection.read_response(disable_decoding=True))

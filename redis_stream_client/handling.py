@@ -81,12 +81,31 @@ class Outcome:
 
 
 class Job:
-    """One lease and its handler."""
+    """One lease and its handler.
 
-    __slots__ = ("_handler", "_host", "_keeps_place", "_pausing", "_rules", "_stop", "_timer", "_working", "lease")
+    Args:
+        lease: what to work on.
+        handler: the user's.
+        rules: what `run()` was told.
+        recorded: false when it is known that no owner before left a record, nor died without one.
+    """
 
-    def __init__(self, lease: Lease, handler: Handler, rules: Rules) -> None:
+    __slots__ = (
+        "_handler",
+        "_host",
+        "_keeps_place",
+        "_pausing",
+        "_recorded",
+        "_rules",
+        "_stop",
+        "_timer",
+        "_working",
+        "lease",
+    )
+
+    def __init__(self, lease: Lease, handler: Handler, rules: Rules, *, recorded: bool = True) -> None:
         self.lease = lease
+        self._recorded = recorded
         self._host: Host = lease._host
         self._handler = handler
         self._rules = rules
@@ -150,10 +169,21 @@ class Job:
 
     async def _work(self) -> None:
         lease = self.lease
+        if self._recorded:
+            await self._begin()
+        if lease.attempts > self._rules.max_attempts:
+            raise TooManyAttempts
+        if self._rules.progress_timeout is not None:
+            lease.progress()
+        self._working = True
+        await self._handler(lease)
+
+    async def _begin(self) -> None:
+        """Learn how far earlier owners got. Where there were none, that leaves no trace."""
+        lease = self.lease
         while True:
             try:
-                await self._host.plane.begin(lease, look_only=True)
-                break
+                return await self._host.plane.begin(lease, look_only=not lease._unrecorded)
             except RedisUnavailable:
                 if lease._lost is not None:
                     raise
@@ -162,11 +192,6 @@ class Job:
                 if isinstance(error, WrongType):
                     raise
                 raise Refused(error) from error
-        if lease.attempts > self._rules.max_attempts:
-            raise TooManyAttempts
-        lease.progress()
-        self._working = True
-        await self._handler(lease)
 
     def _stopped(self, guard: Guard, noticed: bool) -> Stop | None:
         """Why the handler was cancelled, unless it ended by itself before it noticed."""
@@ -251,7 +276,7 @@ class Job:
             except (RedisUnavailable, RedisRejected) as failure:
                 log.debug("could not count the attempt on %s: %s", lease.stream, failure)
         if lease.attempts >= self._rules.max_attempts:
-            return await self._bury(f"failed {lease.attempts} times, at last: {what}"[:LONGEST_REASON], error)
+            return await self._bury(_reason(f"failed {lease.attempts} times, at last: {what}"), error)
         pause = self._rules.pause(lease.attempts)
         if status == "stalled":
             log.warning(
@@ -319,6 +344,11 @@ class Refused(Exception):
     def __init__(self, rejected: RedisRejected) -> None:
         super().__init__(str(rejected))
         self.rejected = rejected
+
+
+def _reason(text: str) -> str:
+    """What a handler raised may hold anything."""
+    return text[:LONGEST_REASON].encode(errors="backslashreplace").decode()
 
 
 def require_handler(handler: Any) -> Handler:

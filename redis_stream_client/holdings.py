@@ -19,6 +19,7 @@ class Holdings:
         self._parting: set[str] = set()
         self._lost_counts: dict[str, int] = {}
         self.draining = False  # nothing new is wanted
+        self.handled_at_once = False  # whatever arrives gets a handler, and does not lie unread
         self.occupied = 0  # handlers that go on without their lease; each keeps its place
         self.view: Mapping[str, Lease] = MappingProxyType(self._leases)
 

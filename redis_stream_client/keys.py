@@ -15,6 +15,8 @@ def check_braces(name: str) -> str | None:
     Redis Cluster hashes the text between the first ``{`` and the next ``}``, so a name with unbalanced or
     empty braces would put keys that belong together into different slots.
     """
+    if "{" not in name and "}" not in name:
+        return None
     depth = 0
     for char in name:
         depth += (char == "{") - (char == "}")

@@ -93,7 +93,7 @@ class Link:
         self._waiting.append(reply)
         try:
             # Written to the transport before the first suspension, so in the order of `_waiting`.
-            await endpoints.send(connection, *connection.pack_command(*command))
+            await endpoints.send(connection, command)
             return await reply
         except ResponseError:
             raise

@@ -98,7 +98,7 @@ class Listener:
         pattern = self._keys.lock_events(self._endpoint.db)
         for command in (("PSUBSCRIBE", pattern), ("SUBSCRIBE", self._keys.control)):
             async with asyncio.timeout(self._options.lock_ttl):
-                await endpoint.send(connection, *connection.pack_command(*command))
+                await endpoint.send(connection, command)
                 await connection.read_response(disable_decoding=True, disconnect_on_error=False)
 
     def _hear(self, message: list[bytes]) -> None:

@@ -59,7 +59,11 @@ class Ownership:
     @property
     def room(self) -> int:
         """How many more streams this client will read."""
-        return max(0, min(self._member.options.prefetch - self._member.inbox.unread_added, self.capacity))
+        holdings = self._member.holdings
+        unread = (
+            max(PAGE, self._member.options.prefetch) if holdings.handled_at_once else self._member.options.prefetch
+        )
+        return max(0, min(unread - self._member.inbox.unread_added, self.capacity))
 
     @property
     def capacity(self) -> int:

@@ -1,6 +1,7 @@
 """Fenced checkpoints: what the answers about a stream's record mean for the lease, also when one is lost."""
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from redis_stream_client.entry import START
@@ -33,6 +34,14 @@ class Progress:
     def follow(self, lease: Lease) -> Cursor:
         """Read a lease's stream, after its checkpoint."""
         return self._feed.follow(lease.stream, lease.position or START)
+
+    async def recorded(self, leases: Sequence[Lease]) -> bool:
+        """Whether one of these streams may have a record: one question for all of them. In doubt, yes."""
+        keys = self._member.options.keys
+        fresh = [keys.progress(lease.stream) for lease in leases if not lease._unrecorded]
+        if not fresh:
+            return True
+        return await self._shelf.any_of(fresh, self._member.patience)
 
     async def begin(self, lease: Lease, *, look_only: bool = False, replaces: Owner = NO_OWNER) -> None:
         """Become the owner of a lease's record, or, with `look_only`, only if there is one already.

@@ -102,6 +102,10 @@ class Records:
         """Advance a record; true if it advanced, false if it was there already."""
         return self._checkpoints.add(ask)
 
+    async def any_of(self, records: Sequence[str], timeout: float) -> bool:
+        """Whether one of these exists; they are in one slot."""
+        return bool(await self._link.request("EXISTS", *records, timeout=timeout))
+
     async def settle(self, owned: Sequence[tuple[str, Owner]], lifetime: float, timeout: float) -> None:
         """The owners end in good order. `lifetime`: seconds that the records stay, or 0 for as long as need be."""
         ms = round(lifetime * 1000)

@@ -40,6 +40,7 @@ class Worker:
     def start(self) -> "asyncio.Task[None]":
         """Start the main loop; the task ends when everything was released and the client has left."""
         self._session.sweeper.taking = True
+        self._member.holdings.handled_at_once = True
         return asyncio.create_task(self._serve(), name="redis_stream_client run")
 
     def drain(self) -> None:
@@ -77,17 +78,17 @@ class Worker:
 
     async def _admit(self) -> bool:
         """Start work on what has arrived. Returns whether anything had."""
-        some = False
-        for lease in self._arrivals():
-            some = True
-            job = Job(lease, self._handler, self._rules)
+        arrived = list(self._arrivals())
+        recorded = await self._session.progress.recorded(arrived)
+        for lease in arrived:
+            job = Job(lease, self._handler, self._rules, recorded=recorded or lease._unrecorded > 0)
             task = asyncio.create_task(job.run(), name=f"handler of {lease.stream}")
             self._jobs[job] = task
             task.add_done_callback(functools.partial(self._ended, job))
-        if some:
+        if arrived:
             self._session.room_changed()
             await asyncio.sleep(0)
-        return some
+        return bool(arrived)
 
     def _arrivals(self) -> Iterator[Lease]:
         for _ in range(ADMITTED):

@@ -1,202 +1,109 @@
-"""What has happened so far: who owned which stream when, and how long each recovery took. No I/O.
+"""What the workers write: the effect of each entry, once, guarded by the owner's fence.
 
-Two sources meet here. Redis says who owns a stream, and is believed. The workers' reports say at what moment they
-got it, which looking now and then cannot; where the two contradict each other, that is a problem.
+This is how any program guards what it writes: it stores the fence beside it, and refuses an older one. And because
+an owner may die after it wrote and before its checkpoint was stored, the next owner's repeat of that entry is
+skipped. Here the store is Redis, so a small script compares and writes in one step.
 """
 
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
 
-from redis_stream_client.demo.reports import Report
-from redis_stream_client.demo.truth import Pending, Snapshot
+from redis.asyncio import Redis
 
-Harm = Literal["kill", "freeze"]
+from redis_stream_client import Fence
 
-WAIT_FOR_REPORT = 0.5
-"""Seconds after which a change of owner is told without the new owner's report."""
+NUMBER = "number"
+LAST = "last"
+"""The fields of a data stream's entries; the last one has both."""
+
+Outcome = Literal["accepted", "repeated", "refused"]
+
+START = "0-0"
 
 
-@dataclass(slots=True)
-class Outage:
-    """A worker that was harmed, and what became of the streams it held.
-
-    Attributes:
-        at: the moment of the harm.
-        held: its streams then: the delivery count of each, by LBS id.
-        recovered: seconds until a live peer owned each of them, by LBS id.
-    """
-
-    harm: Harm
-    worker: str
-    consumer: str
-    at: float
-    held: dict[str, int] = field(default_factory=dict[str, int])
-    recovered: dict[str, float] = field(default_factory=dict[str, float])
-
-    @property
-    def over(self) -> bool:
-        """Whether all of its streams have new owners."""
-        return self.recovered.keys() >= self.held.keys()
+class Refused(Exception):
+    """A write came too late: a newer owner has written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
-    """A stream that changed hands."""
+class Record:
+    """One attempt to write the effect of an entry. The ledger has them in the order in which Redis saw them.
 
-    lbs_id: str
-    before: str
-    after: str
+    Attributes:
+        at: when, in seconds by the server's clock.
+        added: when the entry was added, by the same clock.
+        number: of the entry, in its data stream.
+        fence: the writer's, as text that sorts like fences.
+        outcome: ``accepted``: this is the effect; ``repeated``: it was there already; ``refused``: a newer owner
+            had written before.
+    """
+
     at: float
-    outage: Outage | None
-    continues_at: int | None
-    """Number of the first entry that is the new owner's to process, if it said so yet."""
-
-
-@dataclass(slots=True)
-class _Change:
-    """A change of owner that Redis has shown."""
-
-    lbs_id: str
-    before: Pending
-    after: Pending
-    seen_at: float
+    added: float
+    stream: str
+    number: int
+    fence: str
+    consumer: str
+    outcome: Outcome
 
 
 class Ledger:
-    """Keeps the record."""
+    """Writes under fences, and reads it all back."""
 
-    def __init__(self) -> None:
-        self.owners: dict[str, Pending] = {}
-        """The newest owner of each stream, by LBS id, whether or not it lives."""
-        self.snapshot: Snapshot | None = None
-        self.handovers: list[Handover] = []
-        self.outages: list[Outage] = []
-        self.problems: list[str] = []
-        self.reports: Counter[tuple[str, str]] = Counter()
-        """How many reports of each kind each consumer made, by (consumer, kind)."""
-        self.processed: dict[str, int] = {}
-        """Entries that each consumer says it has processed."""
-        self.disowned: dict[str, dict[str, float]] = {}
-        """For each consumer, when it saw the loss of which stream."""
-        self._owning: dict[tuple[str, int], Report] = {}  # by LBS id and delivery count
-        self._begun: dict[tuple[str, int], int] = {}
-        self._changes: list[_Change] = []
+    def __init__(self, redis: Redis, service: str) -> None:
+        self._redis = redis
+        self._ledger = f"{service}:ledger"
+        self._write: Any = redis.register_script(_script())
+        self._read_to = START
 
-    # What comes in.
+    async def write(self, stream: str, fence: Fence, consumer: str, entry_id: str, number: str) -> None:
+        """Write the effect of an entry, if it is not there. Raises `Refused`."""
+        keys = [last_of(stream), self._ledger]
+        outcome = await self._write(keys=keys, args=[stream, str(fence), consumer, entry_id, number])
+        if outcome == "refused":
+            raise Refused(f"{stream} has a newer owner than {fence}")
 
-    def report(self, report: Report) -> None:
-        """A worker says something."""
-        self.reports[report.consumer, report.kind] += 1
-        ownership = (report.lbs_id, report.deliveries)
-        match report.kind:
-            case "added" | "claimed":
-                other = self._owning.setdefault(ownership, report)
-                if other.consumer != report.consumer:
-                    self._two_owners(report, other.consumer)
-            case "begun":
-                self._begun.setdefault(ownership, report.number)
-            case "disowned":
-                self.disowned.setdefault(report.consumer, {})[report.lbs_id] = report.at
-            case "progress":
-                self.processed[report.consumer] = report.number
-            case _:
-                pass
+    async def news(self) -> list[Record]:
+        """What was noted since this was last asked."""
+        noted: list[Any] = await self._redis.xrange(self._ledger, f"({self._read_to}")
+        if noted:
+            self._read_to = noted[-1][0]
+        return [_record(*note) for note in noted]
 
-    def observe(self, snapshot: Snapshot) -> None:
-        """Redis says who owns what."""
-        self.snapshot = snapshot
-        for lbs_id, pending in snapshot.pending.items():
-            before = self.owners.get(lbs_id)
-            if before is not None and pending.deliveries <= before.deliveries:
-                continue  # as before, or handed back: then there is no new owner yet
-            self.owners[lbs_id] = pending
-            if before is not None:
-                self._changes.append(_Change(lbs_id, before, pending, snapshot.at))
+    async def everything(self) -> list[Record]:
+        """All that was noted."""
+        return [_record(*note) for note in await self._redis.xrange(self._ledger)]
 
-    def settle(self, now: float) -> list[Handover]:
-        """The changes of owner that are news: those that the new owner has reported too, or should have."""
-        settled: list[Handover] = []
-        waiting: list[_Change] = []
-        for change in self._changes:
-            ownership = (change.lbs_id, change.after.deliveries)
-            if ownership not in self._begun and now - change.seen_at < WAIT_FOR_REPORT:
-                waiting.append(change)
-            else:
-                settled.append(self._handover(change))
-        self._changes = waiting
-        self.handovers += settled
-        return settled
+    def keys(self, streams: Sequence[str]) -> list[str]:
+        """All keys that are written for these data streams."""
+        return [self._ledger, *map(last_of, streams)]
 
-    def harmed(self, outage: Outage, snapshot: Snapshot) -> None:
-        """A worker was killed or frozen; `snapshot` shows what it held."""
-        self.observe(snapshot)
-        outage.held = {
-            lbs_id: pending.deliveries
-            for lbs_id, pending in snapshot.pending.items()
-            if pending.consumer == outage.consumer
-        }
-        self.outages.append(outage)
 
-    # What is asked.
+def last_of(stream: str) -> str:
+    """The key of what was accepted last for a data stream."""
+    return f"{{{stream}}}:last"
 
-    @property
-    def everything_settled(self) -> bool:
-        """Whether no change of owner waits to be told."""
-        return not self._changes
 
-    def owner(self, lbs_id: str) -> str | None:
-        """The consumer that owns a stream now: pending for it, and its lock was not seen to be gone."""
-        if self.snapshot is None:
-            return None
-        pending = self.snapshot.pending.get(lbs_id)
-        if pending is None or not self.snapshot.locks.get(pending.consumer, True):
-            return None
-        return pending.consumer
+def _record(id: str, fields: dict[str, Any]) -> Record:
+    return Record(
+        at=_seconds(id),
+        added=_seconds(fields["id"]),
+        stream=fields["stream"],
+        number=int(fields["number"]),
+        fence=fields["fence"],
+        consumer=fields["consumer"],
+        outcome=fields["outcome"],
+    )
 
-    def kept(self, outage: Outage) -> int:
-        """How many of a harmed worker's streams are still its own, under the same fence."""
-        return sum(
-            self.owners.get(lbs_id) == Pending(outage.consumer, held) for lbs_id, held in outage.held.items()
-        )
 
-    def finished(self, lbs_id: str) -> bool:
-        """Whether a stream had an owner and needs none any more."""
-        return self.snapshot is not None and lbs_id in self.owners and lbs_id not in self.snapshot.pending
+def _seconds(id: str) -> float:
+    """The time in the id of a Redis stream's entry."""
+    return int(id.partition("-")[0]) / 1000
 
-    def owned_by(self, consumer: str) -> int:
-        """How many streams are pending for a consumer."""
-        if self.snapshot is None:
-            return 0
-        return sum(pending.consumer == consumer for pending in self.snapshot.pending.values())
 
-    # How it fits together.
-
-    def _handover(self, change: _Change) -> Handover:
-        report = self._owning.get((change.lbs_id, change.after.deliveries))
-        if report is not None and report.consumer != change.after.consumer:
-            self._two_owners(report, change.after.consumer)
-            report = None
-        at = change.seen_at if report is None else report.at
-        outage = self._outage_of(change)
-        if outage is not None:
-            outage.recovered.setdefault(change.lbs_id, at - outage.at)
-        before = self._begun.get((change.lbs_id, change.after.deliveries))
-        return Handover(
-            change.lbs_id,
-            change.before.consumer,
-            change.after.consumer,
-            at,
-            outage,
-            None if before is None else before + 1,
-        )
-
-    def _outage_of(self, change: _Change) -> Outage | None:
-        for outage in self.outages:
-            held = outage.held.get(change.lbs_id)
-            if change.before.consumer == outage.consumer and change.before.deliveries == held:
-                return outage
-        return None
-
-    def _two_owners(self, report: Report, other: str) -> None:
-        self.problems.append(f"{report.stream} had two owners under one fence: {report.consumer} and {other}")
+@cache
+def _script() -> str:
+    return files("redis_stream_client.demo").joinpath("write.lua").read_text(encoding="utf-8")

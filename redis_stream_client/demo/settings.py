@@ -3,8 +3,12 @@
 import secrets
 from dataclasses import dataclass, field
 
-TIME_LIMIT = 28.0
-"""The demo gives up after so long, whatever it waits for."""
+HANDOVER = 0.5
+"""The promise: a stream of a drained worker goes on with a peer so soon."""
+
+WORK = 0.1
+"""What processing an entry takes. At any moment many streams have work in hand, so that a worker that is stopped is
+stopped in the middle of it."""
 
 MOST_ENTRIES_A_SECOND = 200
 
@@ -38,15 +42,14 @@ class Settings:
         return self.bound + 3.0
 
     @property
+    def time_limit(self) -> float:
+        """The demo gives up after so long, whatever it waits for."""
+        return 30.0 + 4 * self.lock_ttl + 2 * self.workers
+
+    @property
     def entry_interval(self) -> float:
         """Between two entries of one data stream."""
         return max(0.2, self.streams / MOST_ENTRIES_A_SECOND)
-
-    @property
-    def work(self) -> float:
-        """What processing takes. At any moment most streams have work in hand, so that a worker that is
-        stopped is stopped in the middle of it."""
-        return self.entry_interval * 0.6
 
     @property
     def look_interval(self) -> float:
@@ -60,9 +63,4 @@ class Settings:
 
 def plural(count: int, noun: str) -> str:
     """A count with its noun."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def short(stream: str) -> str:
-    """A data stream's name without the service's."""
-    return stream.rpartition(":")[2]
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -5,7 +5,7 @@ import asyncio
 from redis.asyncio import Redis
 
 from redis_stream_client import LoadBalancerStream
-from redis_stream_client.demo.book import LAST, NUMBER
+from redis_stream_client.demo.ledger import LAST, NUMBER
 from redis_stream_client.demo.settings import Settings
 
 ANNOUNCING = 1.0  # seconds over which the announcements are spread
@@ -22,37 +22,42 @@ class Source:
         self._ended = False
         self.streams: dict[str, str] = {}
         """The data streams that were announced, by LBS id."""
-        self.written: dict[str, int] = {}
-        """The number of the last entry of each data stream."""
+        self.produced: dict[str, int] = {}
+        """How many entries each data stream got; so the number of its last one."""
 
     async def announce(self) -> None:
         """Announce all streams, one after the other."""
         pause = ANNOUNCING / self._settings.streams
         for number in range(1, self._settings.streams + 1):
             stream = self._settings.stream(number)
-            self.written[stream] = 0
+            self.produced[stream] = 0
             self.streams[await self._lbs.add(stream, {"number": number})] = stream
             await asyncio.sleep(pause)
 
-    async def write(self) -> None:
-        """Write entries until `end`, and then the last one of every stream."""
+    async def produce(self) -> None:
+        """Add entries until `end`, and then the last one of every stream."""
         turn = 0
         while not self._ended:
-            await self._append([stream for i, stream in enumerate(self.written) if i % SLICES == turn])
+            await self._append([stream for i, stream in enumerate(self.produced) if i % SLICES == turn])
             turn = (turn + 1) % SLICES
             await asyncio.sleep(self._settings.entry_interval / SLICES)
-        await self._append(list(self.written), last=True)
+        await self._append(list(self.produced), last=True)
 
     def end(self) -> None:
-        """Let `write` come to an end."""
+        """Let `produce` come to an end."""
         self._ended = True
+
+    @property
+    def total(self) -> int:
+        """How many entries there are."""
+        return sum(self.produced.values())
 
     async def _append(self, streams: list[str], *, last: bool = False) -> None:
         if not streams:
             return
         async with self._redis.pipeline(transaction=False) as pipeline:
             for stream in streams:
-                self.written[stream] += 1
-                fields: dict[str, int] = {NUMBER: self.written[stream]} | ({LAST: 1} if last else {})
+                self.produced[stream] += 1
+                fields: dict[str, int] = {NUMBER: self.produced[stream]} | ({LAST: 1} if last else {})
                 pipeline.xadd(stream, {name: str(value) for name, value in fields.items()})
             await pipeline.execute()

@@ -3,14 +3,13 @@
 This is the one place where the demo looks behind the public interface, to check on it.
 """
 
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
-from redis_stream_client.demo.book import keys_of
 from redis_stream_client.keys import Keys
 
 
@@ -27,18 +26,31 @@ class Snapshot:
     """One moment.
 
     Attributes:
-        at: the ``time.time()`` at which the answer was there.
+        at: when, in seconds by the server's clock.
+        consumers: all that have joined, and are not forgotten.
         pending: by LBS id.
-        locks: for the consumers asked for, whether the lock exists.
+        locks: for the consumers that were looked at, whether the lock exists.
         announced: announcements on the load balancer stream, delivered or not.
         dead_letters: announcements that could not be processed.
     """
 
-    at: float
-    pending: dict[str, Pending]
-    locks: dict[str, bool]
-    announced: int
-    dead_letters: int
+    at: float = 0.0
+    consumers: Sequence[str] = ()
+    pending: dict[str, Pending] = field(default_factory=dict[str, Pending])
+    locks: dict[str, bool] = field(default_factory=dict[str, bool])
+    announced: int = 0
+    dead_letters: int = 0
+
+    def owner(self, lbs_id: str) -> str | None:
+        """The consumer that owns a stream now: pending for it, and its lock was not seen to be gone."""
+        pending = self.pending.get(lbs_id)
+        if pending is None or not self.locks.get(pending.consumer, True):
+            return None
+        return pending.consumer
+
+    def owned_by(self, consumer: str) -> int:
+        """How many streams are pending for a consumer."""
+        return sum(pending.consumer == consumer for pending in self.pending.values())
 
 
 class Truth:
@@ -49,23 +61,28 @@ class Truth:
         self._keys = Keys(service)
         self._most = most
 
-    async def look(self, consumers: Iterable[str]) -> Snapshot:
+    async def look(self, but: Collection[str]) -> Snapshot:
         """All of it in one transaction.
 
         Looking at a lock makes Redis notice that it has expired. So that the demo does not speed up what it
-        measures, it does not ask for the lock of a consumer that is to be recovered from.
+        measures, it does not look at the locks of the consumers `but`, which are to be recovered from.
         """
-        asked = list(consumers)
+        consumers = await self._consumers()
+        if not consumers:
+            return Snapshot()
+        asked = [consumer for consumer in consumers if consumer not in but]
         async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.time()
             pipeline.xpending_range(self._keys.lbs, self._keys.group, "-", "+", self._most)
             pipeline.xlen(self._keys.lbs)
             pipeline.xlen(self._keys.dead)
             for consumer in asked:
                 pipeline.exists(self._keys.lock(consumer))
             replies: list[Any] = await pipeline.execute()
-        pending, announced, dead_letters, *locks = replies
+        (seconds, microseconds), pending, announced, dead_letters, *locks = replies
         return Snapshot(
-            at=time.time(),
+            at=seconds + microseconds / 1e6,
+            consumers=consumers,
             pending={
                 entry["message_id"]: Pending(entry["consumer"], entry["times_delivered"]) for entry in pending
             },
@@ -74,10 +91,18 @@ class Truth:
             dead_letters=dead_letters,
         )
 
-    async def erase(self, consumers: Iterable[str], streams: Iterable[str]) -> None:
-        """Delete every key of the demo, also those that would expire."""
-        keys = [self._keys.lbs, self._keys.dead, self._keys.sweep]
-        keys += [self._keys.lock(consumer) for consumer in consumers]
+    async def _consumers(self) -> list[str]:
+        try:
+            consumers: list[Any] = await self._redis.xinfo_consumers(self._keys.lbs, self._keys.group)
+        except ResponseError:  # nobody has joined yet
+            return []
+        return [consumer["name"] for consumer in consumers]
+
+    async def erase(self, streams: Iterable[str], others: Iterable[str]) -> None:
+        """Delete every key of the demo, also those that would expire: the library's, the data streams, and
+        `others`."""
+        keys = [self._keys.lbs, self._keys.dead, self._keys.sweep, *others]
+        keys += [self._keys.lock(consumer) for consumer in await self._consumers()]
         for stream in streams:
-            keys += [stream, *keys_of(stream)]
+            keys += [stream, self._keys.progress(stream)]
         await self._redis.delete(*keys)

@@ -1,16 +1,25 @@
--- write: store what came of some entries and the position after them, unless a newer owner has begun.
+-- write: put the effect of a data stream's entry into the ledger, unless a newer owner has written already, or the
+-- effect is there. Every attempt is noted, with what became of it.
 --
--- KEYS  1 position of the data stream (hash)   2 its effects (stream)
--- ARGV  1 fence   2 consumer   3 '1' if these are the data stream's last entries
---         then, for each entry: id, number. Without entries it only tells where to go on: a new owner begins.
--- Returns {1, id, number, finished}   accepted: id and number of the last entry processed, '1' if it was the last
---         {0, fence}                  refused: the fence of a newer owner
-local stored = redis.call('HGET', KEYS[1], 'fence')
-if stored and stored > ARGV[1] then return {0, stored} end
-redis.call('HSET', KEYS[1], 'fence', ARGV[1])
-for i = 4, #ARGV, 2 do
-  redis.call('HSET', KEYS[1], 'id', ARGV[i], 'number', ARGV[i + 1], 'finished', ARGV[3])
-  redis.call('XADD', KEYS[2], '*', 'number', ARGV[i + 1], 'fence', ARGV[1], 'consumer', ARGV[2])
+-- KEYS  1 what was accepted last for the data stream (hash of fence and id)   2 the ledger (stream)
+-- ARGV  1 data stream   2 fence   3 consumer   4 id of the entry   5 its number
+-- Returns 'accepted'; 'repeated': an earlier owner wrote it, and could not say so any more; 'refused': too late
+local function later(id, than) -- milliseconds and sequence are small enough for Lua's numbers
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  local than_ms, than_seq = string.match(than, '^(%d+)-(%d+)$')
+  ms, seq, than_ms, than_seq = tonumber(ms), tonumber(seq), tonumber(than_ms), tonumber(than_seq)
+  return ms > than_ms or ms == than_ms and seq > than_seq
 end
-local position = redis.call('HMGET', KEYS[1], 'id', 'number', 'finished')
-return {1, position[1] or '0-0', position[2] or '0', position[3] or '0'}
+local last = redis.call('HMGET', KEYS[1], 'fence', 'id')
+local outcome = 'accepted'
+if last[1] and last[1] > ARGV[2] then
+  outcome = 'refused'
+elseif last[2] and not later(ARGV[4], last[2]) then
+  outcome = 'repeated'
+  redis.call('HSET', KEYS[1], 'fence', ARGV[2])
+else
+  redis.call('HSET', KEYS[1], 'fence', ARGV[2], 'id', ARGV[4])
+end
+redis.call('XADD', KEYS[2], '*', 'outcome', outcome,
+  'stream', ARGV[1], 'fence', ARGV[2], 'consumer', ARGV[3], 'id', ARGV[4], 'number', ARGV[5])
+return outcome

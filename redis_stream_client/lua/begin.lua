@@ -9,8 +9,9 @@
 --                  {'fresh'}                          there is no record, and none was wanted
 --                  {'refused', its fence, its consumer}
 --                  {'error', message}                 nothing was changed
--- A repeat by the same owner is accepted and counts nothing.
+-- A repeat by the same owner is accepted and counts nothing. Attempts at an earlier announcement do not count.
 local WORDS = 6
+local LBS_ID = 41 -- characters of a fence that name the announcement; the rest is the delivery count
 local results = {}
 for i = 1, #KEYS do
   local at = (i - 1) * WORDS
@@ -24,7 +25,9 @@ for i = 1, #KEYS do
   elseif not theirs and ARGV[at + 3] == '1' then
     results[i] = {'fresh'}
   elseif not theirs or theirs < fence or mine or replaceable then
-    local attempts = (tonumber(stored[4] or ARGV[at + 4]) or 0) + (mine and 0 or 1)
+    local before = ARGV[at + 4]
+    if theirs and string.sub(theirs, 1, LBS_ID) == string.sub(fence, 1, LBS_ID) then before = stored[4] end
+    local attempts = (tonumber(before) or 0) + (mine and 0 or 1)
     local written = redis.pcall('HSET', KEYS[i], 'fence', fence, 'consumer', me, 'attempts', attempts)
     if type(written) == 'table' and written.err then
       results[i] = {'error', written.err}
