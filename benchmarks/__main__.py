@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.follow import follow
+from benchmarks.handover import handover
 from benchmarks.hold import hold
 from benchmarks.spread import spread
 from benchmarks.takeover import takeover
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
 SCENARIOS: dict[str, Callable[[], AsyncIterator[Row]]] = {
     "hold": hold,
+    "follow": follow,
     "takeover": takeover,
+    "handover": handover,
     "spread": spread,
     "throughput": throughput,
 }

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio import Redis
 
 from benchmarks.measure import Row, Work
-from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamAdded
+from redis_stream_client import Lease, LoadBalancerStream, RedisStreamClient, StreamAdded
 from tests.servers import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 STREAMS = 20_000
+WAYS = {"_bare": "bare loop", "_leases": "events()", "_run": "run()"}
 DONE = """
 for i = 2, #ARGV do redis.call('XACK', KEYS[1], ARGV[1], ARGV[i]); redis.call('XDEL', KEYS[1], ARGV[i]) end
 """
@@ -25,7 +26,7 @@ async def throughput() -> AsyncIterator[Row]:
     """Both drain the same backlog, by turns, on one server."""
     with Server() as server:
         async with Redis.from_url(server.url) as redis:
-            for way in (_bare, _leases):
+            for way in (_bare, _leases, _run):
                 await LoadBalancerStream(redis, way.__name__).add_many([f"call-{i}" for i in range(STREAMS)])
                 before, cpu = await Work.of(redis), time.process_time()
                 started = time.perf_counter()
@@ -33,7 +34,7 @@ async def throughput() -> AsyncIterator[Row]:
                 seconds = time.perf_counter() - started
                 after, cpu = await Work.of(redis), time.process_time() - cpu
                 yield {
-                    "way": "bare loop" if way is _bare else "leases",
+                    "way": WAYS[way.__name__],
                     "streams/s": round(STREAMS / seconds),
                     "client CPU us/stream": round(1e6 * cpu / STREAMS, 1),
                     "redis CPU us/stream": round(1e6 * (after.cpu - before.cpu) / STREAMS, 1),
@@ -49,6 +50,19 @@ async def _leases(redis: Redis, url: str) -> None:
             if len(tasks) == STREAMS:
                 break
         await asyncio.gather(*tasks)
+
+
+async def _run(redis: Redis, url: str) -> None:
+    left = STREAMS
+
+    async def handle(lease: Lease) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            client.drain()
+
+    client = RedisStreamClient.from_url(url, "_run")
+    await client.run(handle)
 
 
 async def _bare(redis: Redis, url: str) -> None:

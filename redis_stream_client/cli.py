@@ -20,10 +20,10 @@ WORKERS = range(3, 17)
 LOCK_TTL = (0.2, 5.0)
 
 _DEMO = """\
-Watch the library do its job: worker processes share numbered data streams, one of them is killed, another one is
-frozen and woken again, and the others take over. In the end every entry is accounted for, and the exit status
-says whether each was processed exactly once and in order, by one owner at a time. It takes some 12 seconds.
-Without --redis it starts a Valkey server of its own, and ends it."""
+Watch the library do its job: worker processes share data streams whose numbered entries keep coming. One worker is
+killed, another one is frozen and woken again, and then a rolling restart replaces all others, one by one. In the
+end every entry is accounted for, and the exit status says whether each had its effect exactly once and in order.
+It takes some 15 seconds. Without --redis it starts a Valkey server of its own, and ends it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +75,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "demo",
-        help="see streams being recovered from a killed and a frozen worker",
+        help="see a fleet survive a killed worker, a frozen one, and a rolling restart",
         description=_DEMO,
     )
     parser.add_argument(

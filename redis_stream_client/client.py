@@ -433,6 +433,8 @@ class Run:
             raise RuntimeError("run() runs already; a client runs one handler")
         if client._events.busy:
             raise RuntimeError("a task reads this client's events(); use the one or the other")
+        if self._handle_signals:
+            signals.require_main_thread()
         client._run = self
         session = await client._join()
         self._worker = Worker(session, self._handler, self._rules, self._drain_timeout)
@@ -442,20 +444,24 @@ class Run:
     async def until_closed(self) -> None:
         """Run. Cancelled, it releases at once."""
         assert self._worker is not None
-        with signals.handled(self._on_signal) if self._handle_signals else contextlib.nullcontext():
-            serving = self._worker.start()
-            try:
-                await asyncio.wait((serving,))
-            except asyncio.CancelledError:
-                self._worker.cut_short()
-                with anyio.move_on_after(LEAVING_GRACE, shield=True):
-                    await asyncio.wait((serving,))
-                await self._client.aclose()
-                raise
-        await self._client.aclose()
+        try:
+            with signals.handled(self._on_signal) if self._handle_signals else contextlib.nullcontext():
+                await self._serve(self._worker)
+        finally:
+            await self._client.aclose()
         assert self._client._session is not None
         if self._client._session.failure is not None:
             raise self._client._session.failure
+
+    async def _serve(self, worker: Worker) -> None:
+        serving = worker.start()
+        try:
+            await asyncio.wait((serving,))
+        except asyncio.CancelledError:
+            worker.cut_short()
+            with anyio.move_on_after(LEAVING_GRACE, shield=True):
+                await asyncio.wait((serving,))
+            raise
         serving.result()
 
     def drain(self) -> None:

@@ -27,6 +27,7 @@ _PASSING = (
 _ELSEWHERE = ("READONLY", "MASTERDOWN", "MOVED", "ASK", "CLUSTERDOWN")
 _NO_GROUP = ("NOGROUP", "UNBLOCKED", "no such key", "requires the key to exist")
 _NO_PERMISSION = ("NOPERM", "no permissions", "ACL failure", "The user executing the script can't")
+_ABOUT_KEY = ("access one of the keys", "access at least one of the keys", "to access the '", "access a key")
 
 
 class Unanswered(Exception):
@@ -47,7 +48,11 @@ class GroupMissing(Exception):
     """The load balancer stream or its consumer group does not exist. It never leaves the package."""
 
 
-class WrongType(RedisRejected):
+class KeyRejected(RedisRejected):
+    """One key cannot be used; with others the same command may be accepted."""
+
+
+class WrongType(KeyRejected):
     """A key holds another type of value than the command is for."""
 
 
@@ -59,7 +64,8 @@ def of_reply(error: ResponseError) -> Unanswered | GroupMissing | RedisRejected:
     if any(code in text for code in _NO_GROUP):
         fault = GroupMissing(text)
     elif any(code in text for code in _NO_PERMISSION):
-        fault = RedisRejected(
+        about_key = any(word in text for word in _ABOUT_KEY)
+        fault = (KeyRejected if about_key else RedisRejected)(
             f"Redis does not permit what this client needs: {error}",
             hint="the README lists the ACL rule",
         )

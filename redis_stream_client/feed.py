@@ -331,6 +331,6 @@ def _about(stream: str, error: RedisRejected) -> RedisRejected:
             stream=stream,
         )
     else:
-        rejected = RedisRejected(f"the data stream {stream!r} cannot be read: {error}", stream=stream)
+        rejected = type(error)(f"the data stream {stream!r} cannot be read: {error.args[0]}", stream=stream)
     rejected.__cause__ = error.__cause__
     return rejected

@@ -4,17 +4,18 @@ The same code runs in a client and in users' tests (`testing`); what differs is 
 """
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from redis_stream_client import clock
 from redis_stream_client.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
-from redis_stream_client.faults import WrongType
+from redis_stream_client.faults import KeyRejected
 from redis_stream_client.lease import ENDED, Guard, Host, Lease
 
 log = logging.getLogger("redis_stream_client")
@@ -63,8 +64,7 @@ class Rules:
         return random.uniform(pause / 2, pause)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How the work on a lease ended.
 
     Attributes:
@@ -78,6 +78,11 @@ class Outcome:
     error: BaseException | None
     position: str | None
     attempts: int
+
+    @property
+    def failed(self) -> bool:
+        """Whether the handler was at fault."""
+        return self.status in ("failed", "stalled") or (self.status == "dead" and self.error is not None)
 
 
 class Job:
@@ -145,38 +150,40 @@ class Job:
 
     async def run(self) -> Outcome:
         """Handle the lease to its end. Raises `RedisRejected` when Redis does not permit what is needed."""
+        lease = self.lease
         try:
-            guard = self.lease._enter()
+            guard = lease._enter()
         except NotOwner as lost:
             return self._outcome("lost", lost)
         guard.on_fire = self._fired
         error: BaseException | None = None
         try:
             if self._stop is None:
-                await self._work()
+                if self._recorded:
+                    await self._begin()
+                if lease.attempts > self._rules.max_attempts:
+                    raise TooManyAttempts
+                if self._rules.progress_timeout is not None:
+                    lease.progress()
+                self._working = True
+                await self._handler(lease)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as raised:  # noqa: BLE001 - whatever it is, it is the handler's
             error = raised
         finally:
             self._working = False
-        noticed, _ = await guard.leave(isinstance(error, asyncio.CancelledError))
+        noticed = False
+        if guard.leave_unfired():
+            if error is None and self._stop is None and lease._lost is None:
+                return await self._finished()
+        else:
+            noticed, _ = await guard.leave(isinstance(error, asyncio.CancelledError))
         if self._timer is not None:
             self._timer.cancel()
         if self._keeps_place:
             self._host.keep_place(-1)
         return await self._conclude(error, stopped=self._stopped(guard, noticed))
-
-    async def _work(self) -> None:
-        lease = self.lease
-        if self._recorded:
-            await self._begin()
-        if lease.attempts > self._rules.max_attempts:
-            raise TooManyAttempts
-        if self._rules.progress_timeout is not None:
-            lease.progress()
-        self._working = True
-        await self._handler(lease)
 
     async def _begin(self) -> None:
         """Learn how far earlier owners got. Where there were none, that leaves no trace."""
@@ -189,7 +196,7 @@ class Job:
                     raise
                 await asyncio.sleep(RETRY)
             except RedisRejected as error:
-                if isinstance(error, WrongType):
+                if isinstance(error, KeyRejected):
                     raise
                 raise Refused(error) from error
 
@@ -219,7 +226,8 @@ class Job:
         )
         if lease._lost is None:
             pause = self._rules.pause(lease.attempts) if self._stop == "stalled" else None
-            self._host.start_release(lease, failed_for=pause).add_done_callback(_seen)
+            with contextlib.suppress(ClientClosed):  # leaving releases it, too
+                self._host.start_release(lease, failed_for=pause).add_done_callback(_seen)
             self._keeps_place = True
             self._host.keep_place(1)
 
@@ -229,6 +237,12 @@ class Job:
         lease = self.lease
         if isinstance(error, Refused):
             raise error.rejected
+        if (
+            isinstance(error, RedisRejected)
+            and error.stream == lease.stream
+            and not isinstance(error, KeyRejected)
+        ):
+            raise error  # no stream could be handled: this one is not at fault
         try:
             if lease._lost is not None:
                 return self._lost(error, stopped)
@@ -242,8 +256,7 @@ class Job:
             if stopped == "stalled":
                 return await self._failed(error, "stalled", "no progress in time")
             if error is None:
-                await self._finish()
-                return self._outcome("done", None)
+                return await self._finished()
             self._log_failure(error)
             return await self._failed(error, "failed", f"{type(error).__name__}: {error}")
         except (NotOwner, ClientClosed, RedisUnavailable) as failure:
@@ -257,27 +270,35 @@ class Job:
             self._log_failure(error)
         return self._outcome(stopped or lost, error)  # type: ignore[arg-type]
 
-    async def _finish(self) -> None:
-        """A lease that is still ours must end, however often there is no answer."""
+    async def _finished(self) -> Outcome:
+        """The handler has returned. A lease that is still ours must end, however often there is no answer."""
         while True:
             try:
-                return await self._host.finish(self.lease)
-            except RedisUnavailable:
+                await self._host.finish(self.lease)
+                return self._outcome("done", None)
+            except RedisUnavailable as failure:
                 if self.lease._lost is not None:
-                    raise
+                    return self._outcome("lost", failure)
                 await asyncio.sleep(RETRY)
+            except (NotOwner, ClientClosed) as failure:
+                return self._outcome("lost", failure)
 
     async def _failed(self, error: BaseException | None, status: Status, what: str) -> Outcome:
         """Count the attempt, rest, release; or bury it, if it was one too many."""
         lease = self.lease
+        attempts = lease.attempts
         if not lease._begun:
             try:
                 await self._host.plane.begin(lease)
-            except (RedisUnavailable, RedisRejected) as failure:
+                attempts = lease.attempts
+            except RedisUnavailable as failure:
                 log.debug("could not count the attempt on %s: %s", lease.stream, failure)
-        if lease.attempts >= self._rules.max_attempts:
-            return await self._bury(_reason(f"failed {lease.attempts} times, at last: {what}"), error)
-        pause = self._rules.pause(lease.attempts)
+            except RedisRejected as failure:  # nothing but the deliveries counts the attempts at such a stream
+                log.debug("could not count the attempt on %s: %s", lease.stream, failure)
+                attempts = max(attempts, lease.deliveries)
+        if attempts >= self._rules.max_attempts:
+            return await self._bury(_reason(f"failed {attempts} times, at last: {what}"), error)
+        pause = self._rules.pause(attempts)
         if status == "stalled":
             log.warning(
                 "no progress on %s for %s s; it is released",
@@ -373,10 +394,13 @@ def require_handler(handler: Any) -> Handler:
     )
 
 
-def no_progress(jobs: "set[Job]") -> list[Job]:
-    """The jobs that have shown no progress for too long."""
-    now = clock.now()
-    return [job for job in jobs if job.stalled(now)]
+async def watch_progress(jobs: Collection[Job], timeout: float | None) -> None:
+    """Stop those of the jobs that show no progress for `timeout` seconds, until cancelled."""
+    while timeout is not None:
+        await asyncio.sleep(min(1.0, timeout / 4))
+        now = clock.now()
+        for job in [job for job in jobs if job.stalled(now)]:
+            job.stop("stalled")
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:

@@ -101,15 +101,21 @@ class Guard:
             if self.on_fire is not None:
                 self.on_fire()
 
+    def leave_unfired(self) -> bool:
+        """End the block, if nobody asked it to stop; else `leave` must."""
+        if not self.fired:
+            self._left = True
+        return not self.fired
+
     async def leave(self, cancelled: bool) -> tuple[bool, bool]:
         """End the block, which `cancelled` says was cancelled by whomever.
 
         Returns whether the block noticed that `fire` cancelled it, and whether a cancellation by others must go on
         its way.
         """
-        self._left = True
-        if not self.fired:
+        if self.leave_unfired():
             return False, cancelled
+        self._left = True
         noticed = True
         try:  # a cancellation that is asked for but not delivered yet must not escape the block
             await asyncio.sleep(0)

@@ -147,10 +147,12 @@ class Ownership:
             except GroupMissing:
                 self._member.liveness.lapse("missing")
                 results, repeated = ["gone"] * len(leases), [False] * len(leases)
-            return [
+            failures = [
                 self._after_done(lease, result, again)
                 for lease, result, again in zip(leases, results, repeated, strict=True)
             ]
+            self._member.supervisor.room_changed()
+            return failures
 
     async def _persist_done(self, leases: list[Lease]) -> tuple[list[str], list[bool]]:
         """Send until there is an answer, remembering for each lease whether an earlier call may have been
@@ -188,7 +190,6 @@ class Ownership:
         if result == "done" or mine_before:
             self._member.holdings.end(lease, "done")
             self._member.counters.streams_done += 1
-            self._member.supervisor.room_changed()
             return None
         self.lose([lease], "gone" if result == "gone" else "claimed")
         return lease._not_owner(gone=result == "gone", owner=result if result != "gone" else None)

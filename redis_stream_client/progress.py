@@ -164,6 +164,6 @@ def _about(lease: Lease, error: RedisRejected) -> RedisRejected:
             hint="only this library writes it; delete or rename that key",
             **about,
         )
-    return RedisRejected(
+    return type(error)(
         f"the progress of {lease.stream!r} cannot be recorded: {error.args[0]}", hint=error.hint, **about
     )

@@ -337,6 +337,8 @@ class Session:
             streams_done=counters.streams_done,
             streams_released=counters.streams_released,
             streams_disowned=counters.streams_disowned,
+            handlers=counters.handlers,
+            handlers_failed=counters.handlers_failed,
             dead_letters=counters.dead_letters,
             audits=counters.audits,
             sweeps=counters.sweeps,

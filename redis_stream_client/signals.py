@@ -10,15 +10,19 @@ from typing import Any
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
+def require_main_thread() -> None:
+    """Raise ``RuntimeError`` where Python handles no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("handle_signals=True works in the main thread only; elsewhere call client.drain()")
+
+
 @contextlib.contextmanager
 def handled(on_signal: Callable[[], None]) -> Iterator[None]:
     """Call `on_signal` for SIGTERM and SIGINT; afterwards whoever handled them before does so again.
 
-    Raises ``RuntimeError`` outside of the main thread, and on an event loop without signals (Windows).
+    Raises ``RuntimeError`` on an event loop without signals (Windows).
     """
     loop = asyncio.get_running_loop()
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("handle_signals=True works in the main thread only; elsewhere call client.drain()")
     before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in ENDING}
     try:
         for number in ENDING:

@@ -20,7 +20,10 @@ class Statistics:
         streams_done: announcements acknowledged and deleted.
         streams_released: streams given back unfinished.
         streams_disowned: leases that were lost.
-        dead_letters: malformed announcements moved to the dead letters.
+        handlers: handlers at work in `run()` now.
+        handlers_failed: how often one raised, or showed no progress.
+        dead_letters: announcements moved to the dead letters: malformed ones, and those whose handlers failed too
+            often.
         audits: comparisons of the leases with what is pending.
         sweeps: looks for dead consumers.
         live_members: live consumers of the group, this one included, as last counted or heard.
@@ -38,6 +41,8 @@ class Statistics:
     streams_done: int
     streams_released: int
     streams_disowned: int
+    handlers: int
+    handlers_failed: int
     dead_letters: int
     audits: int
     sweeps: int
@@ -55,6 +60,8 @@ class Counters:
     streams_done: int = 0
     streams_released: int = 0
     streams_disowned: int = 0
+    handlers: int = 0
+    handlers_failed: int = 0
     dead_letters: int = 0
     audits: int = 0
     sweeps: int = 0

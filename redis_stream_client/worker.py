@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from redis_stream_client import clock
 from redis_stream_client.events import StreamAdded, StreamExpired
 from redis_stream_client.faults import GroupMissing, Unanswered
-from redis_stream_client.handling import Handler, Job, Outcome, Rules, no_progress
+from redis_stream_client.handling import Handler, Job, Outcome, Rules, watch_progress
 from redis_stream_client.inbox import owner_of
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.session import Session
@@ -60,7 +60,8 @@ class Worker:
     # The main loop.
 
     async def _serve(self) -> None:
-        watch = asyncio.create_task(self._watch_progress(), name="redis_stream_client progress")
+        watching = watch_progress(self._jobs, self._rules.progress_timeout)
+        watch = asyncio.create_task(watching, name="redis_stream_client progress")
         try:
             while not (self._draining or self._session.leaving):
                 if not await self._admit():
@@ -84,6 +85,7 @@ class Worker:
             job = Job(lease, self._handler, self._rules, recorded=recorded or lease._unrecorded > 0)
             task = asyncio.create_task(job.run(), name=f"handler of {lease.stream}")
             self._jobs[job] = task
+            self._member.counters.handlers += 1
             task.add_done_callback(functools.partial(self._ended, job))
         if arrived:
             self._session.room_changed()
@@ -105,16 +107,14 @@ class Worker:
 
     def _ended(self, job: Job, task: "asyncio.Task[Outcome]") -> None:
         del self._jobs[job]
+        self._member.counters.handlers -= 1
         self._changed.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
             self._session.fail(error)
-
-    async def _watch_progress(self) -> None:
-        timeout = self._rules.progress_timeout
-        while timeout is not None:
-            await asyncio.sleep(min(1.0, timeout / 4))
-            for job in no_progress(set(self._jobs)):
-                job.stop("stalled")
+        elif task.result().failed:
+            self._member.counters.handlers_failed += 1
 
     # The end.
 
@@ -154,7 +154,7 @@ class Worker:
             self._release(lease)
 
     def _release(self, lease: Lease) -> None:
-        if self._member.holdings.holds(lease):
+        if self._member.holdings.holds(lease) and not self._session.leaving:
             outcome = self._session.ownership.start_release(lease)
             outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._releases.append(outcome)

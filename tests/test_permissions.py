@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
-from redis_stream_client import LoadBalancerStream, RedisRejected, RedisStreamClient, StreamAdded
+from redis_stream_client import Entry, Lease, LoadBalancerStream, RedisRejected, RedisStreamClient, StreamAdded
 from redis_stream_client.keys import Keys
-from tests.readme import RULE
+from tests.readme import DATA_RULE, RULE
 from tests.scenes import bury_one, claim_next, die_with, live_through_it, next_event, release_and_retake
 from tests.waiting import wait_until
 
@@ -102,6 +102,61 @@ async def test_other_services_are_out_of_reach(server: Server, rule: list[str]) 
 async def test_nothing_of_the_rule_can_be_left_out(server: Server, rule: list[str], word: str) -> None:
     apply(server, [other for other in rule if other != word])
     await refused(RedisStreamClient.from_url(user_s_url(server), SERVICE))
+
+
+BELLS = {"+client|id", "+client|tracking", "&__redis__:invalidate"}
+"""What the README says may be left out by handlers that read."""
+
+
+async def read_and_finish(server: Server, redis: Connection, caplog: pytest.LogCaptureFixture) -> list[Entry]:
+    """Let a handler read two entries, of which the second comes when it waits for it, and finish the stream."""
+    caplog.set_level(logging.WARNING, "redis_stream_client")
+    read: list[Entry] = []
+
+    async def handle(lease: Lease) -> None:
+        async for entry in lease.entries():
+            read.append(entry)
+            await lease.checkpoint(entry.id)
+            if b"end" in entry.fields:
+                return
+
+    await redis.xadd("call-1", {"n": 1})
+    await LoadBalancerStream(redis, SERVICE).add("call-1")
+    client = RedisStreamClient.from_url(user_s_url(server), SERVICE)
+    async with client.running(handle, max_attempts=1):
+        await wait_until(lambda: read, "the first entry was read")
+        await redis.xadd("call-1", {"n": 2, "end": ""})
+        await wait_until(lambda: client.statistics().streams_done, "the stream is done", timeout=5)
+    return read
+
+
+async def test_the_rule_for_reading_is_enough(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply(server, [*rule, *DATA_RULE[3:]])
+    assert len(await read_and_finish(server, redis, caplog)) == 2
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("word", sorted(BELLS))
+async def test_without_wake_ups_one_warning_and_entries_arrive_all_the_same(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture, word: str
+) -> None:
+    apply(server, [other for other in [*rule, *DATA_RULE[3:]] if other != word])
+    assert len(await read_and_finish(server, redis, caplog)) == 2
+    assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["CLIENT"]
+
+
+@pytest.mark.parametrize("word", [word for word in DATA_RULE[3:] if word not in BELLS])
+async def test_nothing_else_of_the_rule_for_reading_can_be_left_out(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture, word: str
+) -> None:
+    apply(server, [other for other in [*rule, *DATA_RULE[3:]] if other != word])
+    with pytest.raises(AssertionError if word[0] == "~" else RedisRejected, match="permi|not within") as refusal:
+        await read_and_finish(server, redis, caplog)
+    assert "permi" in f"{refusal.value} {caplog.text}"
+    dead = await redis.xlen(Keys(SERVICE).dead)
+    assert dead == (word[0] == "~")  # one key that is not permitted is that stream's fault alone
 
 
 async def test_without_config_one_warning_and_the_sweeper(
