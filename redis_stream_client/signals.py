@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -17,7 +17,7 @@ def require_main_thread() -> None:
 
 
 @contextlib.contextmanager
-def handled(on_signal: Callable[[], None]) -> Iterator[None]:
+def handled(on_signal: Callable[[], None]) -> Generator[None, None, None]:
     """Call `on_signal` for SIGTERM and SIGINT; afterwards whoever handled them before does so again.
 
     Raises ``RuntimeError`` on an event loop without signals (Windows).

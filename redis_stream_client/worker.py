@@ -124,6 +124,8 @@ class Worker:
             await self._member.operations.tell(
                 f"draining {self._member.options.consumer}", min(0.1, self._member.patience)
             )
+        who = {"consumer": self._member.options.consumer}
+        log.info("draining; %d handlers are at work", len(self._jobs), extra=who)
         for job in list(self._jobs):
             job.drain()
         deadline = clock.now() + self._drain_timeout
@@ -132,6 +134,8 @@ class Worker:
             if not self._jobs:
                 break
             await self._wait_for_change(min(0.1, deadline - clock.now()))
+        if self._jobs and not self._session.leaving:
+            log.info("%d handlers are cancelled before a checkpoint", len(self._jobs), extra=who)
         for job in list(self._jobs):
             job.stop("drained")
         await self._wait_for_jobs(LEAVING_GRACE / 2 if self._cut_short else self._rules.patience)

@@ -152,7 +152,7 @@ async def test_nothing_else_of_the_rule_for_reading_can_be_left_out(
     server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture, word: str
 ) -> None:
     apply(server, [other for other in [*rule, *DATA_RULE[3:]] if other != word])
-    with pytest.raises(AssertionError if word[0] == "~" else RedisRejected, match="permi|not within") as refusal:
+    with pytest.raises(AssertionError if word[0] == "~" else RedisRejected, match=r"permi|not within") as refusal:
         await read_and_finish(server, redis, caplog)
     assert "permi" in f"{refusal.value} {caplog.text}"
     dead = await redis.xlen(Keys(SERVICE).dead)

@@ -1,0 +1,37 @@
+"""A worker: takes its share of a service's data streams, follows each of them to its end, and leaves when told to.
+
+    REDIS_URL=redis://localhost SERVICE=orders python examples/worker.py
+
+Start several, kill one, and the others go on with its streams, each after the last entry that was processed.
+SIGTERM or Ctrl-C hands everything over at once.
+"""
+
+import asyncio
+import logging
+import os
+
+from redis_stream_client import Lease, RedisStreamClient
+
+log = logging.getLogger("worker")
+
+
+async def handle(lease: Lease) -> None:
+    """Process one data stream. Returning says that it is done; raising, that somebody should try again."""
+    async for entry in lease.entries():  # from the one after the last checkpoint, whoever made that
+        fields = entry.text()
+        log.info("%s: %s", lease.stream, fields)
+        if fields.get("type") == "end":
+            return  # without a checkpoint: if we die right here, our successor finds the end again
+        await lease.checkpoint(entry.id)
+
+
+def main() -> None:
+    """Work until a signal comes."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    url = os.environ.get("REDIS_URL", "redis://localhost")
+    client = RedisStreamClient.from_url(url, os.environ.get("SERVICE", "orders"))
+    asyncio.run(client.run(handle, handle_signals=True))
+
+
+if __name__ == "__main__":
+    main()
