@@ -122,8 +122,8 @@ async def start_worker(server: Server, service: str) -> AsyncIterator[Callable[.
     """Give a function that starts a worker process, of `service` on `server` unless told otherwise."""
     async with contextlib.AsyncExitStack() as workers:
 
-        async def start(**options: Any) -> Worker:
+        async def start(kind: type[Worker] = Worker, **options: Any) -> Worker:
             options = {"url": server.url, "service": service} | options
-            return await workers.enter_async_context(Worker(**options))
+            return await workers.enter_async_context(kind(**options))
 
         yield start

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-SYMBOLS = "123456789ABCDEFG"
+SYMBOLS = "123456789ABCDEFGHIJKLMNOPQRSTUV"
 """What stands for the streams of each worker."""
 
 FINISHED = 0
@@ -24,7 +24,7 @@ ORPHAN = -1
 NOT_OWNED = {FINISHED: "✓", ORPHAN: "·"}
 
 COLORS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red", "bright_cyan", "bright_magenta")
-STATES = {"alive": "green", "killed": "red", "frozen": "blue", "woken": "yellow"}
+STATES = {"alive": "green", "killed": "red", "frozen": "blue", "woken": "yellow", "draining": "magenta"}
 NEWS_LINES = 12
 FEWEST_NEWS_LINES = 3
 
@@ -38,9 +38,9 @@ class Row:
     state: str
     lock: str
     streams: int
-    processed: int
+    effects: int
     taken: int
-    lost: int
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +165,16 @@ class LiveDisplay:
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("worker")
-        for title in ("state", "lock"):
-            table.add_column(title, min_width=6)
-        for title in ("streams", "entries", "taken over", "lost"):
+        for title, width in (("state", 8), ("lock", 4)):
+            table.add_column(title, min_width=width)
+        for title in ("streams", "effects", "taken over", "refused"):
             table.add_column(title, justify="right")
         for row in self._view.rows:
             table.add_row(
                 Text(f"{_symbol(row.number)} {row.name}", style=_color(row.number)),
                 Text(row.state, style=STATES.get(row.state, "")),
                 row.lock,
-                *(f"{count:,}" for count in (row.streams, row.processed, row.taken, row.lost)),
+                *(f"{count:,}" for count in (row.streams, row.effects, row.taken, row.refused)),
             )
         return table
 

@@ -7,25 +7,25 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Literal
 
 from redis_stream_client.demo.children import die_with_parent
-from redis_stream_client.demo.reports import Report
-from redis_stream_client.demo.settings import Settings
+from redis_stream_client.demo.history import worker_of
+from redis_stream_client.demo.settings import WORK, Settings
 
-State = Literal["starting", "alive", "killed", "frozen", "woken", "ended"]
+State = Literal["starting", "alive", "killed", "frozen", "woken", "draining", "left"]
 
 ERROR_LINES = 40  # the last ones that are kept of each worker
-END_TIMEOUT = 4.0
+DRAIN_TIMEOUT = 5.0
 FRAME = " |+-"  # what Python draws around the tracebacks of an exception group
 
 
 class WorkerProcess:
     """One worker process. `state` is what the demo has made of it."""
 
-    def __init__(self, number: int, on_report: Callable[[Report], None]) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
         self.name = f"worker-{number}"
         self.consumer = ""
@@ -33,34 +33,29 @@ class WorkerProcess:
         self.state: State = "starting"
         self.errors: deque[str] = deque(maxlen=ERROR_LINES)
         """The last lines of its standard error."""
-        self._on_report = on_report
         self._process: asyncio.subprocess.Process | None = None
-        self._readers: list[asyncio.Task[None]] = []
+        self._listener: asyncio.Task[None] | None = None
 
     async def start(self, url: str, settings: Settings) -> None:
         """Start the process, and give it its setup: by a pipe, since a URL may hold a password."""
         self._process = process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "redis_stream_client.demo.worker"),
             stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C in the terminal is the demo's to handle
             preexec_fn=die_with_parent(),
         )
         assert process.stdin is not None
-        assert process.stdout is not None
         assert process.stderr is not None
         setup = {
             "url": url,
             "service": settings.service,
             "name": self.name,
             "lock_ttl": settings.lock_ttl,
-            "work": settings.work,
+            "work": WORK,
         }
-        self._readers = [
-            asyncio.create_task(self._read_reports(process.stdout)),
-            asyncio.create_task(self._read_errors(process.stderr)),
-        ]
+        self._listener = asyncio.create_task(self._read_errors(process.stderr))
         with contextlib.suppress(ConnectionError):  # it has ended already, which is noticed below
             process.stdin.write(json.dumps(setup).encode() + b"\n")
             await process.stdin.drain()
@@ -69,7 +64,7 @@ class WorkerProcess:
     def failure(self) -> str | None:
         """How it ended, if the demo did not want that."""
         code = None if self._process is None else self._process.returncode
-        if code is None or self.state == "killed" or (self.state == "ended" and code == 0):
+        if code is None or self.state == "killed" or (self.state in ("draining", "left") and code == 0):
             return None
         errors = [text for line in self.errors if (text := line.strip(FRAME))]
         return f"{self.name} ended with status {code}: {errors[-1] if errors else 'it says nothing'}"
@@ -90,43 +85,38 @@ class WorkerProcess:
         self.state = "woken"
         self._send(signal.SIGCONT)
 
-    async def end(self) -> None:
-        """Ask it to leave, and wait until it has."""
-        if self.state == "killed" or self._process is None or self._process.stdin is None:
-            return
-        if self._process.returncode is None:
-            self.state = "ended"
-        self._process.stdin.close()
+    def drain(self) -> None:
+        """Ask it to leave, as whoever deploys a new version would."""
+        if self._process is not None and self._process.returncode is None:
+            self.state = "draining"
+        self._send(signal.SIGTERM)
+
+    async def leave(self) -> bool:
+        """Wait until it has left, as it was asked to. Returns whether it did so in time and in good order."""
+        if self._process is None:
+            return True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_TIMEOUT):
-                await self._process.wait()
-                await asyncio.wait(self._readers)
+            async with asyncio.timeout(DRAIN_TIMEOUT):
+                if await self._process.wait() == 0:
+                    self.state = "left"
+                await self._listen_to_the_end()
+        return self.state == "left"
 
     async def destroy(self) -> None:
         """Leave nothing behind."""
         self._send(signal.SIGKILL)
         if self._process is not None:
             await self._process.wait()
-        if self._readers:
-            await asyncio.wait(self._readers)
+        await self._listen_to_the_end()
 
     def _send(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
-    async def _read_reports(self, stream: asyncio.StreamReader) -> None:
-        while line := await stream.readline():
-            try:
-                report = Report.decode(line)
-            except (TypeError, ValueError):
-                if line.endswith(b"\n"):  # else the worker was killed in the middle of it
-                    self.errors.append(f"not a report: {line!r}")
-                continue
-            if report.kind == "joined":
-                self.consumer = report.consumer
-                self.state = "alive"
-            self._on_report(report)
+    async def _listen_to_the_end(self) -> None:
+        if self._listener is not None:
+            await asyncio.wait((self._listener,))
 
     async def _read_errors(self, stream: asyncio.StreamReader) -> None:
         while line := await stream.readline():
@@ -136,8 +126,11 @@ class WorkerProcess:
 class Fleet:
     """All worker processes. Leaving the block kills what is left of them."""
 
-    def __init__(self, url: str, settings: Settings, on_report: Callable[[Report], None]) -> None:
-        self.workers = [WorkerProcess(number, on_report) for number in range(1, settings.workers + 1)]
+    def __init__(self, url: str, settings: Settings) -> None:
+        self.workers = [WorkerProcess(number) for number in range(1, settings.workers + 1)]
+        """All that ever were."""
+        self.places = list(self.workers)
+        """Those of now: who is replaced leaves its place to its successor."""
         self._url = url
         self._settings = settings
 
@@ -161,28 +154,35 @@ class Fleet:
     async def _destroy(self) -> None:
         await asyncio.gather(*(worker.destroy() for worker in self.workers))
 
+    async def replace(self, worker: WorkerProcess) -> WorkerProcess:
+        """Start a fresh one in its place."""
+        fresh = WorkerProcess(len(self.workers) + 1)
+        self.workers.append(fresh)
+        self.places[self.places.index(worker)] = fresh
+        await fresh.start(self._url, self._settings)
+        return fresh
+
     async def end(self) -> None:
-        """Ask all to leave."""
-        await asyncio.gather(*(worker.end() for worker in self.workers))
+        """Ask all to leave, and wait until they have."""
+        living = [worker for worker in self.places if worker.state != "killed"]
+        for worker in living:
+            worker.drain()
+        await asyncio.gather(*(worker.leave() for worker in living))
+
+    def recognise(self, consumers: Iterable[str]) -> None:
+        """These consumers have joined."""
+        starting = {worker.name: worker for worker in self.workers if worker.state == "starting"}
+        for consumer in consumers:
+            if (worker := starting.get(worker_of(consumer))) is not None:
+                worker.consumer = consumer
+                worker.state = "alive"
 
     @property
     def joined(self) -> bool:
-        """Whether all have joined the service."""
+        """Whether nobody is still starting."""
         return all(worker.consumer for worker in self.workers)
-
-    @property
-    def consumers(self) -> list[str]:
-        """The consumer ids of those that have joined."""
-        return [worker.consumer for worker in self.workers if worker.consumer]
 
     @property
     def failures(self) -> list[str]:
         """How workers ended that should not have."""
         return [worker.failure for worker in self.workers if worker.failure is not None]
-
-    def name_of(self, consumer: str) -> str:
-        """The worker's name of a consumer id."""
-        for worker in self.workers:
-            if worker.consumer == consumer:
-                return worker.name
-        return consumer or "nobody"

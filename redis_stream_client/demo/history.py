@@ -1,4 +1,7 @@
-"""What happened, as the ledger tells it: who took over from whom, how soon, and what was repeated or refused. No I/O."""
+"""What happened, as the ledger tells it: who took over from whom, how soon; what was repeated or refused.
+
+No I/O.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,6 +11,11 @@ from typing import Literal
 from redis_stream_client.demo.ledger import Outcome, Record
 
 Harm = Literal["kill", "freeze", "restart"]
+
+
+def worker_of(consumer: str) -> str:
+    """The worker's name in a consumer id, ``redis-consumer-<name>-<8 hex>``."""
+    return consumer.removeprefix("redis-consumer-").rpartition("-")[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +41,7 @@ class TakeOver:
     Attributes:
         before, after: the consumers.
         incident: what the reason was, if it was one.
-        seconds: from the incident, or from when the entry was added if that was later, to the entry's effect.
+        seconds: from the incident to the first effect of the new owner, or its first repeat.
     """
 
     stream: str
@@ -43,17 +51,28 @@ class TakeOver:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Who has written under a fence, and the incident that made it the owner."""
+
+    fence: str
+    consumer: str
+    incident: Incident | None
+
+
 class History:
     """Made of incidents, and of all records of the ledger in their order."""
 
     def __init__(self, incidents: Iterable[Incident] = ()) -> None:
         self.records: list[Record] = []
         self.taken_over: list[TakeOver] = []
-        self.effects: Counter[str] = Counter()
-        """Effects of each consumer."""
+        self.writes: Counter[tuple[str, Outcome]] = Counter()
+        """How many writes of each consumer had which outcome."""
+        self.taken: Counter[str] = Counter()
+        """How many streams each consumer took over."""
         self._recovered: dict[Incident, dict[str, float]] = {incident: {} for incident in incidents}
         self._outcomes: Counter[tuple[Harm | None, Outcome]] = Counter()
-        self._writers: dict[str, tuple[str, str]] = {}  # the newest fence of each stream, and whose it is
+        self._newest: dict[str, _Owner] = {}  # by data stream
 
     @property
     def incidents(self) -> list[Incident]:
@@ -66,10 +85,10 @@ class History:
 
     def add(self, records: Iterable[Record]) -> list[TakeOver]:
         """Take in the next records. Returns the take-overs among them."""
-        before = len(self.taken_over)
+        known = len(self.taken_over)
         for record in records:
             self._add(record)
-        return self.taken_over[before:]
+        return self.taken_over[known:]
 
     def recovered(self, incident: Incident) -> dict[str, float]:
         """The seconds until each stream went on with a new owner; see `TakeOver`."""
@@ -80,29 +99,40 @@ class History:
         return self._recovered[incident].keys() >= incident.held.keys()
 
     def count(self, outcome: Outcome, harm: Harm | None) -> int:
-        """How many writes had this outcome after such an incident, and before the next one of another kind."""
+        """How many writes had this outcome because of such an incident: repeats of who took over from the worker,
+        refusals of the worker itself. None: because of none."""
         return self._outcomes[harm, outcome]
 
     def _add(self, record: Record) -> None:
         self.records.append(record)
-        happened = [incident for incident in self._recovered if incident.at <= record.at]
-        self._outcomes[happened[-1].harm if happened else None, record.outcome] += 1
+        self.writes[record.consumer, record.outcome] += 1
         if record.outcome == "refused":
-            return
-        self.effects[record.consumer] += record.outcome == "accepted"
-        fence, writer = self._writers.get(record.stream, ("", ""))
-        if record.fence > fence:
-            self._writers[record.stream] = record.fence, record.consumer
-            self._take_over(record, writer)
+            incident = self._befell(record)
+        else:
+            newest = self._newest.get(record.stream)
+            if newest is None or record.fence > newest.fence:
+                newest = self._newest[record.stream] = self._begin(record, newest)
+            incident = newest.incident
+        self._outcomes[incident.harm if incident else None, record.outcome] += 1
 
-    def _take_over(self, record: Record, before: str) -> None:
+    def _befell(self, record: Record) -> Incident | None:
+        """What had happened last to the writer."""
+        for incident in reversed(self._recovered):
+            if incident.consumer == record.consumer and incident.at <= record.at:
+                return incident
+        return None
+
+    def _begin(self, record: Record, before: "_Owner | None") -> "_Owner":
         """A new owner writes for the first time."""
         cause: Incident | None = None
         seconds = 0.0
         for incident, recovered in self._recovered.items():
             held = incident.held.get(record.stream)
             if held is not None and record.fence > held and record.stream not in recovered:
-                seconds = recovered[record.stream] = max(0.0, record.at - max(incident.at, record.added))
-                cause, before = incident, incident.consumer
-        if before:
-            self.taken_over.append(TakeOver(record.stream, before, record.consumer, cause, seconds))
+                seconds = recovered[record.stream] = max(0.0, record.at - incident.at)
+                cause = incident
+        owner = cause.consumer if cause else before.consumer if before else None
+        if owner is not None:
+            self.taken[record.consumer] += 1
+            self.taken_over.append(TakeOver(record.stream, owner, record.consumer, cause, seconds))
+        return _Owner(record.fence, record.consumer, cause)

@@ -34,7 +34,6 @@ class Record:
 
     Attributes:
         at: when, in seconds by the server's clock.
-        added: when the entry was added, by the same clock.
         number: of the entry, in its data stream.
         fence: the writer's, as text that sorts like fences.
         outcome: ``accepted``: this is the effect; ``repeated``: it was there already; ``refused``: a newer owner
@@ -42,7 +41,6 @@ class Record:
     """
 
     at: float
-    added: float
     stream: str
     number: int
     fence: str
@@ -68,14 +66,15 @@ class Ledger:
 
     async def news(self) -> list[Record]:
         """What was noted since this was last asked."""
-        noted: list[Any] = await self._redis.xrange(self._ledger, f"({self._read_to}")
+        noted: Any = await self._redis.xrange(self._ledger, f"({self._read_to}")
         if noted:
             self._read_to = noted[-1][0]
         return [_record(*note) for note in noted]
 
     async def everything(self) -> list[Record]:
         """All that was noted."""
-        return [_record(*note) for note in await self._redis.xrange(self._ledger)]
+        noted: Any = await self._redis.xrange(self._ledger)
+        return [_record(*note) for note in noted]
 
     def keys(self, streams: Sequence[str]) -> list[str]:
         """All keys that are written for these data streams."""
@@ -89,19 +88,13 @@ def last_of(stream: str) -> str:
 
 def _record(id: str, fields: dict[str, Any]) -> Record:
     return Record(
-        at=_seconds(id),
-        added=_seconds(fields["id"]),
+        at=int(id.partition("-")[0]) / 1000,
         stream=fields["stream"],
         number=int(fields["number"]),
         fence=fields["fence"],
         consumer=fields["consumer"],
         outcome=fields["outcome"],
     )
-
-
-def _seconds(id: str) -> float:
-    """The time in the id of a Redis stream's entry."""
-    return int(id.partition("-")[0]) / 1000
 
 
 @cache

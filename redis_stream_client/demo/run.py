@@ -17,7 +17,7 @@ from redis_stream_client.demo.fleet import Fleet
 from redis_stream_client.demo.ledger import Ledger
 from redis_stream_client.demo.scenario import Failed, Scenario
 from redis_stream_client.demo.server import EmbeddedServer
-from redis_stream_client.demo.settings import TIME_LIMIT, CannotRun, Settings
+from redis_stream_client.demo.settings import CannotRun, Settings
 from redis_stream_client.demo.truth import Truth
 from redis_stream_client.demo.verdict import Facts, conclusion, problems, summary
 
@@ -60,16 +60,16 @@ async def _run(settings: Settings) -> int:
     failure: BaseException | None = None
     facts: Facts | None = None
     try:
-        async with asyncio.timeout(TIME_LIMIT):
+        async with asyncio.timeout(settings.time_limit):
             facts = await _play(settings, display)
     except* (Failed, RedisError, OSError) as failures:
         failure = failures
     if facts is None:
         assert failure is not None
-        display.summary((), f"FAIL: {_reason(failure)}", passed=False)
+        display.summary((), f"FAIL: {_reason(failure, settings)}", passed=False)
         return 1
     found = problems(facts)
-    display.summary(summary(facts), conclusion(found), passed=not found)
+    display.summary(summary(facts), conclusion(facts, found), passed=not found)
     return 1 if found else 0
 
 
@@ -81,11 +81,11 @@ async def _play(settings: Settings, display: Display) -> Facts:
             url = (await stack.enter_async_context(EmbeddedServer())).url
         redis = await stack.enter_async_context(_connect(url))
         server = await _describe(redis, url)
-        ledger = Ledger()
+        ledger = Ledger(redis, settings.service)
         truth = Truth(redis, settings.service, settings.streams)
-        fleet = Fleet(url, settings, ledger.report)
+        fleet = Fleet(url, settings)
         if settings.redis is not None:
-            stack.push_async_callback(_erase, truth, fleet, settings)
+            stack.push_async_callback(_erase, truth, ledger, settings)
         await stack.enter_async_context(fleet)
         stack.enter_context(display)
         display.news(f"{server}, {settings.workers} worker processes, lock_ttl {settings.lock_ttl:g} s")
@@ -117,22 +117,22 @@ async def _describe(redis: Redis, url: str) -> str:
     return f"{name} {version} at {_public(url)}"
 
 
-async def _erase(truth: Truth, fleet: Fleet, settings: Settings) -> None:
+async def _erase(truth: Truth, ledger: Ledger, settings: Settings) -> None:
     """Leave a Redis that is not the demo's own as it was."""
     streams = [settings.stream(number) for number in range(1, settings.streams + 1)]
     try:
         async with asyncio.timeout(CLEANING_TIMEOUT):
-            await truth.erase(fleet.consumers, streams)
+            await truth.erase(streams, ledger.keys(streams))
     except (RedisError, OSError) as error:
         print(f"the keys of {settings.service} could not be deleted: {error!r}", file=sys.stderr)
 
 
-def _reason(failure: BaseException) -> str:
+def _reason(failure: BaseException, settings: Settings) -> str:
     """The first thing that went wrong, in words."""
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     if isinstance(failure, TimeoutError):
-        return f"it was not over after {TIME_LIMIT:g} s"
+        return f"it was not over after {settings.time_limit:g} s"
     if isinstance(failure, Failed):
         return str(failure)
     return f"Redis went away: {failure}"

@@ -3,12 +3,12 @@
 import secrets
 from dataclasses import dataclass, field
 
-HANDOVER = 0.5
-"""The promise: a stream of a drained worker goes on with a peer so soon."""
-
 WORK = 0.1
-"""What processing an entry takes. At any moment many streams have work in hand, so that a worker that is stopped is
-stopped in the middle of it."""
+"""What processing an entry takes. At any moment many streams have work in hand, so that a worker that is stopped
+is stopped in the middle of it."""
+
+ENTRY_INTERVAL = 0.2
+"""Between two entries of one data stream, as long as there are not more than so many in all."""
 
 MOST_ENTRIES_A_SECOND = 200
 
@@ -36,20 +36,35 @@ class Settings:
         return self.lock_ttl * 1.25
 
     @property
+    def recovery_limit(self) -> float:
+        """From the death of a stream's owner to the next effect: the bound, and the work on an entry."""
+        return self.bound + WORK + self._lull
+
+    @property
+    def restart_limit(self) -> float:
+        """The same from SIGTERM."""
+        return 0.5 + self._lull
+
+    @property
     def patience(self) -> float:
         """How long a recovery may take before it counts as failed; far beyond the bound, so that a busy
         machine makes a slow run and not a failed one."""
-        return self.bound + 3.0
+        return self.recovery_limit + 3.0
 
     @property
     def time_limit(self) -> float:
         """The demo gives up after so long, whatever it waits for."""
-        return 30.0 + 4 * self.lock_ttl + 2 * self.workers
+        return 30.0 + 4 * self.lock_ttl + (2 + self.entry_interval) * self.workers
 
     @property
     def entry_interval(self) -> float:
         """Between two entries of one data stream."""
-        return max(0.2, self.streams / MOST_ENTRIES_A_SECOND)
+        return max(ENTRY_INTERVAL, self.streams / MOST_ENTRIES_A_SECOND)
+
+    @property
+    def _lull(self) -> float:
+        """How much longer the next entry may be in coming where there are many streams."""
+        return self.entry_interval - ENTRY_INTERVAL
 
     @property
     def look_interval(self) -> float:

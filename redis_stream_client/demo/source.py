@@ -19,7 +19,8 @@ class Source:
         self._redis = redis
         self._settings = settings
         self._lbs = LoadBalancerStream(redis, settings.service)
-        self._ended = False
+        self.ended = False
+        """Whether no more entries are to come but the last ones."""
         self.streams: dict[str, str] = {}
         """The data streams that were announced, by LBS id."""
         self.produced: dict[str, int] = {}
@@ -37,7 +38,7 @@ class Source:
     async def produce(self) -> None:
         """Add entries until `end`, and then the last one of every stream."""
         turn = 0
-        while not self._ended:
+        while not self.ended:
             await self._append([stream for i, stream in enumerate(self.produced) if i % SLICES == turn])
             turn = (turn + 1) % SLICES
             await asyncio.sleep(self._settings.entry_interval / SLICES)
@@ -45,7 +46,7 @@ class Source:
 
     def end(self) -> None:
         """Let `produce` come to an end."""
-        self._ended = True
+        self.ended = True
 
     @property
     def total(self) -> int:

@@ -68,7 +68,7 @@ class Truth:
         measures, it does not look at the locks of the consumers `but`, which are to be recovered from.
         """
         consumers = await self._consumers()
-        if not consumers:
+        if consumers is None:
             return Snapshot()
         asked = [consumer for consumer in consumers if consumer not in but]
         async with self._redis.pipeline(transaction=True) as pipeline:
@@ -91,18 +91,21 @@ class Truth:
             dead_letters=dead_letters,
         )
 
-    async def _consumers(self) -> list[str]:
+    async def _consumers(self) -> list[str] | None:
+        """None before the first one joins."""
         try:
             consumers: list[Any] = await self._redis.xinfo_consumers(self._keys.lbs, self._keys.group)
-        except ResponseError:  # nobody has joined yet
-            return []
+        except ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+            return None
         return [consumer["name"] for consumer in consumers]
 
     async def erase(self, streams: Iterable[str], others: Iterable[str]) -> None:
         """Delete every key of the demo, also those that would expire: the library's, the data streams, and
         `others`."""
         keys = [self._keys.lbs, self._keys.dead, self._keys.sweep, *others]
-        keys += [self._keys.lock(consumer) for consumer in await self._consumers()]
+        keys += [self._keys.lock(consumer) for consumer in await self._consumers() or ()]
         for stream in streams:
             keys += [stream, self._keys.progress(stream)]
         await self._redis.delete(*keys)

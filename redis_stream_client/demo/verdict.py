@@ -7,11 +7,12 @@ letters.
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
-from redis_stream_client.demo.history import Harm, History, Incident
+from redis_stream_client.demo.history import Harm, History, Incident, worker_of
 from redis_stream_client.demo.ledger import Record
-from redis_stream_client.demo.settings import HANDOVER, WORK, Settings, plural
+from redis_stream_client.demo.settings import Settings, plural
 
 PROBLEMS_SHOWN = 10
 
@@ -38,32 +39,35 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What the ledger accepted, compared with what was produced."""
+    """What the ledger accepted of a data stream, compared with what was produced."""
 
-    accepted: int
-    lost: int
-    duplicates: int
-    disordered: int
+    lost: int = 0
+    duplicates: int = 0
+    disordered: int = 0
+    unknown: int = 0
 
-    @property
-    def right(self) -> bool:
-        """Whether each entry has one effect, in order."""
-        return not (self.lost or self.duplicates or self.disordered)
+    def __add__(self, other: "Effects") -> "Effects":
+        return Effects(
+            self.lost + other.lost,
+            self.duplicates + other.duplicates,
+            self.disordered + other.disordered,
+            self.unknown + other.unknown,
+        )
 
     def __str__(self) -> str:
-        return f"{self.lost:,} lost, {self.duplicates:,} duplicates, {self.disordered:,} out of order"
+        unknown = f", {self.unknown:,} of no entry" if self.unknown else ""
+        return f"{self.lost:,} lost, {self.duplicates:,} twice, {self.disordered:,} out of order{unknown}"
 
 
 def compare(records: Sequence[Record], produced: int) -> Effects:
     """Compare a data stream's records with its entries, which are numbered from 1."""
     numbers = [record.number for record in records if record.outcome == "accepted"]
     counts = Counter(numbers)
-    known = range(1, produced + 1)
     return Effects(
-        accepted=len(numbers),
-        lost=sum(number not in counts for number in known),
-        duplicates=sum(counts.values()) - len(counts) + sum(number not in known for number in counts),
-        disordered=sum(later < earlier for earlier, later in zip(numbers, numbers[1:], strict=False)),
+        lost=sum(number not in counts for number in range(1, produced + 1)),
+        duplicates=len(numbers) - len(counts),
+        disordered=sum(later < earlier for earlier, later in pairwise(numbers)),
+        unknown=sum(not 1 <= number <= produced for number in counts),
     )
 
 
@@ -71,21 +75,20 @@ def check(stream: str, records: Sequence[Record], produced: int) -> list[str]:
     """What is wrong with a data stream's records."""
     found: list[str] = []
     effects = compare(records, produced)
-    if not effects.right:
-        found.append(f"{stream}: of {plural(produced, 'entry').replace('entrys', 'entries')}: {effects}")
-    newest, last = "", 0
+    if effects != Effects():
+        found.append(f"{stream}: of {produced} entries {effects}")
+    fence, last = "", 0
     writers: dict[str, str] = {}
     for record in records:
-        who = f"{stream}: {record.consumer}"
         if record.outcome == "refused":
             continue
-        if record.fence < newest:
-            found.append(f"{who} wrote entry {record.number} after a newer owner had")
+        if record.fence < fence:
+            found.append(f"{stream}: {record.consumer} wrote entry {record.number} after a newer owner had")
         if writers.setdefault(record.fence, record.consumer) != record.consumer:
-            found.append(f"{who} and {writers[record.fence]} wrote under one fence")
-        if record.outcome == "repeated" and record.number < last:
-            found.append(f"{who} repeated entry {record.number}, though entry {last} was checkpointed after it")
-        newest, last = max(newest, record.fence), max(last, record.number)
+            found.append(f"{stream}: {record.consumer} and {writers[record.fence]} wrote under one fence")
+        if record.outcome == "repeated" and record.number < last:  # it was checkpointed before the next one
+            found.append(f"{stream}: {record.consumer} went back from entry {last} to entry {record.number}")
+        fence, last = max(fence, record.fence), max(last, record.number)
     return found
 
 
@@ -97,25 +100,113 @@ def problems(facts: Facts) -> list[str]:
         missing = len(incident.held) - len(history.recovered(incident))
         if missing:
             found.append(f"{missing} of {incident.worker}'s streams did not go on after the {incident.harm}")
-    if repeats := history.count("repeated", "restart"):
-        found.append(f"{repeats} repeats in the rolling restart, where there should be none")
-    if refused := history.count("refused", "restart"):
-        found.append(f"{refused} writes in the rolling restart by workers that had handed over")
     if facts.restart is None:
-        found.append("there was no rolling restart")
+        found.append("it did not come to the rolling restart")
+    if repeats := history.count("repeated", "restart"):
+        found.append(f"{plural(repeats, 'repeat')} in the rolling restart, where there is no need for any")
+    if refused := history.count("refused", "restart"):
+        found.append(f"{plural(refused, 'late write')} in the rolling restart, by workers that had handed over")
     if facts.announcements_left:
-        found.append(f"{facts.announcements_left} streams were never finished")
+        found.append(f"{plural(facts.announcements_left, 'stream')} never finished")
     if facts.dead_letters:
-        found.append(f"{facts.dead_letters} announcements went to the dead letters")
-    of = by_stream(history.records)
-    for stream in sorted(facts.produced.keys() | of.keys()):
-        found += check(stream, of[stream], facts.produced.get(stream, 0))
+        found.append(f"{plural(facts.dead_letters, 'announcement')} in the dead letters")
+    records = _by_stream(history.records)
+    for stream in sorted(facts.produced.keys() | records.keys()):
+        found += check(stream, records[stream], facts.produced.get(stream, 0))
     return found
 
 
-def by_stream(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """The records of each data stream, in their order."""
+def summary(facts: Facts) -> list[str]:
+    """What was measured, as lines."""
+    history = facts.history
+    produced = sum(facts.produced.values())
+    accepted = sum(record.outcome == "accepted" for record in history.records)
+    records = _by_stream(history.records)
+    effects = sum((compare(records[stream], count) for stream, count in facts.produced.items()), Effects())
+    rows = [
+        ("streams", f"{len(facts.produced)}, shared by {facts.settings.workers} workers"),
+        ("entries", f"{produced:,} produced, {accepted:,} effects: {effects}"),
+        *(
+            (f"{incident.harm} {incident.worker}", _times(facts, [incident], "recovered"))
+            for incident in history.incidents
+            if incident.harm != "restart"
+        ),
+        ("refused", _refused(history)),
+    ]
+    if facts.restart is not None:
+        seconds, added = facts.restart
+        restarted = [incident for incident in history.incidents if incident.harm == "restart"]
+        text = f"{plural(len(restarted), 'worker')} in {seconds:.1f} s, while {added:,} entries came"
+        rows.append(("rolling restart", text))
+        rows.append(("", _times(facts, restarted, "handed over")))
+    rows.append(("repeats", _repeats(history)))
+    if others := sum(change.incident is None for change in history.taken_over):
+        rows.append(("other", f"{plural(others, 'stream')} taken over for other reasons"))
+    left = plural(facts.announcements_left, "announcement")
+    rows.append(
+        ("unfinished", f"{left} left on the load balancer stream")
+        if facts.announcements_left
+        else ("finished", "all streams; the load balancer stream is empty")
+    )
+    width = max(len(name) for name, _ in rows)
+    return [f"  {name:{width}}  {text}" for name, text in rows]
+
+
+def conclusion(facts: Facts, found: Sequence[str]) -> str:
+    """The last words: pass or fail, and why."""
+    if not found:
+        late = sum(
+            seconds > _limit(facts, incident.harm)
+            for incident in facts.history.incidents
+            for seconds in facts.history.recovered(incident).values()
+        )
+        but = f"; but {late} went on late: is this machine busy?" if late else ""
+        return f"PASS: every entry's effect exactly once and in order; nothing lost, nothing twice{but}"
+    shown = [f"FAIL: {problem}" for problem in found[:PROBLEMS_SHOWN]]
+    if len(found) > PROBLEMS_SHOWN:
+        shown.append(f"FAIL: … and {len(found) - PROBLEMS_SHOWN} more")
+    return "\n".join(shown)
+
+
+def _by_stream(records: Sequence[Record]) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         found[record.stream].append(record)
     return found
+
+
+def _limit(facts: Facts, harm: Harm) -> float:
+    """How soon a stream should go on."""
+    return facts.settings.restart_limit if harm == "restart" else facts.settings.recovery_limit
+
+
+def _times(facts: Facts, incidents: Sequence[Incident], what: str) -> str:
+    """How many streams went on, and how soon."""
+    held = sum(len(incident.held) for incident in incidents)
+    if not held:
+        return "no stream to hand on"
+    times = [seconds for incident in incidents for seconds in facts.history.recovered(incident).values()]
+    text = f"{len(times)} of {plural(held, 'stream')} {what}"
+    if not times:
+        return text
+    limit = _limit(facts, incidents[0].harm)
+    late = sum(seconds > limit for seconds in times)
+    text += f", p50 {median(times):.2f} s, max {max(times):.2f} s (limit {limit:.2f} s)"
+    return f"{text}, {late} late" if late else text
+
+
+def _refused(history: History) -> str:
+    writers = Counter(worker_of(record.consumer) for record in history.records if record.outcome == "refused")
+    whose = ", ".join(f"{count} of {name}" for name, count in sorted(writers.items()))
+    return f"{plural(writers.total(), 'late write')}{f': {whose}' if whose else ''}"
+
+
+def _repeats(history: History) -> str:
+    when: list[tuple[Harm | None, str]] = [
+        ("kill", "after the kill"),
+        ("freeze", "after the freeze"),
+        ("restart", "in the rolling restart"),
+    ]
+    if history.count("repeated", None):
+        when.append((None, "for other reasons"))
+    return ", ".join(f"{history.count('repeated', harm)} {text}" for harm, text in when)

@@ -1,7 +1,7 @@
 """A worker of the demo, as a user would write one: ``python -m redis_stream_client.demo.worker``.
 
-It takes its setup as one line of JSON from its standard input. SIGTERM drains it, and so does the end of that input:
-then the demo is gone. Of the library it uses the public interface alone.
+It takes its setup as one line of JSON from its standard input. SIGTERM drains it, and so does the end of that
+input, which says that the demo is gone. Of the library it uses the public interface alone.
 """
 
 import asyncio
