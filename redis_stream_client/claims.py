@@ -158,24 +158,25 @@ class Claims:
         """
         epoch = self._member.liveness.epoch
         most = min(PAGE, self._ownership.capacity)
-        async with self._member.gate.passing():
-            try:
-                reply = await self._member.operations.claim_many(
-                    owner, most, self._member.patience, level_with=others, but=but
-                )
-            except Unanswered as error:
-                if error.maybe_executed:
+        with self._ownership.expecting(most):
+            async with self._member.gate.passing():
+                try:
+                    reply = await self._member.operations.claim_many(
+                        owner, most, self._member.patience, level_with=others, but=but
+                    )
+                except Unanswered as error:
+                    if error.maybe_executed:
+                        self._member.supervisor.request_audit()
+                    raise
+                if not self._member.liveness.believed(epoch):
                     self._member.supervisor.request_audit()
-                raise
-            if not self._member.liveness.believed(epoch):
-                self._member.supervisor.request_audit()
-                return 0, 0
-            if isinstance(reply, Refusal):
-                if reply.why == "lapsed":
-                    self._member.liveness.lapse("missing")
-                return 0, 0
-            won = await self._ownership.receive(reply.entries, unrecorded=int(owner != NOBODY))
-            self._member.counters.claims_won += won
+                    return 0, 0
+                if isinstance(reply, Refusal):
+                    if reply.why == "lapsed":
+                        self._member.liveness.lapse("missing")
+                    return 0, 0
+                won = await self._ownership.receive(reply.entries, unrecorded=int(owner != NOBODY))
+                self._member.counters.claims_won += won
         return len(reply.entries), reply.left
 
     async def take_malformed(self, entry: Delivered, owner: str, reason: str) -> None:

@@ -219,11 +219,7 @@ class RedisStreamClient:
         cancelled. In any case the client is closed at the end.
         """
         run = Run(self, handler, drain_timeout, max_attempts, progress_timeout, handle_signals)
-        try:
-            await run.join()
-        except BaseException:
-            await self.aclose()
-            raise
+        await run.join()
         await run.until_closed()
 
     def running(
@@ -427,8 +423,11 @@ class Run:
         self._worker: Worker | None = None
 
     async def join(self) -> None:
-        """Join, if that was not done before, and begin."""
+        """Join, if that was not done before, and begin. A client that is in use already goes on; one that cannot
+        join is closed."""
         client = self._client
+        if client._closed:
+            raise client._gone()
         if client._run is not None:
             raise RuntimeError("run() runs already; a client runs one handler")
         if client._events.busy:
@@ -436,7 +435,11 @@ class Run:
         if self._handle_signals:
             signals.require_main_thread()
         client._run = self
-        session = await client._join()
+        try:
+            session = await client._join()
+        except BaseException:
+            await client.aclose()
+            raise
         self._worker = Worker(session, self._handler, self._rules, self._drain_timeout)
         if client._drain_requested:
             self._worker.drain()

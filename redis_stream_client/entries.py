@@ -65,6 +65,7 @@ class Entries:
         if self._source is None:
             await lease._ensure_begun()
             self._source = lease._host.plane.follow(lease)
+            return  # meanwhile it may have been drained
         waiter = lease._start_waiting()
         try:
             self._source.want(waiter)

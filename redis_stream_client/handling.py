@@ -92,7 +92,7 @@ class Job:
         lease: what to work on.
         handler: the user's.
         rules: what `run()` was told.
-        recorded: false when it is known that no owner before left a record, nor died without one.
+        ready: whether earlier owners' record was looked at, or is known not to exist.
     """
 
     __slots__ = (
@@ -100,7 +100,7 @@ class Job:
         "_host",
         "_keeps_place",
         "_pausing",
-        "_recorded",
+        "_ready",
         "_rules",
         "_stop",
         "_timer",
@@ -108,9 +108,9 @@ class Job:
         "lease",
     )
 
-    def __init__(self, lease: Lease, handler: Handler, rules: Rules, *, recorded: bool = True) -> None:
+    def __init__(self, lease: Lease, handler: Handler, rules: Rules, *, ready: bool = False) -> None:
         self.lease = lease
-        self._recorded = recorded
+        self._ready = ready
         self._host: Host = lease._host
         self._handler = handler
         self._rules = rules
@@ -159,7 +159,7 @@ class Job:
         error: BaseException | None = None
         try:
             if self._stop is None:
-                if self._recorded:
+                if not self._ready:
                     await self._begin()
                 if lease.attempts > self._rules.max_attempts:
                     raise TooManyAttempts

@@ -21,6 +21,7 @@ class Holdings:
         self.draining = False  # nothing new is wanted
         self.handled_at_once = False  # whatever arrives gets a handler, and does not lie unread
         self.occupied = 0  # handlers that go on without their lease; each keeps its place
+        self.expected = 0  # what requests under way may bring
         self.view: Mapping[str, Lease] = MappingProxyType(self._leases)
 
     def __len__(self) -> int:

@@ -245,12 +245,11 @@ class Memory:
         return self._spawn(self._release(lease, graceful=failed_for is None))
 
     async def _release(self, lease: Lease, graceful: bool) -> None:
-        while not self.held:
-            await asyncio.sleep(IN_DOUBT)
+        await self._certain(lambda: True)
         if self.stream.outages:
             raise unavailable(lease, "release")
-        if self.overtaken:
-            raise lease._not_owner(owner=PEER)
+        if self.overtaken:  # nothing is left to do
+            return
         if graceful:
             self._settle()
         self.released = True
@@ -262,8 +261,7 @@ class Memory:
 
     async def _answer(self, lease: Lease, what: str) -> None:
         """Wait until Redis would execute the operation. Raises as the operation does."""
-        while not self.held and lease._lost is None:
-            await asyncio.sleep(IN_DOUBT)
+        await self._certain(lambda: lease._lost is None)
         await asyncio.sleep(0)
         if lease._lost is not None:
             raise lease._not_owner()
@@ -272,6 +270,13 @@ class Memory:
         if self.overtaken:
             lease._lose("claimed")
             raise lease._not_owner(owner=PEER)
+
+    async def _certain(self, wanted: Callable[[], bool]) -> None:
+        """Wait while the lock is in doubt, as long as `wanted` holds."""
+        while True:
+            if self.held or not wanted():
+                return
+            await asyncio.sleep(IN_DOUBT)
 
     def _settle(self) -> None:
         """This owner ends in good order: its attempt does not count."""

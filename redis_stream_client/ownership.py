@@ -4,8 +4,9 @@ Every method that changes ownership changes it in one synchronous step, next to 
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from redis_stream_client import announcement, clock
@@ -71,7 +72,19 @@ class Ownership:
         holdings, most = self._member.holdings, self._member.options.max_streams
         if holdings.draining:
             return 0
-        return UNLIMITED if most is None else max(0, most - len(holdings) - holdings.occupied)
+        if most is None:
+            return UNLIMITED
+        return max(0, most - len(holdings) - holdings.occupied - holdings.expected)
+
+    @contextlib.contextmanager
+    def expecting(self, streams: int) -> Iterator[None]:
+        """A request under way may bring so many streams: their room is not given to another one."""
+        self._member.holdings.expected += streams
+        try:
+            yield
+        finally:
+            self._member.holdings.expected -= streams
+            self._member.supervisor.room_changed()
 
     # Arriving.
 
@@ -93,6 +106,15 @@ class Ownership:
         for entry, reason in malformed:
             await self.bury_malformed(entry, reason)
         return leases
+
+    async def put_back(self, entries: Iterable[Delivered]) -> None:
+        """Entries that were delivered when their room was taken meanwhile: a peer, or we later, take them."""
+        given_back = [(entry.lbs_id, entry.deliveries) for entry in entries]
+        try:
+            await self._member.operations.release(given_back, self._member.patience)
+        except Unanswered:
+            self._member.supervisor.request_audit()
+            raise
 
     async def adopt(self, unknown: Sequence[tuple[str, int]], epoch: int) -> None:
         """What is pending for us, but has no lease, becomes one; what there is no room for is released."""

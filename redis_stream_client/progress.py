@@ -35,13 +35,34 @@ class Progress:
         """Read a lease's stream, after its checkpoint."""
         return self._feed.follow(lease.stream, lease.position or START)
 
-    async def recorded(self, leases: Sequence[Lease]) -> bool:
-        """Whether one of these streams may have a record: one question for all of them. In doubt, yes."""
-        keys = self._member.options.keys
-        fresh = [keys.progress(lease.stream) for lease in leases if not lease._unrecorded]
-        if not fresh:
-            return True
-        return await self._shelf.any_of(fresh, self._member.patience)
+    async def prepare(self, leases: Sequence[Lease]) -> set[Lease]:
+        """Begin for streams that have just arrived, many in one call, those without a record left alone.
+
+        Best effort: returns the leases that need no `begin` any more before they are handled.
+        """
+        record = self._member.options.keys.progress
+        shelved = await self._shelf.together([record(lease.stream) for lease in leases])
+        if shelved is None:
+            return set()
+        first = [lease for lease in leases if lease.deliveries == 1]
+        later = [lease for lease in leases if lease.deliveries > 1]
+        try:
+            if first and await shelved.any_of([record(lease.stream) for lease in first], self._member.patience):
+                first, later = [], list(leases)
+        except (Unanswered, GroupMissing, RedisRejected):
+            first, later = [], list(leases)
+        asks = [self._begin_of(lease, look_only=not lease._unrecorded) for lease in later]
+        ready = set(first)
+        for lease, answer in zip(later, await shelved.begin_many(asks) if asks else (), strict=True):
+            if not isinstance(answer, Refused | Exception):
+                ready.add(lease)
+                if answer is not None:
+                    lease._begin(answer.checkpoint, answer.attempts)
+        return ready
+
+    def _begin_of(self, lease: Lease, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
+        record = self._member.options.keys.progress(lease.stream)
+        return Begin(record, self._owner(lease), look_only, lease._unrecorded, replaces)
 
     async def begin(self, lease: Lease, *, look_only: bool = False, replaces: Owner = NO_OWNER) -> None:
         """Become the owner of a lease's record, or, with `look_only`, only if there is one already.
@@ -51,9 +72,8 @@ class Progress:
             RedisUnavailable: no answer until the lock lapsed. Repeating is safe.
             RedisRejected: Redis refuses.
         """
-        record = self._member.options.keys.progress(lease.stream)
         while True:
-            ask = Begin(record, self._owner(lease), look_only, lease._unrecorded, replaces)
+            ask = self._begin_of(lease, look_only=look_only, replaces=replaces)
             answer = await self._ask(lease, "begin", functools.partial(Records.begin, ask=ask))
             if not isinstance(answer, Refused):
                 self._begun(lease, answer)

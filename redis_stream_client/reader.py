@@ -98,8 +98,11 @@ class Reader:
         elif entries:
             self._served = True
             self._backlog.expect()
-            added = await self._ownership.receive(entries)
-            self._member.counters.streams_added += added
+            if self._member.holdings.handled_at_once and not self._ownership.capacity:  # a take-over was faster
+                await self._ownership.put_back(entries)
+            else:
+                added = await self._ownership.receive(entries)
+                self._member.counters.streams_added += added
         elif self._takes_turns:
             members = await self._member.operations.members(self._member.patience)
             await asyncio.sleep(self._turns.pause(self._member.options.consumer, members))
@@ -131,24 +134,25 @@ class Reader:
             ]
         epoch = self._member.liveness.epoch
         most = min(self._ownership.room, LARGEST_READ)
-        try:
-            share = await self._member.operations.share(
-                most, self._backlog.patient, self._backlog.others, self._member.patience
-            )
-        except Unanswered as error:
-            if error.maybe_executed:
-                self._auditor.read_lost()
-            raise
-        if not self._member.liveness.believed(epoch):
-            self._auditor.request()
-            return
-        if share is None:
-            self._member.liveness.lapse("missing")
-            return
-        self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
-        if share.entries:
-            added = await self._ownership.receive(share.entries)
-            self._member.counters.streams_added += added
+        with self._ownership.expecting(most):
+            try:
+                share = await self._member.operations.share(
+                    most, self._backlog.patient, self._backlog.others, self._member.patience
+                )
+            except Unanswered as error:
+                if error.maybe_executed:
+                    self._auditor.read_lost()
+                raise
+            if not self._member.liveness.believed(epoch):
+                self._auditor.request()
+                return
+            if share is None:
+                self._member.liveness.lapse("missing")
+                return
+            self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
+            if share.entries:
+                added = await self._ownership.receive(share.entries)
+                self._member.counters.streams_added += added
         if share.waiting and not share.entries:
             await asyncio.sleep(min(0.05, 0.002 * share.members))
 

@@ -7,7 +7,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
@@ -21,8 +21,7 @@ from redis_stream_client.scripts import Script
 CALL = 250  # records that one script call looks at: about 2 ms of Redis
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """Who owns a record: a fence and a consumer. Empty where there is no record."""
 
     fence: str
@@ -32,8 +31,7 @@ class Owner:
 NO_OWNER = Owner("", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(NamedTuple):
     """What `begin` is asked.
 
     Attributes:
@@ -51,8 +49,7 @@ class Begin:
     replaces: Owner = NO_OWNER
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """A record is ours. `checkpoint` is None where there is none yet."""
 
     checkpoint: str | None
@@ -66,8 +63,7 @@ class Refused:
     by: Owner
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """What `checkpoint` is asked."""
 
     record: str
@@ -97,6 +93,10 @@ class Records:
 
         A repeat by the same owner is accepted, and counts nothing."""
         return self._begins.add(ask)
+
+    async def begin_many(self, asks: list[Begin]) -> list[Begun | Refused | Exception | None]:
+        """`begin` for up to `CALL` records in one call of their own."""
+        return await self._begin(asks)
 
     def checkpoint(self, ask: Checkpoint) -> "asyncio.Future[Refused | bool]":
         """Advance a record; true if it advanced, false if it was there already."""

@@ -26,11 +26,7 @@ class Running:
     async def __aenter__(self) -> "RedisStreamClient":
         if self._task is not None:
             raise RuntimeError("enter it once; call running() again for another")
-        try:
-            await self._run.join()
-        except BaseException:
-            await self._client.aclose()
-            raise
+        await self._run.join()
         self._guard = Guard()
         self._task = asyncio.create_task(self._run.until_closed(), name="redis_stream_client running")
         self._task.add_done_callback(self._ended)

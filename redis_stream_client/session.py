@@ -81,6 +81,7 @@ class Session:
         self._listener = Listener(options, where, self._operations, self)
         self._work: set[asyncio.Task[Any]] = set()
         self._leave = asyncio.Event()
+        self.leave_by = float("inf")  # when the end is to be over, should it have begun before leaving
         self._supervisor: asyncio.Task[None] | None = None
         self.failure: BaseException | None = None
         self.closed = asyncio.Event()
@@ -201,7 +202,7 @@ class Session:
 
     async def _farewell(self, tasks: list[asyncio.Task[Any]]) -> None:
         try:
-            async with asyncio.timeout(LEAVING_GRACE * 0.9):
+            async with asyncio.timeout(max(0.1, min(LEAVING_GRACE * 0.9, self.leave_by - clock.now()))):
                 await self._give_up_lock()
                 if tasks:
                     await asyncio.wait(tasks)
@@ -276,6 +277,7 @@ class Session:
     def room_changed(self) -> None:
         """A stream was taken from the inbox, or ended."""
         self._reader.poke()
+        self.sweeper.room_changed()
 
     # Ears.
 

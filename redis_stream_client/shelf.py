@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redis_stream_client.batch import Spawn
 from redis_stream_client.errors import ClientClosed, RedisRejected
-from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.faults import Unanswered
 from redis_stream_client.keys import Keys
 from redis_stream_client.lease import Lease
 from redis_stream_client.link import Link
@@ -60,16 +60,14 @@ class Shelf:
             self._records[endpoint] = Records(link, self._places.slot, self._spawn, self._gone, self._patience)
         return self._records[endpoint]
 
-    async def any_of(self, records: Sequence[str], timeout: float) -> bool:
-        """Whether one of these records may exist: true also when that cannot be said at once."""
-        if len({self._places.slot(record) for record in records}) > 1:
-            return True
+    async def together(self, records: Sequence[str]) -> Records | None:
+        """Where these records are, if one call may look at all of them, and it is known where they are."""
+        if not records or len({self._places.slot(record) for record in records}) > 1:
+            return None
         try:
-            shelved = await self.records(records[0], timeout)
-            return await shelved.any_of(records, timeout)
-        except (Unanswered, GroupMissing, RedisRejected) as error:
-            log.debug("are there records? %s", error)
-            return True
+            return await self.records(records[0], self._patience)
+        except (Unanswered, RedisRejected):
+            return None
 
     async def settle(self, leases: Iterable[Lease], lifetime: float) -> None:
         """These leases end in good order: their attempts do not count. Best effort: it fails for nobody.

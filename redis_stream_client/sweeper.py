@@ -47,6 +47,7 @@ class Sweeper:
         self._looked_at: dict[str, tuple[float, float]] = {}  # consumer: when that ended, how long it took
         self._told_at: dict[str, float] = {}
         self._rest_at: dict[str, float] = {}  # owner: when what its heirs left of its streams is for whoever asks
+        self._no_room_for: set[str] = set()  # owners of whose streams we left some for lack of room
         self._backoff = Backoff(0.005, self._turn_length)
         self.taking = False  # streams of dead consumers are taken, not offered
 
@@ -75,6 +76,13 @@ class Sweeper:
         """After a lapse, perhaps after somebody destroyed the group: all must be looked at."""
         self._tidied_at = float("-inf")
         self.sweep_now()
+
+    def room_changed(self) -> None:
+        """There may be room for what was left for lack of it."""
+        if self._no_room_for and self._claims.capacity:
+            for owner in self._no_room_for:
+                self.suspect(owner)
+            self._no_room_for.clear()
 
     def sweep_now(self) -> None:
         """There was a gap in what was heard."""
@@ -243,6 +251,8 @@ class Sweeper:
             held_back = self._member.inbox.held_back(owner, clock.now())
             taken, left = await self._claims.take(owner, others, held_back)
         if left > len(held_back):
+            if not self._claims.capacity:
+                self._no_room_for.add(owner)
             if others is not None:
                 self._suspects[owner] = min(rest_at, self._suspects.get(owner, rest_at))
             return

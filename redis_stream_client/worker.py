@@ -50,7 +50,9 @@ class Worker:
 
     def cut_short(self) -> None:
         """Release at once."""
-        self._cut_short = True
+        if not self._cut_short:
+            self._cut_short = True
+            self._session.leave_by = clock.now() + LEAVING_GRACE * 0.9
         self.drain()
 
     def _wake(self) -> None:
@@ -80,9 +82,9 @@ class Worker:
     async def _admit(self) -> bool:
         """Start work on what has arrived. Returns whether anything had."""
         arrived = list(self._arrivals())
-        recorded = await self._session.progress.recorded(arrived)
+        ready = await self._session.progress.prepare(arrived)
         for lease in arrived:
-            job = Job(lease, self._handler, self._rules, recorded=recorded or lease._unrecorded > 0)
+            job = Job(lease, self._handler, self._rules, ready=lease in ready)
             task = asyncio.create_task(job.run(), name=f"handler of {lease.stream}")
             self._jobs[job] = task
             self._member.counters.handlers += 1
@@ -120,10 +122,7 @@ class Worker:
 
     async def _drain(self) -> None:
         self._member.holdings.draining = True
-        with contextlib.suppress(Unanswered, GroupMissing):
-            await self._member.operations.tell(
-                f"draining {self._member.options.consumer}", min(0.1, self._member.patience)
-            )
+        self._session.spawn(self._tell_peers())
         who = {"consumer": self._member.options.consumer}
         log.info("draining; %d handlers are at work", len(self._jobs), extra=who)
         for job in list(self._jobs):
@@ -140,6 +139,11 @@ class Worker:
             job.stop("drained")
         await self._wait_for_jobs(LEAVING_GRACE / 2 if self._cut_short else self._rules.patience)
         await self._release_everything()
+
+    async def _tell_peers(self) -> None:
+        """Nothing waits for it: it is sent before the first release."""
+        with contextlib.suppress(Unanswered, GroupMissing):
+            await self._member.operations.tell(f"draining {self._member.options.consumer}", self._member.patience)
 
     async def _wait_for_jobs(self, timeout: float) -> None:
         give_up = clock.now() + timeout
@@ -170,4 +174,5 @@ class Worker:
         for lease in self._member.holdings:
             self._release(lease)
         if self._releases:
-            await asyncio.wait(self._releases, timeout=LEAVING_GRACE / 2)
+            left = self._session.leave_by - clock.now() - LEAVING_GRACE / 4  # which is for leaving itself
+            await asyncio.wait(self._releases, timeout=max(0.0, min(LEAVING_GRACE / 2, left)))

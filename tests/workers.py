@@ -46,6 +46,9 @@ class Worker:
     `finish` is true. Further `options` are arguments of `RedisStreamClient`.
     """
 
+    program = "tests.worker"
+    """The module that the process runs."""
+
     def __init__(
         self,
         *,
@@ -75,7 +78,7 @@ class Worker:
     async def __aenter__(self) -> Self:
         """Start the process; `joined()` waits until it is a member."""
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.worker", self._setup),
+            *(sys.executable, "-m", self.program, self._setup),
             cwd=ROOT,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

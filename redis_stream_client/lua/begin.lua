@@ -19,7 +19,7 @@ for i = 1, #KEYS do
   local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts')
   local theirs = stored[1]
   local mine = theirs == fence and stored[2] == me
-  local replaceable = theirs == ARGV[at + 5] and stored[2] == ARGV[at + 6]
+  local replaceable = theirs == ARGV[at + 5] and (stored[2] or '') == ARGV[at + 6]
   if stored.err then
     results[i] = {'error', stored.err}
   elseif not theirs and ARGV[at + 3] == '1' then
