@@ -90,7 +90,7 @@ async def _blocking(redis: Redis, shared: int) -> AsyncIterator[list[float]]:
 
     async def lane(names: list[str]) -> None:
         positions = dict.fromkeys(names, "0")
-        async with Redis.from_url(_url(redis), socket_timeout=10, decode_responses=True) as connection:
+        async with Redis.from_url(_url(redis), socket_timeout=None, decode_responses=True) as connection:
             while True:
                 reply: Any = await connection.xread(positions, count=16, block=5000)  # type: ignore[arg-type]
                 for name, entries in reply:

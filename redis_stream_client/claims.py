@@ -146,18 +146,21 @@ class Claims:
         """How many more streams this client wants."""
         return self._ownership.capacity
 
-    async def take(self, owner: str, others: Sequence[str] | None, but: Sequence[str]) -> tuple[int, int]:
+    async def take(
+        self, owner: str, others: Sequence[str] | None, but: Sequence[str], most: int
+    ) -> tuple[int, int]:
         """Take a page of a dead owner's streams; they arrive like new ones.
 
         Args:
             owner: the dead consumer, or `NOBODY`.
             others: the fleet's other consumers, to take no more than our share; None: take what is there.
             but: LBS ids to leave alone.
+            most: streams to take at the most; no more than a page, and than there is room for.
 
         Returns how many were taken, and how many are left there. Raises `Unanswered` and `GroupMissing`.
         """
         epoch = self._member.liveness.epoch
-        most = min(PAGE, self._ownership.capacity)
+        most = min(most, PAGE, self._ownership.capacity)
         with self._ownership.expecting(most):
             async with self._member.gate.passing():
                 try:

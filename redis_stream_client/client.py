@@ -146,6 +146,7 @@ class RedisStreamClient:
         if self._session is None:
             _require_asyncio()
             self._session = Session(self._options, self._endpoint, self._places)
+            self._session.member.holdings.draining = self._drain_requested
             self._ready = self._session.start()
         assert self._ready is not None
         await asyncio.wait((self._ready,))
@@ -420,6 +421,7 @@ class Run:
         if not isinstance(handle_signals, bool):
             raise TypeError(f"handle_signals must be a bool, not {type(handle_signals).__name__}")
         self._handle_signals = handle_signals
+        self._signalled = False
         self._worker: Worker | None = None
 
     async def join(self) -> None:
@@ -473,8 +475,9 @@ class Run:
             self._worker.drain()
 
     def _on_signal(self) -> None:
-        if self._client._drain_requested and self._worker is not None:
+        if self._signalled and self._worker is not None:
             self._worker.cut_short()
+        self._signalled = True
         self._client.drain()
 
 

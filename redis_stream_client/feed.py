@@ -8,7 +8,7 @@ changed (`wakeups`). A busy stream is read in pieces that grow.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -26,12 +26,13 @@ from redis_stream_client.wakeups import Wakeups
 
 log = logging.getLogger("redis_stream_client")
 
-FIRST_PIECE = 16  # entries of one stream in one read
+FIRST_PIECE = 8  # entries of one stream in one read
 LARGEST_PIECE = 1_024
 PIECE_BYTES = 1 << 20  # pieces grow no larger than this
-READ = 4_096  # entries that one command may bring, of all its streams
+READ = 1_024  # entries that one command may bring, of all its streams
+READ_BYTES = 1 << 24  # and about how much of it, judging by what came before
 STREAMS = 512  # streams in one command
-TIMEOUT = 5.0  # seconds for one read: a large piece on a slow line takes its time
+LONGEST_TIMEOUT = 30.0  # seconds for one read, after shorter ones have failed: a slow line takes its time
 REASSURANCE = 20.0  # seconds after which idle streams are looked at, though nothing was heard: a slot that moves
 # while its key does not exist, SWAPDB
 POLL = (0.05, 1.0)  # seconds between two looks where there are no wake-ups: the shortest, and the longest
@@ -115,8 +116,14 @@ class Cursor:
 
 def _next_count(count: int, raw: Sequence[Any]) -> int:
     """How many entries to ask for after a piece that was full."""
-    size = sum(len(word) for _, words in raw for word in words) // len(raw)
-    return max(1, min(count * 4, LARGEST_PIECE, PIECE_BYTES // max(1, size)))
+    size, entries = _size([raw])
+    return max(1, min(count * 4, LARGEST_PIECE, PIECE_BYTES * entries // max(1, size)))
+
+
+def _size(pieces: Iterable[Sequence[Any]]) -> tuple[int, int]:
+    """Bytes and entries."""
+    sizes = [sum(map(len, words)) for piece in pieces for _, words in piece]
+    return sum(sizes), len(sizes)
 
 
 class Feed:
@@ -190,6 +197,8 @@ class _Server:
         self._work = asyncio.Event()
         self._backoff = Backoff(0.005, 0.25)
         self._poll = POLL[0]
+        self._quiet = self._timeout = quiet
+        self._entry_bytes = 0.0  # what an entry had lately, on average
         self._greeter = Greeter()
         self.link = Link(endpoint, greet=self._greet, on_loss=self._lost)
         self.wakeups = Wakeups(endpoint, quiet, self._changed, self._gap)
@@ -258,11 +267,12 @@ class _Server:
     def _page(self) -> list[Cursor]:
         """Cursors that are read with the same count; of one stream, one at a time."""
         count = next(iter(self._wanted)).count
+        most = min(STREAMS, READ // count, READ_BYTES // max(1, round(count * self._entry_bytes)))
         page: dict[str, Cursor] = {}
         for cursor in self._wanted:
             if cursor.count == count:
                 page.setdefault(cursor.stream, cursor)
-                if len(page) >= min(STREAMS, READ // count):
+                if len(page) >= most:
                     break
         for cursor in page.values():
             del self._wanted[cursor]
@@ -284,7 +294,7 @@ class _Server:
             streams = [cursor.stream for cursor in cursors]
             positions = [cursor.position for cursor in cursors]
             command = ("XREAD", "COUNT", cursors[0].count, "STREAMS", *streams, *positions)
-            reply = await self.link.request(*command, timeout=TIMEOUT)
+            reply = await self.link.request(*command, timeout=self._timeout)
         except (Unanswered, GroupMissing) as error:
             await self._failed(cursors, error)
             return False
@@ -299,7 +309,11 @@ class _Server:
                 cursor._reading = False
             raise
         self._backoff.reset()
+        self._timeout = self._quiet
         brought = dict(reply or ())
+        if brought:
+            size, entries = _size(brought.values())
+            self._entry_bytes += (size / entries - self._entry_bytes) / 4
         if not brought and all(cursor._idle for cursor in cursors):  # a wake-up for nothing, perhaps one of many
             await asyncio.sleep(FRUITLESS)
         heard = self.wakeups.possible
@@ -309,6 +323,7 @@ class _Server:
 
     async def _failed(self, cursors: Sequence[Cursor], error: Exception) -> None:
         log.debug("reading data streams: %s", error)
+        self._timeout = min(self._timeout * 2, LONGEST_TIMEOUT)
         for cursor in cursors:
             cursor._reading = False
             cursor.count = max(1, cursor.count // 4)

@@ -106,6 +106,7 @@ class Job:
         "_timer",
         "_working",
         "lease",
+        "task",
     )
 
     def __init__(self, lease: Lease, handler: Handler, rules: Rules, *, ready: bool = False) -> None:
@@ -119,6 +120,7 @@ class Job:
         self._keeps_place = False
         self._pausing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[Any] | None = None
 
     # What others ask of it.
 
@@ -146,13 +148,20 @@ class Job:
             and now - self.lease._progress_at > timeout
         )
 
+    def idle_for(self, now: float) -> float:
+        """Seconds that the handler has waited for an entry, all before it processed, while its attempt counts."""
+        lease = self.lease
+        if not (self._working and lease._begun and lease._waiting and lease._settled and lease._attempts):
+            return 0.0
+        return now - lease._progress_at
+
     # The work.
 
     async def run(self) -> Outcome:
         """Handle the lease to its end. Raises `RedisRejected` when Redis does not permit what is needed."""
         lease = self.lease
         try:
-            guard = lease._enter()
+            guard = lease._enter(self.task)
         except NotOwner as lost:
             return self._outcome("lost", lost)
         guard.on_fire = self._fired
@@ -228,6 +237,7 @@ class Job:
             pause = self._rules.pause(lease.attempts) if self._stop == "stalled" else None
             with contextlib.suppress(ClientClosed):  # leaving releases it, too
                 self._host.start_release(lease, failed_for=pause).add_done_callback(_seen)
+        if not self._keeps_place:  # it may have been lost after it was cancelled
             self._keeps_place = True
             self._host.keep_place(1)
 
@@ -251,7 +261,7 @@ class Job:
             if stopped == "drained":
                 if error is not None and not isinstance(error, asyncio.CancelledError):
                     self._log_failure(error)
-                await self._host.release(lease)
+                await self._release()
                 return self._outcome("drained", error)
             if stopped == "stalled":
                 return await self._failed(error, "stalled", "no progress in time")
@@ -309,8 +319,13 @@ class Job:
         elif not lease._draining:
             await self._rest(pause)
         if lease._lost is None:
-            await self._host.release(lease, failed_for=pause)
+            await self._release(failed_for=pause)
         return self._outcome(status, error)
+
+    async def _release(self, *, failed_for: float | None = None) -> None:
+        """Without an answer the lease has ended all the same, and a peer takes the stream."""
+        with contextlib.suppress(RedisUnavailable):
+            await self._host.release(self.lease, failed_for=failed_for)
 
     async def _rest(self, seconds: float) -> None:
         """Wait, unless the lease is lost or the client drains."""

@@ -84,8 +84,8 @@ class Guard:
 
     __slots__ = ("_baseline", "_left", "_task", "fired", "on_fire")
 
-    def __init__(self) -> None:
-        task = asyncio.current_task()
+    def __init__(self, task: "asyncio.Task[Any] | None" = None) -> None:
+        task = task or asyncio.current_task()
         assert task is not None, "what is awaited runs in a task"
         self._task = task
         self._baseline = task.cancelling()
@@ -175,7 +175,7 @@ class Lease:
         self._attempts = unrecorded + 1
         # Progress: when there was some, steps of entries() that wait now, and whether no entry was handed over
         # since the last checkpoint.
-        self._progress_at = clock.now()
+        self._progress_at = 0.0
         self._waiting = 0
         self._settled = True
         self._draining = False
@@ -210,7 +210,8 @@ class Lease:
     @property
     def attempts(self) -> int:
         """How many owners began, this one included, since the checkpoint last advanced or one of them ended in
-        good order; 0 after a checkpoint of this one. Known in `run()`, and as soon as ``entries()`` was asked for
+        good order; 0 after a checkpoint of this one, and in `run()` when it has waited for an entry for a while,
+        with nothing left to do. Known in `run()`, and as soon as ``entries()`` was asked for
         its first entry; before, a guess."""
         return self._attempts
 
@@ -311,10 +312,10 @@ class Lease:
         self._enter()
         return self
 
-    def _enter(self) -> Guard:
+    def _enter(self, task: "asyncio.Task[Any] | None" = None) -> Guard:
         if self._guard is not None:
             raise RuntimeError(f"the block of {self!r} was entered before; a lease is entered once")
-        self._guard = Guard()
+        self._guard = Guard(task)
         if self._lost is not None:
             raise self._not_owner()
         return self._guard
@@ -399,6 +400,7 @@ class Lease:
     def _start_waiting(self) -> "asyncio.Future[None]":
         """A step of entries() waits; it is woken when the lease ends, too."""
         self._waiting += 1
+        self._progress_at = clock.now()
         return self._add_waiter()
 
     def _stop_waiting(self, waiter: "asyncio.Future[None]") -> None:

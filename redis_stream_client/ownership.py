@@ -6,7 +6,7 @@ Every method that changes ownership changes it in one synchronous step, next to 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import TypeVar
 
 from redis_stream_client import announcement, clock
@@ -77,7 +77,7 @@ class Ownership:
         return max(0, most - len(holdings) - holdings.occupied - holdings.expected)
 
     @contextlib.contextmanager
-    def expecting(self, streams: int) -> Iterator[None]:
+    def expecting(self, streams: int) -> Generator[None]:
         """A request under way may bring so many streams: their room is not given to another one."""
         self._member.holdings.expected += streams
         try:

@@ -86,6 +86,12 @@ class Progress:
         if answer is not None:
             lease._begin(answer.checkpoint, answer.attempts)
 
+    async def acquit(self, leases: Sequence[Lease]) -> None:
+        """The attempts of these owners do not count. Best effort."""
+        await self._shelf.settle(leases, 0)
+        for lease in leases:
+            lease._attempts = 0
+
     async def checkpoint(self, lease: Lease, id: str) -> None:
         """See `Lease.checkpoint`."""
         if not lease._begun:

@@ -21,7 +21,7 @@ from redis_stream_client.feed import Feed
 from redis_stream_client.heartbeat import Heartbeat
 from redis_stream_client.holdings import Gate, Holdings
 from redis_stream_client.inbox import Inbox
-from redis_stream_client.lease import LEAVING_GRACE
+from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.link import Link
 from redis_stream_client.listener import Listener
 from redis_stream_client.liveness import LapseCause, Liveness
@@ -181,13 +181,14 @@ class Session:
         """Believe nothing, stop, and give up the lock: within `LEAVING_GRACE`, cancelled or not."""
         self._leave.set()
         self.member.liveness.close()
+        held = list(self.member.holdings)
         self.member.holdings.lose_all("closed")
         everything = [*tasks, *self._work]
         for task in everything:
             task.cancel()
         self._reads.drop(Unanswered("closing", maybe_executed=True))  # nothing more is delivered to us
         for _ in range(3):
-            farewell = asyncio.ensure_future(self._farewell(everything))
+            farewell = asyncio.ensure_future(self._farewell(everything, held))
             while not farewell.done():
                 try:
                     await asyncio.wait((farewell,))
@@ -200,10 +201,11 @@ class Session:
         self.closed.set()
         log.info("left %s", self.options.keys.service, extra={"consumer": self.options.consumer})
 
-    async def _farewell(self, tasks: list[asyncio.Task[Any]]) -> None:
+    async def _farewell(self, tasks: list[asyncio.Task[Any]], held: list[Lease]) -> None:
         try:
             async with asyncio.timeout(max(0.1, min(LEAVING_GRACE * 0.9, self.leave_by - clock.now()))):
-                await self._give_up_lock()
+                # Side by side, on two connections: what has begun ends in good order.
+                await asyncio.gather(self._shelf.settle(held, 0), self._give_up_lock())
                 if tasks:
                     await asyncio.wait(tasks)
         except TimeoutError:

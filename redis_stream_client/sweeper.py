@@ -6,6 +6,7 @@ member of the fleet in turn; and what a dead one has pending is looked up in Red
 
 import asyncio
 import logging
+import math
 import random
 
 from redis_stream_client import announcement, clock
@@ -15,7 +16,7 @@ from redis_stream_client.events import ExpiredStream
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.keys import NOBODY
 from redis_stream_client.membership import Membership
-from redis_stream_client.operations import Delivered, Member
+from redis_stream_client.operations import PAGE, Delivered, Member
 from redis_stream_client.pacing import Backoff
 
 log = logging.getLogger("redis_stream_client")
@@ -244,25 +245,43 @@ class Sweeper:
         """Take a share of what is pending for `owner`, if it is dead; after a while, what others left, too."""
         now = clock.now()
         rest_at = self._rest_at.setdefault(owner, now + self._member.options.lock_ttl * REST)
-        others = await self._heirs(owner) if now < rest_at else None
-        taken = left = 1
-        held_back: list[str] = []
-        while taken and left > len(held_back) and self._claims.capacity:
-            held_back = self._member.inbox.held_back(owner, clock.now())
-            taken, left = await self._claims.take(owner, others, held_back)
-        if left > len(held_back):
+        members = await self._member.operations.members(self._member.patience)
+        if now < rest_at:
+            taken, left = await self._take_share(owner, self._heirs(owner, members))
+            again = rest_at
+        else:
+            taken, left = await self._take_rest(owner, members)
+            again = clock.now() + self._member.options.lock_ttl * REST / TURNS
+        if left:
             if not self._claims.capacity:
                 self._no_room_for.add(owner)
-            if others is not None:
-                self._suspects[owner] = min(rest_at, self._suspects.get(owner, rest_at))
+            elif taken or now < rest_at:
+                self._suspects[owner] = min(again, self._suspects.get(owner, again))
             return
         self._rest_at.pop(owner, None)
+
+    async def _take_share(self, owner: str, heirs: list[str]) -> tuple[int, int]:
+        """As much as brings us level with the heirs, page by page. Returns how many were taken in the last page,
+        and how many are left that we do not hold ourselves back from."""
+        while True:
+            taken, left = await self._take_page(owner, heirs, PAGE)
+            if not (taken and left and self._claims.capacity):
+                return taken, left
+
+    async def _take_rest(self, owner: str, members: list[Member]) -> tuple[int, int]:
+        """A part of what is left, since others have room, too."""
+        pending = sum(member.pending for member in members if member.name == owner)
+        return await self._take_page(owner, None, math.ceil(pending / self._member.counters.live_members) or 1)
+
+    async def _take_page(self, owner: str, heirs: list[str] | None, most: int) -> tuple[int, int]:
+        held_back = self._member.inbox.held_back(owner, clock.now())
+        taken, left = await self._claims.take(owner, heirs, held_back, most)
         if left == 0:
             self._member.inbox.withdraw_absent(owner, (), self._member.inbox.offered(owner))
+        return taken, max(0, left - len(held_back))
 
-    async def _heirs(self, owner: str) -> list[str]:
+    def _heirs(self, owner: str, members: list[Member]) -> list[str]:
         """The other consumers that may want a share."""
-        members = await self._member.operations.members(self._member.patience)
         without = self._member.departing | {self._member.options.consumer, owner, NOBODY}
         return [member.name for member in members if member.name not in without]
 

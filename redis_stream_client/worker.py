@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-import functools
 import logging
 from collections.abc import Iterator
 
 from redis_stream_client import clock
 from redis_stream_client.events import StreamAdded, StreamExpired
 from redis_stream_client.faults import GroupMissing, Unanswered
-from redis_stream_client.handling import Handler, Job, Outcome, Rules, watch_progress
+from redis_stream_client.handling import Handler, Job, Rules, watch_progress
 from redis_stream_client.inbox import owner_of
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.session import Session
@@ -31,7 +30,7 @@ class Worker:
         self._handler = handler
         self._rules = rules
         self._drain_timeout = drain_timeout
-        self._jobs: dict[Job, asyncio.Task[Outcome]] = {}
+        self._jobs: set[Job] = set()
         self._changed = asyncio.Event()
         self._draining = False
         self._cut_short = False
@@ -63,6 +62,7 @@ class Worker:
 
     async def _serve(self) -> None:
         watching = watch_progress(self._jobs, self._rules.progress_timeout)
+        acquit = asyncio.create_task(self._acquit(), name="redis_stream_client acquit")
         watch = asyncio.create_task(watching, name="redis_stream_client progress")
         try:
             while not (self._draining or self._session.leaving):
@@ -72,6 +72,7 @@ class Worker:
                 await self._drain()
         finally:
             watch.cancel()
+            acquit.cancel()
             self._session.leave()
             await self._session.closed.wait()
             # Whoever was closed meanwhile cleans up; a client that is to release at once waits for nobody.
@@ -82,21 +83,22 @@ class Worker:
     async def _admit(self) -> bool:
         """Start work on what has arrived. Returns whether anything had."""
         arrived = list(self._arrivals())
+        if not arrived:
+            return False
+        self._session.room_changed()  # the next ones come while these begin
         ready = await self._session.progress.prepare(arrived)
         for lease in arrived:
             job = Job(lease, self._handler, self._rules, ready=lease in ready)
-            task = asyncio.create_task(job.run(), name=f"handler of {lease.stream}")
-            self._jobs[job] = task
-            self._member.counters.handlers += 1
-            task.add_done_callback(functools.partial(self._ended, job))
-        if arrived:
-            self._session.room_changed()
-            await asyncio.sleep(0)
-        return bool(arrived)
+            self._jobs.add(job)
+            job.task = asyncio.create_task(self._attend(job), name=f"handler of {lease.stream}")
+        self._member.counters.handlers += len(arrived)
+        await asyncio.sleep(0)
+        return True
 
     def _arrivals(self) -> Iterator[Lease]:
+        now = clock.now()
         for _ in range(ADMITTED):
-            match self._member.inbox.take(clock.now()):
+            match self._member.inbox.take(now):
                 case StreamAdded(lease):
                     yield lease
                 case StreamExpired(orphan):  # it was offered before run() began
@@ -107,16 +109,28 @@ class Worker:
                 case _:  # a handler is told in its own way that its lease was lost
                     pass
 
-    def _ended(self, job: Job, task: "asyncio.Task[Outcome]") -> None:
-        del self._jobs[job]
-        self._member.counters.handlers -= 1
-        self._changed.set()
-        if task.cancelled():
-            return
-        if (error := task.exception()) is not None:
+    async def _attend(self, job: Job) -> None:
+        """Handle one lease, in a task of its own."""
+        try:
+            outcome = await job.run()
+            if outcome.failed:
+                self._member.counters.handlers_failed += 1
+        except Exception as error:  # noqa: BLE001 - no handler's, but Redis's refusal, or a bug
             self._session.fail(error)
-        elif task.result().failed:
-            self._member.counters.handlers_failed += 1
+        finally:
+            self._jobs.discard(job)
+            self._member.counters.handlers -= 1
+            self._changed.set()
+
+    async def _acquit(self) -> None:
+        """An owner with nothing left to do for a while is not what its stream's owners die of: its attempt does
+        not count. Else streams that are idle for months would end in the dead letters after so many outages."""
+        while True:
+            await asyncio.sleep(self._member.options.lock_ttl)
+            now = clock.now()
+            idle = [job.lease for job in self._jobs if job.idle_for(now) > self._member.options.lock_ttl]
+            if idle:
+                await self._session.progress.acquit(idle)
 
     # The end.
 

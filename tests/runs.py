@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 from tests.workers import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
     from types import TracebackType
 
     from redis_stream_client.handling import Handler
@@ -53,6 +53,15 @@ class Ledger:
             "so many entries are accepted",
             timeout,
         )
+
+
+@contextlib.asynccontextmanager
+async def at_the_end(let_go: Callable[[], object]) -> AsyncGenerator[None]:
+    """Let a handler go that would not end by itself, also when the test has failed."""
+    try:
+        yield
+    finally:
+        let_go()
 
 
 async def idle(lease: Lease) -> None:

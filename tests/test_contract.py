@@ -679,20 +679,20 @@ async def test_draining_waits_for_the_checkpoint_of_what_was_read(backend: Backe
     async def work(lease: Lease) -> None:
         async for entry in lease.entries():
             handler.read.append(entry.id)
-            if entry.id == "2-0":
-                await go_on.wait()
-                await lease.checkpoint("2-0")
+            await go_on.wait()
+            if entry.id == "3-0":
+                await lease.checkpoint("3-0")
 
     handler = Recorder(work)
-    await backend.start(handler, TICKS, drain_timeout=FOR_EVER)
-    await wait_until(lambda: handler.read == ["1-0", "2-0"], "it has read two")
+    await backend.start(handler, [*TICKS, *TICKS], drain_timeout=FOR_EVER)
+    await wait_until(lambda: handler.read, "it has read one")
     backend.drain()
-    await asyncio.sleep(0)
+    await wait_until(lambda: handler.lease and handler.lease._draining, "the drain has begun")
     go_on.set()
     outcome = await backend.outcome()
-    assert (outcome.status, outcome.position) == ("drained", "2-0")
-    assert handler.read == ["1-0", "2-0"]
-    assert await backend.facts() == Facts("released", None, "2-0", 0)
+    assert (outcome.status, outcome.position) == ("drained", "3-0")
+    assert handler.read == ["1-0", "2-0", "3-0"]
+    assert await backend.facts() == Facts("released", None, "3-0", 0)
 
 
 async def test_a_handler_without_checkpoints_is_drained_when_the_time_is_over(backend: Backend) -> None:
@@ -743,7 +743,7 @@ async def test_a_handler_that_returns_before_it_notices_the_draining_is_done(bac
     await backend.start(handler, TICKS, drain_timeout=FOR_EVER)
     await wait_until(lambda: handler.lease and not handler.lease._settled, "it has read one")
     backend.drain()
-    await asyncio.sleep(0)
+    await wait_until(lambda: handler.lease and handler.lease._draining, "the drain has begun")
     go_on.set()
     assert (await backend.outcome()).status == "done"
     assert (await backend.facts()).state == "done"
@@ -858,6 +858,34 @@ async def test_a_handler_may_live_through_an_outage(backend: Backend) -> None:
     backend.drain()
     assert (await backend.outcome()).status == "drained"
     assert await backend.facts() == Facts("released", None, "3-0", 0)
+
+
+async def test_a_handler_that_fails_in_an_outage_has_failed(backend: Backend) -> None:
+    outage = asyncio.Event()
+
+    async def work(lease: Lease) -> None:
+        await lease.checkpoint("1-0")
+        await outage.wait()
+        await lease.checkpoint("2-0")
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS)
+    await wait_until(lambda: handler.lease and handler.lease.position, "it works")
+    with backend.unavailable():
+        outage.set()
+        outcome = await backend.outcome()
+    assert (outcome.status, type(outcome.error), outcome.position) == ("failed", RedisUnavailable, "1-0")
+    assert (await backend.facts()).state != "done"
+
+
+async def test_a_handler_that_is_drained_in_an_outage_is_drained(backend: Backend) -> None:
+    handler = Recorder()
+    await backend.start(handler, TICKS)
+    await handler.has_read("1-0", "2-0", "3-0")
+    with backend.unavailable():
+        backend.drain()
+        assert (await backend.outcome()).status == "drained"
+    assert (await backend.facts()).state != "done"
 
 
 async def test_a_stream_that_was_finished_in_an_outage_is_done_after_it(backend: Backend) -> None:

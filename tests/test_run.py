@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from redis_stream_client import ClientClosed, Lease, NotOwner, RedisStreamClient
-from redis_stream_client.keys import NOBODY
+from redis_stream_client.keys import NOBODY, Keys
 from tests.fleet import Member
-from tests.runs import Ledger, Running, add, dead_letters, finished, idle, owners, write
+from tests.runs import Ledger, Running, add, at_the_end, dead_letters, finished, idle, owners, write
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -394,7 +394,7 @@ async def test_a_handler_without_progress_loses_its_stream(
             case _:
                 await anext(entries)
 
-    async with Running(server.url, service, handle, progress_timeout=0.3, **TTL) as run:
+    async with at_the_end(stop.set), Running(server.url, service, handle, progress_timeout=0.3, **TTL) as run:
         await add(redis, service, ["stuck", "thread", "idle"])
         again = await run.lease("stuck", nth=2)
         assert again.attempts == 2
@@ -434,7 +434,7 @@ async def test_a_handler_that_ignores_its_cancellation_keeps_its_place_but_not_i
                 continue
 
     options: dict[str, Any] = {"progress_timeout": 0.2, "max_streams": 1, "lock_ttl": 0.5}
-    async with Running(server.url, service, handle, **options) as run:
+    async with at_the_end(let_go.set), Running(server.url, service, handle, **options) as run:
         await add(redis, service, ["stubborn"])
         await run.lease("stubborn")
         await wait_until(lambda: released(redis, service), "it is nobody's")
@@ -449,6 +449,38 @@ async def test_a_handler_that_ignores_its_cancellation_keeps_its_place_but_not_i
             await wait_until(lambda: not run.working, "the handler ends")
         await add(redis, service, ["last"])
         await run.lease("last")
+
+
+async def test_a_handler_that_ignores_its_cancellation_keeps_its_place_when_it_is_lost_after_that(
+    server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cancelled, let_go = asyncio.Event(), asyncio.Event()
+
+    async def handle(lease: Lease) -> None:
+        while lease.stream == "stubborn" and not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+
+    keys = Keys(service)
+    options: dict[str, Any] = {"progress_timeout": 0.2, "max_streams": 1, "lock_ttl": 1.0}
+    async with at_the_end(let_go.set), Running(server.url, service, handle, **options) as run:
+        (lbs_id,) = await add(redis, service, ["stubborn"])
+        await cancelled.wait()
+        thief = "redis-consumer-thief-00c0ffee"
+        await redis.set(keys.lock(thief), '{"ttl": 60000}', px=60_000)
+        await redis.xclaim(keys.lbs, keys.group, thief, 0, [lbs_id])
+        await redis.delete(keys.lock(run.client.id))
+        assert await run.leases[0].lost() == "claimed"
+        await wait_until(lambda: "ignores its cancellation" in caplog.text, "it is named")
+        await add(redis, service, ["next"])
+        beats = run.client.statistics().beats
+        await wait_until(lambda: run.client.statistics().beats > beats + 3, "a lifetime of the lock passes")
+        assert run.working == ["stubborn"]
+        assert run.client.leases == {}
+        let_go.set()
+        await run.lease("next")
 
 
 async def released(redis: Connection, service: str) -> list[str]:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from redis_stream_client import Lease, RedisRejected, RedisStreamClient
 from redis_stream_client.keys import Keys
-from tests.runs import Ledger, Running, add, connections, idle, owners, record, write
+from tests.runs import Ledger, Running, add, at_the_end, connections, idle, owners, record, write
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -338,7 +338,7 @@ async def test_a_handler_that_ignores_it_holds_nobody_up(
             with contextlib.suppress(asyncio.CancelledError):
                 await let_go.wait()
 
-    async with Running(server.url, service, handle, **TTL) as run:
+    async with at_the_end(let_go.set), Running(server.url, service, handle, **TTL) as run:
         await add(redis, service, [CALL])
         await run.handles(CALL)
         started = time.monotonic()

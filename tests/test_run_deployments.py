@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 from redis.asyncio import RedisCluster, Sentinel
+from redis.exceptions import RedisError
 
 from redis_stream_client.keys import Keys
 from tests.cluster import Cluster, start_cluster
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from tests.connection import Connection
+    from tests.servers import Server
 
+CALL = "call-1"
 STREAMS = [f"call-{i}" for i in range(24)]
 
 
@@ -107,42 +111,48 @@ def deployment() -> Iterator[Deployment]:
         yield deployment
 
 
-@pytest.mark.parametrize("writes", ["all arrived", "the last were lost"])
-async def test_a_fail_over_while_entries_flow(deployment: Deployment, service: str, writes: str) -> None:
-    """A checkpoint that Redis has lost is accepted anew, nothing that it has kept is handed out again."""
+@pytest.fixture
+async def master(deployment: Deployment) -> AsyncIterator[Connection]:
     sentinel: Connection = Sentinel([(HOST, deployment.sentinel.port)])  # type: ignore[no-untyped-call]
-    master = sentinel.master_for(NAME)
-    ledger = Ledger()
-    options: dict[str, Any] = {"lock_ttl": 2.0, "connect_timeout": 20.0}
-    async with master, Running(master, service, ledger.follow, **options) as run:
-        ids = (await feed(master, ["call-1"], 20))["call-1"]
-        await add(master, service, ["call-1"])
-        await wait_until(lambda: ledger.accepted["call-1"] == ids, "it is followed")
-        deployment.in_step()
-        kept = len(ids)
-        if writes == "the last were lost":
-            deployment.cut_off_the_replica()
-            lost = (await feed(master, ["call-1"], 5))["call-1"]
-            await wait_until(lambda: ledger.accepted["call-1"][-1] == lost[-1], "they are accepted")
-        deployment.master.kill()
-        deployment.replica.thaw()
-        replica = deployment.replica
-        await wait_until(lambda: role(replica) == "master", "the replica is promoted", timeout=30)
-        after = [
-            replica.command("XADD", "call-1", "*", "n", i, *(("end", "") if i == 9 else ())).decode()
-            for i in range(10)
-        ]
-        await wait_until(lambda: run.client.statistics().streams_done == 1, "it is finished", timeout=30)
-        assert ledger.accepted["call-1"][:kept] == ids
-        assert ledger.accepted["call-1"][-10:] == after
-        assert len(set(ledger.accepted["call-1"])) == len(ledger.accepted["call-1"])
-        fences = [lease.fence for lease in run.leases]
-        assert fences == sorted(set(fences))
-        assert replica.command("HGET", Keys(service).progress("call-1"), "checkpoint").decode() == after[-1]
+    async with sentinel.master_for(NAME) as redis:
+        yield redis
     for known in sentinel.sentinels:
         await known.aclose()
 
 
-def role(server: Any) -> str:
-    found: str = server.command("INFO", "replication")["role"]
-    return found
+@pytest.mark.parametrize("writes", ["all arrived", "the last were lost"])
+async def test_a_fail_over_while_entries_flow(
+    deployment: Deployment, master: Connection, service: str, writes: str
+) -> None:
+    """A checkpoint that Redis has lost is accepted anew; nothing that it has kept is handed out again."""
+    ledger = Ledger()
+    async with Running(master, service, ledger.follow, lock_ttl=2.0, connect_timeout=20.0) as run:
+        ids = (await feed(master, [CALL], 20))[CALL]
+        await add(master, service, [CALL])
+        await wait_until(lambda: ledger.accepted[CALL] == ids, "it is followed")
+        deployment.in_step()
+        if writes == "the last were lost":
+            deployment.cut_off_the_replica()
+            lost = (await feed(master, [CALL], 5))[CALL]
+            await wait_until(lambda: ledger.accepted[CALL][-1] == lost[-1], "they are accepted")
+        deployment.master.kill()
+        deployment.replica.thaw()
+        replica = deployment.replica
+        await wait_until(lambda: is_master(replica), "the replica is promoted", timeout=30)
+        after: list[str] = []
+        for i in range(10):
+            end = ("end", "") if i == 9 else ()
+            after.append(replica.command("XADD", CALL, "*", "n", i, *end).decode())
+        await wait_until(lambda: run.client.statistics().streams_done == 1, "it is finished", timeout=30)
+        assert ledger.accepted[CALL][:20] == ids
+        assert ledger.accepted[CALL][-10:] == after
+        assert len(set(ledger.accepted[CALL])) == len(ledger.accepted[CALL])
+        fences = [lease.fence for lease in run.leases]
+        assert fences == sorted(set(fences))
+        assert replica.command("HGET", Keys(service).progress(CALL), "checkpoint").decode() == after[-1]
+
+
+def is_master(server: Server) -> bool:
+    with suppress(RedisError):  # it closes connections when it is promoted
+        return bool(server.command("INFO", "replication")["role"] == "master")
+    return False

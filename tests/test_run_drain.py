@@ -260,17 +260,25 @@ async def test_a_handler_that_ends_while_it_is_drained(server: Server, redis: Co
 
 
 async def test_leaving_the_block_drains(server: Server, redis: Connection, service: str) -> None:
-    ledger = Ledger()
     ids = await write(server.url, CALL, 5)
+    handed: list[str] = []
+    go_on = asyncio.Event()
+
+    async def handle(lease: Lease) -> None:
+        async for entry in lease.entries():
+            handed.append(entry.id)
+            await go_on.wait()
+            await lease.checkpoint(entry.id)
+
     client = RedisStreamClient.from_url(server.url, service, **TTL)
-    async with client.running(ledger.follow) as entered:
+    async with client.running(handle) as entered:
         assert entered is client
         await add(redis, service, [CALL])
-        await wait_until(lambda: ledger.handed[CALL], "it reads")
+        await wait_until(lambda: handed, "it works on the first entry")
+        asyncio.get_running_loop().call_later(0.3, go_on.set)
     assert not client.alive
-    assert ledger.handed[CALL] == ledger.accepted[CALL]
-    assert (await record(redis, service, CALL))["checkpoint"] == ledger.accepted[CALL][-1]
-    assert ledger.accepted[CALL][-1] in ids
+    assert handed == ids[:1]
+    assert (await record(redis, service, CALL))["checkpoint"] == ids[0]
     assert await released_all(redis, service, 1)
 
 
@@ -374,6 +382,46 @@ async def test_a_signal_drains_and_a_second_one_releases_at_once(
     assert previous_handlers == []
     signal.raise_signal(number)
     assert previous_handlers == [number]
+
+
+async def test_the_first_signal_after_a_drain_is_not_the_second_signal(
+    server: Server, redis: Connection, service: str
+) -> None:
+    await write(server.url, CALL, 1)
+    working, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(lease: Lease) -> None:
+        await anext(lease.entries())
+        working.set()
+        await go_on.wait()
+
+    async with Running(server.url, service, handle, handle_signals=True, **TTL) as run:
+        await add(redis, service, [CALL])
+        await working.wait()
+        run.client.drain()
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await returned(run, 0.6)
+        assert run.client.statistics().streams_done == 1
+
+
+async def test_closing_without_a_drain_is_no_failed_attempt(
+    server: Server, redis: Connection, service: str
+) -> None:
+    await write(server.url, CALL, 1)
+    await add(redis, service, [CALL])
+    for _ in range(3):
+        reading = asyncio.Event()
+
+        async def handle(lease: Lease) -> None:
+            async for _ in lease.entries():
+                reading.set()
+
+        async with Running(server.url, service, handle, max_attempts=1, **TTL) as run:
+            await reading.wait()
+            assert run.leases[-1].attempts == 1
+    assert not await dead_letters(redis, service)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -397,3 +397,22 @@ async def test_a_restart_of_redis_with_its_data_loses_nothing(
 
 def announced(stream: str) -> str:
     return f'{{"DataStreamName": "{stream}"}}'
+
+
+async def test_a_stream_that_is_idle_outlives_any_number_of_outages(
+    redis: Connection, service: str, proxy: TcpProxy
+) -> None:
+    """Each outage costs it an owner, but none of them failed at it."""
+    ledger = Ledger()
+    await write(proxy.url, CALL, 2)
+    async with Running(proxy.url, service, ledger.follow, max_attempts=2, **FAST) as run:
+        await add(redis, service, [CALL])
+        await ledger.reached({CALL: 2})
+        for outage in range(2, 6):
+            proxy.freeze()
+            await wait_until(lambda: not run.client.alive, "the lock lapsed")
+            proxy.cut()
+            proxy.thaw()
+            lease = await run.lease(CALL, nth=outage)
+            await wait_until(lambda: lease.attempts == 0, "it waits for entries, and nothing is held against it")
+    assert not await dead_letters(redis, service)

@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from redis_stream_client import Lease, StreamAdded
+from redis_stream_client.keys import NOBODY
 from tests.fleet import Member
-from tests.runs import END, Ledger, Running, add, calls, finished, idle, record, write
+from tests.runs import END, Ledger, Running, add, calls, finished, idle, owners, record, write
 from tests.scenes import die_with
 from tests.waiting import wait_until
 
@@ -181,3 +182,38 @@ async def test_max_streams_is_a_bound_while_orphans_and_announcements_come_toget
             await wait_until(lambda: finished(redis, service), "all are finished", timeout=30)
         assert len(held) >= 300
         assert max(held) <= 20
+
+
+async def test_an_announcement_that_comes_when_a_take_over_has_filled_the_room_is_put_back(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """A read waits in Redis while an orphan is taken; it brings one stream too many."""
+    finish = asyncio.Event()
+    most = 0
+
+    async def handle(lease: Lease) -> None:
+        nonlocal most
+        most = max(most, len(run.client.leases))
+        await finish.wait()
+
+    async def reads() -> bool:
+        return bool((await redis.info("clients"))["blocked_clients"])
+
+    run = Running(server.url, service, handle, max_streams=1, lock_ttl=4.0)
+    async with run:
+        await wait_until(reads, "it reads")
+        await die_with(redis, service, "orphan", lock_ttl=0.05)
+        await run.handles("orphan")
+        await add(redis, service, ["fresh"])
+        await wait_until(lambda: undelivered_or_released(redis, service), "nobody has it")
+        assert len(run.client.leases) == 1
+        finish.set()
+        await run.lease("fresh")
+        await wait_until(lambda: finished(redis, service), "both are finished")
+    assert most == 1
+
+
+async def undelivered_or_released(redis: Connection, service: str) -> bool:
+    """Whether the newer one of two announcements waits: in Redis, or for whoever claims it."""
+    by_id = await owners(redis, service)
+    return len(by_id) == 1 or by_id[max(by_id)] == NOBODY

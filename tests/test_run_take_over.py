@@ -124,7 +124,7 @@ async def test_what_a_full_one_cannot_take_the_others_do(server: Server, redis: 
         await ghost(redis, service, bodies([f"call-{i}" for i in range(ORPHANS)]))
         await all_taken(full, *peers, streams=ORPHANS)
         assert held(full) == [10]
-        assert min(held(*peers)) >= ORPHANS // 4, held(*peers)  # the rest is for whoever asks
+        assert even(held(*peers)), held(*peers)  # the rest is for whoever asks, but not all of it for one
 
 
 async def test_peers_with_events_get_their_share(server: Server, redis: Connection, service: str) -> None:
