@@ -265,12 +265,18 @@ class _Server:
             self._poll = shortest if found else max(shortest, min(self._poll * 1.5, POLL[1]))
 
     def _page(self) -> list[Cursor]:
-        """Cursors that are read with the same count; of one stream, one at a time."""
+        """Cursors that are read with the same count; of one stream, one at a time. Of streams that were idle not
+        much is expected, of others as much as they may bring."""
         count = next(iter(self._wanted)).count
-        most = min(STREAMS, READ // count, READ_BYTES // max(1, round(count * self._entry_bytes)))
+        idle = next(iter(self._wanted))._idle
+        most = (
+            STREAMS
+            if idle
+            else min(STREAMS, READ // count, READ_BYTES // max(1, round(count * self._entry_bytes)))
+        )
         page: dict[str, Cursor] = {}
         for cursor in self._wanted:
-            if cursor.count == count:
+            if cursor.count == count and cursor._idle == idle:
                 page.setdefault(cursor.stream, cursor)
                 if len(page) >= most:
                     break

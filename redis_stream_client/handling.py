@@ -9,7 +9,7 @@ import functools
 import inspect
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -416,6 +416,22 @@ async def watch_progress(jobs: Collection[Job], timeout: float | None) -> None:
         now = clock.now()
         for job in [job for job in jobs if job.stalled(now)]:
             job.stop("stalled")
+
+
+async def watch_idle(
+    jobs: Collection[Job], after: float, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
+) -> None:
+    """Acquit the owners that have nothing left to do for `after` seconds, until cancelled.
+
+    Such a one is not what its stream's owners die of. Else a stream that is idle for months would end in the dead
+    letters after so many outages.
+    """
+    while True:
+        await asyncio.sleep(after)
+        now = clock.now()
+        idle = [job.lease for job in jobs if job.idle_for(now) > after]
+        if idle:
+            await acquit(idle)
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
@@ -34,6 +34,10 @@ class Plane(Protocol):
 
     async def checkpoint(self, lease: "Lease", id: str) -> None:
         """Advance the record."""
+        ...
+
+    async def acquit(self, leases: "Sequence[Lease]") -> None:
+        """The attempts of these owners do not count."""
         ...
 
     def follow(self, lease: "Lease") -> Source:

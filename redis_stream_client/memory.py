@@ -5,7 +5,7 @@ What `testing` stands on. One contract is tested on both, so that they cannot dr
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,6 +196,12 @@ class Memory:
         self.checkpoints.append(id)
         await asyncio.sleep(0)
         lease._checkpointed(id, advanced=advanced)
+
+    async def acquit(self, leases: Sequence[Lease]) -> None:
+        """The attempts of these owners, of this one, do not count."""
+        self._settle()
+        for lease in leases:
+            lease._attempts = 0
 
     def follow(self, lease: Lease) -> Cursor:
         """The stream's entries after the checkpoint."""

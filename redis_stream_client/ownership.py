@@ -48,6 +48,8 @@ class Ownership:
         self._shelf = shelf
         supervisor = member.supervisor
         self._doing = Batch[Lease, None](self._send_done, supervisor.spawn, supervisor.gone, PAGE)
+        self.releasing: set[asyncio.Future[None]] = set()
+        """The releases under way."""
         self._releasing = Batch[tuple[Lease, bool], None](
             self._send_release, supervisor.spawn, supervisor.gone, PAGE
         )
@@ -237,7 +239,15 @@ class Ownership:
         orphan = ExpiredStream(lease.stream, lease.lbs_id, lease.info, None, lease.deliveries)
         pause = self._member.options.lock_ttl if failed_for is None else failed_for
         self._member.inbox.hold_back(orphan, clock.now() + pause)
-        return self._releasing.add((lease, failed_for is None))
+        outcome = self._releasing.add((lease, failed_for is None))
+        self.releasing.add(outcome)
+        outcome.add_done_callback(self._released)
+        return outcome
+
+    def _released(self, outcome: "asyncio.Future[None]") -> None:
+        self.releasing.discard(outcome)
+        if not outcome.cancelled():
+            outcome.exception()  # counts as seen: not everybody waits for it
 
     async def _send_release(self, items: list[tuple[Lease, bool]]) -> list[Exception | None]:
         leases = [lease for lease, _ in items]

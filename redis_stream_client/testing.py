@@ -36,7 +36,16 @@ from redis_stream_client import announcement, options
 from redis_stream_client.announcement import Info
 from redis_stream_client.borrowed import Borrowed, exchange
 from redis_stream_client.entry import Entry, order, require_id
-from redis_stream_client.handling import Handler, Job, Outcome, Rules, Status, require_handler, watch_progress
+from redis_stream_client.handling import (
+    Handler,
+    Job,
+    Outcome,
+    Rules,
+    Status,
+    require_handler,
+    watch_idle,
+    watch_progress,
+)
 from redis_stream_client.keys import Keys, require_name
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.memory import Fields, Memory, Record
@@ -269,7 +278,13 @@ async def run_handler(
         timers.append(asyncio.get_running_loop().call_later(drain_timeout, job.stop, "drained"))
 
     working = asyncio.create_task(job.run(), name=f"handler of {lease.stream}")
-    watching = asyncio.create_task(watch_progress((job,), progress_timeout), name="redis_stream_client progress")
+    watches = [
+        asyncio.create_task(watch, name="redis_stream_client progress")
+        for watch in (
+            watch_progress((job,), progress_timeout),
+            watch_idle((job,), max(rules.patience, POLL), memory.acquit),
+        )
+    ]
     try:
         with memory.drained_by(drain):
             await asyncio.wait((working,))
@@ -277,7 +292,8 @@ async def run_handler(
         await _cut_short(job, working, memory)
         raise
     finally:
-        watching.cancel()
+        for watch in watches:
+            watch.cancel()
         for timer in timers:
             timer.cancel()
     return working.result()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from redis_stream_client import clock
 from redis_stream_client.events import StreamAdded, StreamExpired
 from redis_stream_client.faults import GroupMissing, Unanswered
-from redis_stream_client.handling import Handler, Job, Rules, watch_progress
+from redis_stream_client.handling import Handler, Job, Rules, watch_idle, watch_progress
 from redis_stream_client.inbox import owner_of
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.session import Session
@@ -34,7 +34,6 @@ class Worker:
         self._changed = asyncio.Event()
         self._draining = False
         self._cut_short = False
-        self._releases: list[asyncio.Future[None]] = []
 
     def start(self) -> "asyncio.Task[None]":
         """Start the main loop; the task ends when everything was released and the client has left."""
@@ -61,9 +60,13 @@ class Worker:
     # The main loop.
 
     async def _serve(self) -> None:
-        watching = watch_progress(self._jobs, self._rules.progress_timeout)
-        acquit = asyncio.create_task(self._acquit(), name="redis_stream_client acquit")
-        watch = asyncio.create_task(watching, name="redis_stream_client progress")
+        watches = [
+            asyncio.create_task(watch, name="redis_stream_client progress")
+            for watch in (
+                watch_progress(self._jobs, self._rules.progress_timeout),
+                watch_idle(self._jobs, self._rules.patience, self._session.progress.acquit),
+            )
+        ]
         try:
             while not (self._draining or self._session.leaving):
                 if not await self._admit():
@@ -71,8 +74,8 @@ class Worker:
             if not self._session.leaving:
                 await self._drain()
         finally:
-            watch.cancel()
-            acquit.cancel()
+            for watch in watches:
+                watch.cancel()
             self._session.leave()
             await self._session.closed.wait()
             # Whoever was closed meanwhile cleans up; a client that is to release at once waits for nobody.
@@ -122,16 +125,6 @@ class Worker:
             self._member.counters.handlers -= 1
             self._changed.set()
 
-    async def _acquit(self) -> None:
-        """An owner with nothing left to do for a while is not what its stream's owners die of: its attempt does
-        not count. Else streams that are idle for months would end in the dead letters after so many outages."""
-        while True:
-            await asyncio.sleep(self._member.options.lock_ttl)
-            now = clock.now()
-            idle = [job.lease for job in self._jobs if job.idle_for(now) > self._member.options.lock_ttl]
-            if idle:
-                await self._session.progress.acquit(idle)
-
     # The end.
 
     async def _drain(self) -> None:
@@ -177,9 +170,7 @@ class Worker:
 
     def _release(self, lease: Lease) -> None:
         if self._member.holdings.holds(lease) and not self._session.leaving:
-            outcome = self._session.ownership.start_release(lease)
-            outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._releases.append(outcome)
+            self._session.ownership.start_release(lease)
 
     async def _release_everything(self) -> None:
         """What is left: streams whose handlers did not end, or that arrived late."""
@@ -187,6 +178,7 @@ class Worker:
             return
         for lease in self._member.holdings:
             self._release(lease)
-        if self._releases:
+        releases = set(self._session.ownership.releasing)
+        if releases:
             left = self._session.leave_by - clock.now() - LEAVING_GRACE / 4  # which is for leaving itself
-            await asyncio.wait(self._releases, timeout=max(0.0, min(LEAVING_GRACE / 2, left)))
+            await asyncio.wait(releases, timeout=max(0.0, min(LEAVING_GRACE / 2, left)))

@@ -324,8 +324,7 @@ class OnServer:
             all_at_once.xpending_range(keys.lbs, keys.group, "-", "+", 2)
             all_at_once.xrange(keys.dead)
             all_at_once.hgetall(keys.progress(STREAM))
-            all_at_once.exists(keys.lock(self._client.id))
-            announced, pending, dead, record, alive = await all_at_once.execute()
+            announced, pending, dead, record = await all_at_once.execute()
         assert len(announced) == len(pending) <= 1 - len(dead)
         if dead:
             state = "dead"
@@ -333,8 +332,7 @@ class OnServer:
             state = "done"
         else:
             owner = pending[0]["consumer"].decode()
-            ours = "ours" if alive else "released"  # by leaving, which gives all to the peers
-            state = {NOBODY: "released", self._client.id: ours, THIEF: "a peer's"}[owner]
+            state = {NOBODY: "released", self._client.id: "ours", THIEF: "a peer's"}[owner]
         reason = dead[0][1][b"reason"].decode() if dead else None
         position = record[b"checkpoint"].decode() if b"checkpoint" in record else None
         return Facts(state, reason, position, int(record.get(b"attempts", 0)))

@@ -524,6 +524,25 @@ async def test_a_handler_that_raises_has_tried_and_the_stream_is_released(backen
     assert await backend.facts() == Facts("released", None, None, 1)
 
 
+async def test_an_owner_with_nothing_left_to_do_is_no_failed_attempt(backend: Backend) -> None:
+    """Else a stream that is idle for long would go to the dead letters after so many outages."""
+
+    async def follow(lease: Lease) -> None:
+        async for entry in lease.entries():
+            await lease.checkpoint(entry.id)
+
+    handler = Recorder(follow)
+    await backend.start(handler, TICKS, position="3-0", attempts=3)
+
+    async def acquitted() -> bool:
+        return (await backend.facts()).attempts == 0
+
+    await wait_until(lambda: handler.lease, "it works")
+    await wait_until(acquitted, "it has waited for entries for a while")
+    await backend.lose()
+    assert (await backend.outcome()).status == "lost"
+
+
 async def test_attempts_before_are_counted(backend: Backend) -> None:
     async def handler(lease: Lease) -> None:
         assert lease.attempts == 4
@@ -767,6 +786,7 @@ async def test_a_drained_handler_that_ignores_it_loses_the_stream(backend: Backe
 
     try:
         await wait_until(released, "the stream was released without it")
+        assert (await backend.facts()).attempts == 0  # that it was asked to stop is not its failure
         assert handler.lease is not None
         with pytest.raises(NotOwner):
             await handler.lease.checkpoint("1-0")
