@@ -17,7 +17,7 @@ from tests.servers import Server
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
 STREAMS = 10_000
 SECONDS = 6.0
@@ -67,7 +67,7 @@ async def _watch(redis: Redis, late: list[float], rate: int) -> Row:
 
 
 @asynccontextmanager
-async def _leases(redis: Redis, url: str) -> AsyncIterator[list[float]]:
+async def _leases(redis: Redis, url: str) -> AsyncGenerator[list[float]]:
     late: list[float] = []
 
     async def handle(lease: Lease) -> None:
@@ -85,7 +85,7 @@ async def _waiting(redis: Redis) -> bool:
 
 
 @asynccontextmanager
-async def _blocking(redis: Redis, shared: int) -> AsyncIterator[list[float]]:
+async def _blocking(redis: Redis, shared: int) -> AsyncGenerator[list[float]]:
     late: list[float] = []
 
     async def lane(names: list[str]) -> None:

@@ -19,7 +19,7 @@ from tests.servers import Server
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator
 
     from benchmarks.measure import Row
 
@@ -92,7 +92,7 @@ async def _joined(redis: Redis, members: int) -> bool:
 
 
 @contextlib.contextmanager
-def _member(url: str) -> Iterator[subprocess.Popen[bytes]]:
+def _member(url: str) -> Generator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.member", url, "bench"])
     try:
         yield process

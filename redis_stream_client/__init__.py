@@ -16,7 +16,7 @@ from redis_stream_client.errors import (
 )
 from redis_stream_client.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
 from redis_stream_client.fence import Fence
-from redis_stream_client.handling import Handler
+from redis_stream_client.handler import Handler
 from redis_stream_client.lease import Lease
 from redis_stream_client.producer import LoadBalancerStream
 from redis_stream_client.statistics import Statistics

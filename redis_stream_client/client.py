@@ -1,7 +1,6 @@
 """The client: what users hold."""
 
 import asyncio
-import contextlib
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
@@ -10,19 +9,18 @@ from typing import Any, Final, Unpack, overload
 import anyio
 from redis.asyncio import Redis, RedisCluster
 
-from redis_stream_client import clock, endpoint, options, places, signals
+from redis_stream_client import clock, endpoint, options, places
 from redis_stream_client.errors import (
     ClientClosed,
     NotJoined,
     NotOwner,
 )
 from redis_stream_client.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
-from redis_stream_client.handling import Handler, Rules, require_handler
+from redis_stream_client.handler import Handler
 from redis_stream_client.lease import LEAVING_GRACE, Lease
-from redis_stream_client.running import Running
+from redis_stream_client.running import Run, Running
 from redis_stream_client.session import Session
 from redis_stream_client.statistics import Counters, Statistics
-from redis_stream_client.worker import Worker
 
 _NOT_GIVEN: Final = object()
 
@@ -396,89 +394,6 @@ class EventIterator:
             raise session.failure
         await session.closed.wait()
         raise StopAsyncIteration
-
-
-class Run:
-    """One use of `run()`."""
-
-    def __init__(
-        self,
-        client: RedisStreamClient,
-        handler: Handler,
-        drain_timeout: float,
-        max_attempts: int,
-        progress_timeout: float | None,
-        handle_signals: bool,
-    ) -> None:
-        self._client = client
-        self._handler = require_handler(handler)
-        self._drain_timeout = options.seconds(drain_timeout, "drain_timeout", at_least=0.0)
-        if progress_timeout is not None:
-            progress_timeout = options.seconds(progress_timeout, "progress_timeout", at_least=0.01)
-        self._rules = Rules(
-            options.count(max_attempts, "max_attempts"), progress_timeout, client._options.lock_ttl
-        )
-        if not isinstance(handle_signals, bool):
-            raise TypeError(f"handle_signals must be a bool, not {type(handle_signals).__name__}")
-        self._handle_signals = handle_signals
-        self._signalled = False
-        self._worker: Worker | None = None
-
-    async def join(self) -> None:
-        """Join, if that was not done before, and begin. A client that is in use already goes on; one that cannot
-        join is closed."""
-        client = self._client
-        if client._closed:
-            raise client._gone()
-        if client._run is not None:
-            raise RuntimeError("run() runs already; a client runs one handler")
-        if client._events.busy:
-            raise RuntimeError("a task reads this client's events(); use the one or the other")
-        if self._handle_signals:
-            signals.require_main_thread()
-        client._run = self
-        try:
-            session = await client._join()
-        except BaseException:
-            await client.aclose()
-            raise
-        self._worker = Worker(session, self._handler, self._rules, self._drain_timeout)
-        if client._drain_requested:
-            self._worker.drain()
-
-    async def until_closed(self) -> None:
-        """Run. Cancelled, it releases at once."""
-        assert self._worker is not None
-        try:
-            with signals.handled(self._on_signal) if self._handle_signals else contextlib.nullcontext():
-                await self._serve(self._worker)
-        finally:
-            await self._client.aclose()
-        assert self._client._session is not None
-        if self._client._session.failure is not None:
-            raise self._client._session.failure
-
-    async def _serve(self, worker: Worker) -> None:
-        serving = worker.start()
-        try:
-            await asyncio.wait((serving,))
-        except asyncio.CancelledError:
-            worker.cut_short()
-            with anyio.move_on_after(LEAVING_GRACE, shield=True):
-                await asyncio.wait((serving,))
-            raise
-        serving.result()
-
-    def drain(self) -> None:
-        """See `RedisStreamClient.drain`."""
-        if self._worker is not None:
-            self._worker.drain()
-
-    def _on_signal(self) -> None:
-        if self._signalled and self._worker is not None:
-            self._worker.cut_short()
-        self._signalled = True
-        self._client.drain()
 
 
 def _require_asyncio() -> None:

@@ -5,22 +5,23 @@ The same code runs in a client and in users' tests (`testing`); what differs is 
 
 import asyncio
 import contextlib
-import functools
-import inspect
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from redis_stream_client import clock
 from redis_stream_client.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
 from redis_stream_client.faults import KeyRejected
-from redis_stream_client.lease import ENDED, Guard, Host, Lease
+from redis_stream_client.guard import Guard
+from redis_stream_client.handler import Handler
+from redis_stream_client.lease import ENDED, Lease
+
+if TYPE_CHECKING:
+    from redis_stream_client.host import Host
 
 log = logging.getLogger("redis_stream_client")
-
-Handler = Callable[[Lease], Awaitable[object]]
 
 Status = Literal["done", "released", "failed", "dead", "drained", "stalled", "lost"]
 """How the work on a lease ended.
@@ -385,28 +386,6 @@ class Refused(Exception):
 def _reason(text: str) -> str:
     """What a handler raised may hold anything."""
     return text[:LONGEST_REASON].encode(errors="backslashreplace").decode()
-
-
-def require_handler(handler: Any) -> Handler:
-    """Check that it is an async callable. Raises ``TypeError`` that says what is wrong."""
-    called = handler
-    while isinstance(called, functools.partial):
-        called = called.func
-    if not (inspect.isfunction(called) or inspect.ismethod(called) or inspect.isbuiltin(called)):
-        called = getattr(called, "__call__", called) if not inspect.isclass(called) else called  # noqa: B004
-    while isinstance(called, functools.partial):
-        called = called.func
-    if inspect.iscoroutinefunction(called):
-        return handler  # type: ignore[no-any-return]
-    if inspect.iscoroutine(handler):
-        handler.close()
-        raise TypeError("handler must be the async function itself, not what calling it returns: leave out the ()")
-    if inspect.isasyncgenfunction(called):
-        raise TypeError("handler must be an async function without yield; this one is an async generator")
-    raise TypeError(
-        f"handler must be an async callable that takes a lease, not {handler!r}: "
-        "write `async def handle(lease): …` (and asyncio.to_thread() for blocking work)"
-    )
 
 
 async def watch_progress(jobs: Collection[Job], timeout: float | None) -> None:

@@ -2,18 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import anyio
 
 from redis_stream_client import clock
 from redis_stream_client.announcement import Announcement
-from redis_stream_client.entries import IN_DOUBT, Entries, Source
+from redis_stream_client.entries import IN_DOUBT, Entries
 from redis_stream_client.entry import order, require_id
 from redis_stream_client.errors import LossReason, NotOwner, RedisStreamClientError
 from redis_stream_client.fence import Fence
+from redis_stream_client.guard import Guard
+from redis_stream_client.host import Host
 
 log = logging.getLogger("redis_stream_client")
 
@@ -23,111 +25,6 @@ LEAVING_GRACE = 0.5
 
 ENDED: tuple[LossReason, ...] = ("done", "released", "dead")
 """How a lease ends that its holder ended."""
-
-
-class Plane(Protocol):
-    """The record of a lease's progress, and its data stream."""
-
-    async def begin(self, lease: "Lease", *, look_only: bool = False) -> None:
-        """Become the owner of the record, or, with `look_only`, only if there is one already."""
-        ...
-
-    async def checkpoint(self, lease: "Lease", id: str) -> None:
-        """Advance the record."""
-        ...
-
-    async def acquit(self, leases: "Sequence[Lease]") -> None:
-        """The attempts of these owners do not count."""
-        ...
-
-    def follow(self, lease: "Lease") -> Source:
-        """The stream's entries after the checkpoint."""
-        ...
-
-
-class Host(Protocol):
-    """What a lease needs of the client that owns it."""
-
-    @property
-    def held(self) -> bool:
-        """Whether the consumer lock is held, by the local clock."""
-        ...
-
-    @property
-    def plane(self) -> Plane:
-        """Its data plane."""
-        ...
-
-    async def finish(self, lease: "Lease") -> None:
-        """Acknowledge and delete the announcement."""
-        ...
-
-    async def release(self, lease: "Lease", *, failed_for: float | None = None) -> None:
-        """Hand the stream to the peers.
-
-        `failed_for`: this is no graceful end, the attempt counts, and this client leaves the stream alone for so
-        many seconds.
-        """
-        ...
-
-    def start_release(self, lease: "Lease", *, failed_for: float | None = None) -> "asyncio.Future[None]":
-        """`release`, without waiting for it: the lease ends at once."""
-        ...
-
-    async def bury(self, lease: "Lease", reason: str) -> None:
-        """Move the announcement to the dead letters."""
-        ...
-
-    def keep_place(self, by: int) -> None:
-        """One handler more (1) or less (-1) goes on without its lease, and takes up its place."""
-        ...
-
-
-class Guard:
-    """The task that runs a lease's block, and how it is told to stop."""
-
-    __slots__ = ("_baseline", "_left", "_task", "fired", "on_fire")
-
-    def __init__(self, task: "asyncio.Task[Any] | None" = None) -> None:
-        task = task or asyncio.current_task()
-        assert task is not None, "what is awaited runs in a task"
-        self._task = task
-        self._baseline = task.cancelling()
-        self._left = False
-        self.fired = False
-        self.on_fire: Callable[[], None] | None = None
-
-    def fire(self, why: str = "the lease was lost") -> None:
-        """Cancel the block, once."""
-        if not self._left and not self.fired:
-            self.fired = True
-            self._task.cancel(why)
-            if self.on_fire is not None:
-                self.on_fire()
-
-    def leave_unfired(self) -> bool:
-        """End the block, if nobody asked it to stop; else `leave` must."""
-        if not self.fired:
-            self._left = True
-        return not self.fired
-
-    async def leave(self, cancelled: bool) -> tuple[bool, bool]:
-        """End the block, which `cancelled` says was cancelled by whomever.
-
-        Returns whether the block noticed that `fire` cancelled it, and whether a cancellation by others must go on
-        its way.
-        """
-        if self.leave_unfired():
-            return False, cancelled
-        self._left = True
-        noticed = True
-        try:  # a cancellation that is asked for but not delivered yet must not escape the block
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            noticed = cancelled
-            cancelled = True
-        by_others = self._task.uncancel() > self._baseline
-        return noticed, cancelled and by_others
 
 
 class Lease:

@@ -15,7 +15,8 @@ from redis_stream_client.batch import Batch
 from redis_stream_client.errors import LossReason, RedisUnavailable
 from redis_stream_client.events import ExpiredStream
 from redis_stream_client.faults import GroupMissing, Unanswered
-from redis_stream_client.lease import Lease, Plane
+from redis_stream_client.host import Plane
+from redis_stream_client.lease import Lease
 from redis_stream_client.liveness import State
 from redis_stream_client.membership import Membership
 from redis_stream_client.operations import PAGE, Delivered

@@ -1,13 +1,104 @@
-"""`running()`: `run()` in the background of a block."""
+"""`run()`, and `running()`, which is `run()` in the background of a block."""
 
 import asyncio
+import contextlib
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from redis_stream_client.lease import Guard
+import anyio
+
+from redis_stream_client import options, signals
+from redis_stream_client.guard import Guard
+from redis_stream_client.handler import Handler, require_handler
+from redis_stream_client.handling import Rules
+from redis_stream_client.lease import LEAVING_GRACE
+from redis_stream_client.worker import Worker
 
 if TYPE_CHECKING:
-    from redis_stream_client.client import RedisStreamClient, Run
+    from redis_stream_client.client import RedisStreamClient
+
+
+class Run:
+    """One use of `run()`."""
+
+    def __init__(
+        self,
+        client: "RedisStreamClient",
+        handler: Handler,
+        drain_timeout: float,
+        max_attempts: int,
+        progress_timeout: float | None,
+        handle_signals: bool,
+    ) -> None:
+        self._client = client
+        self._handler = require_handler(handler)
+        self._drain_timeout = options.seconds(drain_timeout, "drain_timeout", at_least=0.0)
+        if progress_timeout is not None:
+            progress_timeout = options.seconds(progress_timeout, "progress_timeout", at_least=0.01)
+        self._rules = Rules(
+            options.count(max_attempts, "max_attempts"), progress_timeout, client._options.lock_ttl
+        )
+        if not isinstance(handle_signals, bool):
+            raise TypeError(f"handle_signals must be a bool, not {type(handle_signals).__name__}")
+        self._handle_signals = handle_signals
+        self._signalled = False
+        self._worker: Worker | None = None
+
+    async def join(self) -> None:
+        """Join, if that was not done before, and begin. A client that is in use already goes on; one that cannot
+        join is closed."""
+        client = self._client
+        if client._closed:
+            raise client._gone()
+        if client._run is not None:
+            raise RuntimeError("run() runs already; a client runs one handler")
+        if client._events.busy:
+            raise RuntimeError("a task reads this client's events(); use the one or the other")
+        if self._handle_signals:
+            signals.require_main_thread()
+        client._run = self
+        try:
+            session = await client._join()
+        except BaseException:
+            await client.aclose()
+            raise
+        self._worker = Worker(session, self._handler, self._rules, self._drain_timeout)
+        if client._drain_requested:
+            self._worker.drain()
+
+    async def until_closed(self) -> None:
+        """Run. Cancelled, it releases at once."""
+        assert self._worker is not None
+        try:
+            with signals.handled(self._on_signal) if self._handle_signals else contextlib.nullcontext():
+                await self._serve(self._worker)
+        finally:
+            await self._client.aclose()
+        assert self._client._session is not None
+        if self._client._session.failure is not None:
+            raise self._client._session.failure
+
+    async def _serve(self, worker: Worker) -> None:
+        serving = worker.start()
+        try:
+            await asyncio.wait((serving,))
+        except asyncio.CancelledError:
+            worker.cut_short()
+            with anyio.move_on_after(LEAVING_GRACE, shield=True):
+                await asyncio.wait((serving,))
+            raise
+        serving.result()
+
+    def drain(self) -> None:
+        """See `RedisStreamClient.drain`."""
+        if self._worker is not None:
+            self._worker.drain()
+
+    def _on_signal(self) -> None:
+        if self._signalled and self._worker is not None:
+            self._worker.cut_short()
+        self._signalled = True
+        self._client.drain()
 
 
 class Running:
@@ -17,7 +108,7 @@ class Running:
     fails, the block is cancelled, and leaving it raises the failure.
     """
 
-    def __init__(self, client: "RedisStreamClient", run: "Run") -> None:
+    def __init__(self, client: "RedisStreamClient", run: Run) -> None:
         self._client = client
         self._run = run
         self._task: asyncio.Task[None] | None = None

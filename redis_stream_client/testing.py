@@ -36,16 +36,8 @@ from redis_stream_client import announcement, options
 from redis_stream_client.announcement import Info
 from redis_stream_client.borrowed import Borrowed, exchange
 from redis_stream_client.entry import Entry, order, require_id
-from redis_stream_client.handling import (
-    Handler,
-    Job,
-    Outcome,
-    Rules,
-    Status,
-    require_handler,
-    watch_idle,
-    watch_progress,
-)
+from redis_stream_client.handler import Handler, require_handler
+from redis_stream_client.handling import Job, Outcome, Rules, Status, watch_idle, watch_progress
 from redis_stream_client.keys import Keys, require_name
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.memory import Fields, Memory, Record

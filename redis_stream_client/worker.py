@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from redis_stream_client import clock
 from redis_stream_client.events import StreamAdded, StreamExpired
 from redis_stream_client.faults import GroupMissing, Unanswered
-from redis_stream_client.handling import Handler, Job, Rules, watch_idle, watch_progress
+from redis_stream_client.handler import Handler
+from redis_stream_client.handling import Job, Rules, watch_idle, watch_progress
 from redis_stream_client.inbox import owner_of
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.session import Session

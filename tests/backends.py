@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    from redis_stream_client.handling import Handler
+    from redis_stream_client.handler import Handler
     from redis_stream_client.testing import Outcome
     from tests.connection import Connection
     from tests.proxy import TcpProxy

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
     from types import TracebackType
 
-    from redis_stream_client.handling import Handler
+    from redis_stream_client.handler import Handler
     from tests.connection import Connection
 
 RULES = ("drain_timeout", "max_attempts", "progress_timeout", "handle_signals")

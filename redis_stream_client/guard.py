@@ -1,0 +1,54 @@
+"""Telling a task to stop, by cancelling it, so that it can be told apart from a cancellation by others."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Guard:
+    """The task that runs a lease's block, and how it is told to stop."""
+
+    __slots__ = ("_baseline", "_left", "_task", "fired", "on_fire")
+
+    def __init__(self, task: "asyncio.Task[Any] | None" = None) -> None:
+        task = task or asyncio.current_task()
+        assert task is not None, "what is awaited runs in a task"
+        self._task = task
+        self._baseline = task.cancelling()
+        self._left = False
+        self.fired = False
+        self.on_fire: Callable[[], None] | None = None
+
+    def fire(self, why: str = "the lease was lost") -> None:
+        """Cancel the block, once."""
+        if not self._left and not self.fired:
+            self.fired = True
+            self._task.cancel(why)
+            if self.on_fire is not None:
+                self.on_fire()
+
+    def leave_unfired(self) -> bool:
+        """End the block, if nobody asked it to stop; else `leave` must."""
+        if not self.fired:
+            self._left = True
+        return not self.fired
+
+    async def leave(self, cancelled: bool) -> tuple[bool, bool]:
+        """End the block, which `cancelled` says was cancelled by whomever.
+
+        Returns whether the block noticed that `fire` cancelled it, and whether a cancellation by others must go on
+        its way.
+        """
+        if self.leave_unfired():
+            return False, cancelled
+        self._left = True
+        noticed = True
+        try:  # a cancellation that is asked for but not delivered yet must not escape the block
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            noticed = cancelled
+            cancelled = True
+        by_others = self._task.uncancel() > self._baseline
+        return noticed, cancelled and by_others
