@@ -1,13 +1,13 @@
 """Following a lease's data stream, entry by entry."""
 
+import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from redis_stream_client.entry import Entry
 
 if TYPE_CHECKING:
-    import asyncio
-
     from redis_stream_client.lease import Lease
 
 IN_DOUBT = 0.01
@@ -36,6 +36,7 @@ class Entries:
     def __init__(self, lease: "Lease") -> None:
         self._lease = lease
         self._source: Source | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: deque[Entry] = deque()
         self._busy = False
 
@@ -65,6 +66,7 @@ class Entries:
         if self._source is None:
             await lease._ensure_begun()
             self._source = lease._host.plane.follow(lease)
+            self._loop = asyncio.get_running_loop()
             return  # meanwhile it may have been drained
         waiter = lease._start_waiting()
         try:
@@ -75,5 +77,7 @@ class Entries:
         self._arrived += self._source.take()
 
     def __del__(self) -> None:
-        if self._source is not None:
-            self._source.close()
+        """Called by the garbage collector, so perhaps from another thread."""
+        if self._source is not None and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._source.close)

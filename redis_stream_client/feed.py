@@ -6,6 +6,7 @@ changed (`wakeups`). A busy stream is read in pieces that grow.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -82,6 +83,7 @@ class Cursor:
         """Read no more."""
         if not self._closed:
             self._closed = True
+            self._feed._homeless.pop(self, None)
             if self._server is not None:
                 self._server.remove(self)
 
@@ -144,6 +146,8 @@ class Feed:
 
     def read(self, cursor: Cursor) -> None:
         """Read a cursor's stream soon."""
+        if cursor._closed:
+            return
         try:
             endpoint = self._places.of(cursor.stream)
             if endpoint is None:
@@ -210,6 +214,8 @@ class _Server:
     def read(self, cursor: Cursor) -> None:
         """Read a cursor's stream with the next command."""
         if cursor._server is not self:
+            if cursor._server is not None:
+                cursor._server.remove(cursor)
             cursor._server = self
             self._cursors[cursor.stream.encode()].append(cursor)
         self._wanted[cursor] = None
@@ -250,19 +256,27 @@ class _Server:
     # Reading.
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. However busy other streams are, all that wait are looked at in every period."""
+        due = clock.now() + self._period
         while True:
-            try:
-                async with asyncio.timeout(REASSURANCE if self.wakeups.possible else self._poll):
+            due = min(due, clock.now() + self._period)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, due - clock.now())):
                     await self._work.wait()
-            except TimeoutError:
-                self._changed(None)
             started, found = clock.now(), False
-            while self._wanted:
+            if started >= due:
+                self._changed(None)
+                due = started + self._period
+            while self._wanted and clock.now() < due:
                 found |= await self._read_page(self._page())
-            self._work.clear()
+            if not self._wanted:
+                self._work.clear()
             shortest = max(POLL[0], POLL_SHARE * (clock.now() - started))
             self._poll = shortest if found else max(shortest, min(self._poll * 1.5, POLL[1]))
+
+    @property
+    def _period(self) -> float:
+        return REASSURANCE if self.wakeups.possible else self._poll
 
     def _page(self) -> list[Cursor]:
         """Cursors that are read with the same count; of one stream, one at a time. Of streams that were idle not

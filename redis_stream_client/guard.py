@@ -29,6 +29,11 @@ class Guard:
             if self.on_fire is not None:
                 self.on_fire()
 
+    @property
+    def fired_here(self) -> bool:
+        """Whether it was the current task that was cancelled."""
+        return self.fired and asyncio.current_task() is self._task
+
     def leave_unfired(self) -> bool:
         """End the block, if nobody asked it to stop; else `leave` must."""
         if not self.fired:

@@ -52,6 +52,11 @@ class Holdings:
         self._inbox.unadd(lease)
         lease._lose(reason)
 
+    @property
+    def parting(self) -> frozenset[str]:
+        """The LBS ids of what is being released."""
+        return frozenset(self._parting)
+
     def part(self, lease: Lease) -> None:
         """A lease that is being released: not ours from now on, though Redis may still say so."""
         self._parting.add(lease.lbs_id)

@@ -284,6 +284,8 @@ class Lease:
             await asyncio.sleep(IN_DOUBT)
             return
         if self._lost is None and self._guard is not None:
+            if self._guard.fired_here:  # somebody took the cancellation for another one
+                raise asyncio.CancelledError
             self._guard.fire("draining")
             await self.lost()
         await asyncio.sleep(0)  # a cancellation that is on its way arrives here

@@ -294,7 +294,6 @@ class Ownership:
         task.result()
 
     async def _bury(self, lease: Lease, reason: str) -> None:
-        await self._shelf.settle([lease], PROGRESS_TTL)
         async with self._member.gate.passing():
             try:
                 outcome = await self.persist(
@@ -310,6 +309,7 @@ class Ownership:
                 self.lose_to([(lease, "" if outcome == "gone" else outcome)])
                 raise lease._not_owner(gone=outcome == "gone")
             self._member.holdings.end(lease, "dead")
+        await self._shelf.settle([lease], PROGRESS_TTL)  # after: until then its attempts count
         self._member.counters.dead_letters += 1
         self._member.supervisor.room_changed()
 

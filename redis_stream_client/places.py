@@ -1,12 +1,17 @@
 """Where data streams live: on the one server there is, or on the nodes of a cluster."""
 
+import asyncio
 from typing import Any, Protocol
 
 from redis.asyncio import RedisCluster
 from redis.crc import key_slot
 
+from redis_stream_client import clock
 from redis_stream_client import endpoint as endpoints
 from redis_stream_client.endpoint import Endpoint
+from redis_stream_client.faults import Unanswered
+
+FRESH = 0.1  # seconds that an answer is good for all who ask
 
 
 class Places(Protocol):
@@ -60,6 +65,8 @@ class _Nodes:
         self._cluster = endpoints.Cluster(cluster)
         self._ranges: list[tuple[int, int, Endpoint]] = []
         self._nodes: dict[tuple[str, int], Endpoint] = {}
+        self._asking = asyncio.Lock()
+        self._learned_at = 0.0
 
     def of(self, key: str) -> Endpoint | None:
         slot = key_slot(key.encode())
@@ -69,8 +76,16 @@ class _Nodes:
         return key_slot(key.encode())
 
     async def learn(self, timeout: float) -> None:
-        slots = await self._cluster.slots(timeout)
+        """One asks for all that want to know."""
+        try:
+            async with asyncio.timeout(timeout), self._asking:
+                if self._ranges and clock.now() - self._learned_at < FRESH:
+                    return
+                slots = await self._cluster.slots(timeout)
+        except TimeoutError:
+            raise Unanswered("no node of the cluster said in time what is where", maybe_executed=False) from None
         self._ranges = [(first, last, self._node(address)) for first, last, address in slots]
+        self._learned_at = clock.now()
 
     def _node(self, address: tuple[str, int]) -> Endpoint:
         if address not in self._nodes:

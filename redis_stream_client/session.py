@@ -213,8 +213,9 @@ class Session:
                 "Redis did not answer while leaving: the lock expires by itself",
                 extra={"consumer": self.options.consumer},
             )
-        for link in (self._beats, self._commands, self._reads, self._shelf, self._feed):
-            await link.close()
+        finally:
+            for link in (self._beats, self._commands, self._reads, self._shelf, self._feed):
+                await link.close()
 
     async def _give_up_lock(self) -> None:
         """On the connection that is there, else on a new one. Nothing to do where none ever was."""

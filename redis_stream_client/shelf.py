@@ -75,11 +75,13 @@ class Shelf:
         `lifetime` is how long, in seconds, their records stay; 0 for as long as the next owner needs them.
         """
         servers: dict[Records, list[tuple[str, Owner]]] = defaultdict(list)
+        lost = False  # it is not known where the others are, and could not be learned
         for lease in leases:
-            if lease._begun:
+            if lease._begun and not (lost and self._places.of(lease.stream) is None):
                 try:
                     records = await self.records(lease.stream, SETTLE_TIMEOUT)
-                except Unanswered as error:
+                except (Unanswered, RedisRejected) as error:
+                    lost = True
                     log.debug("could not settle %s: %s", lease.stream, error)
                     continue
                 servers[records].append(

@@ -274,10 +274,11 @@ class Sweeper:
         return await self._take_page(owner, None, math.ceil(pending / self._member.counters.live_members) or 1)
 
     async def _take_page(self, owner: str, heirs: list[str] | None, most: int) -> tuple[int, int]:
+        known = self._member.inbox.offered(owner)
         held_back = self._member.inbox.held_back(owner, clock.now())
         taken, left = await self._claims.take(owner, heirs, held_back, most)
         if left == 0:
-            self._member.inbox.withdraw_absent(owner, (), self._member.inbox.offered(owner))
+            self._member.inbox.withdraw_absent(owner, self._member.holdings.parting, known)
         return taken, max(0, left - len(held_back))
 
     def _heirs(self, owner: str, members: list[Member]) -> list[str]:

@@ -85,14 +85,19 @@ class Wakeups:
                 await self._ready.wait()
         except TimeoutError:
             raise Unanswered("no connection for wake-ups in time", maybe_executed=False) from None
-        if self._id is None or not self.possible:
+        if not self.possible:
             return
+        bell = self._id
         try:
-            await endpoint.roundtrip(connection, timeout, "CLIENT", "TRACKING", "ON", "REDIRECT", self._id)
+            if bell is not None:
+                await endpoint.roundtrip(connection, timeout, "CLIENT", "TRACKING", "ON", "REDIRECT", bell)
         except RedisRejected as error:
             if "does not exist" in str(error):  # the bell was lost just now
                 raise Unanswered(str(error), maybe_executed=False) from error
             self.refused(error)
+            return
+        if bell is None or bell != self._id:
+            raise Unanswered("the connection for wake-ups was lost meanwhile", maybe_executed=False)
 
     async def _listen(self) -> None:
         connection = await self._where.open(max(1.0, self._quiet))

@@ -122,6 +122,9 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - no handler's, but Redis's refusal, or a bug
             self._session.fail(error)
         finally:
+            if self._member.holdings.holds(job.lease) and not self._session.leaving:
+                log.warning("the work on %s was cut off; it is released", job.lease.stream)
+                self._release(job.lease)
             self._jobs.discard(job)
             self._member.counters.handlers -= 1
             self._changed.set()
