@@ -416,3 +416,56 @@ async def test_a_stream_that_is_idle_outlives_any_number_of_outages(
             lease = await run.lease(CALL, nth=outage)
             await wait_until(lambda: lease.attempts == 0, "it waits for entries, and nothing is held against it")
     assert not await dead_letters(redis, service)
+
+
+async def test_a_handler_that_is_cancelled_after_its_end_leaves_no_stream_without_a_worker(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """A watchdog of the handler's own that nobody disarmed, while the stream rests after the failure."""
+    calls = 0
+
+    async def handle(lease: Lease) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().call_later(0.02, task.cancel)
+            raise ValueError("on purpose")
+
+    async with Running(server.url, service, handle, **FAST):
+        await add(redis, service, [CALL])
+        await wait_until(lambda: finished(redis, service), "it was released, and handled again")
+    assert calls == 2
+
+
+async def test_without_wake_ups_an_idle_stream_is_heard_of_beside_busy_ones(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """Others that are wanted all the time must not keep it from being looked at."""
+    server.command("ACL", "SETUSER", "deaf", "on", "nopass", "~*", "&*", "+@all", "-client|tracking")
+    read: list[str] = []
+
+    async def handle(lease: Lease) -> None:
+        entry = await anext(lease.entries())
+        read.append(lease.stream)
+        await lease.checkpoint(entry.id)
+
+    async def keep_busy() -> None:
+        for number in range(10_000):
+            await write(server.url, f"busy-{number}", 1)
+            await add(redis, service, [f"busy-{number}"])
+            await asyncio.sleep(0.02)
+
+    async with Running(server.url.replace("//", "//deaf:x@"), service, handle) as run:
+        await add(redis, service, [CALL])
+        await run.handles(CALL)
+        busy = asyncio.create_task(keep_busy())
+        await wait_until(lambda: len(read) > 20, "the others flow")
+        await write(server.url, CALL, 1)
+        try:
+            await wait_until(lambda: CALL in read, "it is heard of", timeout=5)
+        finally:
+            busy.cancel()
+            await asyncio.gather(busy, return_exceptions=True)
+    server.command("ACL", "DELUSER", "deaf")
