@@ -139,7 +139,7 @@ class Claims:
             self._member.inbox.forget(lease)
             if self._member.holdings.holds(lease):
                 with contextlib.suppress(ClientClosed):  # closing releases it, too
-                    _forget_outcome(self._ownership.start_release(lease))
+                    self._ownership.start_release(lease)
 
     @property
     def capacity(self) -> int:
@@ -200,7 +200,3 @@ class Claims:
 
     def _already(self, payload: ExpiredStream, owner: str, why: str) -> AlreadyClaimed:
         return AlreadyClaimed(f"{payload.stream!r} is owned by {owner}: {why}", owner=owner, **about(payload))
-
-
-def _forget_outcome(outcome: "asyncio.Future[None]") -> None:
-    outcome.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 
 from redis_stream_client import clock
+from redis_stream_client.batch import Spawn
 from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.entry import Entry
 from redis_stream_client.errors import ClientClosed, RedisRejected
@@ -40,8 +41,6 @@ POLL = (0.05, 1.0)  # seconds between two looks where there are no wake-ups: the
 POLL_SHARE = 10  # such looks take a tenth of the time
 
 FRUITLESS = 0.02  # seconds to rest after a wake-up that brought nothing: a full tracking table sends one per read
-
-Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
 
 
 class Cursor:

@@ -39,6 +39,7 @@ Stop = Literal["drained", "stalled"]
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
+SHORTEST_LOOK = 0.005  # seconds between two looks for idle handlers, whatever the patience is
 RETRY = 0.05  # seconds between two tries of what got no answer for a lifetime of the lock
 
 
@@ -184,10 +185,7 @@ class Job:
         finally:
             self._working = False
         noticed = False
-        if guard.leave_unfired():
-            if error is None and self._stop is None and lease._lost is None:
-                return await self._finished()
-        else:
+        if not guard.leave_unfired():
             noticed, _ = await guard.leave(isinstance(error, asyncio.CancelledError))
         if self._timer is not None:
             self._timer.cancel()
@@ -198,17 +196,17 @@ class Job:
     async def _begin(self) -> None:
         """Learn how far earlier owners got. Where there were none, that leaves no trace."""
         lease = self.lease
+        await self._insist(lambda: self._host.plane.begin(lease, look_only=not lease._unrecorded))
+
+    async def _insist(self, operation: Callable[[], Awaitable[None]]) -> None:
+        """What must happen to a lease that is still ours, however often there is no answer."""
         while True:
             try:
-                return await self._host.plane.begin(lease, look_only=not lease._unrecorded)
+                return await operation()
             except RedisUnavailable:
-                if lease._lost is not None:
+                if self.lease._lost is not None:
                     raise
                 await asyncio.sleep(RETRY)
-            except RedisRejected as error:
-                if isinstance(error, KeyRejected):
-                    raise
-                raise Refused(error) from error
 
     def _stopped(self, guard: Guard, noticed: bool) -> Stop | None:
         """Why the handler was cancelled, unless it ended by itself before it noticed."""
@@ -220,9 +218,8 @@ class Job:
 
     def _fired(self) -> None:
         """The handler was cancelled. One that ignores that loses the stream, but keeps its place."""
-        if self.lease._lost is not None and not self._keeps_place:
-            self._keeps_place = True
-            self._host.keep_place(1)
+        if self.lease._lost is not None:
+            self._keep_place()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._rules.patience, self._ignored)
 
@@ -237,8 +234,11 @@ class Job:
         if lease._lost is None:
             pause = self._rules.pause(lease.attempts) if self._stop == "stalled" else None
             with contextlib.suppress(ClientClosed):  # leaving releases it, too
-                self._host.start_release(lease, failed_for=pause).add_done_callback(_seen)
-        if not self._keeps_place:  # it may have been lost after it was cancelled
+                self._host.start_release(lease, failed_for=pause)
+        self._keep_place()
+
+    def _keep_place(self) -> None:
+        if not self._keeps_place:
             self._keeps_place = True
             self._host.keep_place(1)
 
@@ -246,8 +246,6 @@ class Job:
 
     async def _conclude(self, error: BaseException | None, stopped: Stop | None) -> Outcome:
         lease = self.lease
-        if isinstance(error, Refused):
-            raise error.rejected
         if (
             isinstance(error, RedisRejected)
             and error.stream == lease.stream
@@ -267,7 +265,8 @@ class Job:
             if stopped == "stalled":
                 return await self._failed(error, "stalled", "no progress in time")
             if error is None:
-                return await self._finished()
+                await self._insist(lambda: self._host.finish(lease))
+                return self._outcome("done", None)
             self._log_failure(error)
             return await self._failed(error, "failed", f"{type(error).__name__}: {error}")
         except (NotOwner, ClientClosed, RedisUnavailable) as failure:
@@ -280,19 +279,6 @@ class Job:
         if error is not None and not isinstance(error, asyncio.CancelledError):
             self._log_failure(error)
         return self._outcome(stopped or lost, error)  # type: ignore[arg-type]
-
-    async def _finished(self) -> Outcome:
-        """The handler has returned. A lease that is still ours must end, however often there is no answer."""
-        while True:
-            try:
-                await self._host.finish(self.lease)
-                return self._outcome("done", None)
-            except RedisUnavailable as failure:
-                if self.lease._lost is not None:
-                    return self._outcome("lost", failure)
-                await asyncio.sleep(RETRY)
-            except (NotOwner, ClientClosed) as failure:
-                return self._outcome("lost", failure)
 
     async def _failed(self, error: BaseException | None, status: Status, what: str) -> Outcome:
         """Count the attempt, rest, release; or bury it, if it was one too many."""
@@ -342,14 +328,8 @@ class Job:
     async def _bury(self, reason: str, error: BaseException | None) -> Outcome:
         lease = self.lease
         log.error("%s goes to the dead letters: %s", lease.stream, reason, extra=lease._log_fields())
-        while True:
-            try:
-                await self._host.bury(lease, reason)
-                return self._outcome("dead", error)
-            except RedisUnavailable:
-                if lease._lost is not None:
-                    raise
-                await asyncio.sleep(RETRY)
+        await self._insist(lambda: self._host.bury(lease, reason))
+        return self._outcome("dead", error)
 
     def _log_failure(self, error: BaseException) -> None:
         lease = self.lease
@@ -375,20 +355,22 @@ class TooManyAttempts(Exception):
     """A stream that no owner got on with. It never leaves the package."""
 
 
-class Refused(Exception):
-    """Redis does not permit to record progress: no stream could be handled. It never leaves the package."""
-
-    def __init__(self, rejected: RedisRejected) -> None:
-        super().__init__(str(rejected))
-        self.rejected = rejected
-
-
 def _reason(text: str) -> str:
     """What a handler raised may hold anything."""
     return text[:LONGEST_REASON].encode(errors="backslashreplace").decode()
 
 
-async def watch_progress(jobs: Collection[Job], timeout: float | None) -> None:
+def start_watches(
+    jobs: Collection[Job], rules: Rules, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
+) -> "list[asyncio.Task[None]]":
+    """Look after the jobs from time to time, in tasks that go on until they are cancelled."""
+    return [
+        asyncio.create_task(watch, name="redis_stream_client progress")
+        for watch in (_watch_progress(jobs, rules.progress_timeout), _watch_idle(jobs, rules.patience, acquit))
+    ]
+
+
+async def _watch_progress(jobs: Collection[Job], timeout: float | None) -> None:
     """Stop those of the jobs that show no progress for `timeout` seconds, until cancelled."""
     while timeout is not None:
         await asyncio.sleep(min(1.0, timeout / 4))
@@ -397,7 +379,7 @@ async def watch_progress(jobs: Collection[Job], timeout: float | None) -> None:
             job.stop("stalled")
 
 
-async def watch_idle(
+async def _watch_idle(
     jobs: Collection[Job], after: float, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
 ) -> None:
     """Acquit the owners that have nothing left to do for `after` seconds, until cancelled.
@@ -406,7 +388,7 @@ async def watch_idle(
     letters after so many outages.
     """
     while True:
-        await asyncio.sleep(after)
+        await asyncio.sleep(max(after, SHORTEST_LOOK))
         now = clock.now()
         idle = [job.lease for job in jobs if job.idle_for(now) > after]
         if idle:
@@ -416,8 +398,3 @@ async def watch_idle(
 def _wake(waiter: "asyncio.Future[None]") -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _seen(outcome: "asyncio.Future[None]") -> None:
-    if not outcome.cancelled():
-        outcome.exception()

@@ -12,7 +12,7 @@ from typing import TypeVar
 from redis_stream_client import announcement, clock
 from redis_stream_client.announcement import Malformed
 from redis_stream_client.batch import Batch
-from redis_stream_client.errors import LossReason, RedisUnavailable
+from redis_stream_client.errors import LossReason, NotOwner, RedisUnavailable
 from redis_stream_client.events import ExpiredStream
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.host import Plane
@@ -301,7 +301,7 @@ class Ownership:
                     lambda: self._member.holdings.holds(lease),
                 )
             except Lapsed:
-                raise (lease._not_owner() if lease._lost else unavailable(lease, "bury")) from None
+                raise lapsed(lease, "bury") from None
             except GroupMissing:
                 self._member.liveness.lapse("missing")
                 outcome = "gone"
@@ -369,6 +369,11 @@ class Ownership:
                     if changes_ownership:
                         self._member.supervisor.request_audit()
                 await asyncio.sleep(backoff.pause())
+
+
+def lapsed(lease: Lease, operation: str) -> NotOwner | RedisUnavailable:
+    """The error of an operation on a lease that the end of the lock overtook."""
+    return unavailable(lease, operation) if lease._lost is None else lease._not_owner()
 
 
 def unavailable(what: Lease | ExpiredStream, operation: str) -> RedisUnavailable:

@@ -11,7 +11,7 @@ from redis_stream_client.feed import Cursor, Feed
 from redis_stream_client.fence import Fence
 from redis_stream_client.lease import Lease
 from redis_stream_client.membership import Membership
-from redis_stream_client.ownership import Lapsed, Ownership, unavailable
+from redis_stream_client.ownership import Lapsed, Ownership, lapsed
 from redis_stream_client.records import NO_OWNER, Begin, Begun, Checkpoint, Owner, Records, Refused
 from redis_stream_client.shelf import Shelf
 
@@ -45,14 +45,13 @@ class Progress:
         if shelved is None:
             return set()
         first = [lease for lease in leases if lease.deliveries == 1]
-        later = [lease for lease in leases if lease.deliveries > 1]
         try:
-            if first and await shelved.any_of([record(lease.stream) for lease in first], self._member.patience):
-                first, later = [], list(leases)
+            fresh = not await shelved.any_of([record(lease.stream) for lease in first], self._member.patience)
         except (Unanswered, GroupMissing, RedisRejected):
-            first, later = [], list(leases)
+            fresh = False
+        ready = set(first) if fresh else set()
+        later = [lease for lease in leases if lease not in ready]
         asks = [self._begin_of(lease, look_only=not lease._unrecorded) for lease in later]
-        ready = set(first)
         for lease, answer in zip(later, await shelved.begin_many(asks) if asks else (), strict=True):
             if not isinstance(answer, Refused | Exception):
                 ready.add(lease)
@@ -125,9 +124,7 @@ class Progress:
                 attempt, lambda: self._member.holdings.holds(lease), changes_ownership=False
             )
         except Lapsed:
-            if lease._lost is not None:
-                raise lease._not_owner() from None
-            raise unavailable(lease, what) from None
+            raise lapsed(lease, what) from None
         except RedisRejected as error:
             raise _about(lease, error) from error
 
@@ -145,9 +142,7 @@ class Progress:
                     lambda: self._member.holdings.holds(lease),
                 )
         except Lapsed:
-            if lease._lost is not None:
-                raise lease._not_owner() from None
-            raise unavailable(lease, "begin") from None
+            raise lapsed(lease, "begin") from None
         except GroupMissing:
             self._member.liveness.lapse("missing")
             raise lease._not_owner(gone=True) from None

@@ -104,7 +104,7 @@ class Records:
 
     async def any_of(self, records: Sequence[str], timeout: float) -> bool:
         """Whether one of these exists; they are in one slot."""
-        return bool(await self._link.request("EXISTS", *records, timeout=timeout))
+        return bool(records) and bool(await self._link.request("EXISTS", *records, timeout=timeout))
 
     async def settle(self, owned: Sequence[tuple[str, Owner]], lifetime: float, timeout: float) -> None:
         """The owners end in good order. `lifetime`: seconds that the records stay, or 0 for as long as need be."""
@@ -112,6 +112,10 @@ class Records:
         words = [(record, (owner.fence, owner.consumer, ms)) for record, owner in owned]
         for start in range(0, len(words), CALL):
             await self._run(scripts.load("settle"), words[start : start + CALL], timeout)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._link.close()
 
     async def _begin(self, asks: list[Begin]) -> list[Begun | Refused | Exception | None]:
         words = [(ask.record, _begin_words(ask)) for ask in asks]

@@ -44,7 +44,6 @@ class Shelf:
         self._spawn = spawn
         self._gone = gone
         self._patience = patience
-        self._links: dict[Endpoint, Link] = {}
         self._records: dict[Endpoint, Records] = {}
 
     async def records(self, stream: str, timeout: float) -> Records:
@@ -56,8 +55,9 @@ class Shelf:
             if endpoint is None:
                 raise Unanswered(f"no server holds {stream!r} now", maybe_executed=False)
         if endpoint not in self._records:
-            link = self._links[endpoint] = Link(endpoint)
-            self._records[endpoint] = Records(link, self._places.slot, self._spawn, self._gone, self._patience)
+            self._records[endpoint] = Records(
+                Link(endpoint), self._places.slot, self._spawn, self._gone, self._patience
+            )
         return self._records[endpoint]
 
     async def together(self, records: Sequence[str]) -> Records | None:
@@ -96,5 +96,5 @@ class Shelf:
 
     async def close(self) -> None:
         """Close the connections."""
-        for link in self._links.values():
-            await link.close()
+        for records in self._records.values():
+            await records.close()

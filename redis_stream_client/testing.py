@@ -37,7 +37,7 @@ from redis_stream_client.announcement import Info
 from redis_stream_client.borrowed import Borrowed, exchange
 from redis_stream_client.entry import Entry, order, require_id
 from redis_stream_client.handler import Handler, require_handler
-from redis_stream_client.handling import Job, Outcome, Rules, Status, watch_idle, watch_progress
+from redis_stream_client.handling import Job, Outcome, Rules, Status, start_watches
 from redis_stream_client.keys import Keys, require_name
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.memory import Fields, Memory, Record
@@ -270,13 +270,7 @@ async def run_handler(
         timers.append(asyncio.get_running_loop().call_later(drain_timeout, job.stop, "drained"))
 
     working = asyncio.create_task(job.run(), name=f"handler of {lease.stream}")
-    watches = [
-        asyncio.create_task(watch, name="redis_stream_client progress")
-        for watch in (
-            watch_progress((job,), progress_timeout),
-            watch_idle((job,), max(rules.patience, POLL), memory.acquit),
-        )
-    ]
+    watches = start_watches((job,), rules, memory.acquit)
     try:
         with memory.drained_by(drain):
             await asyncio.wait((working,))

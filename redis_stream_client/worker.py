@@ -9,7 +9,7 @@ from redis_stream_client import clock
 from redis_stream_client.events import StreamAdded, StreamExpired
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.handler import Handler
-from redis_stream_client.handling import Job, Rules, watch_idle, watch_progress
+from redis_stream_client.handling import Job, Rules, start_watches
 from redis_stream_client.inbox import owner_of
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.session import Session
@@ -61,13 +61,7 @@ class Worker:
     # The main loop.
 
     async def _serve(self) -> None:
-        watches = [
-            asyncio.create_task(watch, name="redis_stream_client progress")
-            for watch in (
-                watch_progress(self._jobs, self._rules.progress_timeout),
-                watch_idle(self._jobs, self._rules.patience, self._session.progress.acquit),
-            )
-        ]
+        watches = start_watches(self._jobs, self._rules, self._session.progress.acquit)
         try:
             while not (self._draining or self._session.leaving):
                 if not await self._admit():
