@@ -66,6 +66,13 @@ def servers(session: nox.Session, server: str) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Send 100,000 streams through one process of a fleet with churn, and see that nothing is left behind."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the style of the code and its format."""
     session.install("-e", ".[lint]")
