@@ -87,6 +87,9 @@ class Link:
     async def _exchange(self, command: tuple[Any, ...], timeout: float) -> Any:
         loop = asyncio.get_running_loop()
         connection = self._connection or await self._connect(timeout)
+        # One that was lost before we woke answers nothing: among the next one's requests ours would take a reply.
+        if connection is not self._connection:
+            raise Unanswered("the connection was lost as it opened", maybe_executed=False)
         reply: asyncio.Future[Any] = loop.create_future()
         # Counted from here: a connection that took long to open is not given up for that.
         timer = loop.call_later(timeout, self._give_up, connection, timeout)

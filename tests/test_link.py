@@ -1,0 +1,31 @@
+"""Ring 2: one connection for all requests; each reply goes to the request that it answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.asyncio import Redis
+
+from redis_stream_client import endpoint
+from redis_stream_client.faults import Unanswered
+from redis_stream_client.link import Link
+
+if TYPE_CHECKING:
+    from tests.servers import Server
+
+
+async def test_a_connection_that_is_lost_as_it_opens_leaves_no_request_behind(server: Server) -> None:
+    """Who waited for it wakes when it is lost already, and must not wait among those of the next one."""
+    link = Link(endpoint.of(Redis.from_url(server.url), "orders-input"))
+    lost = Unanswered("cut", maybe_executed=True)
+    early = asyncio.create_task(link.request("ECHO", "early", timeout=5))
+    await asyncio.sleep(0)
+    assert link._opening is not None
+    link._opening.add_done_callback(lambda _: link.drop(lost))
+    with pytest.raises(Unanswered):
+        await early
+    for word in ("a", "b", "c"):
+        assert await link.request("ECHO", word, timeout=5) == word.encode()
+    await link.close()
