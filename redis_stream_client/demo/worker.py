@@ -31,9 +31,9 @@ class Worker:
             await asyncio.sleep(self.work)
             # A worker that was frozen meanwhile does not know yet. The fence does.
             await self.ledger.write(lease.stream, lease.fence, self.client.id, entry.id, fields[NUMBER])
-            await lease.checkpoint(entry.id)
             if LAST in fields:
-                return
+                return  # and no checkpoint: who takes over from here must still find the end
+            await lease.checkpoint(entry.id)
 
 
 async def main(url: str, service: str, name: str, lock_ttl: float, work: float) -> None:
