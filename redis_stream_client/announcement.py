@@ -53,7 +53,7 @@ def encode(stream: str, info: Info | None = None) -> bytes:
 
 def decode(fields: Sequence[bytes]) -> Announcement:
     """Read an entry's fields (name, value, name, value, …). Raises `Malformed`."""
-    values = [fields[i + 1] for i in range(0, len(fields) - 1, 2) if fields[i] == FIELD.encode()]
+    values = [fields[i + 1] for i in range(0, len(fields) - 1, 2) if fields[i] == _FIELD]
     if not values:
         raise Malformed(f"no field {FIELD!r}")
     if len(values) > 1:
@@ -84,4 +84,5 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
+_FIELD = FIELD.encode()
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

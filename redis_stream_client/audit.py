@@ -63,7 +63,7 @@ class Auditor:
             self._also_due = None
 
     async def _compare(self) -> None:
-        epoch = self._member.liveness.epoch
+        epoch, history = self._member.liveness.epoch, self._member.greeter.history
         async with self._member.gate.alone():
             pending = await self._pending()
             # Below zero: some of it was trimmed or deleted, perhaps ours. Now and then all is looked at, since
@@ -81,6 +81,8 @@ class Auditor:
                 if not owner:
                     pending.pop(lease.lbs_id, None)
             await self._take_over(pending, epoch)
+            if self._member.liveness.believed(epoch):
+                holdings.audited(history)
 
     async def _pending(self) -> dict[str, int]:
         pending: dict[str, int] = {}
@@ -109,4 +111,3 @@ class Auditor:
         if unknown:
             log.info("%d streams are ours that never reached us", len(unknown))
             await self._ownership.adopt(unknown, epoch)
-        holdings.audited()

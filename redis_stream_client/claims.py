@@ -157,12 +157,16 @@ class Claims:
             but: LBS ids to leave alone.
             most: streams to take at the most; no more than a page, and than there is room for.
 
-        Returns how many were taken, and how many are left there. Raises `Unanswered` and `GroupMissing`.
+        Returns how many were taken, and how many are left there. Raises `GroupMissing`; and `Unanswered`, also
+        when our own lock is not held, or not for long enough, so that this owner is looked at again.
         """
-        epoch = self._member.liveness.epoch
         most = min(most, PAGE, self._ownership.capacity)
         with self._ownership.expecting(most):
             async with self._member.gate.passing():
+                liveness = self._member.liveness
+                if not liveness.held or liveness.quiet:  # since this owner was found dead
+                    raise Unanswered("this client's own lock is not held, or only just", maybe_executed=False)
+                epoch = liveness.epoch
                 try:
                     reply = await self._member.operations.claim_many(
                         owner, most, self._member.patience, level_with=others, but=but
@@ -171,12 +175,13 @@ class Claims:
                     if error.maybe_executed:
                         self._member.supervisor.request_audit()
                     raise
-                if not self._member.liveness.believed(epoch):
+                if not liveness.believed(epoch):
                     self._member.supervisor.request_audit()
-                    return 0, 0
+                    raise Unanswered("this client's own lock has lapsed", maybe_executed=True)
                 if isinstance(reply, Refusal):
                     if reply.why == "lapsed":
-                        self._member.liveness.lapse("missing")
+                        liveness.lapse("missing")
+                        raise Unanswered("this client's own lock has lapsed", maybe_executed=False)
                     return 0, 0
                 won = await self._ownership.receive(reply.entries, unrecorded=int(owner != NOBODY))
                 self._member.counters.claims_won += won

@@ -37,8 +37,12 @@ class Guard:
     def leave_unfired(self) -> bool:
         """End the block, if nobody asked it to stop; else `leave` must."""
         if not self.fired:
-            self._left = True
+            self._leave()
         return not self.fired
+
+    def _leave(self) -> None:
+        self._left = True
+        self.on_fire = None  # what it would tell holds this: a cycle, for the garbage collector to find
 
     async def leave(self, cancelled: bool) -> tuple[bool, bool]:
         """End the block, which `cancelled` says was cancelled by whomever.
@@ -48,7 +52,7 @@ class Guard:
         """
         if self.leave_unfired():
             return False, cancelled
-        self._left = True
+        self._leave()
         noticed = True
         try:  # a cancellation that is asked for but not delivered yet must not escape the block
             await asyncio.sleep(0)

@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from redis_stream_client import clock
@@ -196,13 +197,13 @@ class Job:
     async def _begin(self) -> None:
         """Learn how far earlier owners got. Where there were none, that leaves no trace."""
         lease = self.lease
-        await self._insist(lambda: self._host.plane.begin(lease, look_only=not lease._unrecorded))
+        await self._insist(partial(self._host.plane.begin, look_only=not lease._unrecorded))
 
-    async def _insist(self, operation: Callable[[], Awaitable[None]]) -> None:
+    async def _insist(self, operation: Callable[[Lease], Awaitable[None]]) -> None:
         """What must happen to a lease that is still ours, however often there is no answer."""
         while True:
             try:
-                return await operation()
+                return await operation(self.lease)
             except RedisUnavailable:
                 if self.lease._lost is not None:
                     raise
@@ -265,7 +266,7 @@ class Job:
             if stopped == "stalled":
                 return await self._failed(error, "stalled", "no progress in time")
             if error is None:
-                await self._insist(lambda: self._host.finish(lease))
+                await self._insist(self._host.finish)
                 return self._outcome("done", None)
             self._log_failure(error)
             return await self._failed(error, "failed", f"{type(error).__name__}: {error}")
@@ -328,7 +329,7 @@ class Job:
     async def _bury(self, reason: str, error: BaseException | None) -> Outcome:
         lease = self.lease
         log.error("%s goes to the dead letters: %s", lease.stream, reason, extra=lease._log_fields())
-        await self._insist(lambda: self._host.bury(lease, reason))
+        await self._insist(partial(self._host.bury, reason=reason))
         return self._outcome("dead", error)
 
     def _log_failure(self, error: BaseException) -> None:

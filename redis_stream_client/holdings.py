@@ -22,6 +22,7 @@ class Holdings:
         self.handled_at_once = False  # whatever arrives gets a handler, and does not lie unread
         self.occupied = 0  # handlers that go on without their lease; each keeps its place
         self.expected = 0  # what requests under way may bring
+        self.history: str | None = None  # of the server, when the leases were last compared with what it knows
         self.view: Mapping[str, Lease] = MappingProxyType(self._leases)
 
     def __len__(self) -> int:
@@ -36,19 +37,19 @@ class Holdings:
 
     def holds(self, lease: Lease) -> bool:
         """Whether it is this very lease that is held, and not an older or newer one of the same stream."""
-        return self._leases.get(lease.lbs_id) is lease
+        return self._leases.get(lease._lbs_id) is lease
 
     def add(self, lease: Lease) -> None:
         """A lease that was won. One of the same stream that is held still is lost by that."""
-        older = self._leases.get(lease.lbs_id)
+        older = self._leases.get(lease._lbs_id)
         if older is not None:
             self.lose(older, "claimed")
-        self._leases[lease.lbs_id] = lease
+        self._leases[lease._lbs_id] = lease
 
     def end(self, lease: Lease, reason: LossReason) -> None:
         """A lease that its holder ended; there is no event about it."""
         if self.holds(lease):
-            del self._leases[lease.lbs_id]
+            del self._leases[lease._lbs_id]
         self._inbox.unadd(lease)
         lease._lose(reason)
 
@@ -59,17 +60,17 @@ class Holdings:
 
     def part(self, lease: Lease) -> None:
         """A lease that is being released: not ours from now on, though Redis may still say so."""
-        self._parting.add(lease.lbs_id)
+        self._parting.add(lease._lbs_id)
         self.end(lease, "released")
 
     def parted(self, lease: Lease) -> None:
         """The release of a lease has ended, one way or the other."""
-        self._parting.discard(lease.lbs_id)
+        self._parting.discard(lease._lbs_id)
 
     def lose(self, lease: Lease, reason: LossReason) -> None:
         """A lease that was lost; the user is told."""
         if self.holds(lease):
-            self._lost_counts[lease.lbs_id] = lease.deliveries
+            self._lost_counts[lease._lbs_id] = lease.deliveries
             self.end(lease, reason)
             self._inbox.lost(lease, reason)
 
@@ -89,13 +90,14 @@ class Holdings:
             if lbs_id in pending and lbs_id not in self._leases and pending[lbs_id] < count
         ]
 
-    def audited(self) -> None:
+    def audited(self, history: str | None) -> None:
         """What was lost before the audit that is complete now needs no memory any more."""
         self._lost_counts.clear()
+        self.history = history
 
     def disagreeing(self, pending: Mapping[str, int]) -> list[Lease]:
         """The leases that are not pending for us with their count."""
-        return [lease for lease in self if pending.get(lease.lbs_id) != lease.deliveries]
+        return [lease for lease in self if pending.get(lease._lbs_id) != lease.deliveries]
 
     def unknown(self, pending: Mapping[str, int]) -> Iterable[tuple[str, int]]:
         """What is pending for us without a lease, and is not on its way from us either."""

@@ -1,5 +1,6 @@
 """What a lease needs of whoever it belongs to: a client, or, in users' tests, a backend in memory."""
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol
 
 from redis_stream_client.entries import Source
@@ -44,7 +45,7 @@ class Host(Protocol):
         """Its data plane."""
         ...
 
-    async def finish(self, lease: "Lease") -> None:
+    def finish(self, lease: "Lease") -> Awaitable[None]:
         """Acknowledge and delete the announcement."""
         ...
 

@@ -41,8 +41,8 @@ class Inbox:
 
     def added(self, lease: Lease) -> None:
         """A stream that arrived."""
-        self.withdraw(lease.lbs_id)
-        self._unread[lease.lbs_id] = lease
+        self.withdraw(lease._lbs_id)
+        self._unread[lease._lbs_id] = lease
         self._unread_added += 1
         self._wake()
 
@@ -55,8 +55,8 @@ class Inbox:
 
     def unadd(self, lease: Lease) -> None:
         """A lease that has ended, one way or another, takes its unread event with it."""
-        if self._unread.get(lease.lbs_id) is lease:
-            del self._unread[lease.lbs_id]
+        if self._unread.get(lease._lbs_id) is lease:
+            del self._unread[lease._lbs_id]
             self._unread_added -= 1
 
     def forget(self, lease: Lease) -> None:

@@ -11,7 +11,7 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from redis.asyncio.connection import AbstractConnection
@@ -19,6 +19,7 @@ from redis.exceptions import ResponseError
 
 from redis_stream_client import scripts
 from redis_stream_client.endpoint import roundtrip
+from redis_stream_client.entry import order
 from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import Unanswered
 from redis_stream_client.keys import NOBODY
@@ -112,6 +113,7 @@ class Operations:
         self._reads = reads
         self._lock = self._keys.lock(self._me)
         self._newest: tuple[int, int] | None = None  # of the entries that were delivered to us
+        self._count = 0  # which a delivery that was not the first got last
 
     def _lock_of(self, consumer: str) -> bytes:
         return _raw(self._keys.lock(consumer))
@@ -180,7 +182,7 @@ class Operations:
             "STREAMS", self._keys.lbs, ">",
             timeout=timeout,
         )  # fmt: skip
-        return self._delivered(reply[0][1] if reply else ())
+        return await self._delivered(reply[0][1] if reply else (), timeout)
 
     async def nudge(self, timeout: float) -> None:
         """Wake Redis, so that it ends the blocking reads that are due. Answered after our own."""
@@ -194,15 +196,37 @@ class Operations:
         if reply[0] == b"lapsed":
             return None
         waiting, members, entries = reply
-        return Share(self._delivered(entries), waiting, members)
+        return Share(await self._delivered(entries, timeout), waiting, members)
 
-    def _delivered(self, entries: Sequence[Any]) -> list[Delivered]:
-        """What ``XREADGROUP`` gave us: everything with delivery count 1."""
+    async def _delivered(self, entries: Sequence[Any], timeout: float) -> list[Delivered]:
+        """What ``XREADGROUP`` gave us: everything with delivery count 1.
+
+        What is not newer than an earlier delivery was delivered before: a peer that has seen less made the group
+        anew, or Redis lost writes. As when it is rescued, the clock takes the count's place: the fence is to be
+        greater than every one before.
+        """
         delivered = [Delivered(lbs_id.decode(), 1, fields or ()) for lbs_id, fields in entries]
-        if delivered:
-            milliseconds, sequence = delivered[-1].lbs_id.split("-")
-            self._newest = (int(milliseconds), int(sequence))
-        return delivered
+        if not delivered:
+            return delivered
+        before, last = self._newest, order(delivered[-1].lbs_id)
+        self._newest = max(last, before or last)
+        if before is None or before < order(delivered[0].lbs_id):
+            return delivered
+        try:
+            again = [
+                entry if order(entry.lbs_id) > before else await self._lifted(entry, timeout)
+                for entry in delivered
+            ]
+        except Unanswered as error:  # the delivery itself was executed
+            raise Unanswered(str(error), maybe_executed=True, elsewhere=error.elsewhere) from error
+        return [entry for entry in again if entry is not None]
+
+    async def _lifted(self, entry: Delivered, timeout: float) -> Delivered | None:
+        """Lift the count of a delivery that is not the first to the clock; None if it is ours no more."""
+        self._count = max(int(1000 * await self.time(timeout)), self._count + 1)
+        if await self.lift(entry.lbs_id, 1, self._count, timeout) != "raised":
+            return None
+        return replace(entry, deliveries=self._count)
 
     # Ownership.
 
@@ -337,10 +361,15 @@ class Operations:
         )
         return [_member(info) for info in reply]
 
-    async def look(self, consumers: Sequence[str], timeout: float) -> list[bool]:
-        """Which of them live; makes Redis notice, and announce, the locks that expired."""
+    async def look(self, consumers: Sequence[str], timeout: float, *, mend: bool) -> list[bool]:
+        """Which of them live; makes Redis notice, and announce, the locks that expired.
+
+        If `mend`, locks that would outlive their holders' wish, and ours, are shortened.
+        """
         keys = list(map(self._lock_of, consumers))
-        return [bool(n) for n in await self._commands.run(scripts.load("look"), keys, [], timeout=timeout)]
+        longest = self._options.lock_ttl_ms if mend else 0
+        reply = await self._commands.run(scripts.load("look"), keys, [longest], timeout=timeout)
+        return [bool(n) for n in reply]
 
     async def orphans(self, owner: str, after: str | None, timeout: float) -> OrphanPage:
         """A page of what is pending for a dead consumer."""
@@ -356,10 +385,14 @@ class Operations:
 
     async def turn(self, lifetime: float, timeout: float) -> bool:
         """Ask for the fleet's turn to sweep, which is given once per `lifetime` seconds."""
-        reply = await self._commands.request(
-            "SET", self._keys.sweep, self._me, "NX", "PX", max(1, round(lifetime * 1000)), timeout=timeout
-        )
+        ms = max(1, round(lifetime * 1000))
+        value = json.dumps({"ttl": ms, "consumer": self._me})
+        reply = await self._commands.request("SET", self._keys.sweep, value, "NX", "PX", ms, timeout=timeout)
         return reply is not None
+
+    async def mend_turn(self, timeout: float) -> None:
+        """Shorten a turn that would last longer than it was asked for, as a lock that would live too long."""
+        await self._commands.run(scripts.load("look"), [self._keys.sweep], [1], timeout=timeout)
 
     async def tell(self, hint: str, timeout: float) -> None:
         """Publish a hint to the peers."""

@@ -155,12 +155,12 @@ class Ownership:
 
     # Ending.
 
-    async def finish(self, lease: Lease) -> None:
+    def finish(self, lease: Lease) -> Awaitable[None]:
         """Acknowledge and delete. See `Lease.done`."""
         self._member.liveness.check()
         if not self._member.holdings.holds(lease):
             raise lease._not_owner(gone=lease._done_sent is not None)
-        await self._doing.add(lease)
+        return self._doing.add(lease)
 
     async def _send_done(self, leases: list[Lease]) -> list[Exception | None]:
         await self._shelf.settle(leases, PROGRESS_TTL)  # before: a crash between must leave no record for ever
@@ -172,6 +172,9 @@ class Ownership:
             except GroupMissing:
                 self._member.liveness.lapse("missing")
                 results, repeated = ["gone"] * len(leases), [False] * len(leases)
+            doubtful = any(result == "gone" and again for result, again in zip(results, repeated, strict=True))
+            if doubtful and not await self._lock_was_held():
+                repeated = [False] * len(leases)
             failures = [
                 self._after_done(lease, result, again)
                 for lease, result, again in zip(leases, results, repeated, strict=True)
@@ -201,6 +204,17 @@ class Ownership:
         results = await self.persist(attempt, lambda: any(map(self._member.holdings.holds, leases)))
         return results, repeated
 
+    async def _lock_was_held(self) -> bool:
+        """Without a gap until now: the next beat only would miss a lock that was evicted, and a peer may have been
+        faster. One that is there has been there all the time, since only a resume brings it back."""
+        try:
+            there = await self._member.operations.beat(self._member.options.heartbeat_interval)
+        except Unanswered:
+            return False
+        if not there:
+            self._member.liveness.lapse("missing")
+        return there
+
     def _after_done(self, lease: Lease, result: str, again: bool) -> Exception | None:
         if lease._lost == "done":  # by a call at the same time
             return None
@@ -209,7 +223,7 @@ class Ownership:
             and again
             and lease._done_sent is not None
             and lease._done_sent[1] is not None
-            and lease._done_sent[1] == self._member.greeter.history
+            and lease._done_sent[1] == self._member.greeter.history == self._member.holdings.history
             and self._member.liveness.believed(lease._done_sent[0])
         )
         if result == "done" or mine_before:

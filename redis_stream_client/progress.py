@@ -41,12 +41,13 @@ class Progress:
         Best effort: returns the leases that need no `begin` any more before they are handled.
         """
         record = self._member.options.keys.progress
-        shelved = await self._shelf.together([record(lease.stream) for lease in leases])
+        names = [record(lease.stream) for lease in leases]
+        shelved = await self._shelf.together(names)
         if shelved is None:
             return set()
-        first = [lease for lease in leases if lease.deliveries == 1]
+        first = {lease: name for lease, name in zip(leases, names, strict=True) if lease.deliveries == 1}
         try:
-            fresh = not await shelved.any_of([record(lease.stream) for lease in first], self._member.patience)
+            fresh = not await shelved.any_of(list(first.values()), self._member.patience)
         except (Unanswered, GroupMissing, RedisRejected):
             fresh = False
         ready = set(first) if fresh else set()

@@ -148,6 +148,7 @@ class Session:
                 remaining = max(0.01, give_up - clock.now())
                 await self._operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 if self.member.liveness.held_since(sent):
+                    self.member.holdings.history = self.member.greeter.history
                     break
             except (Unanswered, GroupMissing) as error:
                 pause = backoff.pause()

@@ -201,9 +201,9 @@ async def test_members_are_visible_before_they_own_anything(a: Consumer, b: Cons
 
 
 async def test_looking_tells_who_lives(a: Consumer, b: Consumer) -> None:
-    assert await a.does.look([b.id, "nobody-ever", a.id], SOON) == [True, False, True]
+    assert await a.does.look([b.id, "nobody-ever", a.id], SOON, mend=False) == [True, False, True]
     await b.die()
-    assert await a.does.look([b.id], SOON) == [False]
+    assert await a.does.look([b.id], SOON, mend=False) == [False]
 
 
 @pytest.mark.parametrize("lifetime", [10_000_000, None], ids=["too long", "endless"])
@@ -211,7 +211,7 @@ async def test_a_lock_that_would_outlive_its_holders_wish_is_shortened(
     redis: Connection, a: Consumer, lifetime: int | None
 ) -> None:
     await redis.set(a.keys.lock("other"), json.dumps({"ttl": 4000, "host": "x"}), px=lifetime)
-    assert await a.does.look(["other"], SOON) == [True]
+    assert await a.does.look(["other"], SOON, mend=True) == [True]
     assert 0 < await redis.pttl(a.keys.lock("other")) <= 4000
 
 
@@ -220,7 +220,7 @@ async def test_a_lock_with_a_shorter_lifetime_or_none_of_its_own_is_left_alone(
     redis: Connection, a: Consumer, value: str
 ) -> None:
     await redis.set(a.keys.lock("other"), value, px=3000)
-    assert await a.does.look(["other"], SOON) == [True]
+    assert await a.does.look(["other"], SOON, mend=True) == [True]
     assert 1000 < await redis.pttl(a.keys.lock("other")) <= 3000
 
 
