@@ -1,0 +1,330 @@
+"""How each fault is done. What a fault changes, it changes back: after its end the fleet is to be well again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from typing import TYPE_CHECKING, TypeVar
+
+from redis_stream_client.announcement import FIELD
+from redis_stream_client.keys import Keys
+from tests.chaos.servers import NotNow
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from tests.chaos.fleet import Fleet, Place
+    from tests.chaos.history import Writer
+    from tests.chaos.schedule import Fault
+    from tests.chaos.servers import Servers
+
+T = TypeVar("T")
+
+DELAYS = (0.02, 0.2)
+REQUESTS = (b"EVALSHA", b"XREADGROUP", b"PEXPIRE", b"XREAD ", b"XRANGE")
+MALFORMED = (
+    (b"no-such-field", b"%s"),
+    (FIELD.encode(), b"not JSON: %s"),
+    (FIELD.encode(), b'{"Info": "%s"}'),
+    (FIELD.encode(), b'{"DataStreamName": 7, "Info": {"tag": "%s"}}'),
+    (FIELD.encode(), b'{"DataStreamName": "%s\xff"}'),
+)
+GARBAGE = ("", "released", "dead", "left nobody", "claimed 0-0 x", "draining \xff", "x" * 100_000, "dead nobody")
+
+
+class Faults:
+    """Does the faults of one run."""
+
+    def __init__(self, servers: Servers, fleet: Fleet, history: Writer, service: str, seed: int) -> None:
+        self.servers = servers
+        self.fleet = fleet
+        self.history = history
+        self.keys = Keys(service)
+        self.dice = random.Random(seed)
+
+    async def do(self, fault: Fault) -> None:
+        """Do one fault, from its beginning to its end. Raises `NotNow` when it cannot be done now."""
+        method = getattr(self, "_" + fault.kind.replace(" ", "_").replace("-", "_"))
+        if fault.place is None:
+            await method(fault)
+        else:
+            await method(fault, self.fleet.places[fault.place])
+
+    @contextlib.asynccontextmanager
+    async def noted(self, fault: Fault, member: str = "", *details: object) -> AsyncGenerator[None]:
+        """The fault lasts as long as the block. It has begun when the block is entered, and may end before it."""
+        self.history.write("fault", fault.number, fault.kind, member, *details)
+        try:
+            yield
+        finally:
+            self.history.write("over", fault.number)
+
+    # Processes.
+
+    async def _kill(self, fault: Fault, place: Place) -> None:
+        async with place.process_lock:
+            name = place.running()
+            place.send(signal.SIGKILL)
+            async with self.noted(fault, name):
+                pass
+            await asyncio.sleep(fault.variant)
+            await place.renew()
+
+    async def _stop(self, fault: Fault, place: Place) -> None:
+        async with place.process_lock:
+            name = place.running()
+            place.send(signal.SIGSTOP)
+            async with self.noted(fault, name, fault.seconds):
+                await asyncio.sleep(fault.seconds)
+            place.send(signal.SIGCONT)
+
+    _stop_briefly = _stop
+
+    async def _terminate(self, fault: Fault, place: Place) -> None:
+        """A rolling restart: the new process starts while the old one drains."""
+        async with place.process_lock:
+            async with self.noted(fault, place.running()):
+                place.terminate()
+            await place.renew()
+
+    async def _raise(self, fault: Fault, place: Place) -> None:
+        async with self.noted(fault, place.running()):
+            place.order("raise")
+
+    async def _suicide(self, fault: Fault, place: Place) -> None:
+        async with self.noted(fault, place.running()):
+            place.order("suicide")
+
+    async def _block(self, fault: Fault, place: Place) -> None:
+        async with self.noted(fault, place.running(), fault.seconds):
+            place.order(f"block {fault.seconds:.3f}")
+
+    # A member's network.
+
+    async def _cut(self, fault: Fault, place: Place) -> None:
+        async with self.noted(fault, place.running()):
+            place.proxy.cut()
+
+    async def _partition(self, fault: Fault, place: Place) -> None:
+        """Nothing passes: what is open is reset, and what is new is refused; or all of it freezes."""
+        async with place.network_lock:
+            name = place.running()
+            frozen = fault.variant < 0.5
+            if frozen:
+                place.proxy.freeze()
+            else:
+                await place.proxy.refuse()
+                place.proxy.cut()
+            async with self.noted(fault, name, "frozen" if frozen else "refused", fault.seconds):
+                self.history.write("silent", fault.number)
+                await asyncio.sleep(fault.seconds)
+            await place.mend()
+
+    _partition_briefly = _partition
+
+    async def _freeze(self, fault: Fault, place: Place) -> None:
+        """One direction."""
+        async with place.network_lock:
+            requests = fault.variant < 0.5
+            async with self.noted(fault, place.running(), "requests" if requests else "replies", fault.seconds):
+                place.proxy.freeze(requests=requests, replies=not requests)
+                await asyncio.sleep(fault.seconds)
+                await place.mend()
+
+    async def _delay(self, fault: Fault, place: Place) -> None:
+        async with place.network_lock:
+            delay = DELAYS[0] + fault.variant * (DELAYS[1] - DELAYS[0])
+            async with self.noted(fault, place.running(), delay, fault.seconds):
+                place.proxy.delay(requests=delay / 2, replies=delay)
+                await asyncio.sleep(fault.seconds)
+                await place.mend()
+
+    async def _drop_replies(self, fault: Fault, place: Place) -> None:
+        async with place.network_lock, self.noted(fault, place.running(), fault.seconds):
+            place.proxy.drop_replies()
+            await asyncio.sleep(fault.seconds)
+            await place.mend()
+
+    async def _drop_requests(self, fault: Fault, place: Place) -> None:
+        async with place.network_lock:
+            pattern = _choose(REQUESTS, fault.variant)
+            async with self.noted(fault, place.running(), pattern.decode(), fault.seconds):
+                place.proxy.drop_requests_matching(pattern)
+                await asyncio.sleep(fault.seconds)
+                await place.mend()
+
+    async def _lose_a_reply(self, fault: Fault, place: Place) -> None:
+        """Executed, and the connection is cut before the answer."""
+        async with place.network_lock:
+            pattern = _choose(REQUESTS, fault.variant)
+            async with self.noted(fault, place.running(), pattern.decode()):
+                place.proxy.drop_replies_after(pattern, connections=1, cut=True)
+                await asyncio.sleep(fault.seconds)
+                await place.mend()
+
+    async def _half_close(self, fault: Fault, place: Place) -> None:
+        async with self.noted(fault, place.running(), "clients" if fault.variant < 0.5 else "server"):
+            if fault.variant < 0.5:
+                place.proxy.half_close_clients()
+            else:
+                place.proxy.half_close_server()
+
+    # What an operator does to one member.
+
+    async def _consumer(self, name: str) -> str:
+        prefix = f"redis-consumer-{name}-"
+        for info in await self.servers.command("XINFO", "CONSUMERS", self.keys.lbs, self.keys.group):
+            consumer = _word(info, "name")
+            if consumer.startswith(prefix):
+                return consumer
+        raise NotNow(f"{name} is no consumer")
+
+    async def _evict_the_lock(self, fault: Fault, place: Place) -> None:
+        name = place.running()
+        consumer = await self._consumer(name)
+        async with self.noted(fault, name):
+            await self.servers.command("DEL", self.keys.lock(consumer))
+
+    async def _delete_the_consumer(self, fault: Fault, place: Place) -> None:
+        name = place.running()
+        consumer = await self._consumer(name)
+        async with self.noted(fault, name):
+            await self.servers.command("XGROUP", "DELCONSUMER", self.keys.lbs, self.keys.group, consumer)
+
+    async def _acknowledge(self, fault: Fault, place: Place) -> None:
+        """XACK of one announcement, without deleting it."""
+        name = place.running()
+        pending = await self.servers.pending(self.keys.lbs, self.keys.group, await self._consumer(name))
+        if not pending:
+            raise NotNow(f"{name} owns nothing")
+        id, _ = pending[0]
+        async with self.noted(fault, name, id):
+            await self.servers.command("XACK", self.keys.lbs, self.keys.group, id)
+
+    # The server.
+
+    async def _kill_connections(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            await self.servers.command("CLIENT", "KILL", "TYPE", "normal")
+
+    async def _kill_pubsub(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            await self.servers.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    async def _pause(self, fault: Fault) -> None:
+        async with self.noted(fault, "", fault.seconds):
+            await self.servers.command("CLIENT", "PAUSE", round(fault.seconds * 1000))
+            await asyncio.sleep(fault.seconds)
+
+    async def _flush_scripts(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            await self.servers.command("SCRIPT", "FLUSH")
+
+    async def _notifications_off(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            await self.servers.command("CONFIG", "SET", "notify-keyspace-events", "")
+
+    async def _garbage(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            for text in GARBAGE:
+                await self.servers.command("PUBLISH", self.keys.control, text)
+            channel = f"__keyspace@0__:{self.keys.lock('redis-consumer-nobody-knows')}"
+            for text in ("expired", "del", "\xff"):
+                await self.servers.command("PUBLISH", channel, text)
+
+    async def _malformed(self, fault: Fault) -> None:
+        tag = f"malformed-{fault.number}"
+        field, value = _choose(MALFORMED, fault.variant)
+        async with self.noted(fault, "", tag):
+            words = ("XADD", self.keys.lbs, "*", field, value.replace(b"%s", tag.encode()))
+            await self.servers.blocking(self.servers.primary.command, *words)
+            self.history.write("malformed", tag)
+
+    async def _trim(self, fault: Fault) -> None:
+        """A decoy is announced, and deleted while it is pending."""
+        async with self.noted(fault):
+            name = f'{{"DataStreamName": "decoy-{fault.number}"}}'
+            id = _text(await self.servers.command("XADD", self.keys.lbs, "*", FIELD, name))
+            await asyncio.sleep(fault.seconds)
+            await self.servers.command("XDEL", self.keys.lbs, id)
+
+    async def _full(self, fault: Fault) -> None:
+        async with self.servers.lock, self.noted(fault, "", fault.seconds):
+            await self.servers.command("CONFIG", "SET", "maxmemory", 1)
+            await asyncio.sleep(fault.seconds)
+            await self.servers.command("CONFIG", "SET", "maxmemory", 0)
+
+    async def _freeze_the_server(self, fault: Fault) -> None:
+        async with self.servers.lock, self.noted(fault, "", fault.seconds):
+            self.servers.primary.freeze()
+            self.history.write("silent", fault.number)
+            await asyncio.sleep(fault.seconds)
+            self.servers.primary.thaw()
+
+    async def _restart(self, fault: Fault) -> None:
+        """It dies, or ends in good order, and comes back after `fault.seconds` with its data."""
+        async with self.servers.lock:
+            killed = fault.variant < 0.5
+            async with self.noted(fault, "", "killed" if killed else "terminated", fault.seconds):
+                primary = self.servers.primary
+                if killed:
+                    await self.servers.blocking(primary.kill)
+                else:
+                    await self.servers.blocking(lambda: primary.stop(keep_data=True))
+                self.history.write("silent", fault.number)
+                await asyncio.sleep(fault.seconds)
+                await self.servers.blocking(primary.start)
+                await self.servers.answering()
+
+    _outage = _restart
+
+    async def _fail_over(self, fault: Fault) -> None:
+        """In good order: nothing is written any more when the replica takes over."""
+        async with self.servers.lock:
+            await self.servers.in_step()
+            async with self.noted(fault):
+                await self.servers.command("CLIENT", "PAUSE", 10_000, "WRITE")
+                await self.servers.in_step()
+                await self._promote()
+            await self.servers.replace()
+
+    async def _forgetful_fail_over(self, fault: Fault) -> None:
+        """What the primary wrote last never reached the replica."""
+        async with self.servers.lock:
+            since = await self.servers.in_step()
+            self.servers.replica.freeze()
+            try:
+                await self.servers.command("CLIENT", "KILL", "TYPE", "replica")
+                await asyncio.sleep(fault.seconds)
+            except BaseException:
+                self.servers.replica.thaw()
+                raise
+            async with self.noted(fault, "", fault.seconds):
+                await self._promote()
+                self.history.write("forgot", since)
+            self.fleet.tell_producer(f"forgot {since}")
+            await self.servers.replace()
+
+    async def _promote(self) -> None:
+        await self.servers.promote()
+        self.fleet.direct_to(self.servers.primary.port)
+        await self.servers.answering()
+
+    async def _destroy_the_group(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            await self.servers.command("XGROUP", "DESTROY", self.keys.lbs, self.keys.group)
+
+
+def _choose(options: tuple[T, ...], variant: float) -> T:
+    return options[int(variant * len(options))]
+
+
+def _word(info: object, name: str) -> str:
+    assert isinstance(info, dict)
+    return _text(info[name] if name in info else info[name.encode()])
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()

@@ -1,0 +1,168 @@
+"""One run: servers, fleet, faults, and a settled end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from redis_stream_client.keys import Keys
+from tests.chaos.faults import Faults
+from tests.chaos.fleet import MEMBERS, Fleet
+from tests.chaos.history import Writer
+from tests.chaos.ledger import Scribe, connect
+from tests.chaos.member import watch_lag
+from tests.chaos.schedule import schedule
+from tests.chaos.servers import NotNow, Servers
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.chaos.schedule import Fault
+
+SERVICE = "chaos"
+LOCK_TTL = 1.0
+SETTLE_TIMEOUT = 20.0
+"""Seconds after the last fault within which everything is to be finished."""
+FAULT_TIMEOUT = 30.0
+REPORT_TIMEOUT = 60.0
+TAIL = 0.5
+"""Seconds between two looks at the ledger."""
+PROGRESS = 5.0
+
+
+class Run:
+    """A run; its histories are in `directory`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        minutes: float,
+        seed: int,
+        rate: float,
+        server: str | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.seconds = 60 * minutes
+        self.seed = seed
+        self.server = server
+        self.say = say
+        self.history = Writer(directory, "run")
+        self.servers = Servers(server)
+        self.faults_done: Counter[str] = Counter()
+        self.faults_skipped: Counter[str] = Counter()
+        self._directory = directory
+        self._plan = schedule(seed, self.seconds, rate, MEMBERS, LOCK_TTL)
+        self._started = 0.0
+
+    async def run(self) -> None:
+        """Run to the end."""
+        self._started = time.monotonic()
+        try:
+            await self.servers.start()
+            binary = self.servers.primary.binary
+            version = ".".join(map(str, binary.version))
+            self.history.write("began", LOCK_TTL, self.seed, f"{binary.name} {version}")
+            setup = {
+                "ledger": self.servers.ledger.url,
+                "service": SERVICE,
+                "lock_ttl": LOCK_TTL,
+                "seed": self.seed,
+            }
+            fleet = Fleet(self.history, self._directory, setup)
+            async with fleet.running(self.servers.primary.port), connect(self.servers.ledger.url) as redis:
+                scribe = Scribe(redis, self.history.beside("ledger"))
+                background = [
+                    asyncio.create_task(watch_lag(self.history)),
+                    asyncio.create_task(self._tail(scribe)),
+                    asyncio.create_task(self._report_progress(scribe)),
+                ]
+                try:
+                    await self._faults(fleet)
+                    await self._settle(fleet, scribe)
+                finally:
+                    for task in background:
+                        task.cancel()
+                    await asyncio.gather(*background, return_exceptions=True)
+            self.history.write("closed")
+        finally:
+            await self.servers.close()
+
+    async def _tail(self, scribe: Scribe) -> None:
+        while True:
+            await scribe.move()
+            await asyncio.sleep(TAIL)
+
+    async def _report_progress(self, scribe: Scribe) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS)
+            elapsed = time.monotonic() - self._started
+            done, skipped = self.faults_done.total(), self.faults_skipped.total()
+            self.say(
+                f"{elapsed:6.0f} s  {scribe.effects:7,} effects  {scribe.finished:5,} streams finished"
+                f"  {done:4} faults  {skipped:3} not possible"
+            )
+
+    # The faults.
+
+    async def _faults(self, fleet: Fleet) -> None:
+        """All faults, each in its own time; they may overlap."""
+        await fleet.joined()
+        faults = Faults(self.servers, fleet, self.history, SERVICE, self.seed)
+        start = time.monotonic()
+        tasks: list[asyncio.Task[None]] = []
+        for fault in self._plan:
+            await asyncio.sleep(max(0.0, start + fault.at - time.monotonic()))
+            tasks.append(asyncio.create_task(self._do(faults, fault), name=fault.kind))
+        await asyncio.sleep(max(0.0, start + self.seconds - time.monotonic()))
+        await asyncio.gather(*tasks)
+        for place in fleet.places:
+            await place.mend()
+        self.history.write("ended")
+
+    async def _do(self, faults: Faults, fault: Fault) -> None:
+        try:
+            async with asyncio.timeout(FAULT_TIMEOUT):
+                await faults.do(fault)
+        except (NotNow, RedisError) as error:
+            self.faults_skipped[fault.kind] += 1
+            self.history.write("skipped", fault.number, fault.kind, f"{type(error).__name__}: {error}")
+        else:
+            self.faults_done[fault.kind] += 1
+
+    # The end.
+
+    async def _settle(self, fleet: Fleet, scribe: Scribe) -> None:
+        """Everything is finished, or the time is over; then write down what is left."""
+        keys = Keys(SERVICE)
+        await fleet.joined()
+        fleet.tell_producer("finish")
+        await fleet.producer_says("finished", REPORT_TIMEOUT)
+
+        async def empty() -> bool:
+            waiting = await self.servers.command("XLEN", keys.lbs)
+            return not waiting and not await self.servers.pending(keys.lbs, keys.group)
+
+        with contextlib.suppress(AssertionError):
+            await wait_until(empty, "every stream is finished", SETTLE_TIMEOUT)
+        left = [_text(id) for id, _ in await self.servers.command("XRANGE", keys.lbs, "-", "+")]
+        pending = [f"{id} {consumer}" for id, consumer in await self.servers.pending(keys.lbs, keys.group)]
+        letters = [_letter(fields) for _, fields in await self.servers.command("XRANGE", keys.dead, "-", "+")]
+        self.history.write("left over", left, pending, letters)
+        fleet.tell_producer("report")
+        await fleet.producer_says("reported", REPORT_TIMEOUT)
+        await scribe.move()
+
+
+def _letter(fields: dict[bytes, bytes]) -> str:
+    return " ".join(value.decode(errors="replace") for value in fields.values())[:500]
+
+
+def _text(id: str | bytes) -> str:
+    return id if isinstance(id, str) else id.decode()

@@ -1,0 +1,97 @@
+"""Which faults happen when, and to whom: determined by the seed alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+MEMBER_FAULTS = {
+    "kill": 5,
+    "stop briefly": 2,
+    "stop": 4,
+    "terminate": 3,
+    "cut": 2,
+    "partition briefly": 1,
+    "partition": 4,
+    "freeze": 3,
+    "delay": 2,
+    "drop replies": 2,
+    "drop requests": 2,
+    "lose a reply": 4,
+    "half-close": 2,
+    "block": 2,
+    "raise": 3,
+    "suicide": 3,
+    "evict the lock": 2,
+    "delete the consumer": 1,
+    "acknowledge": 1,
+}
+SERVER_FAULTS = {
+    "kill connections": 2,
+    "kill pubsub": 2,
+    "pause": 2,
+    "flush scripts": 2,
+    "notifications off": 2,
+    "garbage": 1,
+    "malformed": 2,
+    "trim": 1,
+    "full": 2,
+    "freeze the server": 2,
+    "restart": 1,
+    "outage": 1,
+    "fail over": 1,
+    "forgetful fail-over": 1,
+    "destroy the group": 1,
+}
+"""The kinds of faults, and how often each happens in one round. One round after the other is shuffled, so that a
+run of a minute has nearly all of them."""
+
+SECONDS = {
+    "stop briefly": (0.1, 0.7),
+    "stop": (1.3, 3.5),
+    "partition briefly": (0.1, 0.7),
+    "partition": (1.5, 3.5),
+    "freeze": (0.3, 2.5),
+    "delay": (0.5, 2.0),
+    "drop replies": (0.2, 2.0),
+    "drop requests": (0.2, 2.0),
+    "lose a reply": (0.5, 0.5),
+    "block": (0.5, 3.0),
+    "pause": (0.05, 0.6),
+    "full": (0.3, 1.0),
+    "freeze the server": (0.2, 1.8),
+    "outage": (0.5, 2.5),
+    "forgetful fail-over": (0.1, 0.7),
+    "trim": (0.3, 0.6),
+}
+"""How long they last, in lifetimes of a lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault: when it begins, in seconds from the start; which member it strikes, by its place in the fleet
+    (None: the server); how long it lasts, in seconds; and a number below 1 that says which variant it is."""
+
+    number: int
+    at: float
+    kind: str
+    place: int | None
+    seconds: float
+    variant: float
+
+
+def schedule(seed: int, duration: float, rate: float, members: int, lock_ttl: float) -> list[Fault]:
+    """All faults of a run of `duration` seconds, `rate` of them a second."""
+    dice = random.Random(seed)
+    faults: list[Fault] = []
+    at = 0.0
+    bag: list[str] = []
+    while (at := at + dice.uniform(1 / 3, 5 / 3) / rate) < duration:
+        if not bag:
+            bag = [kind for kinds in (MEMBER_FAULTS, SERVER_FAULTS) for kind, n in kinds.items() for _ in range(n)]
+            dice.shuffle(bag)
+        kind = bag.pop()
+        place = dice.randrange(members) if kind in MEMBER_FAULTS else None
+        seconds = dice.uniform(*SECONDS.get(kind, (0.0, 0.0))) * lock_ttl
+        faults.append(Fault(len(faults) + 1, at, kind, place, seconds, dice.random()))
+    return faults
