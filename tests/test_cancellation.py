@@ -1,204 +1,341 @@
-"""Ring 3: cancellation at every suspension point, native and anyio's, once and twice."""
+"""Ring 3: cancellation at every suspension, native and anyio's, once and twice."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import pytest
 
 from redis_stream_client import (
     AlreadyClaimed,
+    Entry,
     Lease,
     LoadBalancerStream,
     NotOwner,
     RedisStreamClient,
     StreamAdded,
+    StreamExpired,
     StreamGone,
 )
 from tests.fleet import Member, announce
+from tests.runs import finished, record, write
+from tests.suspensions import EVERY_HOW, EVERY_WHEN, How, Strikes, Traces, When, agree
 from tests.waiting import wait_until
 from tests.workers import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Coroutine
 
     from tests.connection import Connection
     from tests.servers import Server
 
-POINTS = range(0, 40, 2)
-"""Turns of the event loop that an operation gets before it is cancelled: a round trip takes about ten."""
+STREAMS = [f"call-{i:02}" for i in range(40)]
+"""More than any operation on a stream has suspensions."""
+
+PATIENT: dict[str, Any] = {"lock_ttl": 4.0}
+"""Whatever is put right, is put right before the audit that would come by itself."""
 
 
-async def cancelled_after(turns: int, operation: Awaitable[Any], how: str) -> bool:
-    """Run an operation in a task and cancel it. Returns whether it ended by that."""
-    if how == "anyio":
-        with anyio.CancelScope() as scope:
-            asyncio.get_running_loop().call_later(0, _after_turns, turns, scope.cancel)
-            await operation
-        return scope.cancelled_caught
-    task = asyncio.ensure_future(operation)
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    for _ in range(2 if how == "twice" else 1):
-        task.cancel()
-        await asyncio.sleep(0)
-    await asyncio.wait((task,))
-    if not task.cancelled():
-        task.result()
-    return task.cancelled()
-
-
-def _after_turns(turns: int, call: Callable[[], None]) -> None:
-    if turns == 0:
-        call()
-    else:
-        asyncio.get_running_loop().call_soon(_after_turns, turns - 1, call)
-
-
-async def pending(redis: Connection, service: str) -> dict[str, str]:
-    """Who owns which announcement, by Redis."""
-    entries = await redis.xpending_range(f"{service}-input", f"{service}-group", "-", "+", 1000)
-    return {entry["message_id"].decode(): entry["consumer"].decode() for entry in entries}
-
-
-HOW = pytest.mark.parametrize("how", ["native", "twice", "anyio"])
-
-
-@HOW
-async def test_a_cancelled_claim_leaves_the_stream_owned_by_nobody_or_known(
-    server: Server, redis: Connection, service: str, how: str
-) -> None:
-    async with Member(server.url, service, claim=False, lock_ttl=0.2) as member:
-        for turns in POINTS:
-            stream = f"call-{turns}"
-            (lbs_id,) = await announce(server.url, service, stream)
-            await wait_until(lambda: stream in member.owned, "it arrived")
-            await member.lease(stream).release()
-            payload = await wait_until(
-                lambda: next((p for p in member.expired if p.stream == stream), None), "it is offered"
-            )
-            won: list[Lease] = []
-
-            async def claim(payload: Any = payload, won: list[Lease] = won) -> None:
-                won.append(await member.client.claim(payload))
-
-            await cancelled_after(turns, claim(), how)
-
-            async def agrees(lbs_id: str = lbs_id, won: list[Lease] = won) -> bool:
-                owner = (await pending(redis, service))[lbs_id]
-                mine = member.client.leases.get(lbs_id)
-                if won:
-                    return owner == member.client.id and mine is won[0]
-                return owner == "nobody" and mine is None
-
-            await wait_until(agrees, "both sides agree")
-            if won:
-                await won[0].done()
-
-
-@HOW
-@pytest.mark.parametrize("operation", ["done", "release"])
-async def test_a_cancelled_done_or_release_goes_on_in_the_background(
-    server: Server, redis: Connection, service: str, operation: str, how: str
-) -> None:
-    async with Member(server.url, service, claim=False, lock_ttl=0.4) as member:
-        names = [f"call-{turns}" for turns in POINTS]
-        await announce(server.url, service, *names)
-        await member.owns(*names)
-        for turns in POINTS:
-            lease = member.lease(f"call-{turns}")
-            await cancelled_after(turns, getattr(lease, operation)(), how)
-            if turns == 0:  # perhaps cancelled before its first step: then nothing was asked for
-                with contextlib.suppress(NotOwner):
-                    await getattr(lease, operation)()
-
-            async def ended(lbs_id: str = lease.lbs_id) -> bool:
-                return (await pending(redis, service)).get(lbs_id) in (None, "nobody")
-
-            await wait_until(ended, "it is ended in Redis")
-            await wait_until(lambda: lease.lbs_id not in member.client.leases, "and here")
+async def finishes_all(server: Server, redis: Connection, service: str) -> None:
+    """Whatever a test has left, somebody can finish it."""
+    async with Member(server.url, service, lock_ttl=0.4) as heir:
         left = await redis.xlen(f"{service}-input")
-        assert left == (0 if operation == "done" else len(POINTS))
+        await wait_until(lambda: len(heir.owned) == left, "an heir has all that is left")
+        await asyncio.gather(*(heir.lease(stream).done() for stream in heir.owned))
+    assert await finished(redis, service)
 
 
-@HOW
-async def test_a_cancelled_join_leaves_no_lock(server: Server, redis: Connection, service: str, how: str) -> None:
-    for _turns in range(0, 120, 3):
-        client = RedisStreamClient.from_url(server.url, service)
+@EVERY_HOW
+@EVERY_WHEN
+async def test_a_cancelled_claim_is_won_or_given_back(
+    server: Server, redis: Connection, service: str, how: How, when: When
+) -> None:
+    async with Member(server.url, service, **PATIENT) as donor:
+        await announce(server.url, service, *STREAMS)
+        await donor.owns(*STREAMS)
+        async with Member(server.url, service, claim=False, **PATIENT) as member:
+            await donor.client.aclose()
+            await wait_until(lambda: len(member.expired) == len(STREAMS), "all are offered")
+            offers = list(member.expired)
+            struck = Strikes(server, how, when)
+            for strike, offer in zip(struck, offers, strict=False):
+                await strike.on(member.client.claim(offer))
+                await strike.settled()
+                owner = (await agree(member.client, redis, service))[offer.lbs_id]
+                if strike.cancelled:
+                    assert owner != member.client.id
+                else:
+                    assert member.client.leases[offer.lbs_id] is strike.result
+                    assert strike.result.owned
+            assert struck.points >= 2
+            assert not member.disowned
+    await finishes_all(server, redis, service)
 
-        async def join(client: RedisStreamClient = client) -> None:
+
+@EVERY_HOW
+@EVERY_WHEN
+@pytest.mark.parametrize("operation", ["lease.done", "client.done", "release"])
+async def test_a_cancelled_done_or_release_goes_on_in_the_background(
+    server: Server, redis: Connection, service: str, operation: str, how: How, when: When
+) -> None:
+    def ending(lease: Lease) -> Coroutine[Any, Any, None]:
+        match operation:
+            case "lease.done":
+                return lease.done()
+            case "client.done":
+                return member.client.done(lease)
+        return lease.release()
+
+    async with Member(server.url, service, claim=False, **PATIENT) as member:
+        await announce(server.url, service, *STREAMS)
+        await member.owns(*STREAMS)
+        struck = Strikes(server, how, when)
+        for count, (strike, stream) in enumerate(zip(struck, STREAMS, strict=False), 1):
+            lease = member.lease(stream)
+            await strike.on(ending(lease))
+            await strike.settled()
+            owners = await agree(member.client, redis, service)
+            assert owners.get(lease.lbs_id) == (None if operation != "release" else "nobody")
+            assert await redis.xlen(f"{service}-input") == len(STREAMS) - (count if operation != "release" else 0)
+            assert not lease.owned
+        assert struck.points >= 2
+        assert not member.disowned
+    await finishes_all(server, redis, service)
+
+
+@EVERY_HOW
+@EVERY_WHEN
+async def test_cancelled_while_it_finishes_everything(
+    server: Server, redis: Connection, service: str, how: How, when: When
+) -> None:
+    traces = await Traces.look(redis, service)
+    struck = Strikes(server, how, when)
+    for strike in struck:
+        client = RedisStreamClient.from_url(server.url, service, prefetch=1, **PATIENT)
+        async with client:
+            await announce(server.url, service, *STREAMS[:3])
+            leases = [await added(client) for _ in range(2)]
+            await wait_until(lambda: len(client.leases) == 3, "one was not handed out")
+            await strike.on(client.done())
+            await strike.settled()
+            if client.alive:
+                await agree(client, redis, service)
+        ended = [await lease.lost() for lease in leases]
+        assert await redis.xlen(f"{service}-input") == 3 - ended.count("done")
+        assert strike.cancelled or ended == ["done", "done"]
+        await traces.none_left()
+        await finishes_all(server, redis, service)
+    assert struck.points >= 3
+
+
+async def added(client: RedisStreamClient) -> Lease:
+    """The lease of the next stream, which is the next event."""
+    async with asyncio.timeout(5):
+        event = await anext(client.events())
+    assert isinstance(event, StreamAdded)
+    return event.payload
+
+
+# Joining and leaving.
+
+
+@EVERY_HOW
+@EVERY_WHEN
+async def test_a_client_is_cancelled_at_any_moment_of_its_life(
+    server: Server, redis: Connection, service: str, how: How, when: When
+) -> None:
+    await announce(server.url, service, *STREAMS[:2])
+    traces = await Traces.look(redis, service)
+    struck = Strikes(server, how, when)
+    for strike in struck:
+        client = RedisStreamClient.from_url(server.url, service, **PATIENT)
+
+        async def live(client: RedisStreamClient = client) -> None:
             async with client:
-                await asyncio.sleep(0)
+                async for event in client.events():
+                    if isinstance(event, StreamExpired):
+                        await client.claim(event.payload)
+                    if len(client.leases) == 2:
+                        break
 
-        await client.aclose()  # waits for the close that is under way
+        await strike.on(live())
+        await traces.none_left()
         assert not client.alive
-        assert await redis.exists(f"{{{service}-input}}:lock:{client.id}") == 0
+        assert not client.leases
+    assert struck.points >= 30
+    await finishes_all(server, redis, service)
 
 
-@HOW
-async def test_cancelling_the_wait_for_an_event_loses_none(
-    server: Server, redis: Connection, service: str, how: str
+@EVERY_HOW
+@EVERY_WHEN
+async def test_the_first_event_is_cancelled_and_asked_for_again(
+    server: Server, redis: Connection, service: str, how: How, when: When
 ) -> None:
-    async with RedisStreamClient.from_url(server.url, service) as client:
-        got: list[str] = []
-        lbs = LoadBalancerStream(redis, service)
-
-        async def take() -> None:
-            event = await anext(client.events())
-            assert isinstance(event, StreamAdded)
-            got.append(event.payload.stream)
-
-        for turns in POINTS:
-            await lbs.add(f"call-{turns}")
-            await cancelled_after(turns, take(), how)
-        while len(got) < len(POINTS):
-            async with asyncio.timeout(5):
-                await take()
-        assert sorted(got) == sorted(f"call-{turns}" for turns in POINTS)
+    await announce(server.url, service, STREAMS[0])
+    traces = await Traces.look(redis, service)
+    struck = Strikes(server, how, when)
+    for strike in struck:
+        client = RedisStreamClient.from_url(server.url, service, **PATIENT)
+        await strike.on(anext(client.events()))
+        async with asyncio.timeout(5):  # asking again goes on with joining
+            event = strike.result or await anext(client.events())
+        lease = await client.claim(event.payload) if isinstance(event, StreamExpired) else event.payload
+        assert client.leases[lease.lbs_id] is lease
+        await client.aclose()
+        await traces.none_left()
+    assert struck.points >= 30
+    await finishes_all(server, redis, service)
 
 
-@HOW
-async def test_cancelling_a_client_block_hands_everything_over(
-    server: Server, redis: Connection, service: str, how: str
+@EVERY_HOW
+@EVERY_WHEN
+@pytest.mark.parametrize("leave", ["aclose", "block"])
+async def test_a_cancelled_leaving_goes_on_in_the_background(
+    server: Server, redis: Connection, service: str, leave: str, how: How, when: When
 ) -> None:
-    async with Member(server.url, service) as peer:
-        for turns in range(3, 33, 3):
-            client = RedisStreamClient.from_url(server.url, service)
-            joined = asyncio.Event()
-
-            async def work(client: RedisStreamClient = client, joined: asyncio.Event = joined) -> None:
-                async with client:
-                    joined.set()
-                    async for _ in client.events():
-                        pass
-
-            working = asyncio.ensure_future(work())
-            await joined.wait()
-            names = [f"call-{turns}-{i}" for i in range(4)]
+    async with Member(server.url, service, lock_ttl=4.0) as peer:
+        struck = Strikes(server, how, when)
+        for strike in struck:
+            client = RedisStreamClient.from_url(server.url, service, **PATIENT)
+            await client.__aenter__()
+            names = [f"call-{strike.at}-{i}" for i in range(4)]
             await announce(server.url, service, *names)
             await wait_until(lambda: len(client.leases) + sum(s in peer.owned for s in names) == 4, "all arrived")
-            started = asyncio.get_running_loop().time()
-            await cancelled_after(turns, _until_cancelled(working), how)
-            await wait_until(lambda: all(s in peer.owned for s in names), "the peer has all")
-            assert asyncio.get_running_loop().time() - started < 1.0
-            await wait_until(lambda: working.done(), "the block is left")
-            assert working.cancelled()
+            await strike.on(client.aclose() if leave == "aclose" else client.__aexit__(None, None, None))
+            await wait_until(lambda: all(s in peer.owned for s in names), "the peer has all", 1.0)
+            await client.aclose()  # waits for the one that is under way
             assert await redis.exists(f"{{{service}-input}}:lock:{client.id}") == 0
-        assert await redis.xlen(f"{service}-input") == 40  # nothing was acknowledged
+            assert not client.leases
+        assert await redis.xlen(f"{service}-input") == 4 * (struck.points + 1)  # nothing was acknowledged
+    await finishes_all(server, redis, service)
 
 
-async def _until_cancelled(task: asyncio.Task[None]) -> None:
-    """Wait for a task; when the wait is cancelled, so is the task."""
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
+# Events and entries.
+
+
+@EVERY_HOW
+@EVERY_WHEN
+async def test_cancelling_the_wait_for_an_event_loses_none(
+    server: Server, redis: Connection, service: str, how: How, when: When
+) -> None:
+    async with RedisStreamClient.from_url(server.url, service, **PATIENT) as client:
+        got: list[str] = []
+        struck = Strikes(server, how, when)
+        for strike, stream in zip(struck, STREAMS, strict=False):
+            waiting = asyncio.create_task(strike.on(anext(client.events())))
+            await announce(server.url, service, stream)
+            await waiting
+            event = strike.result
+            if event is None:
+                async with asyncio.timeout(5):
+                    event = await anext(client.events())
+            assert isinstance(event, StreamAdded)
+            got.append(event.payload.stream)
+        assert got == STREAMS[: struck.points + 1]
+        await agree(client, redis, service)
+        assert client.statistics().unread_events == 0
+
+
+async def lease_of(client: RedisStreamClient, redis: Connection, service: str, stream: str) -> Lease:
+    """Announce a stream to a client that is alone; returns its lease."""
+    await LoadBalancerStream(redis, service).add(stream)
+    lease = await added(client)
+    assert lease.stream == stream
+    return lease
+
+
+@EVERY_HOW
+@EVERY_WHEN
+async def test_a_cancelled_step_of_the_entries_loses_none(
+    server: Server, redis: Connection, service: str, how: How, when: When
+) -> None:
+    """The first step of a client opens connections and begins; later ones only wait."""
+    traces = await Traces.look(redis, service)
+    struck = Strikes(server, how, when)
+    for strike in struck:
+        stream = f"call-{strike.at}"
+        ids = await write(server.url, stream, 2)
+        async with RedisStreamClient.from_url(server.url, service, **PATIENT) as client:
+            lease = await lease_of(client, redis, service, stream)
+            entries = lease.entries()
+            await strike.on(anext(entries))
+            got = [strike.result] if strike.result else []
+            async with asyncio.timeout(5):
+                got += [await anext(entries) for _ in range(2 - len(got))]
+            assert [entry.id for entry in got] == ids
+            later = Strikes(server, how, when)
+            for late in later:
+                waiting = asyncio.create_task(late.on(anext(entries)))
+                ids += await write(server.url, stream, 1)
+                await waiting
+                async with asyncio.timeout(5):
+                    entry: Entry = late.result or await anext(entries)
+                assert entry.id == ids[-1]
+            assert later.points >= 1
+            await lease.done()
+        await traces.none_left()
+    assert struck.points >= 15
+
+
+@EVERY_HOW
+@EVERY_WHEN
+async def test_a_cancelled_checkpoint_is_stored_or_not_and_the_next_one_is(
+    server: Server, redis: Connection, service: str, how: How, when: When
+) -> None:
+    """The first checkpoint of a client opens a connection and begins; later ones only send."""
+    traces = await Traces.look(redis, service)
+    struck = Strikes(server, how, when)
+    for strike in struck:
+        stream = f"call-{strike.at}"
+        ids = await write(server.url, stream, 4)
+        async with RedisStreamClient.from_url(server.url, service, **PATIENT) as client:
+            lease = await lease_of(client, redis, service, stream)
+            await strike.on(lease.checkpoint(ids[0]))
+            await strike.settled()
+            stored = (await record(redis, service, stream)).get("checkpoint")
+            assert stored == ids[0] if not strike.cancelled else stored in (None, ids[0])
+            await lease.checkpoint(ids[1])
+            later = Strikes(server, how, when)
+            for late in later:
+                await late.on(lease.checkpoint(ids[2]))
+                await late.settled()
+                assert (await record(redis, service, stream))["checkpoint"] == ids[2]
+            await lease.checkpoint(ids[3])
+            now = await record(redis, service, stream)
+            assert now == {
+                "fence": str(lease.fence), "consumer": client.id, "checkpoint": ids[3], "attempts": "0"
+            }  # fmt: skip
+            assert lease.position == ids[3]
+            await lease.done()
+        await traces.none_left()
+    assert struck.points >= 8
+
+
+@EVERY_HOW
+@EVERY_WHEN
+async def test_cancelling_the_wait_for_a_loss_changes_nothing(
+    server: Server, redis: Connection, service: str, how: How, when: When
+) -> None:
+    async with RedisStreamClient.from_url(server.url, service, **PATIENT) as client:
+        struck = Strikes(server, how, when)
+        for strike, stream in zip(struck, STREAMS, strict=False):
+            lease = await lease_of(client, redis, service, stream)
+            waiting = asyncio.create_task(strike.on(lease.lost()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert lease.owned
+            await lease.done()
+            await waiting
+            assert strike.cancelled or strike.result == "done"
+            assert await lease.lost() == "done"
+        assert struck.points >= 1
+    assert await finished(redis, service)
+
+
+# Several at the same time.
 
 
 async def test_claims_of_one_stream_at_the_same_time_win_once(server: Server, service: str) -> None:

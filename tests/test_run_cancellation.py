@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 
 from redis_stream_client import Lease, RedisRejected, RedisStreamClient
 from redis_stream_client.keys import Keys
-from tests.runs import Ledger, Running, add, at_the_end, connections, idle, owners, record, write
+from tests.runs import Ledger, Running, add, at_the_end, idle, owners, record, write
+from tests.suspensions import EVERY_HOW, EVERY_WHEN, WHENS, How, Strikes, Traces, When
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._started = 0.0
-        self._late = 0.0
+        self.late = 0.0
 
     async def __aenter__(self) -> Self:
         self._ticking = asyncio.create_task(self._tick(), name="stopwatch")
@@ -50,14 +51,14 @@ class Stopwatch:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self.seconds = time.monotonic() - self._started - self._late
+        self.seconds = time.monotonic() - self._started - self.late
         self._ticking.cancel()
 
     async def _tick(self) -> None:
         while True:
             before = time.monotonic()
             await asyncio.sleep(TICK)
-            self._late += max(0.0, time.monotonic() - before - 2 * TICK)
+            self.late += max(0.0, time.monotonic() - before - 2 * TICK)
 
 
 async def cancelled_after(moment: Callable[[], Awaitable[object]], work: Awaitable[None], how: str) -> float:
@@ -106,91 +107,87 @@ async def used(client: RedisStreamClient, use: str, handler: Any, **rules: Any) 
             await asyncio.get_running_loop().create_future()
 
 
-class Traces:
-    """What there was before, to find what is left."""
-
-    def __init__(self, redis: Connection, service: str, before: int, tasks: set[asyncio.Task[Any]]) -> None:
-        self._redis = redis
-        self._service = service
-        self._connections = before
-        self._tasks = tasks
-
-    @classmethod
-    async def look(cls, redis: Connection, service: str) -> Traces:
-        return cls(redis, service, await connections(redis), asyncio.all_tasks())
-
-    @property
-    def tasks(self) -> set[asyncio.Task[Any]]:
-        """The tasks that were not there before."""
-        fresh = asyncio.all_tasks() - self._tasks
-        return {task for task in fresh if "_Link." not in str(task.get_coro())}  # the proxy's own
-
-    async def none_left(self, *, timeout: float = 2 * GRACE) -> None:
-        """Wait until no task, no lock and no connection is left."""
-        await wait_until(lambda: not self.tasks, f"no task is left of {self.tasks}", timeout)
-        locks = f"{{{self._service}-input}}:lock:*"
-
-        async def gone() -> bool:
-            return not await self._redis.keys(locks) and await connections(self._redis) <= self._connections
-
-        await wait_until(gone, "no lock and no connection is left", timeout)
-
-
-@HOW
+@EVERY_HOW
+@EVERY_WHEN
 @USE
-async def test_cancelled_while_it_joins(
-    server: Server, redis: Connection, service: str, use: str, how: str
+async def test_cancelled_at_any_moment_of_its_life(
+    server: Server, redis: Connection, service: str, use: str, how: How, when: When
 ) -> None:
-    await add(redis, service, STREAMS)
-    traces = await Traces.look(redis, service)
-    for count in range(0, 120, 4):
-        client = RedisStreamClient.from_url(server.url, service, **TTL)
-        took = await cancelled_after(turns(count), used(client, use, idle), how)
-        assert took < SLACK
-        await traces.none_left()
-        assert not client.alive
-    assert await redis.xlen(f"{service}-input") == len(STREAMS)
-
-
-@HOW
-@USE
-async def test_cancelled_while_handlers_begin(
-    server: Server, redis: Connection, service: str, use: str, how: str
-) -> None:
-    ids = {stream: (await write(server.url, stream, 2))[-1] for stream in STREAMS}
-    await add(redis, service, STREAMS)
+    """It joins, takes two streams, follows their new entries, and drains. Of its suspensions each is struck at one
+    of the three moments, in one of the two uses."""
+    streams = STREAMS[:2]
+    await add(redis, service, streams)
     traces = await Traces.look(redis, service)
     ledger = Ledger()
-    patient = {"max_attempts": 1000}  # who is cancelled twice leaves as a crash would, and its attempt counts
-    for count in range(0, 60, 3):
+    written: dict[str, list[str]] = {stream: [] for stream in streams}
+    patient: dict[str, Any] = {
+        "max_attempts": 1000
+    }  # who is cancelled twice leaves as a crash would, and its attempt counts
+    share = WHENS.index(when) + (len(WHENS) if use == "running" else 0)
+    struck = Strikes(server, how, when, first=share, step=2 * len(WHENS))
+    for strike in struck:
         client = RedisStreamClient.from_url(server.url, service, **TTL)
-        called = asyncio.Event()
-        ended: list[str] = []
+        caught_up: set[str] = set()
+        working: list[str] = []
+        all_caught_up = asyncio.Event()
+        for stream in streams:
+            written[stream] += await write(server.url, stream, 1)
 
-        async def handle(lease: Lease, called: asyncio.Event = called, ended: list[str] = ended) -> None:
-            called.set()
+        async def handle(
+            lease: Lease,
+            client: RedisStreamClient = client,
+            caught_up: set[str] = caught_up,
+            working: list[str] = working,
+            all_caught_up: asyncio.Event = all_caught_up,
+        ) -> None:
+            working.append(lease.stream)
             try:
-                await ledger.follow(lease)
+                await catch_up(ledger, lease, written[lease.stream][-1])
+                caught_up.add(lease.stream)
+                if len(caught_up) == len(streams):
+                    all_caught_up.set()
+                    client.drain()
+                await idle(lease)
             finally:
-                ended.append(lease.stream)
+                working.remove(lease.stream)
 
-        async def moment(called: asyncio.Event = called, count: int = count) -> None:
-            await called.wait()
-            await turns(count)()
+        async def live(
+            client: RedisStreamClient = client,
+            handle: Callable[[Lease], Awaitable[None]] = handle,
+            all_caught_up: asyncio.Event = all_caught_up,
+        ) -> None:
+            if use == "run":
+                await client.run(handle, **patient)
+            else:
+                async with client.running(handle, **patient):
+                    await all_caught_up.wait()
 
-        took = await cancelled_after(moment, used(client, use, handle, **patient), how)
-        assert took < SLACK
+        async with Stopwatch() as watch:
+            await strike.on(live())
+        assert strike.took - watch.late < GRACE + SLACK
         await traces.none_left()
-        assert ended
-        assert set((await owners(redis, service)).values()) <= {"nobody", client.id}
-    assert await redis.xlen(f"{service}-input") == len(STREAMS)  # nothing was acknowledged
+        assert not working
+        assert not client.alive
+    assert struck.points >= 15
+    assert await redis.xlen(f"{service}-input") == len(streams)  # nothing was acknowledged
+    ids = {stream: written[stream][-1] for stream in streams}
     async with Running(server.url, service, ledger.follow, **patient, **TTL) as heir:
-        await heir.handles(*STREAMS)
+        await heir.handles(*streams)
         await wait_until(lambda: all_checkpointed(redis, service, ids), "all are followed")
-    for stream in STREAMS:
+    for stream in streams:
         # Where the wait for a checkpoint was cancelled it may have been stored: the entry is not handed out again.
-        assert len(set(ledger.handed[stream])) == 2
-        assert sorted(ledger.accepted[stream]) == sorted(set(ledger.accepted[stream]))
+        assert list(dict.fromkeys(ledger.handed[stream])) == written[stream]
+        assert ledger.accepted[stream] == sorted(set(ledger.accepted[stream]))
+
+
+async def catch_up(ledger: Ledger, lease: Lease, last: str) -> None:
+    """Checkpoint every entry up to this one."""
+    entries = lease.entries()
+    while lease.position != last:
+        entry = await anext(entries)
+        ledger.handed[lease.stream].append(entry.id)
+        await lease.checkpoint(entry.id)
+        ledger.accepted[lease.stream].append(entry.id)
 
 
 async def all_checkpointed(redis: Connection, service: str, ids: dict[str, str]) -> bool:
