@@ -37,15 +37,13 @@ class SentinelServer(Server):
         return [str(self.binary.path), str(config), "--sentinel"]
 
 
-class Deployment:
-    """A master and its replica, in step, and the sentinel that knows both."""
+class Pair:
+    """A master and its replica, in step."""
 
-    def __init__(self, master: Server, replica: Server, sentinel: Server) -> None:
+    def __init__(self, master: Server, replica: Server) -> None:
         self.master = master
         self.replica = replica
-        self.sentinel = sentinel
         _wait(lambda: self._replica_field("master_link_status") == "up", "the replica is in step")
-        _wait(lambda: len(sentinel.command("SENTINEL", "REPLICAS", NAME)) == 1, "the sentinel knows the replica")
 
     def _replica_field(self, field: str) -> Any:
         return self.replica.command("INFO", "replication").get(field)
@@ -61,16 +59,37 @@ class Deployment:
         self.replica.freeze()
         self.master.command("CLIENT", "KILL", "TYPE", "replica")  # else the socket would keep it until the thaw
 
+    def promote_the_replica(self) -> None:
+        """Kill the master, and have the replica take its place with what it has."""
+        self.master.kill()
+        self.replica.thaw()
+        self.replica.command("REPLICAOF", "NO", "ONE")
+
+
+class Deployment(Pair):
+    """A master and its replica, in step, and the sentinel that knows both."""
+
+    def __init__(self, master: Server, replica: Server, sentinel: Server) -> None:
+        super().__init__(master, replica)
+        self.sentinel = sentinel
+        _wait(lambda: len(sentinel.command("SENTINEL", "REPLICAS", NAME)) == 1, "the sentinel knows the replica")
+
+
+@contextlib.contextmanager
+def replicate() -> Generator[Pair]:
+    """Start a master and its replica, and end them."""
+    with (
+        Server("--repl-diskless-sync-delay", "0") as master,
+        Server("--replicaof", HOST, str(master.port)) as replica,
+    ):
+        yield Pair(master, replica)
+
 
 @contextlib.contextmanager
 def deploy() -> Generator[Deployment]:
     """Start all three, and end them."""
-    with (
-        Server("--repl-diskless-sync-delay", "0") as master,
-        Server("--replicaof", HOST, str(master.port)) as replica,
-        SentinelServer(master) as sentinel,
-    ):
-        yield Deployment(master, replica, sentinel)
+    with replicate() as pair, SentinelServer(pair.master) as sentinel:
+        yield Deployment(pair.master, pair.replica, sentinel)
 
 
 def _wait(condition: Callable[[], object], description: str, timeout: float = 20.0) -> None:

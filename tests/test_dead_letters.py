@@ -467,6 +467,17 @@ async def test_a_lost_reply_to_discarding(server: Server, proxy: TcpProxy, singl
     assert await letters.discard(letter_id) is False
 
 
+async def test_a_lost_request_to_discard(server: Server, proxy: TcpProxy, single: Redis, service: str) -> None:
+    letters = DeadLetters(single, service)
+    letter_id = bury_stream(server, service, "call-17")
+    proxy.drop_requests_matching(b"XDEL")
+    with pytest.raises(RedisUnavailable, match="repeating is safe"):
+        await letters.discard(letter_id)
+    proxy.heal()
+    assert await letters.get(letter_id) is not None
+    assert await letters.discard(letter_id) is True
+
+
 async def test_a_listing_that_failed_can_be_continued_and_has_skipped_nothing(
     proxy: TcpProxy, single: Redis, redis: Connection, service: str
 ) -> None:

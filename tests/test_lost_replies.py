@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -13,8 +14,11 @@ from redis_stream_client import (
     RedisStreamClient,
     RedisUnavailable,
     scripts,
+    sweeper,
 )
+from redis_stream_client.keys import Keys
 from tests.fleet import Member, announce
+from tests.runs import record, write
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -41,20 +45,8 @@ def lose(proxy: TcpProxy, operation: str, loss: Loss) -> Fault:
 
 async def load_scripts(redis: Connection) -> None:
     """Let the server know all scripts, so that each is one EVALSHA."""
-    for name in (
-        "join",
-        "claim",
-        "adopt",
-        "done",
-        "release",
-        "bury",
-        "share",
-        "orphans",
-        "look",
-        "inspect",
-        "leave",
-    ):
-        await redis.script_load(scripts.load(name).text)
+    for file in resources.files("redis_stream_client").joinpath("lua").iterdir():
+        await redis.script_load(scripts.load(file.name.removesuffix(".lua")).text)
 
 
 async def owners(redis: Connection, service: str) -> dict[str, str]:
@@ -184,7 +176,6 @@ async def test_a_lost_join_is_repeated(
     server: Server, proxy: TcpProxy, redis: Connection, service: str, operation: str, loss: Loss
 ) -> None:
     await load_scripts(redis)
-    await redis.script_load(scripts.load("probe").text)
     fault = lose(proxy, operation, loss)
     async with Member(proxy.url, service, **FAST) as member:
         assert fault.matched
@@ -193,7 +184,7 @@ async def test_a_lost_join_is_repeated(
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("operation", ["orphans", "XINFO", "SET"])
+@pytest.mark.parametrize("operation", ["orphans", "XINFO", "SET", "look"])
 async def test_a_lost_look_delays_a_recovery_but_loses_nothing(
     server: Server, proxy: TcpProxy, redis: Connection, service: str, operation: str, loss: Loss
 ) -> None:
@@ -254,3 +245,193 @@ async def test_a_lost_farewell_is_repeated_or_the_lock_expires(
             lose(proxy, "leave", loss)
         await peer.owns("call-1", "call-2")
         assert await redis.exists(f"{{{service}-input}}:lock:{client.id}") == 0
+
+
+# After a lapse.
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("operation", ["join", "XPENDING", "inspect"])
+async def test_a_lost_resume_is_repeated(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, operation: str, loss: Loss
+) -> None:
+    """One of its streams was taken while its lock was gone, the other one was not."""
+    keys = Keys(service)
+    await load_scripts(redis)
+    async with Member(proxy.url, service, **FAST) as member:
+        kept, taken = await announce(server.url, service, "call-1", "call-2")
+        await member.owns("call-1", "call-2")
+        first, lost = member.lease("call-1"), member.lease("call-2")
+        fault = lose(proxy, operation, loss)
+        async with redis.pipeline(transaction=True) as lapse:
+            lapse.set(keys.lock("peer"), '{"ttl": 60000}', px=60_000)
+            lapse.xclaim(keys.lbs, keys.group, "peer", 0, [taken])
+            lapse.delete(keys.lock(member.client.id))
+            await lapse.execute()
+        await wait_until(lambda: lost in member.disowned, "it knows what was taken")
+        await member.owns("call-1")
+        assert fault.matched
+        assert member.lease("call-1") is first or member.lease("call-1").fence > first.fence
+        assert await owners(redis, service) == {kept: member.client.id, taken: "peer"}
+        await member.lease("call-1").done()
+
+
+# Audits and sweeps.
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("operation", ["XPENDING", "census", "inspect"])
+async def test_a_lost_look_of_an_audit_is_repeated(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, operation: str, loss: Loss
+) -> None:
+    """It has to find one stream that never arrived, and one that was trimmed."""
+    await load_scripts(redis)
+    async with Member(proxy.url, service, **FAST) as member:
+        kept, trimmed = await announce(server.url, service, "call-1", "call-2")
+        await member.owns("call-1", "call-2")
+        lost = member.lease("call-2")
+        fault = lose(proxy, operation, loss)
+        lost_read = lose(proxy, "XREADGROUP", "reply, connection cut")
+        await wait_until(lambda: lost_read.matched, "a read is on its way")
+        await redis.xdel(f"{service}-input", trimmed)
+        (unheard,) = await announce(server.url, service, "call-3")
+        await member.owns("call-1", "call-3")
+        await wait_until(lambda: lost in member.disowned, "it knows what was trimmed")
+        assert fault.matched
+        assert await owners(redis, service) == dict.fromkeys([kept, unheard], member.client.id)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_a_lost_raise_is_repeated(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, loss: Loss
+) -> None:
+    """Redis has lost the latest counts in a fail-over."""
+    await load_scripts(redis)
+    async with Member(proxy.url, service, **FAST) as member:
+        (lbs_id,) = await announce(server.url, service, "call-1")
+        await member.owns("call-1")
+        for _ in range(2):
+            await member.lease("call-1").release()
+            await member.owns("call-1")
+        old = member.lease("call-1")
+        fault = lose(proxy, "raise", loss)
+        await redis.xclaim(
+            f"{service}-input", f"{service}-group", member.client.id, 0, [lbs_id], retrycount=1, justid=True
+        )
+        proxy.cut()
+        await wait_until(lambda: old in member.disowned, "an audit has found it")
+        await member.owns("call-1")
+        assert fault.matched
+        assert member.lease("call-1").fence > old.fence
+        assert await owners(redis, service) == {lbs_id: member.client.id}
+        await member.lease("call-1").done()
+        assert await redis.xlen(f"{service}-input") == 0
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("operation", ["census", "rescue"])
+async def test_a_lost_rescue_is_repeated(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, operation: str, loss: Loss
+) -> None:
+    await load_scripts(redis)
+    async with Member(proxy.url, service, **FAST) as member:
+        ids = await announce(server.url, service, "call-1", "call-2")
+        await member.owns("call-1", "call-2")
+        old = member.lease("call-1")
+        fault = lose(proxy, operation, loss)
+        await redis.xack(f"{service}-input", f"{service}-group", old.lbs_id)
+        await wait_until(lambda: member.lease("call-1") is not old, "it is found, and taken anew")
+        await member.owns("call-1", "call-2")
+        assert fault.matched
+        assert member.lease("call-1").fence > old.fence
+        assert await owners(redis, service) == dict.fromkeys(ids, member.client.id)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_a_lost_forget_is_repeated_and_forgets_nobody_else(
+    server: Server,
+    proxy: TcpProxy,
+    redis: Connection,
+    service: str,
+    loss: Loss,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sweeper, "FORGET_AFTER", 1)
+    lbs, group = f"{service}-input", f"{service}-group"
+    await load_scripts(redis)
+    async with Member(proxy.url, service, **FAST) as member:
+        ids = await announce(server.url, service, "call-1", "call-2")
+        await member.owns("call-1", "call-2")
+        fault = lose(proxy, "forget", loss)
+        await redis.xgroup_createconsumer(lbs, group, "long dead")
+
+        async def forgotten() -> bool:
+            names = {info["name"].decode() for info in await redis.xinfo_consumers(lbs, group)}
+            assert member.client.id in names
+            return "long dead" not in names
+
+        await wait_until(forgotten, "it is removed from the group")
+        assert fault.matched
+        assert member.owned == ["call-1", "call-2"]
+        assert await owners(redis, service) == dict.fromkeys(ids, member.client.id)
+
+
+# The data plane.
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("operation", ["begin", "checkpoint", "settle", "XREAD\r\n"])
+async def test_a_lost_word_about_progress_is_repeated(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, operation: str, loss: Loss
+) -> None:
+    await load_scripts(redis)
+    ids = await write(server.url, "call-1", 3)
+    async with Member(proxy.url, service, lock_ttl=1.0) as member:
+        await announce(server.url, service, "call-1")
+        await member.owns("call-1")
+        lease = member.lease("call-1")
+        fault = lose(proxy, operation, loss)
+        handed: list[str] = []
+        async for entry in lease.entries():
+            handed.append(entry.id)
+            await lease.checkpoint(entry.id)
+            if len(handed) == len(ids):
+                break
+        assert lease.attempts == 0
+        await lease.done()
+        assert fault.matched
+        assert handed == ids
+        stored = await record(redis, service, "call-1")
+        assert stored == {
+            "fence": str(lease.fence),
+            "consumer": member.client.id,
+            "checkpoint": ids[-1],
+            "attempts": "0",
+        }
+        assert await redis.xlen(f"{service}-input") == 0
+        assert member.disowned == []
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_a_lost_begin_after_a_take_over_counts_one_attempt(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, loss: Loss
+) -> None:
+    await load_scripts(redis)
+    ids = await write(server.url, "call-1", 2)
+    async with Member(proxy.url, service, lock_ttl=1.0) as heir:
+        async with Member(server.url, service, lock_ttl=1.0) as dying:
+            await announce(server.url, service, "call-1")
+            await wait_until(lambda: dying.owned or heir.owned, "one has it")
+            if heir.owned:
+                await heir.lease("call-1").release()
+            await dying.owns("call-1")
+            first = dying.lease("call-1")
+            await anext(first.entries())
+            await first.checkpoint(ids[0])
+            fault = lose(proxy, "begin", loss)
+        await heir.owns("call-1")
+        lease = heir.lease("call-1")
+        assert (await anext(lease.entries())).id == ids[1]
+        assert fault.matched
+        assert lease.attempts == 1
+        assert (await record(redis, service, "call-1"))["attempts"] == "1"

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from redis_stream_client import LoadBalancerStream
+from tests.runs import RunWorker
 from tests.waiting import wait_until
+from tests.workers import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tests.connection import Connection
-    from tests.workers import Worker
 
     StartWorker = Callable[..., Awaitable[Worker]]
 
@@ -113,19 +114,19 @@ async def test_a_stream_that_nobody_claims_is_offered_again_and_again(
         )
 
 
+@pytest.mark.parametrize(("kind", "victims"), [(Worker, 5), (RunWorker, 3)], ids=["events", "run"])
 async def test_a_message_delivered_to_a_consumer_that_dies_at_that_instant_is_recovered(
-    redis: Connection, service: str, start_worker: StartWorker
+    redis: Connection, service: str, start_worker: StartWorker, kind: type[Worker], victims: int
 ) -> None:
     announced: set[str] = set()
-    for i in range(5):
-        victim = await (await start_worker(lock_ttl=FIFTH)).joined()
+    for i in range(victims):
+        victim = await (await start_worker(kind, lock_ttl=FIFTH)).joined()
         while not await _delivered_while_frozen(redis, service, victim, f"call-{i}-{len(announced)}", announced):
             victim.thaw()
         victim.kill()
-    survivor = await (await start_worker(lock_ttl=FIFTH)).joined()
-    await wait_until(
-        lambda: happened(survivor, "claimed") | happened(survivor, "added") == announced, "all are recovered"
-    )
+    survivor = await (await start_worker(kind, lock_ttl=FIFTH)).joined()
+    gets = ("claimed", "added", "handling")
+    await wait_until(lambda: set().union(*(happened(survivor, e) for e in gets)) == announced, "all are recovered")
 
 
 async def _delivered_while_frozen(
