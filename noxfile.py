@@ -109,8 +109,22 @@ def build(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments after `--` go to them."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[bench]")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Run a fleet under random faults, and check what became of it; arguments after `--` go to it."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.chaos", *session.posargs)
+
+
+@nox.session
+def budgets(session: nox.Session) -> None:
+    """Check the budgets, by counts and ratios; `-- --untested` leaves out those that the tests check."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "benchmarks.budgets", *session.posargs)
 
 
 @nox.session
