@@ -1,0 +1,51 @@
+"""This library as most users use it: one handler, and `run()`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from redis_stream_client import Lease, RedisStreamClient
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from benchmarks.member import Report
+
+
+async def consume(url: str, service: str, report: Report) -> None:
+    """Follow every stream to its end."""
+    client = RedisStreamClient.from_url(url, service)
+
+    async def handle(lease: Lease) -> None:
+        report.own(lease.stream)
+        try:
+            async for entry in lease.entries():
+                if entry.fields.get(b"type") == b"end":
+                    break
+                report.entry(lease.stream, entry.id)
+                await lease.checkpoint(entry.id)
+        except BaseException:
+            report.lose(lease.stream)
+            raise
+        report.finish(lease.stream)
+
+    running = asyncio.create_task(client.run(handle, handle_signals=True))
+    await wait_until(lambda: client.alive, "it has joined", 30)
+    report.ready()
+    await running
+
+
+async def hold(url: str, service: str, report: Report) -> None:
+    """A handler for every stream, which waits."""
+    forever: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def handle(lease: Lease) -> None:
+        report.own(lease.stream)
+        try:
+            await asyncio.shield(forever)
+        finally:
+            report.lose(lease.stream)
+
+    async with RedisStreamClient.from_url(url, service).running(handle):
+        report.ready()
+        await asyncio.shield(forever)

@@ -1,0 +1,36 @@
+"""The scenarios, in the order in which they are run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.scenarios import (
+    burst,
+    cache,
+    entries,
+    follow,
+    hold,
+    latency,
+    members,
+    rolling,
+    takeover,
+    throughput,
+)
+
+if TYPE_CHECKING:
+    from benchmarks.scenario import Scenario
+
+ALL: tuple[Scenario, ...] = (
+    hold.SCENARIO,
+    takeover.SCENARIO,
+    cache.SCENARIO,
+    rolling.SCENARIO,
+    members.SCENARIO,
+    throughput.SCENARIO,
+    latency.SCENARIO,
+    burst.SCENARIO,
+    entries.SCENARIO,
+    follow.SCENARIO,
+)
+
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in ALL}
