@@ -71,6 +71,7 @@ class Flow:
         self._url = url
         self._service = service
         self._writing: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
         self._shifts: defaultdict[str, list[Shift]] = defaultdict(list)
 
     async def follow(self, lease: Lease) -> None:
@@ -122,6 +123,7 @@ class Flow:
     @contextlib.asynccontextmanager
     async def written(self) -> AsyncGenerator[None]:
         """Write to all streams meanwhile, until `end` at most."""
+        self._ended.clear()
         self._writing = asyncio.create_task(self._write(), name="writing")
         try:
             yield
@@ -129,14 +131,15 @@ class Flow:
             await self._stop_writing()
 
     async def _stop_writing(self) -> None:
+        self._ended.set()
         if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.wait((self._writing,))
+            await self._writing
 
     async def _write(self) -> None:
-        """Until cancelled, whatever happens to Redis."""
+        """Until told to end, whatever happens to Redis. A cancellation might be lost: with a time-out, redis-py
+        writes under `asyncio.wait_for`, which on Python 3.11 swallows some."""
         async with Redis.from_url(self._url, socket_timeout=1.0) as redis:
-            while True:
+            while not self._ended.is_set():
                 with contextlib.suppress(RedisError, OSError):
                     async with redis.pipeline(transaction=False) as pipe:
                         for stream in self.streams:

@@ -44,6 +44,11 @@ async def test_a_frozen_one_does_nothing_until_it_is_thawed(
     start_worker: Callable[..., Awaitable[Worker]], redis: Connection, service: str
 ) -> None:
     worker = await (await start_worker(lock_ttl=60)).joined()
+
+    async def reads() -> bool:
+        return bool((await redis.info("clients"))["blocked_clients"])
+
+    await wait_until(reads, "it waits for announcements")
     worker.freeze()
     await redis.xadd(f"{service}-input", {"lbs-input": ANNOUNCEMENT})
 
