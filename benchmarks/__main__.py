@@ -1,7 +1,8 @@
 """Run scenarios and print their tables: `python -m benchmarks [NAME …]`, or `nox -s bench -- [NAME …]`.
 
-Each scenario starts servers and processes of its own. In each run its contenders take turns; a table holds the median
-of the runs and, in brackets, the least and the most. The last column is the ratio to this library, run by run.
+Each scenario starts servers and processes of its own. In each run its contenders take turns; a table holds the
+median of the runs and, in brackets, the least and the most. Its last column is the ratio to this library, run by
+run.
 """
 
 from __future__ import annotations

@@ -135,6 +135,7 @@ def draw(scenario: Scenario, results: Results, folder: Path) -> list[Path]:
                 for result in results
                 if result.contender == name
                 and chart.over in result.case
+                and chart.where.items() <= result.case.items()
                 and (values := result.values(chart.metric))
             ]
             for name in scenario.contenders
@@ -163,7 +164,8 @@ def _draw_lines(axes: Axes, chart: Chart, points: Points) -> None:
             axes.errorbar([x for x, _ in of_one], ys, yerr=errors, marker="o", capsize=3, label=name)
     if chart.log:
         axes.set_xscale("symlog")
-        axes.set_yscale("log")
+        if all(value > 0 for of_one in points.values() for _, values in of_one for value in values):
+            axes.set_yscale("log")
     axes.set_xlabel(chart.over)
     axes.set_ylabel(chart.metric)
     axes.legend(fontsize=8)

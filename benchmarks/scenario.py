@@ -29,6 +29,8 @@ class Chart:
     over: str
     """The key of the cases that is the horizontal axis."""
     log: bool = True
+    where: Case = field(default_factory=dict)
+    """Of these cases alone: the rest of what they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,9 @@ def ratios(results: Sequence[Result], metric: str) -> dict[str, float]:
     """For each contender of one case, the median over the runs of its value divided by the first contender's."""
     first = results[0].values(metric)
     return {
-        result.contender: statistics.median([b / a for a, b in zip(first, result.values(metric), strict=False) if a])
+        result.contender: statistics.median(
+            [b / a for a, b in zip(first, result.values(metric), strict=False) if a]
+        )
         for result in results[1:]
         if any(first) and result.values(metric)
     }
@@ -115,7 +119,7 @@ async def _once(scenario: Scenario, result: Result) -> Sample:
     try:
         async with asyncio.timeout(scenario.timeout):
             return await scenario.contenders[result.contender](**result.case)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a result
         result.errors.append(f"{type(error).__name__}: {error}")
         return {FAILED: 1}
 

@@ -37,15 +37,14 @@ async def consume(url: str, service: str, report: Report) -> None:
 
 async def hold(url: str, service: str, report: Report) -> None:
     """A handler for every stream, which waits."""
-    forever: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def handle(lease: Lease) -> None:
         report.own(lease.stream)
         try:
-            await asyncio.shield(forever)
+            await asyncio.get_running_loop().create_future()
         finally:
             report.lose(lease.stream)
 
     async with RedisStreamClient.from_url(url, service).running(handle):
         report.ready()
-        await asyncio.shield(forever)
+        await asyncio.get_running_loop().create_future()

@@ -134,6 +134,6 @@ SCENARIO = Scenario(
     ),
     deep=({"streams": 50_000, "peers": 4}, {"streams": 50_000, "peers": 16}),
     ratio="last s",
-    charts=(Chart("last s", "streams"), Chart("lost", "streams")),
+    charts=(Chart("last s", "streams", where={"peers": 4}), Chart("lost", "streams", where={"peers": 4})),
     left_out=_left_out,
 )
