@@ -11,6 +11,7 @@ import pytest
 
 from redis_stream_client import LoadBalancerStream
 from tests.fleet import Member
+from tests.flow import lateness
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -81,11 +82,11 @@ class Watch:
 
 CASES = [
     (2.0, "a cache beside it"),
-    (0.4, "nothing special"),
-    (0.4, "a cache beside it"),
-    (0.4, "notifications off"),
-    (0.4, "no CONFIG"),
-    (0.4, "pub/sub cut 50 times a second"),
+    (0.8, "nothing special"),
+    (0.8, "a cache beside it"),
+    (0.8, "notifications off"),
+    (0.8, "no CONFIG"),
+    (0.8, "pub/sub cut 50 times a second"),
 ]
 
 
@@ -99,7 +100,8 @@ async def test_all_streams_of_a_killed_holder_are_offered_in_time_and_each_is_ta
     kind: str,
 ) -> None:
     """The bound is that of guarantee G3. What it takes to tell four peers of a thousand streams, however they
-    lost their owner, is measured in the same run: a holder that leaves in an orderly way."""
+    lost their owner, is measured in the same run: a holder that leaves in an orderly way; and so is how late the
+    loop of the peers was."""
     async with trouble(kind, server, redis) as connect, contextlib.AsyncExitStack() as stack:
         leaver = await (await start_worker(**connect, lock_ttl=lock_ttl)).joined()
         names = [f"call-{i}" for i in range(STREAMS)]
@@ -120,9 +122,12 @@ async def test_all_streams_of_a_killed_holder_are_offered_in_time_and_each_is_ta
             await redis.config_set("notify-keyspace-events", "")
         lock = f"{{{service}-input}}:lock:{victim.client}"
         victim.kill()
-        expiry = time.time() + await redis.pttl(lock) / 1000
-        late = await watch.all_offered(victim.client) - expiry
-        assert late < lock_ttl / 4 + 2 * telling + 0.1, f"{late:.2f} s late; telling alone took {telling:.2f} s"
+        async with lateness() as slowest:
+            expiry = time.time() + await redis.pttl(lock) / 1000
+            late = await watch.all_offered(victim.client) - expiry
+        assert late < lock_ttl / 4 + 2 * telling + 0.1 + slowest(), (
+            f"{late:.2f} s late; telling alone took {telling:.2f} s, and the loop was {slowest():.2f} s late"
+        )
 
         for peer in peers:
             peer.claims_now()
