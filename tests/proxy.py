@@ -192,7 +192,12 @@ class TcpProxy:
         link = _Link(self, _Side(reader, writer))
         task = asyncio.create_task(link.run(), name=f"proxy connection {self.accepted}")
         self._links[link] = task
-        task.add_done_callback(lambda _: self._links.pop(link))
+
+        def ended(_: asyncio.Task[None]) -> None:
+            del self._links[link]
+            link.abort()  # a task that is cancelled before it has begun closes nothing
+
+        task.add_done_callback(ended)
 
 
 class _Side:

@@ -81,7 +81,7 @@ async def test_what_is_malformed_goes_to_the_dead_letters_with_its_reason_and_th
 ) -> None:
     keys = Keys(service)
     good = [f"call-{i:02}" for i in range(len(MALFORMED) + 1)]
-    member = (Member if interface == "events" else Running)(server.url, service, **FAST)
+    member = (Member if interface == "events" else Running)(server.url, service, lock_ttl=2.0)  # none to lapse
     async with member:
         await add(redis, service, good[:1])
         for (fields, _), stream in zip(MALFORMED, good[1:], strict=True):
