@@ -84,7 +84,7 @@ class Claims:
                 raise self._not_joined(payload)
             match reply:
                 case Won(deliveries):
-                    return self._won(payload, deliveries)
+                    return await self._won(payload, deliveries)
                 case Refusal("gone"):
                     raise StreamGone(f"{payload.stream!r} is gone", **about(payload))
                 case Refusal("alive", owner=current):
@@ -115,13 +115,16 @@ class Claims:
             raise self._not_joined(payload)
         if not adopted:
             raise StreamGone(f"{payload.stream!r} is gone", **about(payload))
-        return self._won(payload, adopted[0].deliveries)
+        return await self._won(payload, adopted[0].deliveries)
 
-    def _won(self, payload: ExpiredStream, deliveries: int) -> Lease:
+    async def _won(self, payload: ExpiredStream, deliveries: int) -> Lease:
         """A lease of what was offered: an announcement never changes."""
+        entry = await self._ownership.lifted(Delivered(payload.lbs_id, deliveries, ()))
+        if entry is None:
+            raise unavailable(payload, "claim")
         announced = announcement.Announcement(payload.stream, payload.info)
         died = int(payload.previous_owner is not None)
-        lease = Lease(self._ownership, payload.lbs_id, announced, deliveries, unrecorded=died)
+        lease = Lease(self._ownership, payload.lbs_id, announced, entry.deliveries, unrecorded=died)
         self._claimed(lease)
         return lease
 

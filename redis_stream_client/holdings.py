@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from redis_stream_client.errors import LossReason
 from redis_stream_client.inbox import Inbox
 from redis_stream_client.lease import Lease
+
+REMEMBERED = 10_000  # leases that have ended
 
 
 class Holdings:
@@ -17,7 +20,10 @@ class Holdings:
         self._inbox = inbox
         self._leases: dict[str, Lease] = {}
         self._parting: set[str] = set()
-        self._lost_counts: dict[str, int] = {}
+        self._lost_counts: dict[str, int] = {}  # since the last audit
+        self._ended_counts: OrderedDict[str, int] = (
+            OrderedDict()
+        )  # the newest of those that ended otherwise, or before
         self.draining = False  # nothing new is wanted
         self.handled_at_once = False  # whatever arrives gets a handler, and does not lie unread
         self.occupied = 0  # handlers that go on without their lease; each keeps its place
@@ -50,8 +56,18 @@ class Holdings:
         """A lease that its holder ended; there is no event about it."""
         if self.holds(lease):
             del self._leases[lease._lbs_id]
+        self._remember(lease._lbs_id, lease._deliveries)
         self._inbox.unadd(lease)
         lease._lose(reason)
+
+    def _remember(self, lbs_id: str, deliveries: int) -> None:
+        self._ended_counts[lbs_id] = deliveries
+        if len(self._ended_counts) > REMEMBERED:
+            self._ended_counts.popitem(last=False)
+
+    def handed_out(self, lbs_id: str) -> int:
+        """The greatest count of a lease of this announcement that has ended here, as far as is remembered."""
+        return max(self._lost_counts.get(lbs_id, 0), self._ended_counts.get(lbs_id, 0))
 
     @property
     def parting(self) -> frozenset[str]:
@@ -91,7 +107,7 @@ class Holdings:
         ]
 
     def audited(self, history: str | None) -> None:
-        """What was lost before the audit that is complete now needs no memory any more."""
+        """What was lost before the audit that is complete now needs no memory of its own any more."""
         self._lost_counts.clear()
         self.history = history
 

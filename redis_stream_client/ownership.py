@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from redis_stream_client import announcement, clock
@@ -96,7 +97,13 @@ class Ownership:
         counts as `unrecorded` if it left no record. Returns how many leases they gave."""
         leases = 0
         malformed: list[tuple[Delivered, str]] = []
-        for entry in entries:
+        for delivered in entries:
+            entry = delivered
+            if entry.deliveries <= self._member.holdings.handed_out(entry.lbs_id):
+                lifted = await self.lifted(entry)
+                if lifted is None:
+                    continue
+                entry = lifted
             try:
                 announced = announcement.decode(entry.fields)
             except Malformed as error:
@@ -109,6 +116,27 @@ class Ownership:
         for entry, reason in malformed:
             await self.bury_malformed(entry, reason)
         return leases
+
+    async def lifted(self, entry: Delivered) -> Delivered | None:
+        """An entry that is ours, under a greater fence than those of its leases that have ended here.
+
+        In a fail-over Redis may have forgotten them, and counts anew. None if it is ours no more, or if that is
+        not known: the next audit finds it then.
+        """
+        epoch, handed_out = self._member.liveness.epoch, self._member.holdings.handed_out(entry.lbs_id)
+        if entry.deliveries > handed_out:
+            return entry
+        try:
+            outcome = await self._member.operations.lift(
+                entry.lbs_id, entry.deliveries, handed_out + 1, self._member.patience
+            )
+        except (Unanswered, GroupMissing) as error:
+            log.debug("could not lift %s yet: %s", entry.lbs_id, error)
+            outcome = ""
+        if outcome == "raised" and self._member.liveness.believed(epoch):
+            return replace(entry, deliveries=handed_out + 1)
+        self._member.supervisor.request_audit()
+        return None
 
     async def put_back(self, entries: Iterable[Delivered]) -> None:
         """Entries that were delivered when their room was taken meanwhile: a peer, or we later, take them."""

@@ -1,16 +1,22 @@
-"""Ring 3: an announcement is delivered a second time, since the consumer group was destroyed and made anew."""
+"""Ring 3: a consumer gets an announcement again that Redis forgot it had: under a new fence all the same."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
-from redis_stream_client import Lease, LoadBalancerStream, NotOwner, RedisStreamClient, StreamAdded
+from redis_stream_client import LoadBalancerStream, NotOwner, RedisStreamClient, StreamAdded
 from redis_stream_client.keys import Keys
+from tests.fleet import Member
+from tests.runs import Running
 from tests.scenes import next_event
+from tests.test_run_take_over import ghost
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from redis_stream_client import Lease
     from tests.connection import Connection
     from tests.servers import Server
 
@@ -45,3 +51,34 @@ async def test_the_same_consumer_gets_a_new_fence(
         for lease in old.values():
             await lease.done()
         assert await redis.xlen(keys.lbs) == 0
+
+
+@pytest.mark.parametrize("interface", ["events", "run"])
+async def test_what_a_fail_over_forgot_is_taken_over_again_under_a_new_fence(
+    server: Server, redis: Connection, service: str, interface: str
+) -> None:
+    """Redis forgets a claim and all that followed: the same consumer's next claim counts as that one did."""
+    keys = Keys(service)
+    member = Member(server.url, service) if interface == "events" else Running(server.url, service, finish)
+    async with member:
+        await ghost(redis, service, ['{"DataStreamName": "call-1"}'], lives=0.05)
+        forgotten = await redis.dump(keys.lbs)
+        old = await wait_until(lambda: next(iter(member.leases), None), "it is taken over")
+        await end(old)
+        await redis.restore(keys.lbs, 0, forgotten, replace=True)
+        new = await wait_until(lambda: next(iter(member.leases[1:]), None), "it is taken over again")
+        assert new.fence > old.fence
+        await end(new)
+        assert new.deliveries == old.deliveries + 1
+
+
+async def finish(lease: Lease) -> None:
+    """A handler that has nothing to do."""
+
+
+async def end(lease: Lease) -> None:
+    """Finish a lease, unless its handler does."""
+    if lease.owned:
+        with contextlib.suppress(NotOwner):
+            await lease.done()
+    await lease.lost()
