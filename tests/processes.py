@@ -17,6 +17,8 @@ PR_SET_PDEATHSIG = 1
 def die_with_parent() -> Callable[[], None] | None:
     """Make a `preexec_fn` that has the kernel kill the child when its parent dies, however it dies.
 
+    The child hears SIGINT, too, also where a shell that started the tests in its background had them ignore it.
+
     Linux only; elsewhere None, and only an orderly end of the tests takes the children along. The "parent"
     is the *thread* that starts the child: what is started from a short-lived thread dies with that thread.
     """
@@ -27,6 +29,7 @@ def die_with_parent() -> Callable[[], None] | None:
     parent = os.getpid()
 
     def in_child() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before prctl was in force
             os._exit(1)

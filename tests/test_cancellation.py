@@ -21,6 +21,7 @@ from redis_stream_client import (
     StreamGone,
 )
 from tests.fleet import Member, announce
+from tests.processes import die_with_parent
 from tests.runs import finished, record, write
 from tests.suspensions import EVERY_HOW, EVERY_WHEN, How, Strikes, Traces, When, agree
 from tests.waiting import wait_until
@@ -406,16 +407,24 @@ async def test_ctrl_c_and_the_end_of_the_program_hand_over(
 ) -> None:
     await announce(server.url, service, "call-1")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, server.url, service, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", program, server.url, service),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        preexec_fn=die_with_parent(),
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"call-1\n"
     async with Member(server.url, service) as peer:
         if program is PROGRAM:
             process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(10):
-            rest = await process.stdout.read()
-            code = await process.wait()
+        try:
+            async with asyncio.timeout(10):
+                rest = await process.stdout.read()
+                code = await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise
         assert code == 0
         assert rest == (b"interrupted\n" if program is PROGRAM else b"")
         assert await redis.keys(f"{{{service}-input}}:lock:*") == [

@@ -95,16 +95,18 @@ async def test_a_handler_that_reaches_no_checkpoint_is_released_at_the_time_out(
     server: Server, redis: Connection, service: str, drain_timeout: float
 ) -> None:
     await write(server.url, "reads", 1)
+    has_read = asyncio.Event()
 
     async def handle(lease: Lease) -> None:
         if lease.stream == "reads":
             await anext(lease.entries())
+            has_read.set()
         await asyncio.get_running_loop().create_future()
 
     async with Running(server.url, service, handle, drain_timeout=drain_timeout, **TTL) as run:
         await add(redis, service, ["reads", "reads nothing"])
         await run.handles("reads", "reads nothing")
-        await wait_until(lambda: record(redis, service, "reads"), "the one reads")
+        await has_read.wait()
         started = time.monotonic()
         run.client.drain()
         await returned(run, drain_timeout + 0.5)
