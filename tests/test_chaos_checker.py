@@ -465,6 +465,17 @@ def test_faults_that_delay_nothing() -> None:
     assert [violation.promise for violation in history.found()] == ["recovery"]
 
 
+def test_what_a_member_in_run_took_shows_when_it_can_begin() -> None:
+    history = late(0.4)
+    offered = history.only("offered")
+    [taken] = [e for e in history.events if e.kind == "leased" and e.time > history.only("fault").time]
+    history = history.without(offered, history.only("joined", source=taken.source))
+    history.say(taken.source, "joined", "consumer-x", "run", at=0.0)
+    assert [violation.promise for violation in history.found()] == ["recovery"]
+    outage(history, 0.1, 1.3, "full")
+    assert history.found() == []
+
+
 def test_measured_lags_are_allowed_for() -> None:
     history = late(0.4)
     killed = history.only("fault").time

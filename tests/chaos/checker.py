@@ -456,7 +456,8 @@ def _recovery(story: Story, loss: _Loss) -> tuple[Recovery | None, Violation | N
     again = [other.leased for other in stream.leases if other is not lease and other.source == lease.source]
     ended = lease.lost if lease.lost is not None and lease.lost.args[1] in BY_HOLDER else None
     kept = [event.time for event in (lease.returned, ended, *again) if event is not None and event.time > begin]
-    due, peer = _due(story, loss)
+    by_run = first is not None and first.kind == "leased" and _in_run(story.members[first.source])
+    due, peer = _due(story, loss, taken_by_run=by_run)
     end = min(loss.end, story.closing, *kept)
     violation = None
     if due < end and (first is None or first.time > due):
@@ -483,14 +484,21 @@ def _overlapping(story: Story, begin: float, end: float) -> list[Fault]:
     return [fault for fault in story.faults.values() if fault.interval.meets(begin, end)]
 
 
-def _due(story: Story, loss: _Loss) -> tuple[float, Event | None]:
-    """When the stream must have been offered at the latest, and by which member it could have been taken."""
+def _in_run(member: Member) -> bool:
+    return member.joined is not None and member.joined.args[1] == "run"
+
+
+def _due(story: Story, loss: _Loss, *, taken_by_run: bool) -> tuple[float, Event | None]:
+    """When the stream must have been offered at the latest, and by which member it could have been taken.
+
+    What a member in run() took is offered to nobody else, and shows only when its handler has begun.
+    """
     due: tuple[float, Event | None] = (FOREVER, None)
-    of_server = {by_run: list(_of_server(story, loss, by_run)) for by_run in (False, True)}
+    of_server = {by_run: list(_of_server(story, loss, by_run or taken_by_run)) for by_run in (False, True)}
     for name, member in story.members.items():
         if name == loss.lease.source or member.joined is None or member.gone < loss.event.time:
             continue
-        by_run = member.joined.args[1] == "run"
+        by_run = _in_run(member)
         # In run() nothing shows that a stream was offered, but that it was taken: each member takes its share,
         # and after a quarter of the lock's lifetime what others left, in parts.
         length = story.lock_ttl * (1.75 if by_run else 1.25)
