@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -28,12 +27,8 @@ nox.options.download_python = "never"
 
 
 def run_tests(session: nox.Session, *arguments: str, **environment: str) -> None:
-    """Run the tests in random order and in parallel; arguments after `--` go to pytest.
-
-    They wait more than they work, so there is one process more than there are cores.
-    """
-    processes = str((os.cpu_count() or 1) + 1)
-    session.run("python", "-m", "pytest", "-n", processes, *arguments, *session.posargs, env=environment)
+    """Run the tests in random order and in parallel; arguments after `--` go to pytest."""
+    session.run("python", "-m", "pytest", "-n", "auto", *arguments, *session.posargs, env=environment)
 
 
 @nox.session

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEEP = os.environ.get("RSC_HYPOTHESIS") == "deep"
 
 SETTINGS = settings(
-    max_examples=1_000 if DEEP else 60,
+    max_examples=1_000 if DEEP else 30,
     deadline=None,
     print_blob=True,
     phases=(Phase.reuse, Phase.generate),  # what does not fail every time is shortened here, with patience
