@@ -21,6 +21,7 @@ from tests.proxy import TcpProxy
 
 if TYPE_CHECKING:
     import concurrent.futures
+import gc
     from collections.abc import Coroutine
 
     from redis_stream_client import Event, ExpiredStream
@@ -75,6 +76,7 @@ class Loop:
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
         self._loop.close()
+        gc.collect()  # what is left is said now, and not in another test
 
 
 async def _end_all() -> None:
