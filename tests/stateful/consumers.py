@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,6 @@ from tests.proxy import TcpProxy
 
 if TYPE_CHECKING:
     import concurrent.futures
-import gc
     from collections.abc import Coroutine
 
     from redis_stream_client import Event, ExpiredStream
