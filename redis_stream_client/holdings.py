@@ -20,10 +20,9 @@ class Holdings:
         self._inbox = inbox
         self._leases: dict[str, Lease] = {}
         self._parting: set[str] = set()
-        self._lost_counts: dict[str, int] = {}  # since the last audit
-        self._ended_counts: OrderedDict[str, int] = (
-            OrderedDict()
-        )  # the newest of those that ended otherwise, or before
+        # The counts of leases that have ended: those lost since the last audit, and the newest of all.
+        self._lost_counts: dict[str, int] = {}
+        self._ended_counts: OrderedDict[str, int] = OrderedDict()
         self.draining = False  # nothing new is wanted
         self.handled_at_once = False  # whatever arrives gets a handler, and does not lie unread
         self.occupied = 0  # handlers that go on without their lease; each keeps its place
@@ -56,14 +55,11 @@ class Holdings:
         """A lease that its holder ended; there is no event about it."""
         if self.holds(lease):
             del self._leases[lease._lbs_id]
-        self._remember(lease._lbs_id, lease._deliveries)
-        self._inbox.unadd(lease)
-        lease._lose(reason)
-
-    def _remember(self, lbs_id: str, deliveries: int) -> None:
-        self._ended_counts[lbs_id] = deliveries
+        self._ended_counts[lease._lbs_id] = lease._deliveries
         if len(self._ended_counts) > REMEMBERED:
             self._ended_counts.popitem(last=False)
+        self._inbox.unadd(lease)
+        lease._lose(reason)
 
     def handed_out(self, lbs_id: str) -> int:
         """The greatest count of a lease of this announcement that has ended here, as far as is remembered."""

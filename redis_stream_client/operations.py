@@ -113,7 +113,6 @@ class Operations:
         self._reads = reads
         self._lock = self._keys.lock(self._me)
         self._newest: tuple[int, int] | None = None  # of the entries that were delivered to us
-        self._count = 0  # which a delivery that was not the first got last
 
     def _lock_of(self, consumer: str) -> bytes:
         return _raw(self._keys.lock(consumer))
@@ -212,21 +211,17 @@ class Operations:
         self._newest = max(last, before or last)
         if before is None or before < order(delivered[0].lbs_id):
             return delivered
+        again: list[Delivered] = []
         try:
-            again = [
-                entry if order(entry.lbs_id) > before else await self._lifted(entry, timeout)
-                for entry in delivered
-            ]
+            now = int(1000 * await self.time(timeout))
+            for entry in delivered:
+                if order(entry.lbs_id) > before:
+                    again.append(entry)
+                elif await self.lift(entry.lbs_id, 1, now, timeout) == "raised":
+                    again.append(replace(entry, deliveries=now))
         except Unanswered as error:  # the delivery itself was executed
             raise Unanswered(str(error), maybe_executed=True, elsewhere=error.elsewhere) from error
-        return [entry for entry in again if entry is not None]
-
-    async def _lifted(self, entry: Delivered, timeout: float) -> Delivered | None:
-        """Lift the count of a delivery that is not the first to the clock; None if it is ours no more."""
-        self._count = max(int(1000 * await self.time(timeout)), self._count + 1)
-        if await self.lift(entry.lbs_id, 1, self._count, timeout) != "raised":
-            return None
-        return replace(entry, deliveries=self._count)
+        return again
 
     # Ownership.
 

@@ -98,12 +98,9 @@ class Ownership:
         leases = 0
         malformed: list[tuple[Delivered, str]] = []
         for delivered in entries:
-            entry = delivered
-            if entry.deliveries <= self._member.holdings.handed_out(entry.lbs_id):
-                lifted = await self.lifted(entry)
-                if lifted is None:
-                    continue
-                entry = lifted
+            entry = await self.lifted(delivered)
+            if entry is None:
+                continue
             try:
                 announced = announcement.decode(entry.fields)
             except Malformed as error:
