@@ -102,8 +102,12 @@ class TcpProxy:
     async def refuse(self) -> None:
         """Refuse new connections; the open ones live on."""
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            for listening in server.sockets:
+                asyncio.get_running_loop().remove_reader(listening)
+            # Of a connection that is half accepted when its server closes, CPython 3.11 forgets the socket.
+            await asyncio.sleep(0)
+            server.close()
             await asyncio.sleep(0)  # the listening socket is closed in the loop's next round
 
     async def accept(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - the names it raises under
 
+from tests.ports import HOST
 from tests.proxy import TcpProxy
 from tests.waiting import wait_until
 
@@ -41,6 +43,15 @@ async def test_it_forwards_and_counts(proxy: TcpProxy) -> None:
         assert proxy.bytes_to_server > 200_000
         assert proxy.bytes_to_client > 200_000
     await wait_until(lambda: proxy.open == 0, "the closed connection is gone")
+
+
+@pytest.mark.parametrize("rounds", range(4))
+async def test_a_connection_that_arrives_as_it_refuses_is_closed(proxy: TcpProxy, rounds: int) -> None:
+    """Whatever the loop has done of accepting it. What is not closed fails the test."""
+    with socket.create_connection((HOST, proxy.port)):
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        await proxy.refuse()
 
 
 async def test_cutting_resets_open_connections_only(proxy: TcpProxy) -> None:

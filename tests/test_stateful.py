@@ -63,9 +63,6 @@ def test_what_failed_once(server: Server, name: str) -> None:
     Fleet(server).play(CORPUS[name])
 
 
-# A connection that the proxy is just accepting when its loop ends is closed by nobody. All other tests look for
-# sockets that the library left.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(4 * 3600 if DEEP else 900)
 def test_anything_happens(server: Server) -> None:
     failed: list[tuple[list[Step], Exception]] = []

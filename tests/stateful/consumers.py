@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -76,7 +75,6 @@ class Loop:
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
         self._loop.close()
-        gc.collect()  # what is left is said now, and not in another test
 
 
 async def _end_all() -> None:
