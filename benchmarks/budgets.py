@@ -13,9 +13,9 @@ Budgets are checked by counts and by ratios in the same run. Seconds and streams
 - **commands**: at most 0.2 for each stream that is assigned and finished. As it says.
 - **burst** of 400 over 4 idle members: the most at most 1.5 times the least. As it says.
 - **memory**: at most 1.5 kB for each held stream. As it says: what Python and Redis have allocated.
-- **sweeps** of 200 members: at most 2 % of a Redis core. CPU seconds, not seconds: those that the commands of a
-  sweep took, and their part, by number, of what the server spent around its commands. The members' beats are
-  counted, too: of a fleet that the machine is too slow for, the sweeps would say nothing.
+- **sweeps** of 200 members: at most 2 % of a Redis core. CPU seconds, not seconds: those of a fleet less those of
+  the same fleet when it has stopped sweeping. Its beats are counted, too: of a fleet that the machine is too slow
+  for, the sweeps would say nothing.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ from rich.table import Table
 
 from benchmarks import fleet
 from benchmarks.apart import apart
-from benchmarks.measure import Work
 from benchmarks.scenario import number
-from benchmarks.scenarios import burst, throughput
+from benchmarks.scenarios import burst, members, throughput
 from redis_stream_client import LoadBalancerStream, RedisStreamClient
 from tests import test_cost
 from tests.runs import calls
@@ -58,14 +57,11 @@ RUNS = 5
 """Runs of what is compared by its speed: the median counts."""
 
 MEMBERS = 200
-PROCESSES = 2
+FLEETS = 3
+"""That are measured one after the other: the median counts."""
+
 HEARTBEAT = 0.5
 """Seconds between two beats of a member, by default."""
-
-SETTLING = 5.0
-"""Seconds until who joined is known to the others: two and a half lifetimes of a lock."""
-
-WINDOW = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,44 +200,14 @@ async def memory() -> list[Check]:
 
 async def sweeps() -> list[Check]:
     """What a large fleet that does nothing else takes of Redis for looking after each other."""
-    async with contextlib.AsyncExitStack() as stack:
-        server = stack.enter_context(Server())
-        redis = await stack.enter_async_context(Redis.from_url(server.url))
-        for _ in range(PROCESSES):
-            members = fleet.Process("ours", server.url, SERVICE, "hold", consumers=MEMBERS // PROCESSES)
-            await stack.enter_async_context(members)
-        await LoadBalancerStream(redis, SERVICE).add_many([f"call-{i}" for i in range(MEMBERS)])
-        await asyncio.sleep(SETTLING)
-        await redis.config_resetstat()
-        before = await Work.of(redis)
-        await asyncio.sleep(WINDOW)
-        after, stats = await Work.of(redis), await redis.info("commandstats")
-    beats = stats["cmdstat_pexpire"]["calls"] / (after.at - before.at)
+    fleets = [await members.idle_fleet("ours", MEMBERS) for _ in range(FLEETS)]
     return [
-        Check("sweeps of 200 members, % of a Redis core", 100 * _sweeps(before, after, stats), most=2),
-        Check("their beats/s", beats, least=0.8 * MEMBERS / HEARTBEAT),
+        Check(
+            f"{MEMBERS} idle members, % of a Redis core", statistics.median(one["Redis CPU %"] for one in fleets)
+        ),
+        Check("their sweeps alone", statistics.median(one["sweeps %"] for one in fleets), most=2),
+        Check("their beats/s", min(one["beats/s"] for one in fleets), least=0.8 * MEMBERS / HEARTBEAT),
     ]
-
-
-SWEEPING = ("set", "xinfo|consumers", "xinfo", "evalsha")
-"""What an idle fleet sends in order to sweep: whose turn it is, who there is, and scripts that look who lives. The
-audits' part of these counts as well: the statistics do not tell them apart."""
-
-SENT = (*SWEEPING, "pexpire", "xreadgroup", "time", "ping")
-"""All that it sends; the rest of the statistics are commands inside the scripts."""
-
-
-def _sweeps(before: Work, after: Work, stats: dict[str, Any]) -> float:
-    """The part of a core that sweeps take."""
-
-    def of(names: Sequence[str]) -> tuple[int, float]:
-        found = [stats[f"cmdstat_{name}"] for name in names if f"cmdstat_{name}" in stats]
-        return sum(stat["calls"] for stat in found), sum(stat["usec"] for stat in found) / 1e6
-
-    sent, in_commands = of(SENT)
-    sweeping, in_sweeps = of(SWEEPING)
-    around = max(0.0, after.cpu - before.cpu - in_commands)
-    return (in_sweeps + around * sweeping / sent) / (after.at - before.at)
 
 
 TESTED = (hold, commands, memory)

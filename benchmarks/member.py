@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import random
 import sys
 import time
 from typing import Literal, Protocol, cast
@@ -20,7 +21,8 @@ FLUSH = 0.02
 """Seconds between two writes of what was reported: a write for each stream would be measured, too."""
 
 BETWEEN = 0.02
-"""Seconds between two members that begin in one process."""
+"""Seconds between two members that begin in one process, on the average: they must not go on in step, for a server
+that finds many requests at one time does each for less."""
 
 
 class Report:
@@ -96,7 +98,7 @@ async def main(contender: str, url: str, service: str, program: Programs, consum
         async with asyncio.TaskGroup() as group:
             for number in range(int(consumers)):
                 group.create_task(take_part(url, service, Report(number, lines)))
-                await asyncio.sleep(BETWEEN)
+                await asyncio.sleep(random.uniform(0, 2 * BETWEEN))
     finally:
         writing.cancel()
         flush(lines)

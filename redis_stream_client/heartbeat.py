@@ -1,6 +1,7 @@
 """The heartbeat: renews the consumer lock, and takes it anew after a lapse."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ log = logging.getLogger("redis_stream_client")
 
 
 class Heartbeat:
-    """One ``PEXPIRE`` every `heartbeat_interval`, whatever number of streams is held."""
+    """One ``PEXPIRE`` at least every `heartbeat_interval`, whatever number of streams is held."""
 
     def __init__(self, member: Membership, ownership: Ownership, on_held: Callable[[], None]) -> None:
         self._member = member
@@ -57,23 +58,18 @@ class Heartbeat:
             self._rearm()
 
     async def _beat(self) -> None:
-        epoch = self._member.liveness.epoch
         self._wake.clear()
-        sent = clock.now()
-        self._member.liveness.asking()
-        alive = await self._member.operations.beat(self._member.options.heartbeat_interval)
-        if not self._member.liveness.believed(epoch):
-            return
-        if not alive:
-            self._member.liveness.lapse("missing")
-            return
-        self._member.liveness.renewed(sent, epoch)
-        self._member.counters.beats += 1
-        try:
-            async with asyncio.timeout(max(0.0, sent + self._member.options.heartbeat_interval - clock.now())):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+        await beat(self._member)
+        while (pause := self._until_due()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+                    return
+
+    def _until_due(self) -> float:
+        """Seconds until the next beat; who asks for the turn to sweep has beaten, too."""
+        beat_at = self._member.liveness.beat_at
+        return 0.0 if beat_at is None else beat_at + self._member.options.heartbeat_interval - clock.now()
 
     async def _resume(self) -> None:
         """Take the lock again; then look, at leisure, which leases nobody took meanwhile."""
@@ -118,6 +114,29 @@ class Heartbeat:
         if self._member.liveness.state not in (State.HELD, State.SUSPECT):
             delay = self._member.options.heartbeat_interval
         self._timer = asyncio.get_running_loop().call_later(max(0.001, delay), self._watch_deadline)
+
+
+async def beat(member: Membership, turn: float | None = None) -> bool:
+    """Renew the lock; with `turn`, ask with the same beat for the turn to sweep, which lasts that many seconds.
+
+    Returns whether the turn is ours, and the lock, too. Raises as `Operations.beat`.
+    """
+    epoch = member.liveness.epoch
+    sent = clock.now()
+    member.liveness.asking()
+    won, timeout = False, member.options.heartbeat_interval
+    if turn is None:
+        alive = await member.operations.beat(timeout)
+    else:
+        alive, won = await member.operations.beat_and_turn(turn, timeout)
+    if not member.liveness.believed(epoch):
+        return False
+    if not alive:
+        member.liveness.lapse("missing")
+        return False
+    member.liveness.renewed(sent, epoch)
+    member.counters.beats += 1
+    return won
 
 
 async def owners_of(member: Membership, lbs_ids: list[str]) -> list[str]:

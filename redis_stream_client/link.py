@@ -61,22 +61,34 @@ class Link:
 
         A cancelled caller leaves the request on its way.
         """
-        try:
-            return await self._exchange(command, timeout)
-        except ResponseError as error:
-            raise self._refused(error) from error
+        [reply] = await self._exchange((command,), timeout)
+        return self._accepted(reply)
+
+    async def together(self, *commands: tuple[Any, ...], timeout: float) -> list[Any]:
+        """Send commands in one piece: most of what a small one costs Redis is to read and answer it.
+
+        Returns their replies; a refusal stands among them as the exception that `request` would raise.
+
+        Raises:
+            Unanswered: no usable reply to any of them.
+        """
+        replies = await self._exchange(commands, timeout)
+        return [self._refused(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
 
     async def run(
         self, script: Script, keys: Sequence[str | bytes], args: Sequence[Any], *, timeout: float
     ) -> Any:
         """Run a script, sending its text only when the server does not know it yet. Raises as `request`."""
         words = (len(keys), *keys, *args)
-        try:
-            return await self._exchange(("EVALSHA", script.sha, *words), timeout)
-        except NoScriptError:
+        [reply] = await self._exchange((("EVALSHA", script.sha, *words),), timeout)
+        if isinstance(reply, NoScriptError):
             return await self.request("EVAL", script.text, *words, timeout=timeout)
-        except ResponseError as error:
-            raise self._refused(error) from error
+        return self._accepted(reply)
+
+    def _accepted(self, reply: Any) -> Any:
+        if isinstance(reply, ResponseError):
+            raise self._refused(reply) from reply
+        return reply
 
     def _refused(self, error: ResponseError) -> Exception:
         fault = faults.of_reply(error)
@@ -84,23 +96,22 @@ class Link:
             self.drop(fault)
         return fault
 
-    async def _exchange(self, command: tuple[Any, ...], timeout: float) -> Any:
+    async def _exchange(self, commands: Sequence[tuple[Any, ...]], timeout: float) -> list[Any]:
+        """The replies to commands that are written together. What Redis refuses is a reply, too."""
         loop = asyncio.get_running_loop()
         connection = self._connection or await self._connect(timeout)
         # One that was lost before we woke answers nothing: among the next one's requests ours would take a reply.
         if connection is not self._connection:
             raise Unanswered("the connection was lost as it opened", maybe_executed=False)
-        reply: asyncio.Future[Any] = loop.create_future()
+        replies: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
         # Counted from here: a connection that took long to open is not given up for that.
         timer = loop.call_later(timeout, self._give_up, connection, timeout)
-        self._waiting.append(reply)
+        self._waiting.extend(replies)
         try:
             # Written to the transport before the first suspension, so in the order of `_waiting`.
-            await endpoints.send(connection, command)
-            return await reply
-        except ResponseError:
-            raise
-        except (RedisError, OSError) as error:  # the connection broke while this request was written
+            await endpoints.send(connection, *commands)
+            return [await reply for reply in replies]
+        except (RedisError, OSError) as error:  # the connection broke while these were written
             fault = faults.of(error)
             if connection is self._connection:
                 self.drop(fault)
@@ -163,10 +174,7 @@ class Link:
             waiter = self._waiting.popleft()
             if waiter.done():
                 continue
-            if isinstance(reply, ResponseError):
-                waiter.set_exception(reply)
-            else:
-                waiter.set_result(reply)
+            waiter.set_result(reply)
 
     def _give_up(self, connection: AbstractConnection, timeout: float) -> None:
         if connection is self._connection:

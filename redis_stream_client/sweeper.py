@@ -14,6 +14,7 @@ from redis_stream_client.announcement import Malformed
 from redis_stream_client.claims import Claims
 from redis_stream_client.events import ExpiredStream
 from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.heartbeat import beat
 from redis_stream_client.keys import NOBODY
 from redis_stream_client.membership import Membership
 from redis_stream_client.operations import PAGE, Delivered, Member
@@ -22,9 +23,11 @@ from redis_stream_client.pacing import Backoff
 log = logging.getLogger("redis_stream_client")
 
 TURNS = 8  # the fleet sweeps this often in a lock's lifetime
-ASK_RARELY = 16  # members from which on each asks more rarely whether it is its turn, down to half as often
 OWN_PERIOD = 2  # every client sweeps for itself this often, in lock lifetimes
-OWN_RARELY = 50  # members from which on it does so more rarely, in proportion
+LARGE = 16  # members from which on each does so, and asks for the turn, more rarely: together as often as 16 would
+MOST_RARELY = (
+    2.3  # times more rarely it asks at the most: about as often as it beats, and four times in a lifetime
+)
 FORGET_AFTER = 10  # idle time of a consumer that is removed from the group, in lock lifetimes
 RECHECK_DISTANCE = 50  # looks that only offer anew take a fiftieth of the time
 THOROUGH = 8  # every so many times, tidying up looks for what is pending for nobody, though the census is even
@@ -131,22 +134,17 @@ class Sweeper:
     async def _take_turn(self) -> None:
         now = clock.now()
         members = self._member.counters.live_members
-        own_period = OWN_PERIOD * self._member.options.lock_ttl * max(1.0, members / OWN_RARELY)
+        own_period = OWN_PERIOD * self._member.options.lock_ttl * max(1.0, members / LARGE)
         own_due = now - self._swept_at >= own_period
         if now < self._next_turn and not own_due:
             return
-        try:
-            won = await self._member.operations.turn(self._turn_length, self._member.patience)
-        except Unanswered as error:
-            if error.maybe_executed:
-                raise
-            won = True  # a full Redis refuses to write the turn down: sweep without it
+        won = await beat(self._member, self._turn_length)
+        if not self._member.liveness.held:
+            return
         # Who has swept lets the next turn to the others, unless it is overdue. In a large fleet somebody always
         # asks soon; still each asks so often that the last one left sweeps within a quarter of a lifetime.
-        rarely = min(2.0, max(1.0, members / ASK_RARELY))
-        self._next_turn = clock.now() + self._turn_length * (1.5 if won else random.uniform(0.6, 0.8) * rarely)
-        if own_due and not won:  # perhaps the turn outlives its length, since the server's clock was set back
-            await self._member.operations.mend_turn(self._member.patience)
+        rarely = min(MOST_RARELY, max(1.0, members / LARGE))
+        self._next_turn = clock.now() + self._turn_length * (1.5 if won else random.uniform(0.7, 0.8) * rarely)
         if won or own_due:
             await self._sweep(tell=won)
         due, unread = self._member.inbox.owners_to_recheck(clock.now())
@@ -165,7 +163,7 @@ class Sweeper:
         others = [member for member in members if member.name not in (self._member.options.consumer, NOBODY)]
         tidy = clock.now() - self._tidied_at > OWN_PERIOD * self._member.options.lock_ttl
         everybody = self._recount or tidy
-        alive = await self._look([member for member in others if member.pending or everybody], mend=tell)
+        alive = await self._look([member for member in others if member.pending or everybody])
         if everybody:
             self._recount = False
             self._member.counters.live_members = 1 + sum(alive.values())
@@ -183,11 +181,11 @@ class Sweeper:
         if tidy:
             await self._tidy(members, alive, mine=tell)
 
-    async def _look(self, members: list[Member], *, mend: bool) -> dict[str, bool]:
+    async def _look(self, members: list[Member]) -> dict[str, bool]:
         alive: dict[str, bool] = {}
         for start in range(0, len(members), LOOKS):
             names = [member.name for member in members[start : start + LOOKS]]
-            looked = await self._member.operations.look(names, self._member.patience, mend=mend)
+            looked = await self._member.operations.look(names, self._member.patience)
             alive.update(zip(names, looked, strict=True))
         return alive
 

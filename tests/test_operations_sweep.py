@@ -201,9 +201,9 @@ async def test_members_are_visible_before_they_own_anything(a: Consumer, b: Cons
 
 
 async def test_looking_tells_who_lives(a: Consumer, b: Consumer) -> None:
-    assert await a.does.look([b.id, "nobody-ever", a.id], SOON, mend=False) == [True, False, True]
+    assert await a.does.look([b.id, "nobody-ever", a.id], SOON) == [True, False, True]
     await b.die()
-    assert await a.does.look([b.id], SOON, mend=False) == [False]
+    assert await a.does.look([b.id], SOON) == [False]
 
 
 @pytest.mark.parametrize("lifetime", [10_000_000, None], ids=["too long", "endless"])
@@ -211,8 +211,15 @@ async def test_a_lock_that_would_outlive_its_holders_wish_is_shortened(
     redis: Connection, a: Consumer, lifetime: int | None
 ) -> None:
     await redis.set(a.keys.lock("other"), json.dumps({"ttl": 4000, "host": "x"}), px=lifetime)
-    assert await a.does.look(["other"], SOON, mend=True) == [True]
+    assert await a.does.look(["other"], SOON) == [True]
     assert 0 < await redis.pttl(a.keys.lock("other")) <= 4000
+
+
+async def test_a_turn_that_would_outlive_its_length_is_shortened(redis: Connection, a: Consumer) -> None:
+    await a.does.beat_and_turn(0.2, SOON)
+    await redis.pexpire(a.keys.sweep, 10_000_000)
+    await a.does.look([a.id], SOON)
+    assert 0 < await redis.pttl(a.keys.sweep) <= 200
 
 
 @pytest.mark.parametrize("value", ["", "{}", '{"ttl": 4000}'])
@@ -220,7 +227,7 @@ async def test_a_lock_with_a_shorter_lifetime_or_none_of_its_own_is_left_alone(
     redis: Connection, a: Consumer, value: str
 ) -> None:
     await redis.set(a.keys.lock("other"), value, px=3000)
-    assert await a.does.look(["other"], SOON, mend=True) == [True]
+    assert await a.does.look(["other"], SOON) == [True]
     assert 1000 < await redis.pttl(a.keys.lock("other")) <= 3000
 
 
@@ -254,9 +261,34 @@ async def test_what_a_live_consumer_has_are_no_orphans(a: Consumer, b: Consumer)
 
 
 async def test_a_turn_to_sweep_is_given_to_one_member_and_again_when_it_is_over(a: Consumer, b: Consumer) -> None:
-    assert await a.does.turn(0.2, SOON) is True
-    assert await b.does.turn(0.2, SOON) is False
-    assert await wait_until(lambda: b.does.turn(0.2, SOON), "the next turn") is True
+    assert await a.does.beat_and_turn(0.2, SOON) == (True, True)
+    assert await b.does.beat_and_turn(0.2, SOON) == (True, False)
+
+    async def next_turn() -> bool:
+        _, won = await b.does.beat_and_turn(0.2, SOON)
+        return won
+
+    await wait_until(next_turn, "the next turn")
+
+
+async def test_who_asks_for_the_turn_renews_the_lock_with_it(a: Consumer, redis: Connection) -> None:
+    await redis.pexpire(a.lock, 1000)
+    await a.does.beat_and_turn(0.2, SOON)
+    assert await redis.pttl(a.lock) > 1000
+    await redis.delete(a.lock)
+    alive, _ = await a.does.beat_and_turn(0.2, SOON)
+    assert not alive
+
+
+async def test_a_full_redis_that_cannot_write_the_turn_down_gives_it_and_renews_the_lock(
+    a: Consumer, redis: Connection
+) -> None:
+    await redis.config_set("maxmemory-policy", "noeviction")
+    await redis.config_set("maxmemory", 1)
+    try:
+        assert await a.does.beat_and_turn(0.2, SOON) == (True, True)
+    finally:
+        await redis.config_set("maxmemory", 0)
 
 
 async def idle(consumer: Consumer, name: str) -> int:

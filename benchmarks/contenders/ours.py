@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING
 
+from benchmarks.contenders.sweepless import stop_sweeping
 from redis_stream_client import Lease, RedisStreamClient
 from tests.waiting import wait_until
 
@@ -36,7 +38,8 @@ async def consume(url: str, service: str, report: Report) -> None:
 
 
 async def hold(url: str, service: str, report: Report) -> None:
-    """A handler for every stream, which waits."""
+    """A handler for every stream, which waits. On SIGUSR1 it stops sweeping."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop_sweeping)
 
     async def handle(lease: Lease) -> None:
         report.own(lease.stream)

@@ -1,16 +1,16 @@
-"""What an idle fleet costs Redis, and which part of that is sweeps: consumers that hold ten streams each.
+"""What an idle fleet costs Redis, and what for: consumers that hold ten streams each.
 
-Two windows: in the first nothing disturbs the counting; in the second the slow log holds every command, and so how
-long each took, which `commandstats` does not say of a script. The CPU of the first window is then shared out as
-that of the second: to each kind of request the time that it took, and of all the rest (reading, answering, the
-server's own work) a part by its number of requests. `XINFO` serves sweeps, and in small fleets the readers, too:
-all of it counts as sweeps.
+What this library's sweeps cost is seen at once: the same fleet stops sweeping, and is watched again. For other
+kinds of request the slow log then holds every command, and so how long each took (`commandstats` does not say it of
+a script), and the CPU is shared out: to each kind of request the time that it took, and of all the rest (reading,
+answering, the server's own work) a part by its number of requests.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections import defaultdict
 from functools import cache, partial
 from importlib.resources import files
@@ -45,7 +45,10 @@ SETTLING = 4.0
 
 SECONDS = 4.0
 LOGGED = 2.0
-"""How long the two windows are."""
+"""How long the windows are."""
+
+STOPPING = 1.0
+"""Seconds until the last sweep is over."""
 
 MOST_LOGGED = 1_000_000
 
@@ -56,10 +59,9 @@ INSIDE = "inside a script"
 
 KINDS = {
     "ours": {
-        **dict.fromkeys(("SET", "XINFO", "look", "orphans", "claim_many", "census", "rescue", "forget"), "sweeps"),
         "PEXPIRE": "beats",
-        **dict.fromkeys(("XREADGROUP", "share"), "reads"),
-        **dict.fromkeys(("GET", "PTTL", "EXISTS", "XLEN", "XRANGE"), INSIDE),
+        **dict.fromkeys(("XREADGROUP", "XINFO", "share"), "reads"),
+        **dict.fromkeys(("EXISTS", "XLEN", "XRANGE"), INSIDE),
     },
     "lock_per_stream": {
         "EVALSHA": "beats",
@@ -98,24 +100,37 @@ async def idle_fleet(contender: str, consumers: int) -> Sample:
             await announce(contender, server.url, "bench", [f"call-{start + i}" for i in range(AT_ONCE)])
             await wait_until(lambda: len(owned(processes)) == start + AT_ONCE, "all are held", 60)  # noqa: B023
         await asyncio.sleep(SETTLING)
-        before, cpu = await Work.of(redis), sum(p.cpu() for p in processes)
-        await asyncio.sleep(SECONDS)
-        after = await Work.of(redis)
-        cpu = sum(p.cpu() for p in processes) - cpu
-        commands, seconds = after.commands - before.commands, after.at - before.at
-        used = (after.cpu - before.cpu) / seconds
+        cpu = sum(process.cpu() for process in processes)
+        commands, used = await _watched(redis)
+        cpu = sum(process.cpu() for process in processes) - cpu
+        sample = {
+            "commands/s": commands,
+            "Redis CPU %": 100 * used,
+            "fleet CPU %": 100 * cpu / SECONDS,
+            "lost": streams - len(owned(processes)),
+        }
+        if contender == "ours":
+            for process in processes:
+                process.signal(signal.SIGUSR1)
+            await asyncio.sleep(STOPPING)
+            _, without = await _watched(redis)
+            sample["sweeps %"] = 100 * (used - without)
         before = await Work.of(redis)
         costs = await _logged(redis, KINDS[contender])
         after = await Work.of(redis)
         logged = (after.cpu - before.cpu) / (after.at - before.at)
-        return {
-            "commands/s": commands / seconds,
-            "requests/s": costs["all"].calls,
-            "Redis CPU %": 100 * used,
-            **{f"{kind} %": 100 * used * _share(logged, costs[kind], costs["all"]) for kind in SHOWN},
-            "fleet CPU %": 100 * cpu / seconds,
-            "lost": streams - len(owned(processes)),
-        }
+        for kind in (kind for kind in SHOWN if kind in costs):
+            sample[f"{kind} %"] = 100 * logged * _share(logged, costs[kind], costs["all"])
+        return {**sample, "beats/s": costs["beats"].calls}
+
+
+async def _watched(redis: Connection) -> tuple[float, float]:
+    """Commands in a second, and the part of a core that the server used."""
+    before = await Work.of(redis)
+    await asyncio.sleep(SECONDS)
+    after = await Work.of(redis)
+    seconds = after.at - before.at
+    return (after.commands - before.commands) / seconds, (after.cpu - before.cpu) / seconds
 
 
 async def _logged(redis: Connection, kinds: Mapping[str, str]) -> Mapping[str, Cost]:
