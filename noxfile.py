@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,9 @@ SERVERS = {
 }
 """The other servers that the suite runs on, and the wheels that bring them."""
 
+WORKERS = min(4, (os.cpu_count() or 1) + 1)
+"""Of pytest: one more than there are cores. Most of its time a test waits, for a lock to expire or a process."""
+
 ANY = range(256)
 """The exit codes of a command that may fail."""
 
@@ -28,7 +32,8 @@ nox.options.download_python = "never"
 
 def run_tests(session: nox.Session, *arguments: str, **environment: str) -> None:
     """Run the tests in random order and in parallel; arguments after `--` go to pytest."""
-    session.run("python", "-m", "pytest", "-n", "auto", *arguments, *session.posargs, env=environment)
+    balanced = ("-n", str(WORKERS), "--dist", "worksteal")
+    session.run("python", "-m", "pytest", *balanced, *arguments, *session.posargs, env=environment)
 
 
 @nox.session

@@ -379,8 +379,10 @@ class Operations:
         Locks that would outlive their holders' wish, and ours, are shortened; and so is the turn to sweep.
         """
         keys = [_raw(self._keys.sweep), *map(self._lock_of, consumers)]
-        reply = await self._commands.run(scripts.load("look"), keys, [self._options.lock_ttl_ms], timeout=timeout)
-        return [bool(n) for n in reply]
+        _, *alive = await self._commands.run(
+            scripts.load("look"), keys, [self._options.lock_ttl_ms], timeout=timeout
+        )
+        return [bool(n) for n in alive]
 
     async def orphans(self, owner: str, after: str | None, timeout: float) -> OrphanPage:
         """A page of what is pending for a dead consumer."""

@@ -1,7 +1,7 @@
 """What an idle fleet costs Redis, and what for: consumers that hold ten streams each.
 
 What this library's sweeps cost is seen at once: the same fleet stops sweeping, and is watched again. For other
-kinds of request the slow log then holds every command, and so how long each took (`commandstats` does not say it of
+kinds of request the slow log then holds every command, and so how long each took (`commandstats` tells nothing of
 a script), and the CPU is shared out: to each kind of request the time that it took, and of all the rest (reading,
 answering, the server's own work) a part by its number of requests.
 """

@@ -1,16 +1,16 @@
 -- look: which consumers live. Looking makes Redis notice an expired lock and announce it.
 --
--- KEYS  1 the turn to sweep, 2… locks
--- ARGV  1 lifetime in ms: what would live longer, and longer than its holder asked for, as when the server's clock
---         was set back, is shortened
+-- KEYS  locks; the turn to sweep is one, too
+-- ARGV  1 lifetime in ms: a lock that would live longer, and longer than its holder asked for, as when the server's
+--         clock was set back, is shortened
 -- Returns for each lock 1 if it exists, else 0.
 local alive, longest = {}, tonumber(ARGV[1])
-for i, key in ipairs(KEYS) do
-  local left = redis.call('PTTL', key) -- -2: it does not exist; -1: it would live for ever
+for i, lock in ipairs(KEYS) do
+  local left = redis.call('PTTL', lock) -- -2: it does not exist; -1: it would live for ever
   if left > longest or left == -1 then
-    local ttl = tonumber(string.match(redis.call('GET', key) or '', '"ttl": *(%d+)'))
-    if ttl and (left > ttl or left == -1) then redis.call('PEXPIRE', key, ttl) end
+    local ttl = tonumber(string.match(redis.call('GET', lock) or '', '"ttl": *(%d+)'))
+    if ttl and (left > ttl or left == -1) then redis.call('PEXPIRE', lock, ttl) end
   end
-  if i > 1 then alive[i - 1] = left == -2 and 0 or 1 end
+  alive[i] = left == -2 and 0 or 1
 end
 return alive
