@@ -253,11 +253,13 @@ async def close(connection: AbstractConnection) -> None:
 def abort(connection: AbstractConnection) -> None:
     """Close a connection at once: nothing that is still buffered is sent, nothing that arrives is read.
 
-    redis-py closes only in a coroutine, and lets the buffer drain first.
+    redis-py closes only in a coroutine, and lets the buffer drain first. Early releases of Python 3.11 raise an
+    ``AttributeError`` for a TLS transport that has been closed twice, by the peer and by us.
     """
     writer = connection._writer
     if writer is not None:
-        writer.transport.abort()
+        with contextlib.suppress(AttributeError):
+            writer.transport.abort()
     connection._close()  # type: ignore[no-untyped-call]
 
 

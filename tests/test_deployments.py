@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from redis_stream_client import RedisRejected, RedisStreamClient, RedisUnavailable, StreamAdded
+from redis_stream_client import RedisRejected, RedisStreamClient, RedisUnavailable, StreamAdded, endpoint
 from tests.scenes import live_through_it, next_event
 from tests.tls import Certificate, NoOpenSSL, serve_tls
 from tests.waiting import wait_until
@@ -45,6 +45,20 @@ async def test_a_certificate_that_nobody_vouches_for(tls_port: int, service: str
     with pytest.raises(RedisRejected, match="certificate"):
         async with RedisStreamClient.from_url(f"rediss://127.0.0.1:{tls_port}", service):
             pass
+
+
+async def test_a_tls_connection_that_both_sides_have_closed_can_be_given_up(
+    tls_port: int, certificate: Certificate
+) -> None:
+    url = f"rediss://127.0.0.1:{tls_port}?ssl_ca_certs={certificate.path}"
+    async with Redis.from_url(url) as redis:
+        connection = await endpoint.of(redis, "key").open(5.0)
+        writer = connection._writer
+        assert writer is not None
+        writer.close()
+        await writer.wait_closed()
+        writer.close()
+        endpoint.abort(connection)
 
 
 async def test_tls_where_the_server_speaks_none(server: Server, service: str) -> None:

@@ -90,7 +90,8 @@ async def _relay(port: int, certificate: Certificate) -> AsyncGenerator[int]:
             await asyncio.gather(pump(reader, upstream_writer), pump(upstream_reader, writer))
         finally:
             upstream_writer.transport.abort()
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # what Python 3.11.2 has to say when it is closed already
+                writer.transport.abort()
 
     def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(link(reader, writer), name="TLS relay")
