@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamAdded, operations
 from tests.fleet import Member, announce
-from tests.waiting import wait_until
+from tests.waiting import stop, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -42,9 +42,9 @@ async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await stop(task)
+        if not task.cancelled():
+            task.result()
 
 
 async def test_a_client_that_cannot_connect_does_not_hammer(

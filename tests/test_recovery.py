@@ -12,7 +12,7 @@ import pytest
 from redis_stream_client import LoadBalancerStream
 from tests.fleet import Member
 from tests.flow import lateness
-from tests.waiting import wait_until
+from tests.waiting import stop, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -50,8 +50,7 @@ async def trouble(kind: str, server: Server, redis: Connection) -> AsyncGenerato
         yield {"url": url}
     finally:
         if cutting is not None:
-            cutting.cancel()
-            await asyncio.wait((cutting,))
+            await stop(cutting)
         if "member" in url:
             await redis.execute_command("ACL", "DELUSER", "member")
 

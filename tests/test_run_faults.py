@@ -24,7 +24,7 @@ from tests.runs import (
     write,
 )
 from tests.test_lost_replies import LOSSES, Loss, lose
-from tests.waiting import wait_until
+from tests.waiting import stop, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -466,6 +466,6 @@ async def test_without_wake_ups_an_idle_stream_is_heard_of_beside_busy_ones(
         try:
             await wait_until(lambda: CALL in read, "it is heard of", timeout=5)
         finally:
-            busy.cancel()
-            await asyncio.gather(busy, return_exceptions=True)
+            await stop(busy)
+    assert busy.cancelled()
     server.command("ACL", "DELUSER", "deaf")

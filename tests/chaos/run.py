@@ -18,7 +18,7 @@ from tests.chaos.ledger import Scribe, connect
 from tests.chaos.member import watch_lag
 from tests.chaos.schedule import schedule
 from tests.chaos.servers import NotNow, Servers
-from tests.waiting import wait_until
+from tests.waiting import stop, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,8 +87,7 @@ class Run:
                     await self._faults(fleet)
                     await self._settle(fleet, scribe)
                 finally:
-                    for task in background:
-                        task.cancel()
+                    await stop(*background)
                     await asyncio.gather(*background, return_exceptions=True)
             self.history.write("closed")
         finally:
