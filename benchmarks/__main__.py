@@ -62,7 +62,7 @@ def main() -> None:
         "names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(SCENARIOS)}; default: all"
     )
     parser.add_argument("--runs", type=int, default=3, help="how often each is run (default 3)")
-    parser.add_argument("--deep", action="store_true", help="the sizes that take minutes, too")
+    parser.add_argument("--deep", action="store_true", help="the sizes that take minutes, too, once each")
     parser.add_argument("--only", metavar="CONTENDER", help="this contender alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to this file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to this file")

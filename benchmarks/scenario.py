@@ -50,7 +50,7 @@ class Scenario:
     timeout: float = 300.0
     """Seconds that one contender has for one case."""
     deep: Sequence[Case] = ()
-    """Cases that take minutes: `--deep` adds them."""
+    """Cases that take minutes: `--deep` adds them, once each."""
     left_out: Callable[[str, Case], str | None] = lambda _contender, _case: None
     """Why this contender is not measured at this size, if it is not."""
 
@@ -94,14 +94,14 @@ def ratios(results: Sequence[Result], metric: str) -> dict[str, float]:
 async def run(
     scenario: Scenario, runs: int, *, deep: bool, tell: Callable[[str], object], only: str | None = None
 ) -> list[Result]:
-    """Run every case `runs` times; in each run the contenders take turns in an order of its own.
+    """Run every case `runs` times, a deep one once; in each run the contenders take turns in an order of its own.
 
     What one of them fails at is a result, too, and stops no other.
     """
     cases = [*scenario.cases, *(scenario.deep if deep else ())]
     results = [Result(case, name) for case in cases for name in scenario.contenders]
     for number in range(1, runs + 1):
-        for case in cases:
+        for case in cases if number == 1 else scenario.cases:
             turn = [result for result in results if result.case is case and only in (None, result.contender)]
             random.shuffle(turn)
             for result in turn:
