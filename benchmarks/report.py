@@ -146,7 +146,8 @@ def draw(scenario: Scenario, results: Results, folder: Path) -> list[Path]:
             _draw_bars(axes, chart, points)
         axes.set_title(scenario.title, fontsize=10)
         axes.grid(visible=True, alpha=0.3)
-        paths.append(folder / f"{scenario.name}-{chart.metric.replace('/', ' per ').replace(' ', '-')}.png")
+        metric = "-".join(chart.metric.replace("/", " per ").split())
+        paths.append(folder / f"{scenario.name}-{metric}.png")
         figure.savefig(paths[-1], dpi=110)
         plt.close(figure)
     return paths
