@@ -62,8 +62,10 @@ class Holdings:
         lease._lose(reason)
 
     def handed_out(self, lbs_id: str) -> int:
-        """The greatest count of a lease of this announcement that has ended here, as far as is remembered."""
-        return max(self._lost_counts.get(lbs_id, 0), self._ended_counts.get(lbs_id, 0))
+        """The greatest count of a lease of this announcement, held or ended, as far as is remembered."""
+        lease = self._leases.get(lbs_id)
+        held = lease.deliveries if lease is not None else 0
+        return max(held, self._lost_counts.get(lbs_id, 0), self._ended_counts.get(lbs_id, 0))
 
     @property
     def parting(self) -> frozenset[str]:

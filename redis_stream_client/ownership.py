@@ -115,7 +115,7 @@ class Ownership:
         return leases
 
     async def lifted(self, entry: Delivered) -> Delivered | None:
-        """An entry that is ours, under a greater fence than those of its leases that have ended here.
+        """An entry that is ours, under a greater fence than any lease of it that was handed out here.
 
         In a fail-over Redis may have forgotten them, and counts anew. None if it is ours no more, or if that is
         not known: the next audit finds it then.

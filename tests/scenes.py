@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from redis_stream_client import Event, Lease, LoadBalancerStream, RedisStreamClient, StreamAdded, StreamExpired
@@ -52,6 +53,20 @@ async def next_event(
 async def claim_next(client: RedisStreamClient, stream: str, *, timeout: float = 15.0) -> Lease:
     """Claim `stream` when it is offered."""
     return await client.claim((await next_event(client, StreamExpired, stream, timeout=timeout)).payload)
+
+
+async def time_passes(seconds: float, *clients: RedisStreamClient) -> None:
+    """So much time, in which these clients beat on: for seeing that something does not happen."""
+    end = time.monotonic() + seconds
+    beats = [client.statistics().beats for client in clients]
+    await wait_until(
+        lambda: (
+            time.monotonic() >= end
+            and all(client.statistics().beats > n for client, n in zip(clients, beats, strict=True))
+        ),
+        "the hearts beat on",
+        timeout=seconds + 10,
+    )
 
 
 async def live_through_it(client: RedisStreamClient, redis: Connection, service: str) -> None:

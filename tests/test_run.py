@@ -15,6 +15,7 @@ from redis_stream_client import ClientClosed, Lease, NotOwner, RedisStreamClient
 from redis_stream_client.keys import NOBODY, Keys
 from tests.fleet import Member
 from tests.runs import Ledger, Running, add, at_the_end, dead_letters, finished, idle, owners, write
+from tests.scenes import time_passes
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -400,7 +401,7 @@ async def test_a_handler_without_progress_loses_its_stream(
         assert again.attempts == 2
         assert "no progress on stuck" in caplog.text
         await run.handles("stuck", "thread", "idle")
-        await wait_until(lambda: run.client.statistics().beats > 8, "two seconds pass")
+        await time_passes(2.0, run.client)
         assert len(run.leases) == 4
         stop.set()
         await wait_until(lambda: run.client.statistics().streams_done == 1, "the thread has ended")
@@ -475,8 +476,7 @@ async def test_a_handler_that_ignores_its_cancellation_keeps_its_place_when_it_i
         assert await run.leases[0].lost() == "claimed"
         await wait_until(lambda: "ignores its cancellation" in caplog.text, "it is named")
         await add(redis, service, ["next"])
-        beats = run.client.statistics().beats
-        await wait_until(lambda: run.client.statistics().beats > beats + 3, "a lifetime of the lock passes")
+        await time_passes(TTL["lock_ttl"], run.client)
         assert run.working == ["stubborn"]
         assert run.client.leases == {}
         let_go.set()
