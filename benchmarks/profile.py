@@ -12,35 +12,25 @@ import asyncio
 import json
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.apart import apart
-from benchmarks.measure import Work
 from benchmarks.scenario import number
-from benchmarks.scenarios import entries, throughput
-from redis_stream_client import LoadBalancerStream, RedisStreamClient
-from tests.servers import Server
-from tests.waiting import wait_until
+from benchmarks.scenarios import entries, takeover, throughput
 from tests.workers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from benchmarks.scenario import Sample
-    from redis_stream_client import Lease
 
 RATE = 500
 """Samples that py-spy takes in a second."""
-
-SERVICE = "bench"
-LBS, GROUP = "bench-input", "bench-group"
 
 PLACES = {
     "this library": ("(redis_stream_client/",),
@@ -57,40 +47,10 @@ NOT_PROFILED = ("add_many (", "write (benchmarks/scenarios/entries.py", "prepare
 """What a scenario does before it is measured."""
 
 
-async def take(streams: int) -> Sample:
-    """One client in `run()` takes all streams of a consumer that is dead already."""
-    with Server() as server:
-        async with Redis.from_url(server.url) as redis:
-            await LoadBalancerStream(redis, SERVICE).add_many([f"call-{i}" for i in range(streams)])
-            await redis.xgroup_create(LBS, GROUP, "0")
-            await redis.xreadgroup(GROUP, "dead", {LBS: ">"}, count=streams)
-            begun = 0
-            before, sent = await Work.of(redis), throughput.count_sent()
-            cpu, started = time.process_time(), time.perf_counter()
-
-            async def handle(_lease: Lease) -> None:
-                nonlocal begun
-                begun += 1
-                await asyncio.get_running_loop().create_future()
-
-            client = RedisStreamClient.from_url(server.url, SERVICE)
-            async with client.running(handle):
-                await wait_until(lambda: begun == streams, "all are taken", 60)
-                seconds, cpu, [commands] = time.perf_counter() - started, time.process_time() - cpu, sent
-                after = await Work.of(redis)
-    return {
-        "streams/s": streams / seconds,
-        "client us/stream": 1e6 * cpu / streams,
-        "redis us/stream": 1e6 * (after.cpu - before.cpu) / streams,
-        "sent/stream": commands / streams,
-        "executed/stream": (after.commands - before.commands) / streams,
-    }
-
-
 PATHS: Mapping[str, tuple[Callable[..., Coroutine[Any, Any, Sample]], dict[str, Any]]] = {
     "assign + done": (throughput.drain, {"way": "run", "streams": 60_000}),
     "entry + checkpoint": (entries.process, {"way": "checkpoint each", "streams": 1_000, "each": 60}),
-    "take-over": (take, {"streams": 40_000}),
+    "take-over": (takeover.take_over_alone, {"streams": 40_000}),
 }
 
 
