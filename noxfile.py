@@ -127,7 +127,7 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def budgets(session: nox.Session) -> None:
-    """Check the budgets, by counts and ratios; `-- --untested` leaves out those that the tests check."""
+    """Check the budgets, by counts and ratios; `-- --help` says how to leave out some."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "benchmarks.budgets", *session.posargs)
 

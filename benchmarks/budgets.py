@@ -9,7 +9,9 @@ Budgets are checked by counts and by ratios in the same run. Seconds and streams
   same run: 10,000 `XCLAIM` in pipelines of one redis-py client, and the start of as many tasks. Where the second
   was agreed on, that takes a third of it: hence `TAKE_OVER`. The interpreter and Redis bound them both.
 - **assign + done**: at least 15,000 streams/s, and half of a bare loop. The half, in the same run; the bare loop
-  makes 50,000 streams/s and more on the machine that this was agreed on, so the half is the stricter one.
+  makes 50,000 streams/s and more on the machine that this was agreed on, so the half is the stricter one. It needs
+  two idle cores: this library works while Redis does, the bare loop and Redis take turns. With one of two cores
+  taken by another process the ratio is 0.38 instead of 0.65 to 0.77, so `--shared` leaves it out.
 - **commands**: at most 0.2 for each stream that is assigned and finished. As it says.
 - **burst** of 400 over 4 idle members: the most at most 1.5 times the least. As it says.
 - **memory**: at most 1.5 kB for each held stream. As it says: what Python and Redis have allocated.
@@ -213,7 +215,7 @@ async def sweeps() -> list[Check]:
 TESTED = (hold, commands, memory)
 """What `tests/test_cost.py` checks as well."""
 
-OTHERS = (take_over, assign_and_done, spread, sweeps)
+BUDGETS = (*TESTED, take_over, assign_and_done, spread, sweeps)
 
 
 async def check(budgets: Sequence[Callable[[], Awaitable[list[Check]]]], console: Console) -> bool:
@@ -233,9 +235,14 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser("python -m benchmarks.budgets", description="Check the budgets.")
     parser.add_argument("--untested", action="store_true", help="only what the test suite does not check")
+    parser.add_argument(
+        "--shared", action="store_true", help="on a machine that others use, too: all but assign + done"
+    )
     arguments = parser.parse_args()
     logging.getLogger("redis_stream_client").setLevel(logging.CRITICAL)
-    budgets = OTHERS if arguments.untested else (*TESTED, *OTHERS)
+    budgets = [budget for budget in BUDGETS if not (arguments.untested and budget in TESTED)]
+    if arguments.shared:
+        budgets.remove(assign_and_done)
     sys.exit(0 if asyncio.run(check(budgets, Console())) else 1)
 
 

@@ -90,7 +90,9 @@ async def profile(console: Console, runs: int) -> None:
         middle = sorted(samples, key=lambda sample: next(iter(sample.values())))[len(samples) // 2]
         column = columns[name] = {}
         for metric, value in middle.items():
-            column[metric.replace("/stream", " each").replace("/entry", " each")] = number(value)
+            what, _, each = metric.partition("/")
+            if each:
+                column["a second" if each == "s" else f"{what} each"] = number(value)
         column.update(
             {f"client CPU in {place}": f"{part:.0%}" for place, part in (await shares(work, case)).items()}
         )

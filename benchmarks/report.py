@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import textwrap
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from benchmarks.scenario import Chart
 
 Results = list[Result]
+
+TITLE_WIDTH = 80
+"""Characters in a line above a chart."""
 
 
 def machine() -> dict[str, Any]:
@@ -144,9 +148,9 @@ def draw(scenario: Scenario, results: Results, folder: Path) -> list[Path]:
             _draw_lines(axes, chart, points)
         else:
             _draw_bars(axes, chart, points)
-        axes.set_title(scenario.title, fontsize=10)
+        axes.set_title(textwrap.fill(scenario.title, TITLE_WIDTH), fontsize=10)
         axes.grid(visible=True, alpha=0.3)
-        metric = "-".join(chart.metric.replace("/", " per ").split())
+        metric = "-".join(chart.metric.replace("/", " per ").replace("%", "percent").split())
         paths.append(folder / f"{scenario.name}-{metric}.png")
         figure.savefig(paths[-1], dpi=110)
         plt.close(figure)

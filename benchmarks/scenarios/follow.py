@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     Way = Callable[[Connection, str, int], AbstractAsyncContextManager[list[float]]]
 
 SECONDS = 4.0
+
+SETTLING = 7.0
+"""Seconds before that. A handler that has waited for some has its attempt taken back, once: that is over then."""
+
 COUNT = 16
 """Entries of each stream that a shared blocking read brings."""
 
@@ -89,6 +93,7 @@ async def leases(redis: Connection, url: str, streams: int) -> AsyncGenerator[li
     await LoadBalancerStream(redis, "bench").add_many([f"call-{i}" for i in range(streams)])
     async with RedisStreamClient.from_url(url, "bench").running(handle, drain_timeout=0):
         await wait_until(followed, "all are followed", 60)
+        await asyncio.sleep(SETTLING)
         yield late
 
 
