@@ -24,10 +24,8 @@ log = logging.getLogger("redis_stream_client")
 
 TURNS = 8  # the fleet sweeps this often in a lock's lifetime
 OWN_PERIOD = 2  # every client sweeps for itself this often, in lock lifetimes
-LARGE = 16  # members from which on each does so, and asks for the turn, more rarely: together as often as 16 would
-MOST_RARELY = (
-    2.3  # times more rarely it asks at the most: about as often as it beats, and four times in a lifetime
-)
+LARGE = 16  # members from which on each sweeps for itself, and asks for the turn, more rarely, in proportion
+MOST_RARELY = 2.3  # the turn is asked for at most so many times more rarely: about as often as the lock is renewed
 FORGET_AFTER = 10  # idle time of a consumer that is removed from the group, in lock lifetimes
 RECHECK_DISTANCE = 50  # looks that only offer anew take a fiftieth of the time
 THOROUGH = 8  # every so many times, tidying up looks for what is pending for nobody, though the census is even

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from redis_stream_client import LoadBalancerStream
+from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamExpired, sweeper
+from redis_stream_client.keys import Keys
 from tests.fleet import Member
 from tests.flow import lateness
+from tests.scenes import die_with, next_event
 from tests.waiting import stop, wait_until
 
 if TYPE_CHECKING:
@@ -140,3 +142,21 @@ async def test_all_streams_of_a_killed_holder_are_offered_in_time_and_each_is_ta
 
 def _count(worker: Worker, event: str) -> int:
     return sum(report.event == event for report in worker.events)
+
+
+async def test_the_last_one_of_a_large_fleet_offers_in_time_though_it_asks_for_the_turn_rarely(
+    server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of no expiry is it told; and while the others lived, one of them had the turn whenever it asked."""
+    monkeypatch.setattr(sweeper, "LARGE", 0.001)
+    lock_ttl, ghost_ttl = 2.0, 0.6  # in which it asks at least once
+    async with RedisStreamClient.from_url(server.url, service, lock_ttl=lock_ttl) as last:
+        await redis.config_set("notify-keyspace-events", "")
+        for number in range(5):
+            await redis.set(Keys(service).sweep, "another's", px=round(1000 * ghost_ttl))
+            await die_with(redis, service, f"call-{number}", lock_ttl=ghost_ttl)
+            async with lateness() as slowest:
+                expiry = time.monotonic() + ghost_ttl
+                await next_event(last, StreamExpired, f"call-{number}")
+                late = time.monotonic() - expiry
+            assert late < lock_ttl / 4 + 0.1 + slowest(), f"{late:.2f} s late; the loop, {slowest():.2f} s"
