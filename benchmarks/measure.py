@@ -1,4 +1,4 @@
-"""What the scenarios share: a row of results, and what Redis says of its own work."""
+"""What the scenarios share: what Redis says of its own work."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.connection import Connection
-
-Row = dict[str, "float | int | str"]
-"""One measurement: column to value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.apart import apart
 from benchmarks.scenario import number
-from benchmarks.scenarios import entries, takeover, throughput
+from benchmarks.scenarios import entries, throughput
 from tests.workers import ROOT
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ NOT_PROFILED = ("add_many (", "write (benchmarks/scenarios/entries.py", "prepare
 PATHS: Mapping[str, tuple[Callable[..., Coroutine[Any, Any, Sample]], dict[str, Any]]] = {
     "assign + done": (throughput.drain, {"way": "run", "streams": 60_000}),
     "entry + checkpoint": (entries.process, {"way": "checkpoint each", "streams": 1_000, "each": 60}),
-    "take-over": (takeover.take_over_alone, {"streams": 40_000}),
+    "take-over": (throughput.drain, {"way": "take over", "streams": 40_000}),
 }
 
 

@@ -17,17 +17,13 @@ from redis.asyncio import Redis
 
 from benchmarks.contenders import MODULES
 from benchmarks.fleet import Process, announce, owned, owned_twice, unevenness
-from benchmarks.measure import Work
 from benchmarks.scenario import Case, Chart, Sample, Scenario
-from benchmarks.scenarios.throughput import GROUP, LBS, SERVICE, count_sent
-from redis_stream_client import LoadBalancerStream, RedisStreamClient
 from tests.servers import Server
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis_stream_client import Lease
     from tests.connection import Connection
 
 SETTLING = 1.0
@@ -116,36 +112,6 @@ async def _claims(redis: Connection, contender: str) -> int:
     commands = ("xclaim", "xautoclaim", *(("set",) if contender == "lock_per_stream" else ()))
     stats = await redis.info("commandstats")
     return sum(int(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in commands)
-
-
-async def take_over_alone(streams: int) -> Sample:
-    """One client in `run()` takes all streams of a consumer that is dead already."""
-    with Server() as server:
-        async with Redis.from_url(server.url) as redis:
-            await LoadBalancerStream(redis, SERVICE).add_many([f"call-{i}" for i in range(streams)])
-            await redis.xgroup_create(LBS, GROUP, "0")
-            await redis.xreadgroup(GROUP, "dead", {LBS: ">"}, count=streams)
-            begun = 0
-            before, sent = await Work.of(redis), count_sent()
-            cpu, started = time.process_time(), time.perf_counter()
-
-            async def handle(_lease: Lease) -> None:
-                nonlocal begun
-                begun += 1
-                await asyncio.get_running_loop().create_future()
-
-            client = RedisStreamClient.from_url(server.url, SERVICE)
-            async with client.running(handle):
-                await wait_until(lambda: begun == streams, "all are taken", 60)
-                seconds, cpu, [commands] = time.perf_counter() - started, time.process_time() - cpu, sent
-                after = await Work.of(redis)
-    return {
-        "streams/s": streams / seconds,
-        "client us/stream": 1e6 * cpu / streams,
-        "redis us/stream": 1e6 * (after.cpu - before.cpu) / streams,
-        "sent/stream": commands / streams,
-        "executed/stream": (after.commands - before.commands) / streams,
-    }
 
 
 def _left_out(contender: str, case: Case) -> str | None:

@@ -96,6 +96,8 @@ async def prepare(redis: Connection, url: str, way: str, streams: int) -> None:
     await LoadBalancerStream(redis, SERVICE).add_many([f"call-{i}" for i in range(streams)])
     if way not in ("run", "events"):
         await redis.xgroup_create(LBS, GROUP, "0")
+    if way == "take over":
+        await redis.xreadgroup(GROUP, "dead", {LBS: ">"}, count=streams)
 
 
 async def _trivial(_stream: str) -> None:
@@ -129,6 +131,21 @@ async def events(_redis: Connection, url: str, streams: int) -> AsyncGenerator[N
             if len(tasks) == streams:
                 break
         await asyncio.gather(*tasks)
+        yield
+
+
+@asynccontextmanager
+async def take_over(_redis: Connection, url: str, streams: int) -> AsyncGenerator[None]:
+    """All are pending for a consumer that is dead already. Nothing is finished: the handlers wait."""
+    begun = 0
+
+    async def handle(_lease: Lease) -> None:
+        nonlocal begun
+        begun += 1
+        await asyncio.get_running_loop().create_future()
+
+    async with RedisStreamClient.from_url(url, SERVICE).running(handle):
+        await wait_until(lambda: begun == streams, "all are taken", 60)
         yield
 
 
@@ -260,6 +277,7 @@ async def streaq(_redis: Connection, url: str, streams: int) -> AsyncGenerator[N
 WAYS = {
     "run": run,
     "events": events,
+    "take over": take_over,
     "bare": bare,
     "polling": polling,
     "locks": locks,
