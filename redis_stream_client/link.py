@@ -172,9 +172,9 @@ class Link:
                     self.drop(Unanswered("a reply that nobody asked for", maybe_executed=True))
                 return
             waiter = self._waiting.popleft()
-            if waiter.done():
-                continue
-            waiter.set_result(reply)
+            if not waiter.done():
+                waiter.set_result(reply)
+            del reply, waiter  # else a connection that is idle holds its last reply, which may be megabytes
 
     def _give_up(self, connection: AbstractConnection, timeout: float) -> None:
         if connection is self._connection:

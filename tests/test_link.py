@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,4 +29,13 @@ async def test_a_connection_that_is_lost_as_it_opens_leaves_no_request_behind(se
         await early
     for word in ("a", "b", "c"):
         assert await link.request("ECHO", word, timeout=5) == word.encode()
+    await link.close()
+
+
+async def test_an_idle_connection_does_not_hold_its_last_reply(server: Server) -> None:
+    link = Link(endpoint.of(Redis.from_url(server.url), "orders-input"))
+    reply = await link.request("EVAL", "return {'a', 'b'}", 0, timeout=5)
+    assert reply == [b"a", b"b"]
+    await asyncio.sleep(0)  # the reader goes on to wait for the next one
+    assert sys.getrefcount(reply) == 2, "this variable, and the argument"
     await link.close()
