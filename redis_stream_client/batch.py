@@ -35,11 +35,12 @@ class Batch(Generic[Item, Result]):
 
     def add(self, item: Item) -> "asyncio.Future[Result]":
         """Send `item` with the next call. The future carries its result, or its exception."""
-        if self._task is None:
-            self._task = self._spawn(self._run())
-            self._task.add_done_callback(self._ended)
+        task = self._task or self._spawn(self._run())  # which may be refused: then nothing waits
         outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, outcome))
+        if self._task is None:
+            self._task = task
+            task.add_done_callback(self._ended)
         return outcome
 
     async def _run(self) -> None:

@@ -18,6 +18,7 @@ from redis_stream_client.faults import KeyRejected
 from redis_stream_client.guard import Guard
 from redis_stream_client.handler import Handler
 from redis_stream_client.lease import ENDED, Lease
+from redis_stream_client.tasks import start_task
 
 if TYPE_CHECKING:
     from redis_stream_client.host import Host
@@ -366,7 +367,7 @@ def start_watches(
 ) -> "list[asyncio.Task[None]]":
     """Look after the jobs from time to time, in tasks that go on until they are cancelled."""
     return [
-        asyncio.create_task(watch, name="redis_stream_client progress")
+        start_task(watch, "redis_stream_client progress")
         for watch in (_watch_progress(jobs, rules.progress_timeout), _watch_idle(jobs, rules.patience, acquit))
     ]
 

@@ -14,6 +14,7 @@ from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import Unanswered
 from redis_stream_client.scripts import Script
+from redis_stream_client.tasks import start_task
 
 CONNECT_TIMEOUT = 2.0
 """Seconds for one attempt to connect, and as many to greet; the callers' own deadlines may be shorter."""
@@ -124,7 +125,7 @@ class Link:
         if self._closed:
             raise Unanswered("the connection is closed", maybe_executed=False)
         if self._opening is None:
-            self._opening = asyncio.create_task(self._open(), name="link connecting")
+            self._opening = start_task(self._open(), "redis_stream_client connecting")
             self._opening.add_done_callback(lambda opening: opening.cancelled() or opening.exception())
         opening = self._opening
         await asyncio.wait((opening,), timeout=timeout)
@@ -148,7 +149,7 @@ class Link:
             self._opening = None
         self._connection = connection
         self.connections += 1
-        self._reader = asyncio.create_task(self._read(connection), name="link reader")
+        self._reader = start_task(self._read(connection), "redis_stream_client replies")
         return connection
 
     async def _read(self, connection: AbstractConnection) -> None:

@@ -13,6 +13,7 @@ from redis_stream_client.entries import IN_DOUBT
 from redis_stream_client.entry import START, Entry, order, require_id
 from redis_stream_client.lease import Lease
 from redis_stream_client.ownership import unavailable
+from redis_stream_client.tasks import start_task
 
 PEER = "redis-consumer-peer-00000000"
 """The consumer that has taken the stream, where one has."""
@@ -291,7 +292,7 @@ class Memory:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """What a caller waits for, and does not take back by being cancelled."""
-        task = asyncio.create_task(work, name="redis_stream_client operation")
+        task = start_task(work, "redis_stream_client operation")
         self._work.add(task)
         task.add_done_callback(self._worked)
         return task

@@ -9,6 +9,7 @@ from redis_stream_client.audit import Auditor
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.membership import Membership
 from redis_stream_client.ownership import Ownership
+from redis_stream_client.tasks import start_task
 from redis_stream_client.turns import MOST_IN_TURN, NUDGE, Turns
 
 log = logging.getLogger("redis_stream_client")
@@ -84,7 +85,7 @@ class Reader:
         self._served = False
         epoch = self._member.liveness.epoch
         block = self._turns.block(clock.now())
-        nudge = asyncio.create_task(self._nudge(block))
+        nudge = start_task(self._nudge(block), "redis_stream_client nudge")
         try:
             entries = await self._member.operations.read(block, block + 1.0)
         except Unanswered as error:

@@ -12,6 +12,7 @@ from redis_stream_client.guard import Guard
 from redis_stream_client.handler import Handler, require_handler
 from redis_stream_client.handling import Rules
 from redis_stream_client.lease import LEAVING_GRACE
+from redis_stream_client.tasks import start_task
 from redis_stream_client.worker import Worker
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Running:
             raise RuntimeError("enter it once; call running() again for another")
         await self._run.join()
         self._guard = Guard()
-        self._task = asyncio.create_task(self._run.until_closed(), name="redis_stream_client running")
+        self._task = start_task(self._run.until_closed(), "redis_stream_client running")
         self._task.add_done_callback(self._ended)
         return self._client
 

@@ -36,6 +36,7 @@ from redis_stream_client.reader import Reader
 from redis_stream_client.shelf import Shelf
 from redis_stream_client.statistics import Counters, Statistics
 from redis_stream_client.sweeper import Sweeper
+from redis_stream_client.tasks import start_task
 
 log = logging.getLogger("redis_stream_client")
 
@@ -93,22 +94,22 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._give_up = clock.now() + self.options.connect_timeout
         ready: asyncio.Future[None] = self._loop.create_future()
-        self._supervisor = asyncio.create_task(self._supervise(ready), name="redis_stream_client supervisor")
+        self._supervisor = start_task(self._supervise(ready), "redis_stream_client supervisor")
         return ready
 
     async def _supervise(self, ready: "asyncio.Future[None]") -> None:
         tasks: list[asyncio.Task[Any]] = []
-        leave = asyncio.ensure_future(self._leave.wait())
+        leave = start_task(self._leave.wait(), "redis_stream_client leaving")
         try:
             join = self.spawn(self._join())
             await asyncio.wait((join, leave), return_when=asyncio.FIRST_COMPLETED)
             if not leave.done():
                 join.result()
                 tasks = [
-                    asyncio.create_task(part.run(), name=f"redis_stream_client {type(part).__name__.lower()}")
+                    start_task(part.run(), f"redis_stream_client {type(part).__name__.lower()}")
                     for part in (self._heartbeat, self._reader, self._listener, self.sweeper)
                 ]
-                subscribed = asyncio.ensure_future(self._subscribed())
+                subscribed = start_task(self._subscribed(), "redis_stream_client subscribing")
                 tasks.append(subscribed)
                 watched: set[asyncio.Future[Any]] = {*tasks, leave}
                 while not leave.done():
@@ -189,7 +190,7 @@ class Session:
             task.cancel()
         self._reads.drop(Unanswered("closing", maybe_executed=True))  # nothing more is delivered to us
         for _ in range(3):
-            farewell = asyncio.ensure_future(self._farewell(everything, held))
+            farewell = start_task(self._farewell(everything, held), "redis_stream_client farewell")
             while not farewell.done():
                 try:
                     await asyncio.wait((farewell,))
@@ -237,7 +238,7 @@ class Session:
         if self._leave.is_set() or self.closed.is_set():
             work.close()
             raise self.gone()
-        task = asyncio.create_task(work, name="redis_stream_client operation")
+        task = start_task(work, "redis_stream_client operation")
         self._work.add(task)
         task.add_done_callback(self._worked)
         return task

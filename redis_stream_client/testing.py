@@ -41,6 +41,7 @@ from redis_stream_client.handling import Job, Outcome, Rules, Status, start_watc
 from redis_stream_client.keys import Keys, require_name
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.memory import Fields, Memory, Record
+from redis_stream_client.tasks import start_task
 
 __all__ = [
     "Controller",
@@ -269,7 +270,7 @@ async def run_handler(
         job.drain()
         timers.append(asyncio.get_running_loop().call_later(drain_timeout, job.stop, "drained"))
 
-    working = asyncio.create_task(job.run(), name=f"handler of {lease.stream}")
+    working = start_task(job.run(), f"handler of {lease.stream}")
     watches = start_watches((job,), rules, memory.acquit)
     try:
         with memory.drained_by(drain):

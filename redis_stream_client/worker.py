@@ -13,6 +13,7 @@ from redis_stream_client.handling import Job, Rules, start_watches
 from redis_stream_client.inbox import owner_of
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.session import Session
+from redis_stream_client.tasks import start_task
 
 log = logging.getLogger("redis_stream_client")
 
@@ -40,7 +41,7 @@ class Worker:
         """Start the main loop; the task ends when everything was released and the client has left."""
         self._session.sweeper.taking = True
         self._member.holdings.handled_at_once = True
-        return asyncio.create_task(self._serve(), name="redis_stream_client run")
+        return start_task(self._serve(), "redis_stream_client run")
 
     def drain(self) -> None:
         """Take nothing new; let the handlers reach a checkpoint; release."""
@@ -88,7 +89,7 @@ class Worker:
         for lease in arrived:
             job = Job(lease, self._handler, self._rules, ready=lease in ready)
             self._jobs.add(job)
-            job.task = asyncio.create_task(self._attend(job), name=f"handler of {lease.stream}")
+            job.task = start_task(self._attend(job), f"handler of {lease.stream}")
         self._member.counters.handlers += len(arrived)
         await asyncio.sleep(0)
         return True
