@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 CHUNK = 65_536
 ATTEMPTS = 100
+PIECE = 0.02
+"""Seconds that a piece takes on a line with a bandwidth: so soon comes the next one's turn, or another rate."""
+BURST = 0.05
+"""Seconds by which a line may lag behind its rate and then catch up: a busy event loop is late all the time."""
 
 Action = Literal["drop replies", "hold replies", "drop requests"]
 
@@ -45,6 +50,32 @@ class Fault:
         self.released.set()
 
 
+class Line:
+    """One direction of the line between all clients and the server: so many bytes a second, whoever sends them.
+
+    What waits is served in turn, a small piece of each connection after the other.
+    """
+
+    def __init__(self) -> None:
+        self.rate: float | None = None
+        """Bytes per second; None: no limit."""
+        self._free_at = 0.0
+        self._turn = asyncio.Lock()
+
+    async def carry(self, length: int) -> int:
+        """Wait for the line; returns how many of `length` bytes have passed."""
+        if self.rate is None:
+            return length
+        async with self._turn:
+            if self.rate is None:
+                return length
+            passed = min(length, max(1, round(self.rate * PIECE)))
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now - BURST) + passed / self.rate
+            await asyncio.sleep(self._free_at - now)
+            return passed
+
+
 class TcpProxy:
     """A proxy on 127.0.0.1 before a server on the same host; `async with` opens and closes it.
 
@@ -62,6 +93,8 @@ class TcpProxy:
         """Seconds for which each piece of a request is held; a busy connection may wait up to twice that."""
         self.reply_delay = 0.0
         """The same for replies."""
+        self.request_line = Line()
+        self.reply_line = Line()
         self.faults: list[Fault] = []
         self._server: asyncio.Server | None = None
         self._links: dict[_Link, asyncio.Task[None]] = {}
@@ -139,6 +172,13 @@ class TcpProxy:
         """Delay each direction by so many seconds; `delay()` ends it."""
         self.request_delay, self.reply_delay = requests, replies
 
+    def bandwidth(self, *, requests: float | None = None, replies: float | None = None) -> None:
+        """Let so many bytes per second pass in each direction, on all connections together; None: no limit.
+
+        It counts from now on, also for what is under way. `bandwidth()` ends it.
+        """
+        self.request_line.rate, self.reply_line.rate = requests, replies
+
     def drop_replies(self) -> Fault:
         """Swallow from now on all that the server says, on open connections and on new ones."""
         fault = self.drop_replies_after(b"")
@@ -167,6 +207,7 @@ class TcpProxy:
     def heal(self) -> None:
         """End every fault. Connections that lost bytes are reset, since they can never be right again."""
         self.delay()
+        self.bandwidth()
         for fault in self.faults:
             fault.release()
         self.faults.clear()
@@ -272,14 +313,18 @@ class _Link:
             await asyncio.sleep(proxy.request_delay)
             await proxy.requests_flow.wait()
             self._strike(data)
-            if self.requests_lost is not None:
-                self._swallow(data, self.requests_lost)
-            elif data:
-                proxy.bytes_to_server += len(data)
-                await server.send(data)
             if not data:
                 server.end()
                 return
+            if self.requests_lost is not None:
+                self._swallow(data, self.requests_lost)
+                continue
+            while data:
+                passed = await proxy.request_line.carry(len(data))
+                await proxy.requests_flow.wait()
+                proxy.bytes_to_server += passed
+                await server.send(data[:passed])
+                data = data[passed:]
 
     async def _pump_replies(self, server: _Side) -> None:
         proxy = self.proxy
@@ -289,15 +334,20 @@ class _Link:
             await proxy.replies_flow.wait()
             if self.replies_held is not None:
                 await self.replies_held.released.wait()
-            if self.replies_lost is not None:
-                self._swallow(data, self.replies_lost)  # the end of the stream too
-            elif data:
-                proxy.bytes_to_client += len(data)
-                await self.client.send(data)
-            else:
-                self.client.end()
             if not data:
+                if self.replies_lost is not None:
+                    self._swallow(data, self.replies_lost)  # the end of the stream too
+                else:
+                    self.client.end()
                 return
+            while data and self.replies_lost is None:
+                passed = await proxy.reply_line.carry(len(data))
+                await proxy.replies_flow.wait()
+                proxy.bytes_to_client += passed
+                await self.client.send(data[:passed])
+                data = data[passed:]
+            if data and self.replies_lost is not None:
+                self._swallow(data, self.replies_lost)
 
     def _swallow(self, data: bytes, fault: Fault) -> None:
         fault.swallowed += len(data)

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
 ATTEMPTS = 10
+SMALL_OUTPUT_BUFFERS = ("--client-output-buffer-limit", "normal", "16mb", "16mb", "0")
+"""Arguments of a server that cuts a client for which more than 16 MB lie ready, as some managed services do.
+
+What the kernel and a proxy hold does not count: a reply of 32 MB on a slow line exceeds it for certain.
+"""
 
 
 class Server:

@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - the n
 
 from tests.ports import HOST
 from tests.proxy import TcpProxy
+from tests.servers import SMALL_OUTPUT_BUFFERS
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -116,6 +117,66 @@ async def test_each_direction_can_be_delayed(proxy: TcpProxy, direction: str) ->
         before = time.monotonic()
         await client.ping()
         assert time.monotonic() - before < delayed
+
+
+@pytest.mark.parametrize("direction", ["requests", "replies"])
+async def test_each_direction_can_have_a_bandwidth(proxy: TcpProxy, direction: str) -> None:
+    async with through(proxy) as client:
+        proxy.bandwidth(**{direction: 1_000_000})
+        before = time.monotonic()
+        await client.set("key", b"x" * 400_000)
+        written = time.monotonic()
+        await client.get("key")
+        fast, slow = sorted([written - before, time.monotonic() - written])
+    assert 0.3 < slow < 3.0  # 0.4 s, a burst, and whatever else this machine does
+    assert fast < slow
+
+
+async def test_the_bandwidth_is_shared_by_all_connections(proxy: TcpProxy, redis: Connection) -> None:
+    """They take turns: a small reply does not wait for the end of a large one."""
+    await redis.set("large", b"x" * 400_000)
+    async with through(proxy) as one, through(proxy) as other:
+        proxy.bandwidth(replies=1_000_000)
+        before = time.monotonic()
+        large = [asyncio.create_task(client.get("large")) for client in (one, other)]
+        async with through(proxy) as third:
+            assert await third.get("none") is None
+            assert not any(task.done() for task in large)
+        await asyncio.gather(*large)
+        assert time.monotonic() - before > 0.65
+
+
+async def test_the_bandwidth_changes_while_bytes_are_under_way(proxy: TcpProxy, redis: Connection) -> None:
+    await redis.set("key", b"x" * 1_000_000)
+    async with through(proxy) as client:
+        proxy.bandwidth(replies=10_000)
+        passed = proxy.bytes_to_client
+        sent = asyncio.create_task(client.get("key"))
+        await wait_until(lambda: proxy.bytes_to_client > passed, "the first bytes have passed")
+        assert proxy.bytes_to_client < passed + 100_000
+        proxy.bandwidth()
+        assert len(await sent) == 1_000_000
+        proxy.bandwidth(replies=1)
+        sent = asyncio.create_task(client.get("key"))
+        await wait_until(lambda: proxy.bytes_to_client > passed + 1_000_000, "it is under way")
+        proxy.cut()
+        with pytest.raises(ConnectionError):
+            await sent
+        proxy.heal()
+        assert await client.get("key")
+
+
+async def test_a_server_with_small_output_buffers_cuts_who_reads_too_slowly(
+    own_server: Callable[..., Server],
+) -> None:
+    server = own_server(*SMALL_OUTPUT_BUFFERS)
+    async with TcpProxy(server.port) as proxy, through(proxy) as client:
+        proxy.bandwidth(replies=4_000_000)
+        for _ in range(32):
+            await client.rpush("list", *[b"x" * 100_000] * 10)
+        assert len(await client.lrange("list", 0, 9)) == 10
+        with pytest.raises(ConnectionError):
+            await client.lrange("list", 0, -1)
 
 
 async def test_a_lost_reply_was_executed_all_the_same(proxy: TcpProxy, redis: Connection) -> None:
