@@ -59,6 +59,18 @@ class Pair:
         self.replica.freeze()
         self.master.command("CLIENT", "KILL", "TYPE", "replica")  # else the socket would keep it until the thaw
 
+    def change_places(self) -> None:
+        """Make the replica the master, and the master its replica, which lives on with all its connections.
+
+        Nothing is lost. As `REPLICAOF` by hand does it, or a name that now leads to another server; `master` and
+        `replica` are the new ones afterwards.
+        """
+        self.in_step()
+        self.replica.command("REPLICAOF", "NO", "ONE")
+        self.master.command("REPLICAOF", HOST, self.replica.port)
+        self.master, self.replica = self.replica, self.master
+        _wait(lambda: self._replica_field("master_link_status") == "up", "the old master is in step")
+
     def promote_the_replica(self) -> None:
         """Kill the master, and have the replica take its place with what it has."""
         self.master.kill()
@@ -73,6 +85,25 @@ class Deployment(Pair):
         super().__init__(master, replica)
         self.sentinel = sentinel
         _wait(lambda: len(sentinel.command("SENTINEL", "REPLICAS", NAME)) == 1, "the sentinel knows the replica")
+
+    def named(self) -> int:
+        """The port of the server that the sentinel names as the master."""
+        return int(self.sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1])
+
+    def change_places(self) -> None:
+        """As `Pair.change_places`, and the sentinel learns of it at once: it kills no connection, either."""
+        super().change_places()
+        self.sentinel.command("SENTINEL", "REMOVE", NAME)
+        self.sentinel.command("SENTINEL", "MONITOR", NAME, HOST, self.master.port, 1)
+        self.sentinel.command("SENTINEL", "SET", NAME, "down-after-milliseconds", 500, "failover-timeout", 3000)
+        _wait(lambda: self.named() == self.master.port, "the sentinel names the new master")
+
+    def fail_over(self) -> None:
+        """Have the sentinel do it: it promotes the replica, and some ten seconds later makes the old master, which
+        lives on, its replica. Until then that one takes writes, and forgets them then."""
+        self.sentinel.command("SENTINEL", "FAILOVER", NAME)
+        _wait(lambda: self.named() == self.replica.port, "the sentinel names the new master")
+        self.master, self.replica = self.replica, self.master
 
 
 @contextlib.contextmanager

@@ -69,6 +69,11 @@ class Server:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def frozen(self) -> bool:
+        """Whether it hangs."""
+        return self._frozen
+
+    @property
     def pid(self) -> int:
         """The process id of the running server."""
         assert self._process is not None, "not started"
