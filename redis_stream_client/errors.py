@@ -4,7 +4,7 @@ redis-py's errors appear only as a ``__cause__``. Misuse is a ``TypeError``, ``V
 ``RuntimeError``.
 """
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 LossReason = Literal["expired", "claimed", "gone", "superseded", "closed", "done", "released", "dead"]
 """Why a lease is no longer owned.
@@ -27,7 +27,12 @@ class RedisStreamClientError(Exception):
         lbs_id: id of its announcement, where known.
         owner: id of the consumer that owns the stream, where known.
         hint: what to do about it, where there is something to do.
+
+    All of these errors can be copied and pickled.
     """
+
+    _public: ClassVar["type[RedisStreamClientError] | None"] = None
+    """The class that users know, of one that only this package does."""
 
     def __init__(
         self,
@@ -47,6 +52,18 @@ class RedisStreamClientError(Exception):
     def __str__(self) -> str:
         message = super().__str__()
         return f"{message} ({self.hint})" if self.hint else message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._public or type(self), self.args, self.__dict__.copy())
+
+
+def _restored(
+    kind: type[RedisStreamClientError], args: tuple[Any, ...], state: dict[str, Any]
+) -> RedisStreamClientError:
+    """An error that was copied or pickled. What its class asks for by keyword is in its state."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class NotOwner(RedisStreamClientError):

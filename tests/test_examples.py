@@ -468,7 +468,7 @@ async def test_a_server_that_redis_refuses_for_good_ends(fleet: Fleet) -> None:
         await wait_until(health_is(http, 200), "ready", START)
         await fleet.redis.set(f"{fleet.service}-input", "not a stream")
         assert await program.exit_code() != 0
-        await program.printed("WrongType")
+        await program.printed("RedisRejected")
 
 
 def health_is(http: httpx.AsyncClient, status: int) -> Callable[[], Awaitable[bool]]:

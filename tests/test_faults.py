@@ -10,6 +10,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis._parsers.base import BaseParser  # no other way leads from a reply's text to redis-py's error
 from redis.asyncio import Redis
 from redis.exceptions import (
     AuthenticationError,
@@ -189,6 +190,190 @@ async def test_a_passing_refusal_may_be_repeated(redis: Connection, text: str, e
     assert isinstance(fault, Unanswered)
     assert fault.elsewhere == elsewhere
     assert not fault.maybe_executed or isinstance(error, ConnectionError)
+
+
+# Texts of Redis 6.2, 7.0 and 8.2 and of Valkey 9.1, sent by them word for word.
+
+CALLED = "ERR Error running script (call to f_6fbac1200676ca8a9c08a38adc82bcc8e026262e): @user_script:1: "
+BY_CALL = f"{CALLED}@user_script: 1: "
+IN_7 = " script: 6fbac1200676ca8a9c08a38adc82bcc8e026262e, on @user_script:1."
+IN_9 = " script: on @user_script:1."
+
+PASSING = [
+    "LOADING Redis is loading the dataset in memory",
+    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+    "BUSY Valkey is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+    "OOM command not allowed when used memory > 'maxmemory'.",
+    f"{BY_CALL}-OOM command not allowed when used memory > 'maxmemory'.",
+    f"OOM command not allowed when used memory > 'maxmemory'.{IN_7}",
+    "NOREPLICAS Not enough good replicas to write.",
+    f"{BY_CALL}-NOREPLICAS Not enough good replicas to write.",
+    f"NOREPLICAS Not enough good replicas to write.{IN_9}",
+    "MISCONF Redis is configured to save RDB snapshots, but it is currently not able to persist on disk.",
+    f"{BY_CALL}-MISCONF Redis is configured to save RDB snapshots, but it is currently not able to persist.",
+    "MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+    "MISCONF Errors writing to the AOF file: No space left on device",
+    "TRYAGAIN Multiple keys request during rehashing of slot",
+    "ERR max number of clients reached",
+    "ERR max number of clients + cluster connections reached",
+    "UNBLOCKED client unblocked via CLIENT UNBLOCK",
+]
+ELSEWHERE = [
+    "READONLY You can't write against a read only replica.",
+    f"{BY_CALL}-READONLY You can't write against a read only replica.",
+    f"READONLY You can't write against a read only replica.{IN_9}",
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "MOVED 3999 127.0.0.1:6381",
+    "MOVED 3999 :6381",
+    "ASK 3999 127.0.0.1:6381",
+    "CLUSTERDOWN Hash slot not served",
+    "CLUSTERDOWN The cluster is down",
+    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+]
+NO_GROUP = [
+    "NOGROUP No such key 'lbs' or consumer group 'g' in XREADGROUP with GROUP option",
+    f"{CALLED}NOGROUP No such key 'lbs' or consumer group 'g'",
+    f"NOGROUP No such consumer group 'g' for key name 'lbs'{IN_7}",
+    "NOGROUP the consumer group this client was blocked on no longer exists",
+    "UNBLOCKED the stream key no longer exists",
+    "ERR no such key",
+    f"{CALLED}ERR no such key",
+    f"ERR no such key{IN_9}",
+    "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM.",
+]
+FOR_GOOD = [
+    "BUSYGROUP Consumer Group name already exists",
+    f"BUSYGROUP Consumer Group name already exists{IN_7}",
+    f"{CALLED}BUSYGROUP Consumer Group name already exists",
+    "BUSYKEY Target key name already exists.",
+    "CROSSSLOT Keys in request don't hash to the same slot",
+    "NOPROTO unsupported protocol version",
+    "NOAUTH Authentication required.",
+    "WRONGPASS invalid username-password pair or user is disabled.",
+    "ERR DISABLED You can't do that here",
+    "ERR SELECT is not allowed in cluster mode",
+    "ERR DB index is out of range",
+    "ERR unsupported command",
+    "ERR Protocol error: invalid bulk length",
+    "ERR syntax error",
+    # Somebody's own words that look like a code.
+    "WRONGTYPE Operation against key 'MOVED' holding the wrong kind of value",
+    "NOPERM User LOADING has no permissions to run the 'xlen' command",
+    "NOPERM this user has no permissions to access channel NOGROUP",
+    "ERR unknown command `XNOSUCH`, with args beginning with: `a`, `MOVED`, ",
+    "ERR unknown command 'XNOSUCH', with args beginning with: 'BUSY' 'NOGROUP' 'no such key' ",
+    f"{CALLED}user_script:1: MOVED LOADING OOM",
+    f"ERR user_script:1: MOVED LOADING OOM{IN_7}",
+    "ERR the stream READONLY is not what it seems: no such key",
+    "ERR Invalid stream ID: max number of clients",
+]
+
+
+def replied(text: str) -> Exception:
+    """What redis-py makes of an error reply."""
+    error: Exception = BaseParser.parse_error(text)  # type: ignore[no-untyped-call]
+    return error
+
+
+@pytest.mark.parametrize("text", [*PASSING, *ELSEWHERE])
+def test_refusals_that_pass_are_told_by_their_code(text: str) -> None:
+    fault = of(replied(text))
+    assert isinstance(fault, Unanswered)
+    assert not fault.maybe_executed
+    assert fault.elsewhere == (text in ELSEWHERE)
+
+
+@pytest.mark.parametrize("text", NO_GROUP)
+def test_a_group_that_is_not_there_is_told_by_its_code(text: str) -> None:
+    assert isinstance(of(replied(text)), GroupMissing)
+
+
+@pytest.mark.parametrize("text", FOR_GOOD)
+def test_everything_else_is_refused_for_good_whatever_words_it_quotes(text: str) -> None:
+    fault = of(replied(text))
+    assert isinstance(fault, RedisRejected)
+    assert "\n" not in str(fault)
+    assert "user_script:1." not in str(fault)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{BY_CALL}Lua script attempted to access a non local key in a cluster node",
+        f"ERR Script attempted to access a slot not served{IN_7}",
+        f"ERR Attempted to access a non local key in a cluster node{IN_9}",
+    ],
+)
+def test_a_slot_that_leaves_under_a_script_leaves_it_open_what_was_done(text: str) -> None:
+    fault = of(replied(text))
+    assert isinstance(fault, Unanswered)
+    assert fault.elsewhere
+    assert fault.maybe_executed
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "old"),
+    [
+        ("ERR unknown command `CONFIG`, with args beginning with: `GET`, `x`, ", "CONFIG", False),
+        ("ERR unknown command 'CLIENT', with args beginning with: 'TRACKING' 'ON' ", "CLIENT", False),
+        ("ERR unknown command 'CONFIG'", "CONFIG", False),
+        ("ERR unknown command 'a', with args beginning with: 'b'. Try XINFO HELP.", "A is", False),
+        ("ERR unknown subcommand 'TRACKING'. Try CLIENT HELP.", "CLIENT TRACKING", False),
+        (
+            "ERR Unknown subcommand or wrong number of arguments for 'TRACKING'. Try CLIENT HELP.",
+            "CLIENT TRACKING",
+            False,
+        ),
+        ("ERR unknown command 'PUBLISH', with args beginning with: ", "PUBLISH", False),
+        (
+            "ERR Unknown subcommand or wrong number of arguments for 'CREATECONSUMER'. Try XGROUP HELP.",
+            "XGROUP CREATECONSUMER",
+            True,
+        ),
+        ("ERR unknown command `XAUTOCLAIM`, with args beginning with: `a`, ", "XAUTOCLAIM", True),
+        (f"{BY_CALL}Unknown Redis command called from Lua script", "lacks a command", True),
+        (f"ERR Unknown Redis command called from script{IN_7}", "lacks a command", True),
+        (f"ERR Unknown command called from script{IN_9}", "lacks a command", True),
+    ],
+)
+def test_a_command_that_is_not_there_is_named_and_no_newer_server_is_asked_for_in_vain(
+    text: str, named: str, old: bool
+) -> None:
+    fault = of(replied(text))
+    assert isinstance(fault, RedisRejected)
+    assert named in str(fault)
+    assert ("6.2" in (fault.hint or "")) == old
+    assert old or "disabled or renamed" in (fault.hint or "")
+
+
+@pytest.mark.parametrize("command", ["CONFIG", "CLIENT"])
+async def test_a_renamed_command_is_said_to_be_one(own_server: Callable[..., Server], command: str) -> None:
+    server = own_server("--rename-command", command, "")
+    async with Redis.from_url(server.url) as redis:
+        fault = of_reply(await refusal(redis, command, "GET", "a"))
+    assert isinstance(fault, RedisRejected)
+    assert fault.hint is not None
+    assert fault.hint.startswith(f"{command} is disabled or renamed")
+
+
+async def test_a_read_that_ends_with_the_masters_role_is_no_missing_group(
+    own_server: Callable[..., Server],
+) -> None:
+    server = own_server()
+    async with Redis.from_url(server.url) as redis, Redis.from_url(server.url) as operator:
+        await redis.xgroup_create("lbs", "group", mkstream=True)
+        words = ("XREADGROUP", "GROUP", "group", "me", "BLOCK", 9000, "STREAMS", "lbs", ">")
+        read = asyncio.create_task(refusal(redis, *words))
+
+        async def blocked() -> bool:
+            return bool((await operator.info("clients"))["blocked_clients"])
+
+        await wait_until(blocked, "the read blocks")
+        await operator.replicaof("127.0.0.1", "1")
+        fault = of_reply(await read)
+    assert isinstance(fault, Unanswered)
+    assert fault.elsewhere
+    assert not fault.maybe_executed
 
 
 async def test_a_missing_permission_is_refused_for_good_and_the_acl_rule_is_hinted_at(

@@ -1,0 +1,61 @@
+"""The package's errors as values: their text, and that they survive copying and pickling."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+import redis_stream_client
+from redis_stream_client import NotOwner, RedisRejected, RedisStreamClientError
+from redis_stream_client.errors import RedisUnavailable
+from redis_stream_client.faults import ClusterNeeded, KeyRejected, WrongType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ABOUT = {"stream": "call-1", "lbs_id": "1-1", "owner": "anna", "hint": "wait"}
+
+PUBLIC = [
+    kind
+    for kind in vars(redis_stream_client).values()
+    if isinstance(kind, type) and issubclass(kind, RedisStreamClientError) and kind is not NotOwner
+]
+
+
+class OfAUser(RedisUnavailable):
+    """An error that a user derived."""
+
+
+def made() -> list[RedisStreamClientError]:
+    errors: list[RedisStreamClientError] = [kind("it failed", **ABOUT) for kind in [*PUBLIC, OfAUser]]
+    return [*errors, NotOwner("it failed", reason="claimed", gone=True, **ABOUT)]
+
+
+@pytest.mark.parametrize("error", made(), ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))],
+    ids=["copy", "deep", "pickle"],
+)
+def test_an_error_survives_copying_and_pickling(
+    error: RedisStreamClientError, copied: Callable[[RedisStreamClientError], RedisStreamClientError]
+) -> None:
+    error.add_note("noted")
+    again = copied(error)
+    assert type(again) is type(error)
+    assert str(again) == str(error) == "it failed (wait)"
+    assert again.args == error.args
+    assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize("kind", [KeyRejected, WrongType, ClusterNeeded])
+def test_users_see_only_errors_that_they_can_import(kind: type[RedisRejected]) -> None:
+    error = kind("it failed", stream="call-1")
+    assert traceback.format_exception_only(error) == ["redis_stream_client.errors.RedisRejected: it failed\n"]
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is RedisRejected
+    assert again.stream == "call-1"
