@@ -130,8 +130,9 @@ def check(events: Iterable[Event]) -> Verdict:
     found += _members(story)
     found += _beliefs(story)
     recoveries: list[Recovery] = []
+    dues: Dues = {}
     for loss in _losses(story):
-        recovery, violation = _recovery(story, loss)
+        recovery, violation = _recovery(story, loss, dues)
         recoveries += [recovery] if recovery else []
         found += [violation] if violation else []
     return Verdict(story, sorted(found, key=lambda violation: violation.time), recoveries)
@@ -449,7 +450,11 @@ def _held(story: Story, lease: Lease, time: float) -> bool:
     )
 
 
-def _recovery(story: Story, loss: _Loss) -> tuple[Recovery | None, Violation | None]:
+Dues = dict[tuple[int, str, bool], tuple[float, "Event | None"]]
+"""What `_due` found, for hundreds of streams that were lost at once."""
+
+
+def _recovery(story: Story, loss: _Loss, dues: Dues) -> tuple[Recovery | None, Violation | None]:
     lease, begin = loss.lease, loss.event.time
     stream = story.streams[lease.stream]
     taken = [other.leased for other in stream.leases if other.source != lease.source]
@@ -461,7 +466,10 @@ def _recovery(story: Story, loss: _Loss) -> tuple[Recovery | None, Violation | N
     ended = lease.lost if lease.lost is not None and lease.lost.args[1] in BY_HOLDER else None
     kept = [event.time for event in (lease.returned, ended, *again) if event is not None and event.time > begin]
     by_run = first is not None and first.kind == "leased" and _in_run(story.members[first.source])
-    due, peer = _due(story, loss, taken_by_run=by_run)
+    key = (id(loss.event), lease.source, by_run)
+    if key not in dues:
+        dues[key] = _due(story, loss, taken_by_run=by_run)
+    due, peer = dues[key]
     end = min(loss.end, story.closing, *kept)
     violation = None
     if due < end and (first is None or first.time > due):

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
     from tests.chaos.fleet import Fleet, Place
     from tests.chaos.history import Writer
+    from tests.chaos.ledger import Ledger
     from tests.chaos.schedule import Fault
     from tests.chaos.servers import Servers
 
 T = TypeVar("T")
 
 DELAYS = (0.02, 0.2)
+BANDWIDTHS = (100_000, 4_000_000)
+"""Bytes per second, the fewest and the most."""
 REQUESTS = (b"EVALSHA", b"XREADGROUP", b"PEXPIRE", b"XREAD ", b"XRANGE")
 MALFORMED = (
     (b"no-such-field", b"%s"),
@@ -37,9 +40,12 @@ GARBAGE = ("", "released", "dead", "left nobody", "claimed 0-0 x", "draining \xf
 class Faults:
     """Does the faults of one run."""
 
-    def __init__(self, servers: Servers, fleet: Fleet, history: Writer, service: str, seed: int) -> None:
+    def __init__(
+        self, servers: Servers, fleet: Fleet, ledger: Ledger, history: Writer, service: str, seed: int
+    ) -> None:
         self.servers = servers
         self.fleet = fleet
+        self.ledger = ledger
         self.history = history
         self.keys = Keys(service)
         self.dice = random.Random(seed)
@@ -138,6 +144,16 @@ class Faults:
             delay = DELAYS[0] + fault.variant * (DELAYS[1] - DELAYS[0])
             async with self.noted(fault, place.running(), delay, fault.seconds):
                 place.proxy.delay(requests=delay / 2, replies=delay)
+                await asyncio.sleep(fault.seconds)
+                await place.mend()
+
+    async def _bandwidth(self, fault: Fault, place: Place) -> None:
+        """A slow line, in one direction or in both."""
+        async with place.network_lock:
+            rate = round(BANDWIDTHS[0] * (BANDWIDTHS[1] / BANDWIDTHS[0]) ** fault.variant)
+            both = self.dice.random() < 0.5
+            async with self.noted(fault, place.running(), "both" if both else "replies", rate, fault.seconds):
+                place.proxy.bandwidth(replies=rate, requests=rate if both else None)
                 await asyncio.sleep(fault.seconds)
                 await place.mend()
 
@@ -315,6 +331,14 @@ class Faults:
     async def _destroy_the_group(self, fault: Fault) -> None:
         async with self.noted(fault):
             await self.servers.command("XGROUP", "DESTROY", self.keys.lbs, self.keys.group)
+
+    # What the handlers need.
+
+    async def _ledger_away(self, fault: Fault) -> None:
+        """The handlers' own database refuses everything."""
+        async with self.noted(fault, "", fault.seconds):
+            await self.ledger.go_away(fault.seconds)
+            await asyncio.sleep(fault.seconds)
 
 
 def _choose(options: tuple[T, ...], variant: float) -> T:

@@ -17,11 +17,21 @@ from redis.asyncio import Redis
 from tests.chaos.history import Writer, now
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.connection import Connection
 
 LEDGER = "ledger"
 FIELDS = (b"member", b"lease", b"stream", b"fence", b"id", b"outcome")
 PAGE = 5_000
+
+
+AWAY = "away"
+"""A key that is there while the ledger refuses everything, as a database that is away does."""
+
+
+class Away(Exception):
+    """The ledger is away."""
 
 
 class Refused(Exception):
@@ -43,15 +53,29 @@ class Ledger:
     async def write(
         self, member: str, lease: int, stream: str, fence: str, consumer: str, entry_id: str, *, end: bool
     ) -> str:
-        """Write the effect of an entry, if it is not there. Returns the outcome."""
+        """Write the effect of an entry, if it is not there. Returns the outcome. Raises `Away`."""
         outcome: bytes = await self._write(
-            keys=[_last(stream), LEDGER], args=[member, lease, stream, fence, consumer, entry_id, int(end)]
+            keys=[_last(stream), LEDGER, AWAY], args=[member, lease, stream, fence, consumer, entry_id, int(end)]
         )
+        if outcome == b"away":
+            raise Away
         return outcome.decode()
 
-    async def last(self, stream: str) -> str:
-        """Id of the last entry whose effect was accepted, or ""."""
-        return ((await self._redis.hget(_last(stream), "id")) or b"").decode()
+    async def look(self) -> None:
+        """Raise `Away` if it is."""
+        if await self._redis.exists(AWAY):
+            raise Away
+
+    async def go_away(self, seconds: float) -> None:
+        """Refuse everything for so long."""
+        await self._redis.set(AWAY, 1, px=round(seconds * 1000))
+
+    async def last_of(self, streams: Sequence[str]) -> list[str]:
+        """Ids of the last entries whose effects were accepted, or ""."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for stream in streams:
+                pipe.hget(_last(stream), "id")
+            return [(id or b"").decode() for id in await pipe.execute()] if streams else []
 
 
 class Scribe:

@@ -33,7 +33,8 @@ from redis_stream_client import (
 )
 from tests.chaos.checker import DRAIN, LOOK
 from tests.chaos.history import Writer, now
-from tests.chaos.ledger import Ledger, Refused, connect
+from tests.chaos.ledger import Away, Ledger, Refused, connect
+from tests.chaos.link import link
 from tests.loops import loop_factory
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ WORK = 0.01
 LAG = 0.02
 """Seconds between two looks at the event loop's lateness, and from which on it is written down."""
 CONNECT_TIMEOUT = 20.0
+TIMEOUT = 5.0
+MAX_ATTEMPTS = 10_000
+"""Owners whose handlers may fail one after the other: an outage of the ledger is to bury nothing."""
 
 
 class Mischief(Exception):
@@ -67,8 +71,8 @@ class Member:
         self.name: str = setup["name"]
         self.mode: str = setup["mode"]
         self.history = Writer(Path(setup["directory"]), self.name)
-        self.client = RedisStreamClient.from_url(
-            setup["url"],
+        self.client = RedisStreamClient(
+            link(setup, timeout=TIMEOUT),
             setup["service"],
             consumer_name=self.name,
             lock_ttl=setup["lock_ttl"],
@@ -84,7 +88,7 @@ class Member:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self.take_orders)
         background = [asyncio.create_task(watch_lag(self.history)), asyncio.create_task(self.watch_beliefs())]
         if self.mode == "run":
-            await self.client.run(self.handle, handle_signals=True, drain_timeout=DRAIN)
+            await self.client.run(self.handle, handle_signals=True, drain_timeout=DRAIN, max_attempts=MAX_ATTEMPTS)
         else:
             await self.serve()
         for task in background:
@@ -144,7 +148,7 @@ class Member:
 
     async def work(self, lease: Lease) -> None:
         """Process a stream, and let go of it in the end, whatever the end is."""
-        with contextlib.suppress(NotOwner, RedisUnavailable, ClientClosed, Refused, Mischief):
+        with contextlib.suppress(NotOwner, RedisUnavailable, ClientClosed, Refused, Away, Mischief):
             async with lease:
                 await self.handle(lease)
 
@@ -158,6 +162,7 @@ class Member:
         self.history.write("leased", *words)
         self.spawn(self.watch(lease, number))
         try:
+            await self.ledger.look()
             await self.follow(lease, number)
         except BaseException as error:
             self.history.write("failed", number, f"{type(error).__name__}: {error}"[:200])

@@ -14,7 +14,7 @@ from redis_stream_client.keys import Keys
 from tests.chaos.faults import Faults
 from tests.chaos.fleet import MEMBERS, Fleet
 from tests.chaos.history import Writer
-from tests.chaos.ledger import Scribe, connect
+from tests.chaos.ledger import Ledger, Scribe, connect
 from tests.chaos.member import watch_lag
 from tests.chaos.schedule import schedule
 from tests.chaos.servers import NotNow, Servers
@@ -84,7 +84,7 @@ class Run:
                     asyncio.create_task(self._report_progress(scribe)),
                 ]
                 try:
-                    await self._faults(fleet)
+                    await self._faults(fleet, Ledger(redis))
                     await self._settle(fleet, scribe)
                 finally:
                     await stop(*background)
@@ -110,10 +110,10 @@ class Run:
 
     # The faults.
 
-    async def _faults(self, fleet: Fleet) -> None:
+    async def _faults(self, fleet: Fleet, ledger: Ledger) -> None:
         """All faults, each in its own time; they may overlap."""
         await fleet.joined()
-        faults = Faults(self.servers, fleet, self.history, SERVICE, self.seed)
+        faults = Faults(self.servers, fleet, ledger, self.history, SERVICE, self.seed)
         start = time.monotonic()
         tasks: list[asyncio.Task[None]] = []
         for fault in self._plan:

@@ -19,6 +19,7 @@ MEMBER_FAULTS = {
     "drop requests": 2,
     "lose a reply": 4,
     "half-close": 2,
+    "bandwidth": 4,
     "block": 2,
     "raise": 3,
     "suicide": 3,
@@ -42,6 +43,7 @@ SERVER_FAULTS = {
     "fail over": 1,
     "forgetful fail-over": 1,
     "destroy the group": 1,
+    "ledger away": 1,
 }
 """The kinds of faults, and how often each happens in one round. One round after the other is shuffled, so that a
 run of a minute has nearly all of them."""
@@ -56,6 +58,7 @@ SECONDS = {
     "drop replies": (0.2, 2.0),
     "drop requests": (0.2, 2.0),
     "lose a reply": (0.5, 0.5),
+    "bandwidth": (1.0, 4.0),
     "block": (0.5, 3.0),
     "pause": (0.05, 0.6),
     "full": (0.3, 1.0),
@@ -63,6 +66,7 @@ SECONDS = {
     "outage": (0.5, 2.5),
     "forgetful fail-over": (0.1, 0.7),
     "trim": (0.3, 0.6),
+    "ledger away": (2.0, 5.0),
 }
 """How long they last, in lifetimes of a lock."""
 

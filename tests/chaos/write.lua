@@ -3,8 +3,13 @@
 -- claim, Redis may hand the same fence to another.
 --
 -- KEYS  1 what was accepted last for the data stream (hash of fence, consumer and id)   2 the ledger (stream)
+--       3 there while the ledger is away
 -- ARGV  1 member   2 lease   3 data stream   4 fence   5 consumer   6 id of the entry   7 1: it is the end marker
--- Returns 'accepted'; 'repeated': an earlier owner wrote it, and could not say so any more; 'refused': too late
+-- Returns 'accepted'; 'repeated': an earlier owner wrote it, and could not say so any more; 'refused': too late;
+-- 'away': nothing was written
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  return 'away'
+end
 local function later(id, than) -- milliseconds and sequence are small enough for Lua's numbers
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   local than_ms, than_seq = string.match(than, '^(%d+)-(%d+)$')
