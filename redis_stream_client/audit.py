@@ -1,14 +1,11 @@
 """The audit: what is pending for this client, against the leases that it knows of."""
 
-import logging
-
 from redis_stream_client import clock
 from redis_stream_client.heartbeat import owners_of
+from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
 from redis_stream_client.operations import LOOK_PAGE
 from redis_stream_client.ownership import Ownership
-
-log = logging.getLogger("redis_stream_client")
 
 PERIOD = 5  # in lock lifetimes
 THOROUGH = 8  # every so many audits, each lease is looked up by itself

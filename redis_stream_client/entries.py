@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from redis_stream_client.entry import Entry
+from redis_stream_client.errors import RedisRejected
 
 if TYPE_CHECKING:
     from redis_stream_client.lease import Lease
@@ -72,6 +73,9 @@ class Entries:
         try:
             self._source.want(waiter)
             await waiter
+        except RedisRejected as refused:
+            lease._refused = refused
+            raise
         finally:
             lease._stop_waiting(waiter)
         self._arrived += self._source.take()

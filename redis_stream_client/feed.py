@@ -7,7 +7,6 @@ changed (`wakeups`). A busy stream is read in pieces that grow.
 
 import asyncio
 import contextlib
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -21,12 +20,12 @@ from redis_stream_client.entry import Entry
 from redis_stream_client.errors import ClientClosed, RedisRejected
 from redis_stream_client.faults import GroupMissing, Unanswered, WrongType
 from redis_stream_client.link import Link
+from redis_stream_client.logs import log
 from redis_stream_client.operations import Greeter
 from redis_stream_client.pacing import Backoff
 from redis_stream_client.places import Places
+from redis_stream_client.tasks import gather
 from redis_stream_client.wakeups import Wakeups
-
-log = logging.getLogger("redis_stream_client")
 
 FIRST_PIECE = 8  # entries of one stream in one read
 LARGEST_PIECE = 1_024
@@ -306,7 +305,7 @@ class _Server:
             slots[self._places.slot(cursor.stream)].append(cursor)
         if len(slots) == 1:
             return await self._read_together(page)
-        return any(await asyncio.gather(*map(self._read_together, slots.values())))
+        return any(await gather(*map(self._read_together, slots.values()), name="redis_stream_client reads"))
 
     async def _read_together(self, cursors: Sequence[Cursor]) -> bool:
         try:

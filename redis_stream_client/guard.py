@@ -30,6 +30,19 @@ class Guard:
                 self.on_fire()
 
     @property
+    def here(self) -> bool:
+        """Whether the current task is the one that runs the block."""
+        try:
+            return asyncio.current_task() is self._task
+        except RuntimeError:  # no loop is running
+            return False
+
+    @property
+    def cancelled_by_others(self) -> bool:
+        """Whether somebody else asked the task to end, and this guard did not."""
+        return not self.fired and self._task.cancelling() > self._baseline
+
+    @property
     def fired_here(self) -> bool:
         """Whether it was the current task that was cancelled."""
         return self.fired and asyncio.current_task() is self._task

@@ -5,7 +5,6 @@ The same code runs in a client and in users' tests (`testing`); what differs is 
 
 import asyncio
 import contextlib
-import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -14,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from redis_stream_client import clock
 from redis_stream_client.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
+from redis_stream_client.failures import describe, is_a, is_cancellation
 from redis_stream_client.faults import KeyRejected
 from redis_stream_client.guard import Guard
 from redis_stream_client.handler import Handler
 from redis_stream_client.lease import ENDED, Lease
+from redis_stream_client.logs import log
 from redis_stream_client.tasks import start_task
 
 if TYPE_CHECKING:
     from redis_stream_client.host import Host
-
-log = logging.getLogger("redis_stream_client")
 
 Status = Literal["done", "released", "failed", "dead", "drained", "stalled", "lost"]
 """How the work on a lease ended.
@@ -180,15 +179,21 @@ class Job:
                     lease.progress()
                 self._working = True
                 await self._handler(lease)
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             raise
-        except BaseException as raised:  # noqa: BLE001 - whatever it is, it is the handler's
+        except BaseException as raised:
+            if is_a(raised, GeneratorExit) and not guard.here:
+                raise  # nobody raised it: this task is being collected, after its loop was closed
             error = raised
         finally:
             self._working = False
+        if is_cancellation(error) and guard.cancelled_by_others:
+            # All tasks are being cancelled, or this one alone: if the client is leaving, it knows after one turn.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
         noticed = False
         if not guard.leave_unfired():
-            noticed, _ = await guard.leave(isinstance(error, asyncio.CancelledError))
+            noticed, _ = await guard.leave(is_cancellation(error))
         if self._timer is not None:
             self._timer.cancel()
         if self._keeps_place:
@@ -205,6 +210,9 @@ class Job:
         while True:
             try:
                 return await operation(self.lease)
+            except RedisRejected as refused:
+                self.lease._refused = refused
+                raise
             except RedisUnavailable:
                 if self.lease._lost is not None:
                     raise
@@ -248,19 +256,16 @@ class Job:
 
     async def _conclude(self, error: BaseException | None, stopped: Stop | None) -> Outcome:
         lease = self.lease
-        if (
-            isinstance(error, RedisRejected)
-            and error.stream == lease.stream
-            and not isinstance(error, KeyRejected)
-        ):
-            raise error  # no stream could be handled: this one is not at fault
+        refused = lease._refused
+        if refused is not None and refused is error and not isinstance(refused, KeyRejected):
+            raise refused  # no stream could be handled: this one is not at fault
         try:
             if lease._lost is not None:
                 return self._lost(error, stopped)
-            if isinstance(error, TooManyAttempts):
+            if is_a(error, TooManyAttempts):
                 return await self._bury(f"given up after {self._rules.max_attempts} attempts", None)
             if stopped == "drained":
-                if error is not None and not isinstance(error, asyncio.CancelledError):
+                if error is not None and not is_cancellation(error):
                     self._log_failure(error)
                 await self._release()
                 return self._outcome("drained", error)
@@ -270,7 +275,7 @@ class Job:
                 await self._insist(self._host.finish)
                 return self._outcome("done", None)
             self._log_failure(error)
-            return await self._failed(error, "failed", f"{type(error).__name__}: {error}")
+            return await self._failed(error, "failed", describe(error))
         except (NotOwner, ClientClosed, RedisUnavailable) as failure:
             return self._outcome("lost", failure)
 
@@ -278,7 +283,7 @@ class Job:
         lost = self.lease._lost
         if lost not in ENDED:
             return self._outcome("lost", error)
-        if error is not None and not isinstance(error, asyncio.CancelledError):
+        if error is not None and not is_cancellation(error):
             self._log_failure(error)
         return self._outcome(stopped or lost, error)  # type: ignore[arg-type]
 
@@ -296,7 +301,7 @@ class Job:
                 log.debug("could not count the attempt on %s: %s", lease.stream, failure)
                 attempts = max(attempts, lease.deliveries)
         if attempts >= self._rules.max_attempts:
-            return await self._bury(_reason(f"failed {attempts} times, at last: {what}"), error)
+            return await self._bury(f"failed {attempts} times, at last: {what}", error)
         pause = self._rules.pause(attempts)
         if status == "stalled":
             log.warning(
@@ -329,7 +334,12 @@ class Job:
 
     async def _bury(self, reason: str, error: BaseException | None) -> Outcome:
         lease = self.lease
-        log.error("%s goes to the dead letters: %s", lease.stream, reason, extra=lease._log_fields())
+        log.error(
+            "%s goes to the dead letters: %s",
+            lease.stream,
+            reason,
+            extra=lease._log_fields(),
+        )
         await self._insist(partial(self._host.bury, reason=reason))
         return self._outcome("dead", error)
 
@@ -341,7 +351,7 @@ class Job:
             lease.fence,
             lease.attempts,
             self._rules.max_attempts,
-            exc_info=error,
+            error=error,
             extra=lease._log_fields(),
         )
 
@@ -349,17 +359,8 @@ class Job:
         return Outcome(status, error, self.lease.position, self.lease.attempts)
 
 
-LONGEST_REASON = 500
-"""Characters of a dead letter's reason."""
-
-
 class TooManyAttempts(Exception):
     """A stream that no owner got on with. It never leaves the package."""
-
-
-def _reason(text: str) -> str:
-    """What a handler raised may hold anything."""
-    return text[:LONGEST_REASON].encode(errors="backslashreplace").decode()
 
 
 def start_watches(

@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 
 from redis_stream_client import clock
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.liveness import LapseCause, State
+from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
 from redis_stream_client.operations import LOOK_PAGE
 from redis_stream_client.ownership import Ownership
-
-log = logging.getLogger("redis_stream_client")
 
 
 class Heartbeat:

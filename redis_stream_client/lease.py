@@ -1,8 +1,8 @@
 """A lease: one data stream that this client owns, under one fence."""
 
 import asyncio
-import logging
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Generator, Mapping
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -12,12 +12,12 @@ from redis_stream_client import clock
 from redis_stream_client.announcement import Announcement
 from redis_stream_client.entries import IN_DOUBT, Entries
 from redis_stream_client.entry import order, require_id
-from redis_stream_client.errors import LossReason, NotOwner, RedisStreamClientError
+from redis_stream_client.errors import LossReason, NotOwner, RedisRejected, RedisStreamClientError
+from redis_stream_client.failures import is_a
 from redis_stream_client.fence import Fence
 from redis_stream_client.guard import Guard
 from redis_stream_client.host import Host
-
-log = logging.getLogger("redis_stream_client")
+from redis_stream_client.logs import log
 
 LEAVING_GRACE = 0.5
 """Seconds that leaving a block by cancellation, or leaving the client, may wait for Redis."""
@@ -40,6 +40,7 @@ class Lease:
 
     __slots__ = (
         "_announcement",
+        "_asking",
         "_attempts",
         "_begun",
         "_deliveries",
@@ -52,6 +53,7 @@ class Lease:
         "_lost",
         "_position",
         "_progress_at",
+        "_refused",
         "_settled",
         "_unrecorded",
         "_waiters",
@@ -74,12 +76,16 @@ class Lease:
         self._position: str | None = None
         self._unrecorded = unrecorded
         self._attempts = unrecorded + 1
-        # Progress: when there was some, steps of entries() that wait now, and whether no entry was handed over
-        # since the last checkpoint.
+        # Progress: when there was some, what the holder waits for that is the client's to do, steps of entries()
+        # that wait for an entry now, and whether no entry was handed over since the last checkpoint.
         self._progress_at = 0.0
+        self._asking = 0
         self._waiting = 0
         self._settled = True
         self._draining = False
+        # The last refusal that an operation on this lease met: what it was, not what it looks like, tells it apart
+        # from one that the user met elsewhere.
+        self._refused: RedisRejected | None = None
         # Where the first `done` whose reply may have been lost was sent: (epoch of the lock, server history).
         self._done_sent: tuple[int, str | None] | None = None
 
@@ -176,8 +182,8 @@ class Lease:
         self._progress_at = clock.now()
         if self._lost is not None:
             raise self._not_owner()
-        await self._host.plane.checkpoint(self, id)
-        self._progress_at = clock.now()
+        with self._asked():
+            await self._host.plane.checkpoint(self, id)
 
     def progress(self) -> None:
         """Say that the work goes on, where `progress_timeout` would take its silence for standstill. Reading and
@@ -195,7 +201,8 @@ class Lease:
             RedisUnavailable: no answer until the lock lapsed; it may have been done.
             ClientClosed: the client was closed meanwhile.
         """
-        await self._host.finish(self)
+        with self._asked():
+            await self._host.finish(self)
 
     async def release(self) -> None:
         """Give the stream back without finishing it: a peer may claim it at once.
@@ -207,7 +214,8 @@ class Lease:
             RedisUnavailable: no answer until the lock lapsed; a peer takes the stream all the same.
             ClientClosed: the client was closed meanwhile, which released the stream too.
         """
-        await self._host.release(self)
+        with self._asked():
+            await self._host.release(self)
 
     async def __aenter__(self) -> "Lease":
         self._enter()
@@ -228,7 +236,7 @@ class Lease:
         traceback: TracebackType | None,
     ) -> None:
         assert self._guard is not None
-        cancelled = isinstance(error, asyncio.CancelledError)
+        cancelled = is_a(error, asyncio.CancelledError)
         _, cancelled_by_others = await self._guard.leave(cancelled)
         if self._guard.fired:
             if cancelled_by_others:
@@ -281,7 +289,8 @@ class Lease:
     async def _pause(self) -> None:
         """No entry may be handed over now."""
         if self._lost is None and not self._host.held:
-            await asyncio.sleep(IN_DOUBT)
+            with self._asked():
+                await asyncio.sleep(IN_DOUBT)
             return
         if self._lost is None and self._guard is not None:
             if self._guard.fired_here:  # somebody took the cancellation for another one
@@ -293,7 +302,21 @@ class Lease:
 
     async def _ensure_begun(self) -> None:
         if not self._begun:
-            await self._host.plane.begin(self)
+            with self._asked():
+                await self._host.plane.begin(self)
+
+    @contextlib.contextmanager
+    def _asked(self) -> Generator[None]:
+        """The holder waits for the client: whatever time that takes is not the holder's."""
+        self._asking += 1
+        try:
+            yield
+        except RedisRejected as refused:
+            self._refused = refused
+            raise
+        finally:
+            self._asking -= 1
+            self._progress_at = clock.now()
 
     def _hand_over(self) -> None:
         """An entry goes to the user."""

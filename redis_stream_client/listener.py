@@ -1,7 +1,6 @@
 """The listener: hears that locks are gone, and the peers' hints. It makes recovery fast, never correct."""
 
 import asyncio
-import logging
 from typing import Protocol
 
 from redis.asyncio.connection import AbstractConnection
@@ -12,11 +11,10 @@ from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.keys import NOBODY
+from redis_stream_client.logs import log
 from redis_stream_client.operations import Operations
 from redis_stream_client.options import Options
 from redis_stream_client.pacing import Backoff
-
-log = logging.getLogger("redis_stream_client")
 
 
 class Ears(Protocol):

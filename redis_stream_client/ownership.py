@@ -5,7 +5,6 @@ Every method that changes ownership changes it in one synchronous step, next to 
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -19,11 +18,10 @@ from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.host import Plane
 from redis_stream_client.lease import Lease
 from redis_stream_client.liveness import State
+from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
 from redis_stream_client.operations import PAGE, Delivered
 from redis_stream_client.shelf import PROGRESS_TTL, Shelf
-
-log = logging.getLogger("redis_stream_client")
 
 UNLIMITED = 1 << 30  # streams; no process holds as many
 

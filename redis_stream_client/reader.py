@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-import logging
 
 from redis_stream_client import clock
 from redis_stream_client.audit import Auditor
 from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
 from redis_stream_client.ownership import Ownership
 from redis_stream_client.tasks import start_task
 from redis_stream_client.turns import MOST_IN_TURN, NUDGE, Turns
-
-log = logging.getLogger("redis_stream_client")
 
 LARGEST_READ = 1_000
 

@@ -3,11 +3,10 @@
 Calls that are made at about the same time travel together; each is answered, or fails, by itself.
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
@@ -17,6 +16,10 @@ from redis_stream_client.errors import ClientClosed, RedisRejected
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.link import Link
 from redis_stream_client.scripts import Script
+from redis_stream_client.tasks import gather
+
+if TYPE_CHECKING:
+    import asyncio
 
 CALL = 250  # records that one script call looks at: about 2 ms of Redis
 
@@ -147,7 +150,7 @@ class Records:
         if len(slots) == 1:
             await call(*slots.values())
         else:
-            await asyncio.gather(*map(call, slots.values()))
+            await gather(*map(call, slots.values()), name="redis_stream_client records")
         return results
 
     def _translated(self, reply: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from redis_stream_client import options, signals
+from redis_stream_client.failures import is_a
 from redis_stream_client.guard import Guard
 from redis_stream_client.handler import Handler, require_handler
 from redis_stream_client.handling import Rules
@@ -136,7 +137,7 @@ class Running:
     ) -> None:
         assert self._task is not None
         assert self._guard is not None
-        cancelled = isinstance(error, asyncio.CancelledError)
+        cancelled = is_a(error, asyncio.CancelledError)
         _, cancelled_by_others = await self._guard.leave(cancelled)
         if cancelled_by_others:
             self._task.cancel()

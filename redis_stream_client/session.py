@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Coroutine
 from typing import Any
 
@@ -16,6 +15,7 @@ from redis_stream_client.errors import (
     RedisStreamClientError,
     RedisUnavailable,
 )
+from redis_stream_client.failures import describe
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.feed import Feed
 from redis_stream_client.heartbeat import Heartbeat
@@ -25,6 +25,7 @@ from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.link import Link
 from redis_stream_client.listener import Listener
 from redis_stream_client.liveness import LapseCause, Liveness
+from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
 from redis_stream_client.operations import Greeter, Operations
 from redis_stream_client.options import MAX_OFFER_PAUSE, Options
@@ -37,8 +38,6 @@ from redis_stream_client.shelf import Shelf
 from redis_stream_client.statistics import Counters, Statistics
 from redis_stream_client.sweeper import Sweeper
 from redis_stream_client.tasks import start_task
-
-log = logging.getLogger("redis_stream_client")
 
 
 class Session:
@@ -123,7 +122,7 @@ class Session:
             pass
         except BaseException as error:  # noqa: BLE001 - whatever it is, the user is told
             self.failure = error
-            log.error("closing: %s", error, extra={"consumer": self.options.consumer})
+            log.error("closing: %s", describe(error), extra={"consumer": self.options.consumer})
         finally:
             leave.cancel()
             await self._shut_down(tasks)

@@ -1,6 +1,5 @@
 """The records of all data streams, wherever they are."""
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -11,13 +10,12 @@ from redis_stream_client.faults import Unanswered
 from redis_stream_client.keys import Keys
 from redis_stream_client.lease import Lease
 from redis_stream_client.link import Link
+from redis_stream_client.logs import log
 from redis_stream_client.places import Places
 from redis_stream_client.records import Owner, Records
 
 if TYPE_CHECKING:
     from redis_stream_client.endpoint import Endpoint
-
-log = logging.getLogger("redis_stream_client")
 
 PROGRESS_TTL = 7 * 86_400.0
 """Seconds that the record of a finished stream stays, and a consumer that wakes late is refused."""

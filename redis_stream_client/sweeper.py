@@ -5,7 +5,6 @@ member of the fleet in turn; and what a dead one has pending is looked up in Red
 """
 
 import asyncio
-import logging
 import math
 import random
 
@@ -16,11 +15,10 @@ from redis_stream_client.events import ExpiredStream
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.heartbeat import beat
 from redis_stream_client.keys import NOBODY
+from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
 from redis_stream_client.operations import PAGE, Delivered, Member
 from redis_stream_client.pacing import Backoff
-
-log = logging.getLogger("redis_stream_client")
 
 TURNS = 8  # the fleet sweeps this often in a lock's lifetime
 OWN_PERIOD = 2  # every client sweeps for itself this often, in lock lifetimes

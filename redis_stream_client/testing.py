@@ -24,7 +24,6 @@ tests with a real Redis.
 import asyncio
 import inspect
 import itertools
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, TypeVar, get_args, overload
@@ -40,6 +39,7 @@ from redis_stream_client.handler import Handler, require_handler
 from redis_stream_client.handling import Job, Outcome, Rules, Status, start_watches
 from redis_stream_client.keys import Keys, require_name
 from redis_stream_client.lease import LEAVING_GRACE, Lease
+from redis_stream_client.logs import log
 from redis_stream_client.memory import Fields, Memory, Record
 from redis_stream_client.tasks import start_task
 
@@ -54,8 +54,6 @@ __all__ = [
     "run_handler",
     "wait_until",
 ]
-
-log = logging.getLogger("redis_stream_client")
 
 T = TypeVar("T")
 

@@ -6,7 +6,6 @@ whatever number of them one process follows, and one that gets an entry costs on
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,9 +16,8 @@ from redis_stream_client import clock, endpoint, faults
 from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.logs import log
 from redis_stream_client.pacing import Backoff
-
-log = logging.getLogger("redis_stream_client")
 
 CHANNEL = "__redis__:invalidate"
 

@@ -1,11 +1,9 @@
 """How much to ask for at once, and how long to wait: what went unanswered is asked for in smaller pieces."""
 
-import logging
 from collections.abc import Callable
 
 from redis_stream_client import clock
-
-log = logging.getLogger("redis_stream_client")
+from redis_stream_client.logs import log
 
 SHRINK = 4
 """A request that was not answered is repeated for a quarter of what it asked for."""

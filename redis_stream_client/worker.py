@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Iterator
+from functools import partial
 
 from redis_stream_client import clock
 from redis_stream_client.events import StreamAdded, StreamExpired
@@ -12,10 +12,9 @@ from redis_stream_client.handler import Handler
 from redis_stream_client.handling import Job, Rules, start_watches
 from redis_stream_client.inbox import owner_of
 from redis_stream_client.lease import LEAVING_GRACE, Lease
+from redis_stream_client.logs import log
 from redis_stream_client.session import Session
 from redis_stream_client.tasks import start_task
-
-log = logging.getLogger("redis_stream_client")
 
 ADMITTED = 250  # tasks that are started without a look at anything else
 
@@ -90,6 +89,7 @@ class Worker:
             job = Job(lease, self._handler, self._rules, ready=lease in ready)
             self._jobs.add(job)
             job.task = start_task(self._attend(job), f"handler of {lease.stream}")
+            job.task.add_done_callback(partial(self._attended, job))
         self._member.counters.handlers += len(arrived)
         await asyncio.sleep(0)
         return True
@@ -116,13 +116,15 @@ class Worker:
                 self._member.counters.handlers_failed += 1
         except Exception as error:  # noqa: BLE001 - no handler's, but Redis's refusal, or a bug
             self._session.fail(error)
-        finally:
-            if self._member.holdings.holds(job.lease) and not self._session.leaving:
-                log.warning("the work on %s was cut off; it is released", job.lease.stream)
-                self._release(job.lease)
-            self._jobs.discard(job)
-            self._member.counters.handlers -= 1
-            self._changed.set()
+
+    def _attended(self, job: Job, _: "asyncio.Task[None]") -> None:
+        """Its task has ended, even if it was cancelled before it began."""
+        self._jobs.discard(job)
+        self._member.counters.handlers -= 1
+        self._changed.set()
+        if self._member.holdings.holds(job.lease) and not self._session.leaving:
+            log.warning("the work on %s was cut off; it is released", job.lease.stream)
+            self._release(job.lease)
 
     # The end.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import pytest
 
+from redis_stream_client import tasks
 from redis_stream_client.keys import Keys
 from tests.runs import connections
 from tests.waiting import wait_until
@@ -84,6 +85,7 @@ class Strike:
     async def on(self, operation: Coroutine[Any, Any, Any], *, timeout: float = 20.0) -> Strike:
         """Run the operation in a task of its own, and cancel it. Raises what it raises itself."""
         asyncio.get_running_loop().set_task_factory(_task_factory)
+        tasks.make_task = _own_task  # type: ignore[assignment]
         context = contextvars.copy_context()
         context.run(_strike.set, self)
         self._task = asyncio.create_task(self._run(operation), context=context)
@@ -112,7 +114,9 @@ class Strike:
 
     @property
     def _at_work(self) -> list[asyncio.Task[Any]]:
-        return [task for task in self._started if not task.done() and task.get_name() != "link reader"]
+        return [
+            task for task in self._started if not task.done() and task.get_name() != "redis_stream_client replies"
+        ]
 
     # What the tasks report.
 
@@ -219,6 +223,11 @@ def _task_factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) ->
     task = asyncio.Task(_Watched(work, strike), loop=loop, **options)
     strike.started(task)
     return task
+
+
+def _own_task(work: Any, *, loop: asyncio.AbstractEventLoop, name: str) -> asyncio.Task[Any]:
+    """A task of the package's own, which passes by the loop's factory."""
+    return _task_factory(loop, work, name=name)
 
 
 # What is left.
