@@ -8,8 +8,8 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from redis_stream_client import clock, faults
 from redis_stream_client import endpoint as endpoints
-from redis_stream_client import faults
 from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import Unanswered
@@ -17,7 +17,11 @@ from redis_stream_client.scripts import Script
 from redis_stream_client.tasks import start_task
 
 CONNECT_TIMEOUT = 2.0
-"""Seconds for one attempt to connect, and as many to greet; the callers' own deadlines may be shorter."""
+"""Seconds for one attempt to connect, and as many to greet; the callers' own deadlines may be shorter. After an
+attempt that took so long the next one gets twice as much, up to the client's `connect_timeout`."""
+
+GRACE = 0.02
+"""Seconds more for a reply that may have arrived already: a loop that stood still sees the timer first."""
 
 Greeting = Callable[[AbstractConnection, float], Awaitable[None]]
 
@@ -36,10 +40,14 @@ class Link:
         *,
         greet: Greeting | None = None,
         on_loss: Callable[[Exception], None] | None = None,
+        longest_attempt: float = CONNECT_TIMEOUT,
     ) -> None:
         self._endpoint = endpoint
         self._greet = greet
         self._on_loss = on_loss
+        self._attempt = CONNECT_TIMEOUT
+        self._longest_attempt = max(CONNECT_TIMEOUT, longest_attempt)
+        self._heard: _Heard | None = None
         self._opening: asyncio.Task[AbstractConnection] | None = None
         self._connection: AbstractConnection | None = None
         self._waiting: deque[asyncio.Future[Any]] = deque()
@@ -53,7 +61,8 @@ class Link:
 
         Args:
             command: the command's words.
-            timeout: seconds to wait for a connection, and again for the reply.
+            timeout: seconds to wait for a connection, and again for the reply. A reply of which something has
+                arrived is not given up before the connection was silent for so long: what is large takes its time.
 
         Raises:
             Unanswered: no usable reply.
@@ -106,7 +115,7 @@ class Link:
             raise Unanswered("the connection was lost as it opened", maybe_executed=False)
         replies: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
         # Counted from here: a connection that took long to open is not given up for that.
-        timer = loop.call_later(timeout, self._give_up, connection, timeout)
+        patience = _Patience(self, connection, timeout)
         self._waiting.extend(replies)
         try:
             # Written to the transport before the first suspension, so in the order of `_waiting`.
@@ -118,7 +127,7 @@ class Link:
                 self.drop(fault)
             raise fault from error
         finally:
-            timer.cancel()
+            patience.end()
 
     async def _connect(self, timeout: float) -> AbstractConnection:
         """Wait for the connection. An attempt outlives the callers who are less patient than it may take."""
@@ -137,17 +146,22 @@ class Link:
 
     async def _open(self) -> AbstractConnection:
         connection: AbstractConnection | None = None
+        attempt, started = self._attempt, clock.now()
         try:
-            connection = await self._endpoint.open(CONNECT_TIMEOUT)
+            connection = await self._endpoint.open(attempt)
             if self._greet is not None:
-                await self._greet(connection, CONNECT_TIMEOUT)
+                await self._greet(connection, attempt)
         except BaseException:
             if connection is not None:
                 endpoints.abort(connection)
+            if clock.now() - started >= attempt * 0.9:
+                self._attempt = min(2 * attempt, self._longest_attempt)
             raise
         finally:
             self._opening = None
+        self._attempt = CONNECT_TIMEOUT
         self._connection = connection
+        self._heard = _Heard.of(connection)
         self.connections += 1
         self._reader = start_task(self._read(connection), "redis_stream_client replies")
         return connection
@@ -177,7 +191,14 @@ class Link:
                 waiter.set_result(reply)
             del reply, waiter  # else a connection that is idle holds its last reply, which may be megabytes
 
-    def _give_up(self, connection: AbstractConnection, timeout: float) -> None:
+    def silent_since(self, connection: AbstractConnection) -> float:
+        """When something was last heard on a connection; infinite for one that is not used any more."""
+        if connection is not self._connection or self._heard is None:
+            return float("inf")
+        return self._heard.at
+
+    def give_up(self, connection: AbstractConnection, timeout: float) -> None:
+        """A request on this connection was not answered in time."""
         if connection is self._connection:
             self.drop(
                 Unanswered(f"no answer from {self._endpoint.where} within {timeout:.3g} s", maybe_executed=True)
@@ -186,6 +207,7 @@ class Link:
     def drop(self, reason: Exception) -> None:
         """Close the connection; the next request opens a new one."""
         connection, self._connection = self._connection, None
+        self._heard = None
         reader, self._reader = self._reader, None
         waiting, self._waiting = self._waiting, deque()
         if connection is None:
@@ -211,6 +233,63 @@ class Link:
         if tasks:
             await asyncio.wait(tasks)
         self.drop(Unanswered("the connection was closed", maybe_executed=True))
+
+
+class _Patience:
+    """How long one exchange waits for bytes. When none come, its link gives the connection up."""
+
+    __slots__ = ("_connection", "_handle", "_last_chance", "_link", "_since", "_timeout")
+
+    def __init__(self, link: Link, connection: AbstractConnection, timeout: float) -> None:
+        self._link = link
+        self._connection = connection
+        self._timeout = timeout
+        self._since = clock.now()
+        self._last_chance = False
+        self._handle = asyncio.get_running_loop().call_later(timeout, self._look)
+
+    def _look(self) -> None:
+        heard_at = self._link.silent_since(self._connection)
+        if heard_at == float("inf"):
+            return
+        left = max(self._since, heard_at) + self._timeout - clock.now()
+        if left > 0:
+            self._last_chance = False
+        elif not self._last_chance:
+            self._last_chance = True
+            left = GRACE
+        else:
+            self._link.give_up(self._connection, self._timeout)
+            return
+        self._handle = asyncio.get_running_loop().call_later(left, self._look)
+
+    def end(self) -> None:
+        """There was an answer, or nobody waits for one."""
+        self._handle.cancel()
+
+
+class _Heard:
+    """The bytes that a connection reads, and when the last of them came. redis-py does not tell."""
+
+    def __init__(self, stream: asyncio.StreamReader) -> None:
+        self._stream = stream
+        self.at = clock.now()
+
+    @classmethod
+    def of(cls, connection: AbstractConnection) -> "_Heard":
+        """Put it between a connection and its parser."""
+        parser: Any = connection._parser
+        parser._stream = heard = cls(parser._stream)
+        return heard
+
+    async def read(self, most: int) -> bytes:
+        """As ``StreamReader.read``."""
+        data = await self._stream.read(most)
+        self.at = clock.now()
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _copy(reason: Exception) -> Exception:

@@ -11,6 +11,7 @@ from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.keys import NOBODY
+from redis_stream_client.link import Greeting
 from redis_stream_client.logs import log
 from redis_stream_client.operations import Operations
 from redis_stream_client.options import Options
@@ -45,8 +46,11 @@ class Ears(Protocol):
 class Listener:
     """Subscribes to the lock keys' keyspace events and to the control channel."""
 
-    def __init__(self, options: Options, endpoint: Endpoint, operations: Operations, ears: Ears) -> None:
+    def __init__(
+        self, options: Options, endpoint: Endpoint, greet: Greeting, operations: Operations, ears: Ears
+    ) -> None:
         self._options = options
+        self._greet = greet
         self._keys = options.keys
         self._endpoint = endpoint
         self._operations = operations
@@ -80,6 +84,9 @@ class Listener:
     async def _listen_once(self) -> None:
         connection = self._connection = await self._endpoint.open(self._options.lock_ttl)
         try:
+            await self._greet(
+                connection, self._options.lock_ttl
+            )  # events come from the server that commands go to
             await self._subscribe(connection)
             await self._enable_notifications()
             self._ears.missed_something()

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -426,12 +426,19 @@ class Operations:
 class Greeter:
     """Learns, on each new connection, which server it is; knows when it is another one than before.
 
+    The connections to one place share it. One that meets another server, or the same one after it has lost writes,
+    says so: the others may be talking to a server that is not responsible any more.
+
+    Args:
+        on_change: called when the history is another one than before, and both are known.
+
     Attributes:
         history: changes whenever Redis may have lost writes that it had answered: after a restart, and after
             a fail-over to a replica. None where ``INFO`` is not permitted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_change: Callable[[], None] | None = None) -> None:
+        self._on_change = on_change
         self.history: str | None = None
 
     async def __call__(self, connection: AbstractConnection, timeout: float) -> None:
@@ -447,7 +454,9 @@ class Greeter:
         check_version(info.get("redis_version", ""))
         if info.get("role", "master") != "master":
             raise Unanswered("connected to a replica", maybe_executed=False, elsewhere=True)
-        self.history = f"{info.get('run_id')}/{info.get('master_replid')}"
+        before, self.history = self.history, f"{info.get('run_id')}/{info.get('master_replid')}"
+        if before not in (None, self.history) and self._on_change is not None:
+            self._on_change()
 
 
 def check_version(version: str) -> None:

@@ -50,10 +50,16 @@ class Session:
     def __init__(self, options: Options, where: Endpoint, where_streams_are: Places) -> None:
         self.options = options
         self._endpoint = where
-        greeter = Greeter()
-        self._beats = Link(where, greet=greeter, on_loss=self._connection_lost)
-        self._commands = Link(where, greet=greeter, on_loss=self._connection_lost)
-        self._reads = Link(where, on_loss=self._connection_lost)
+        greeter = Greeter(self._another_history)
+        self._beats, self._commands, self._reads = (
+            Link(
+                where,
+                greet=greeter,
+                on_loss=self._connection_lost,
+                longest_attempt=options.connect_timeout,
+            )
+            for _ in range(3)
+        )
         self._operations = Operations(options, self._beats, self._commands, self._reads)
         inbox = Inbox(options.lock_ttl, MAX_OFFER_PAUSE)
         self.member = member = Membership(
@@ -78,7 +84,7 @@ class Session:
         self._heartbeat = Heartbeat(member, self.ownership, self._held_again)
         self._reader = Reader(member, self.ownership, self._auditor)
         self.sweeper = Sweeper(member, self.claims)
-        self._listener = Listener(options, where, self._operations, self)
+        self._listener = Listener(options, where, greeter, self._operations, self)
         self._work: set[asyncio.Task[Any]] = set()
         self._leave = asyncio.Event()
         self.leave_by = float("inf")  # when the end is to be over, should it have begun before leaving
@@ -277,6 +283,15 @@ class Session:
             if isinstance(reason, Unanswered) and reason.elsewhere:
                 self._listener.move()
                 self._feed.move()
+
+    def _another_history(self) -> None:
+        """A new connection has met another server than the others, or one that has lost writes: a session talks to
+        one history. Whoever is connected to another one connects anew."""
+        reason = Unanswered("another server is responsible now, or it has lost writes", maybe_executed=True)
+        for link in (self._beats, self._commands, self._reads):
+            link.drop(reason)
+        self._listener.move()
+        self._feed.move()
 
     def room_changed(self) -> None:
         """A stream was taken from the inbox, or ended."""
