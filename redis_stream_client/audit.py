@@ -4,7 +4,6 @@ from redis_stream_client import clock
 from redis_stream_client.heartbeat import owners_of
 from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
-from redis_stream_client.operations import LOOK_PAGE
 from redis_stream_client.ownership import Ownership
 
 PERIOD = 5  # in lock lifetimes
@@ -65,7 +64,9 @@ class Auditor:
             pending = await self._pending()
             # Below zero: some of it was trimmed or deleted, perhaps ours. Now and then all is looked at, since
             # an entry too many elsewhere hides one that is missing.
-            balance = await self._member.operations.census(self._member.patience)
+            census = await self._member.operations.census(self._member.patience)
+            self._member.waiting.seen(census.oldest_waiting, clock.now())
+            balance = census.balance
             thorough = balance is None or balance < 0 or self._member.counters.audits % THOROUGH == THOROUGH - 1
             holdings = self._member.holdings
             suspects = list(holdings) if thorough else holdings.disagreeing(pending)
@@ -86,10 +87,10 @@ class Auditor:
         last: str | None = None
         while True:
             page = await self._member.operations.pending(last, self._member.patience)
-            pending.update(page)
-            if len(page) < LOOK_PAGE:
+            pending.update(page.found)
+            last = page.last
+            if last is None:
                 return pending
-            last = page[-1][0]
 
     async def _take_over(self, pending: dict[str, int], epoch: int) -> None:
         """Entries that are ours without a lease, or under another count than the lease's, become new leases.

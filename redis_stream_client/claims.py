@@ -12,7 +12,7 @@ from redis_stream_client.inbox import owner_of
 from redis_stream_client.keys import NOBODY
 from redis_stream_client.lease import Lease
 from redis_stream_client.membership import Membership
-from redis_stream_client.operations import PAGE, Delivered, Refusal, Won
+from redis_stream_client.operations import PAGE, Delivered, Refusal, Taken, Won
 from redis_stream_client.ownership import Ownership, about, unavailable
 
 
@@ -113,9 +113,9 @@ class Claims:
         if adopted is None or not self._member.liveness.believed(epoch):
             self._member.supervisor.request_audit()
             raise self._not_joined(payload)
-        if not adopted:
+        if not adopted.entries:
             raise StreamGone(f"{payload.stream!r} is gone", **about(payload))
-        return await self._won(payload, adopted[0].deliveries)
+        return await self._won(payload, adopted.entries[0].deliveries)
 
     async def _won(self, payload: ExpiredStream, deliveries: int) -> Lease:
         """A lease of what was offered: an announcement never changes."""
@@ -149,9 +149,7 @@ class Claims:
         """How many more streams this client wants."""
         return self._ownership.capacity
 
-    async def take(
-        self, owner: str, others: Sequence[str] | None, but: Sequence[str], most: int
-    ) -> tuple[int, int]:
+    async def take(self, owner: str, others: Sequence[str] | None, but: Sequence[str], most: int) -> Taken:
         """Take a page of a dead owner's streams; they arrive like new ones.
 
         Args:
@@ -160,7 +158,7 @@ class Claims:
             but: LBS ids to leave alone.
             most: streams to take at the most; no more than a page, and than there is room for.
 
-        Returns how many were taken, and how many are left there. Raises `GroupMissing`; and `Unanswered`, also
+        What was taken has arrived by then. Raises `GroupMissing`; and `Unanswered`, also
         when our own lock is not held, or not for long enough, so that this owner is looked at again.
         """
         most = min(most, PAGE, self._ownership.capacity)
@@ -185,10 +183,10 @@ class Claims:
                     if reply.why == "lapsed":
                         liveness.lapse("missing")
                         raise Unanswered("this client's own lock has lapsed", maybe_executed=False)
-                    return 0, 0
+                    return Taken([], 0)
                 won = await self._ownership.receive(reply.entries, unrecorded=int(owner != NOBODY))
                 self._member.counters.claims_won += won
-        return len(reply.entries), reply.left
+        return reply
 
     async def take_malformed(self, entry: Delivered, owner: str, reason: str) -> None:
         """An orphan that cannot be offered, since it is malformed: claim it and bury it."""

@@ -9,7 +9,6 @@ from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.liveness import LapseCause, State
 from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
-from redis_stream_client.operations import LOOK_PAGE
 from redis_stream_client.ownership import Ownership
 
 
@@ -78,10 +77,10 @@ class Heartbeat:
         last: str | None = None
         while True:
             page = await self._member.operations.pending(last, self._member.patience)
-            pending.update(page)
-            if len(page) < LOOK_PAGE:
+            pending.update(page.found)
+            last = page.last
+            if last is None:
                 break
-            last = page[-1][0]
             again = clock.now()
             if not await self._member.operations.beat(self._member.options.heartbeat_interval):
                 return
@@ -140,6 +139,6 @@ async def beat(member: Membership, turn: float | None = None) -> bool:
 async def owners_of(member: Membership, lbs_ids: list[str]) -> list[str]:
     """Who owns each entry now; '' where it is gone."""
     owners: list[str] = []
-    for start in range(0, len(lbs_ids), 1000):
-        owners += await member.operations.inspect(lbs_ids[start : start + 1000], member.patience)
+    while len(owners) < len(lbs_ids):
+        owners += await member.operations.inspect(lbs_ids[len(owners) :], member.patience)
     return owners

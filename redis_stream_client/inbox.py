@@ -155,7 +155,14 @@ class Inbox:
         return StreamExpired(offer.payload)
 
     async def wait(self) -> None:
-        """Wait until `take` may have something. One reader at a time."""
+        """Wait until `take` has something, or until `end`; not at all where something lies unread. One reader at a
+        time.
+
+        So a reader may stop taking wherever it likes: it is told again of what is left.
+        """
+        if self.unread:
+            await asyncio.sleep(0)
+            return
         self._reader = asyncio.get_running_loop().create_future()
         try:
             await self._reader

@@ -87,6 +87,26 @@ class Keys:
         return f"{_hash_tagged(self.lbs)}:sweep"
 
     @property
+    def tidy(self) -> str:
+        """The key that says whose turn it is to tidy up."""
+        return f"{_hash_tagged(self.lbs)}:tidy"
+
+    @property
+    def rescue(self) -> str:
+        """The key that says whose turn it is to look for what is pending for nobody."""
+        return f"{_hash_tagged(self.lbs)}:rescue"
+
+    @property
+    def rescue_now(self) -> str:
+        """The same, where a census says that there is something."""
+        return f"{_hash_tagged(self.lbs)}:rescue-now"
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """The keys that say whose turn something is."""
+        return self.sweep, self.tidy, self.rescue, self.rescue_now
+
+    @property
     def _lock_prefix(self) -> str:
         return f"{_hash_tagged(self.lbs)}:lock:"
 

@@ -15,6 +15,24 @@ from redis_stream_client.pacing import Backoff
 from redis_stream_client.statistics import Counters
 
 
+class Waiting:
+    """Since when the oldest announcement waits that nobody has read, as far as this client knows.
+
+    A census asks Redis; a read that finds nothing knows that none waits.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def seen(self, age: float | None, now: float) -> None:
+        """The oldest one has waited for `age` seconds; None: none waits."""
+        self._since = None if age is None else now - age
+
+    def age(self, now: float) -> float | None:
+        """Seconds that the oldest one has waited; None: none waits, as far as is known."""
+        return None if self._since is None else now - self._since
+
+
 class Supervisor(Protocol):
     """Who owns the tasks, and hears what the parts have to tell each other."""
 
@@ -48,6 +66,7 @@ class Membership:
     gate: Gate
     counters: Counters
     supervisor: Supervisor
+    waiting: Waiting
     departing: set[str]
     """The peers that are draining: they take nothing new."""
 

@@ -10,14 +10,14 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from redis_stream_client import scripts
+from redis_stream_client import clock, scripts
 from redis_stream_client.endpoint import roundtrip
 from redis_stream_client.entry import order
 from redis_stream_client.errors import RedisRejected
@@ -25,14 +25,28 @@ from redis_stream_client.faults import Unanswered
 from redis_stream_client.keys import NOBODY
 from redis_stream_client.link import Link
 from redis_stream_client.options import Options
+from redis_stream_client.scripts import Script
 from redis_stream_client.version import __version__
+from redis_stream_client.window import Window
 
 OLDEST_SERVER = (6, 2)
 PAGE = 250  # entries that one script call moves or lists: about 3 ms of Redis
 LOOK_PAGE = 10_000  # entries that one XPENDING lists
 WAITING_COUNTED = 1_000  # waiting announcements that a census counts
+REPLY_BYTES = 1 << 20  # of announcements in one reply, the last one's excess left out
+SEEN_BYTES = 1 << 22  # of announcements that Redis reads for one call without sending them
 
 Fields = Sequence[bytes]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Generic[T]):
+    """What a bounded look has found. `last` is where to go on; None: it has seen all."""
+
+    found: list[T]
+    last: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +77,35 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a claim of many brought, and how many are left with their owner."""
+    """What a claim of many brought, and how many are left with their owner.
+
+    `more`: it stopped before it had what it was to take, or had seen all: what is left may be ours to take.
+    """
 
     entries: list[Delivered]
     left: int
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What an adoption brought, and how many entries it did not come to."""
+
+    entries: list[Delivered]
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """The load balancer stream, compared with what is pending.
+
+    Attributes:
+        balance: entries delivered and in the stream, minus entries pending; None: too many wait to tell.
+        oldest_waiting: seconds since the oldest announcement that waits was made; None: none waits.
+    """
+
+    balance: int | None
+    oldest_waiting: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +132,10 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class OrphanPage:
-    """Some of what is pending for a dead consumer. `last` is where to go on, None at the end."""
+class Orphans(Look[Delivered]):
+    """Some of what is pending for a consumer; nothing if it lives."""
 
     alive: bool
-    entries: list[Delivered]
-    last: str | None
 
 
 class Operations:
@@ -114,6 +151,48 @@ class Operations:
         self._lock = self._keys.lock(self._me)
         self._renewal = ("PEXPIRE", self._lock, options.lock_ttl_ms)
         self._newest: tuple[int, int] | None = None  # of the entries that were delivered to us
+        self._windows = {
+            what: Window(f"{what} in a reply", largest, options.lock_ttl / 2, smallest=smallest)
+            for what, largest, smallest in (
+                ("bytes of announcements", REPLY_BYTES, 1),
+                ("pending entries", LOOK_PAGE, 10),
+                ("owners", 1_000, 10),
+            )
+        }
+
+    @property
+    def shrunk(self) -> int:
+        """How often a request went unanswered, and was made smaller."""
+        return sum(window.shrunk for window in self._windows.values())
+
+    async def _sized(self, what: str, timeout: float, send: Callable[[int, float], Awaitable[T]]) -> T:
+        """`send` with a size and a time-out that suit the line: smaller, and more patient, after one that got no
+        answer."""
+        window = self._windows[what]
+        size, sent = window.size, clock.now()
+        try:
+            reply = await send(size, max(timeout, window.patience))
+        except Unanswered as error:
+            if error.maybe_executed:
+                window.unanswered(size)
+            raise
+        window.answered(clock.now() - sent)
+        return reply
+
+    async def _announcements(
+        self,
+        link: Link,
+        script: Script,
+        keys: Sequence[str | bytes],
+        args: Callable[[int], Sequence[Any]],
+        timeout: float,
+    ) -> Any:
+        """Run a script whose reply holds announcements, as many bytes of them as the line bears."""
+
+        async def send(size: int, patience: float) -> Any:
+            return await link.run(script, keys, args(size), timeout=patience)
+
+        return await self._sized("bytes of announcements", timeout, send)
 
     def _lock_of(self, consumer: str) -> bytes:
         return _raw(self._keys.lock(consumer))
@@ -150,14 +229,25 @@ class Operations:
         """
         return bool(await self._beats.request(*self._renewal, timeout=timeout))
 
+    async def turn(self, key: str, lifetime: float, timeout: float) -> bool:
+        """Ask for one of the fleet's turns, which is given once per `lifetime` seconds."""
+        try:
+            return await self._commands.request(*self._asking(key, lifetime), timeout=timeout) is not None
+        except Unanswered as error:
+            if error.maybe_executed:
+                raise
+            return True  # a full Redis refuses to write the turn down: do it without
+
+    def _asking(self, key: str, lifetime: float) -> tuple[Any, ...]:
+        ms = max(1, round(lifetime * 1000))
+        return ("SET", key, json.dumps({"ttl": ms, "consumer": self._me}), "NX", "PX", ms)
+
     async def beat_and_turn(self, lifetime: float, timeout: float) -> tuple[bool, bool]:
         """Renew the lock, and ask for the fleet's turn to sweep, which is given once per `lifetime` seconds.
 
         In one piece: a large fleet's asking costs Redis more than the sweeping, but almost nothing with a beat.
         """
-        ms = max(1, round(lifetime * 1000))
-        value = json.dumps({"ttl": ms, "consumer": self._me})
-        asking = ("SET", self._keys.sweep, value, "NX", "PX", ms)
+        asking = self._asking(self._keys.sweep, lifetime)
         renewed, won = await self._beats.together(self._renewal, asking, timeout=timeout)
         if isinstance(renewed, Exception):
             raise renewed
@@ -207,8 +297,11 @@ class Operations:
     async def share(self, most: int, patient: bool, others: Sequence[str], timeout: float) -> Share | None:
         """Read announcements that wait, up to our fair share of them. None: our lock does not exist."""
         keys: list[str | bytes] = [self._keys.lbs, self._lock, *map(self._lock_of, others)]
-        args = [self._keys.group, self._me, most, int(patient), *map(_raw, others)]
-        reply = await self._reads.run(scripts.load("share"), keys, args, timeout=timeout)
+
+        def args(size: int) -> list[Any]:
+            return [self._keys.group, self._me, most, size, int(patient), *map(_raw, others)]
+
+        reply = await self._announcements(self._reads, scripts.load("share"), keys, args, timeout)
         if reply[0] == b"lapsed":
             return None
         waiting, members, entries = reply
@@ -281,31 +374,38 @@ class Operations:
         """
         others = list(level_with or ())
         keys: list[str | bytes] = [self._keys.lbs, self._lock, self._lock_of(owner), *map(self._lock_of, others)]
-        args = [
-            self._keys.group, self._me, _raw(owner), n, self._keys.control, int(level_with is not None),
-            len(but), *but, *map(_raw, others),
-        ]  # fmt: skip
-        reply = await self._commands.run(scripts.load("claim_many"), keys, args, timeout=timeout)
+
+        def args(size: int) -> list[Any]:
+            return [
+                self._keys.group, self._me, _raw(owner), n, size, self._keys.control, int(level_with is not None),
+                len(but), *but, *map(_raw, others),
+            ]  # fmt: skip
+
+        reply = await self._announcements(self._commands, scripts.load("claim_many"), keys, args, timeout)
         if reply[0] == b"won":
-            entries = [Delivered(i.decode(), deliveries, fields) for i, deliveries, fields in reply[2:]]
-            return Taken(entries, reply[1])
+            entries = [Delivered(i.decode(), deliveries, fields) for i, deliveries, fields in reply[3:]]
+            return Taken(entries, reply[1], bool(reply[2]))
         return Refusal("alive", owner) if reply[0] == b"alive" else Refusal("lapsed")
 
-    async def adopt(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[Delivered] | None:
+    async def adopt(self, entries: Sequence[tuple[str, int]], timeout: float) -> Adopted | None:
         """New leases for what is pending for us with these counts. None: our lock does not exist.
 
         What was trimmed, or is pending otherwise by now, is left out.
         """
         keys = [self._keys.lbs, self._lock]
-        args = [self._keys.group, self._me, *_flat(entries)]
-        reply = await self._commands.run(scripts.load("adopt"), keys, args, timeout=timeout)
+
+        def args(size: int) -> list[Any]:
+            return [self._keys.group, self._me, size, *_flat(entries)]
+
+        reply = await self._announcements(self._commands, scripts.load("adopt"), keys, args, timeout)
         if reply == [b"lapsed"]:
             return None
-        return [
+        adopted = [
             Delivered(lbs_id, result[0], result[1])
-            for (lbs_id, _), result in zip(entries, reply, strict=True)
+            for (lbs_id, _), result in zip(entries, reply, strict=False)
             if len(result) == 2
         ]
+        return Adopted(adopted, len(entries) - len(reply))
 
     async def done(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
         """Acknowledge and delete. For each entry ``done``, ``gone`` or the current owner."""
@@ -334,14 +434,19 @@ class Operations:
 
     # Looking.
 
-    async def pending(self, after: str | None, timeout: float) -> list[tuple[str, int]]:
-        """A page of what is pending for us: (LBS id, delivery count). `LOOK_PAGE` of them at the most."""
-        reply = await self._commands.request(
-            "XPENDING", self._keys.lbs, self._keys.group, f"({after}" if after else "-", "+",
-            LOOK_PAGE, self._me,
-            timeout=timeout,
-        )  # fmt: skip
-        return [(lbs_id.decode(), deliveries) for lbs_id, _, _, deliveries in reply]
+    async def pending(self, after: str | None, timeout: float) -> Look[tuple[str, int]]:
+        """A page of what is pending for us: (LBS id, delivery count)."""
+
+        async def send(size: int, patience: float) -> tuple[int, Any]:
+            reply = await self._commands.request(
+                "XPENDING", self._keys.lbs, self._keys.group, f"({after}" if after else "-", "+", size, self._me,
+                timeout=patience,
+            )  # fmt: skip
+            return size, reply
+
+        size, reply = await self._sized("pending entries", timeout, send)
+        found = [(lbs_id.decode(), deliveries) for lbs_id, _, _, deliveries in reply]
+        return Look(found, found[-1][0] if len(found) == size else None)
 
     async def standing(self, lbs_id: str, timeout: float) -> tuple[str, int] | None:
         """Whom an entry is pending for, and its delivery count. None: for nobody."""
@@ -355,16 +460,24 @@ class Operations:
         return bool(await self._commands.request("XRANGE", self._keys.lbs, lbs_id, lbs_id, timeout=timeout))
 
     async def inspect(self, lbs_ids: Sequence[str], timeout: float) -> list[str]:
-        """The owner of each entry, or '' for one that is pending for nobody or exists no more."""
-        args = [self._keys.group, *lbs_ids]
-        reply = await self._commands.run(scripts.load("inspect"), [self._keys.lbs], args, timeout=timeout)
-        return [_name(owner) for owner in reply]
+        """The owner of each entry, or '' for one that is pending for nobody or exists no more.
 
-    async def census(self, timeout: float) -> int | None:
-        """Entries delivered and in the stream, minus entries pending. None: too many wait to tell."""
-        args = [self._keys.group, WAITING_COUNTED]
+        Those of the first ids only, when it did not come to the others.
+        """
+
+        async def send(size: int, patience: float) -> Any:
+            args = [self._keys.group, SEEN_BYTES, *lbs_ids[:size]]
+            return await self._commands.run(scripts.load("inspect"), [self._keys.lbs], args, timeout=patience)
+
+        return [_name(owner) for owner in await self._sized("owners", timeout, send)]
+
+    async def census(self, timeout: float) -> Census:
+        """Compare what is in the stream with what is pending."""
+        args = [self._keys.group, WAITING_COUNTED, SEEN_BYTES]
         reply = await self._commands.run(scripts.load("census"), [self._keys.lbs], args, timeout=timeout)
-        return int(reply[0]) if reply else None
+        oldest, now_ms, *balance = reply
+        waiting = max(0.0, (int(now_ms) - order(oldest.decode())[0]) / 1000) if oldest else None
+        return Census(int(balance[0]) if balance else None, waiting)
 
     async def members(self, timeout: float) -> list[Member]:
         """The group's consumers."""
@@ -376,23 +489,25 @@ class Operations:
     async def look(self, consumers: Sequence[str], timeout: float) -> list[bool]:
         """Which of them live; makes Redis notice, and announce, the locks that expired.
 
-        Locks that would outlive their holders' wish, and ours, are shortened; and so is the turn to sweep.
+        Locks that would outlive their holders' wish, and ours, are shortened; and so are the turns.
         """
-        keys = [_raw(self._keys.sweep), *map(self._lock_of, consumers)]
-        _, *alive = await self._commands.run(
-            scripts.load("look"), keys, [self._options.lock_ttl_ms], timeout=timeout
-        )
-        return [bool(n) for n in alive]
+        turns = [*map(_raw, self._keys.turns)]
+        keys = [*turns, *map(self._lock_of, consumers)]
+        looked = await self._commands.run(scripts.load("look"), keys, [self._options.lock_ttl_ms], timeout=timeout)
+        return [bool(n) for n in looked[len(turns) :]]
 
-    async def orphans(self, owner: str, after: str | None, timeout: float) -> OrphanPage:
+    async def orphans(self, owner: str, after: str | None, timeout: float) -> Orphans:
         """A page of what is pending for a dead consumer."""
         keys: list[str | bytes] = [self._keys.lbs, self._lock_of(owner)]
-        args = [self._keys.group, _raw(owner), f"({after}" if after else "-", PAGE]
-        reply = await self._commands.run(scripts.load("orphans"), keys, args, timeout=timeout)
+
+        def args(size: int) -> list[Any]:
+            return [self._keys.group, _raw(owner), f"({after}" if after else "-", PAGE, size]
+
+        reply = await self._announcements(self._commands, scripts.load("orphans"), keys, args, timeout)
         if reply[0] == b"alive":
-            return OrphanPage(alive=True, entries=[], last=None)
+            return Orphans([], None, alive=True)
         entries = [Delivered(i.decode(), deliveries, fields) for i, deliveries, fields in reply[2:]]
-        return OrphanPage(alive=False, entries=entries, last=reply[1].decode() or None)
+        return Orphans(entries, reply[1].decode() or None, alive=False)
 
     # Sweeping.
 
@@ -409,7 +524,9 @@ class Operations:
     async def rescue(self, after: str | None, timeout: float) -> tuple[int, str | None]:
         """Make a page of delivered entries that are pending for nobody claimable. Returns how many there
         were, and where to go on, None at the end."""
-        args = [self._keys.group, NOBODY, f"({after}" if after else "-", PAGE, self._keys.control]
+        args = [
+            self._keys.group, NOBODY, f"({after}" if after else "-", PAGE, SEEN_BYTES, self._keys.control
+        ]  # fmt: skip
         rescued, last = await self._commands.run(scripts.load("rescue"), [self._keys.lbs], args, timeout=timeout)
         return rescued, last.decode() or None
 

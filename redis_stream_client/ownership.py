@@ -145,15 +145,17 @@ class Ownership:
     async def adopt(self, unknown: Sequence[tuple[str, int]], epoch: int) -> None:
         """What is pending for us, but has no lease, becomes one; what there is no room for is released."""
         room = min(len(unknown), self.capacity)
-        for start in range(0, room, PAGE):
-            page = unknown[start : start + PAGE]
+        start = 0
+        while start < room:
+            page = unknown[start : min(room, start + PAGE)]
             adopted = await self._member.operations.adopt(page, self._member.patience)
             if adopted is None:
                 self._member.liveness.lapse("missing")
             if adopted is None or not self._member.liveness.believed(epoch):
                 return
-            added = await self.receive(adopted)
+            added = await self.receive(adopted.entries)
             self._member.counters.streams_added += added
+            start += len(page) - adopted.left
         for start in range(room, len(unknown), PAGE):
             await self._member.operations.release(unknown[start : start + PAGE], self._member.patience)
 

@@ -8,6 +8,7 @@ from redis_stream_client.audit import Auditor
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
+from redis_stream_client.operations import Delivered
 from redis_stream_client.ownership import Ownership
 from redis_stream_client.tasks import start_task
 from redis_stream_client.turns import MOST_IN_TURN, NUDGE, Turns
@@ -95,16 +96,20 @@ class Reader:
         if not self._member.liveness.believed(epoch):
             self._auditor.request()
         elif entries:
-            self._served = True
-            self._backlog.expect()
-            if self._member.holdings.handled_at_once and not self._ownership.capacity:  # a take-over was faster
-                await self._ownership.put_back(entries)
-            else:
-                added = await self._ownership.receive(entries)
-                self._member.counters.streams_added += added
-        elif self._takes_turns:
-            members = await self._member.operations.members(self._member.patience)
-            await asyncio.sleep(self._turns.pause(self._member.options.consumer, members))
+            await self._served_one(entries)
+        else:
+            self._member.waiting.seen(None, clock.now())
+            if self._takes_turns:
+                members = await self._member.operations.members(self._member.patience)
+                await asyncio.sleep(self._turns.pause(self._member.options.consumer, members))
+
+    async def _served_one(self, entries: list[Delivered]) -> None:
+        self._served = True
+        self._backlog.expect()
+        if self._member.holdings.handled_at_once and not self._ownership.capacity:  # a take-over was faster
+            await self._ownership.put_back(entries)
+            return
+        self._member.counters.streams_added += await self._ownership.receive(entries)
 
     async def _look_at_clock(self) -> None:
         """A few times, until one of the answers comes so quickly that it is precise."""
@@ -149,6 +154,8 @@ class Reader:
                 self._member.liveness.lapse("missing")
                 return
             self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
+            if not share.waiting:
+                self._member.waiting.seen(None, clock.now())
             if share.entries:
                 added = await self._ownership.receive(share.entries)
                 self._member.counters.streams_added += added

@@ -26,7 +26,7 @@ from redis_stream_client.link import Link
 from redis_stream_client.listener import Listener
 from redis_stream_client.liveness import LapseCause, Liveness
 from redis_stream_client.logs import log
-from redis_stream_client.membership import Membership
+from redis_stream_client.membership import Membership, Waiting
 from redis_stream_client.operations import Greeter, Operations
 from redis_stream_client.options import MAX_OFFER_PAUSE, Options
 from redis_stream_client.ownership import Ownership
@@ -72,6 +72,7 @@ class Session:
             gate=Gate(),
             counters=Counters(),
             supervisor=self,
+            waiting=Waiting(),
             departing=set(),
         )
         patience = member.patience

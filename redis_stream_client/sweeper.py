@@ -17,7 +17,7 @@ from redis_stream_client.heartbeat import beat
 from redis_stream_client.keys import NOBODY
 from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
-from redis_stream_client.operations import PAGE, Delivered, Member
+from redis_stream_client.operations import PAGE, Delivered, Member, Taken
 from redis_stream_client.pacing import Backoff
 
 TURNS = 8  # the fleet sweeps this often in a lock's lifetime
@@ -26,7 +26,7 @@ LARGE = 16  # members from which on each sweeps for itself, and asks for the tur
 MOST_RARELY = 2.3  # the turn is asked for at most so many times more rarely: about as often as the lock is renewed
 FORGET_AFTER = 10  # idle time of a consumer that is removed from the group, in lock lifetimes
 RECHECK_DISTANCE = 50  # looks that only offer anew take a fiftieth of the time
-THOROUGH = 8  # every so many times, tidying up looks for what is pending for nobody, though the census is even
+THOROUGH = 8  # every so many periods, the fleet looks for what is pending for nobody, though the census is even
 REST = 1 / 4  # what is left of a dead consumer's streams after this time is for whoever asks, in lock lifetimes
 LOOKS = 200  # locks that one script call looks at
 
@@ -37,13 +37,15 @@ class Sweeper:
     def __init__(self, member: Membership, claims: Claims) -> None:
         self._member = member
         self._claims = claims
+        self._keys = member.options.keys
         self._wake = asyncio.Event()
         self._turn_length = member.options.lock_ttl / TURNS
         now = clock.now()
         self._next_turn = now
         self._swept_at = float("-inf")
         self._tidied_at = now
-        self._tidied = 0
+        self._began_at = now
+        self._lapsed = False
         self._recount = True
         self._suspects: dict[str, float] = {}  # consumer: when to look at what it has pending
         self._looked_at: dict[str, tuple[float, float]] = {}  # consumer: when that ended, how long it took
@@ -76,7 +78,7 @@ class Sweeper:
 
     def tidy_now(self) -> None:
         """After a lapse, perhaps after somebody destroyed the group: all must be looked at."""
-        self._tidied_at = float("-inf")
+        self._lapsed = True
         self.sweep_now()
 
     def room_changed(self) -> None:
@@ -157,7 +159,7 @@ class Sweeper:
             self._member.liveness.lapse("missing")  # the group was destroyed, or we were removed from it
             return
         others = [member for member in members if member.name not in (self._member.options.consumer, NOBODY)]
-        tidy = clock.now() - self._tidied_at > OWN_PERIOD * self._member.options.lock_ttl
+        tidy = self._lapsed or clock.now() - self._tidied_at > self._tidy_period
         everybody = self._recount or tidy
         alive = await self._look([member for member in others if member.pending or everybody])
         if everybody:
@@ -185,26 +187,41 @@ class Sweeper:
             alive.update(zip(names, looked, strict=True))
         return alive
 
+    @property
+    def _tidy_period(self) -> float:
+        return OWN_PERIOD * self._member.options.lock_ttl
+
     async def _tidy(self, members: list[Member], alive: dict[str, bool], *, mine: bool) -> None:
-        """Forget the long dead, and, if it is our turn, rescue what is pending for nobody."""
-        long_dead = FORGET_AFTER * self._member.options.lock_ttl
-        for member in members:
-            idle = member.idle_ms >= 1000 * long_dead and not member.pending
-            if idle and not alive.get(member.name, True):
-                await self._member.operations.forget(member.name, long_dead, self._member.patience)
-        if mine:
-            self._tidied += 1
-            balance = await self._member.operations.census(self._member.patience)
+        """Forget what is not needed any more. What costs Redis more, to find the long dead and what is pending for
+        nobody, is done once for the fleet, in turns like the sweeps."""
+        operations, patience = self._member.operations, self._member.patience
+        if self._lapsed or (mine and await operations.turn(self._keys.tidy, self._tidy_period, patience)):
+            await self._forget(members, alive)
+            census = await operations.census(patience)
             # Something missing elsewhere hides an entry too many, and a long backlog hides all.
-            if (balance is not None and balance > 0) or self._tidied % THOROUGH == 0:
+            suspicious = census.balance is not None and census.balance > 0
+            if suspicious:
+                rescue = await operations.turn(self._keys.rescue_now, self._member.options.lock_ttl, patience)
+            else:
+                period = THOROUGH * self._tidy_period
+                been_here = clock.now() - self._began_at
+                rescue = been_here > period and await operations.turn(self._keys.rescue, period, patience)
+            if rescue:
                 await self._rescue()
         known = {member.name for member in members}
         self._looked_at = {name: look for name, look in self._looked_at.items() if name in known}
         self._told_at = {name: at for name, at in self._told_at.items() if name in known}
         self._rest_at = {name: at for name, at in self._rest_at.items() if name in known}
         self._member.departing.intersection_update(known)
-        if mine:
-            self._tidied_at = clock.now()
+        self._lapsed = False
+        self._tidied_at = clock.now()
+
+    async def _forget(self, members: list[Member], alive: dict[str, bool]) -> None:
+        long_dead = FORGET_AFTER * self._member.options.lock_ttl
+        for member in members:
+            idle = member.idle_ms >= 1000 * long_dead and not member.pending
+            if idle and not alive.get(member.name, True):
+                await self._member.operations.forget(member.name, long_dead, self._member.patience)
 
     async def _rescue(self) -> None:
         last: str | None = None
@@ -237,8 +254,8 @@ class Sweeper:
             page = await self._member.operations.orphans(owner, last, self._member.patience)
             if not self._member.liveness.held:
                 return
-            present += [entry.lbs_id for entry in page.entries]
-            await self._offer(owner, page.entries)
+            present += [entry.lbs_id for entry in page.found]
+            await self._offer(owner, page.found)
             last = page.last
             if last is None:
                 break
@@ -267,22 +284,29 @@ class Sweeper:
         """As much as brings us level with the heirs, page by page. Returns how many were taken in the last page,
         and how many are left that we do not hold ourselves back from."""
         while True:
-            taken, left = await self._take_page(owner, heirs, PAGE)
-            if not (taken and left and self._claims.capacity):
-                return taken, left
+            page, left = await self._take_page(owner, heirs, PAGE)
+            if not ((page.entries or page.more) and left and self._claims.capacity):
+                return len(page.entries), left
 
     async def _take_rest(self, owner: str, members: list[Member]) -> tuple[int, int]:
         """A part of what is left, since others have room, too."""
         pending = sum(member.pending for member in members if member.name == owner)
-        return await self._take_page(owner, None, math.ceil(pending / self._member.counters.live_members) or 1)
+        most = math.ceil(pending / self._member.counters.live_members) or 1
+        taken = 0
+        while True:
+            page, left = await self._take_page(owner, None, most - taken)
+            taken += len(page.entries)
+            if not (page.more and left and self._claims.capacity and taken < most):
+                return taken, left
 
-    async def _take_page(self, owner: str, heirs: list[str] | None, most: int) -> tuple[int, int]:
+    async def _take_page(self, owner: str, heirs: list[str] | None, most: int) -> tuple[Taken, int]:
+        """Take some. Returns what that brought, and how many are left that we do not hold ourselves back from."""
         known = self._member.inbox.offered(owner)
         held_back = self._member.inbox.held_back(owner, clock.now())
-        taken, left = await self._claims.take(owner, heirs, held_back, most)
-        if left == 0:
+        page = await self._claims.take(owner, heirs, held_back, most)
+        if page.left == 0:
             self._member.inbox.withdraw_absent(owner, self._member.holdings.parting, known)
-        return taken, max(0, left - len(held_back))
+        return page, max(0, page.left - len(held_back))
 
     def _heirs(self, owner: str, members: list[Member]) -> list[str]:
         """The other consumers that may want a share."""

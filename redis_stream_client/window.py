@@ -82,9 +82,13 @@ class Window:
             self.patience,
         )
 
-    def answered(self) -> None:
-        """A request got its answer: ask for more, up to what is known to work."""
+    def answered(self, took: float = 0.0) -> None:
+        """A request got its answer, after so many seconds: ask for more, up to what is known to work in time."""
         self._failures = 0
+        if took > self._first_patience:  # it came, but held up whoever shares the line
+            self._most = self.size = max(self._smallest, self.size // 2)
+            self._trial_at = self._now() + self._trial
+            return
         if self.size >= self._largest and self.patience <= self._first_patience:
             return
         if self._most < self._largest and self._now() >= self._trial_at:

@@ -222,6 +222,18 @@ async def test_a_reader_wakes_when_something_arrives(inbox: Inbox) -> None:
         act()
         await asyncio.wait_for(reader, 1)
         assert not inbox.being_read
+        take_all(inbox)
+
+
+async def test_a_reader_that_has_left_something_does_not_wait(inbox: Inbox) -> None:
+    for n in range(600):  # more than one look takes out
+        held = lease(f"{n + 1}-0")
+        held._handed_out = True
+        inbox.lost(held, "claimed")
+    for left in range(600, 0, -1):
+        await asyncio.wait_for(inbox.wait(), 1)
+        assert inbox.unread == left
+        assert inbox.take(0.0)
 
 
 async def test_a_reader_that_is_cancelled_in_the_moment_of_an_arrival_loses_nothing(inbox: Inbox) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from redis_stream_client import RedisRejected, endpoint, options
+from redis_stream_client import RedisRejected, endpoint, operations, options
 from redis_stream_client.announcement import FIELD, encode
 from redis_stream_client.faults import GroupMissing
 from redis_stream_client.keys import NOBODY
 from redis_stream_client.link import Link
-from redis_stream_client.operations import Delivered, Operations, Refusal, Taken, Won
+from redis_stream_client.operations import Adopted, Delivered, Operations, Refusal, Taken, Won
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -215,7 +215,7 @@ async def test_many_streams_of_one_dead_consumer_are_claimed_at_once(a: Consumer
     await b.die()
     fields = [[FIELD.encode(), encode(f"call-{n}")] for n in range(5)]
     every = [Delivered(lbs_id, 2, field) for lbs_id, field in zip(lbs_ids, fields, strict=True)]
-    assert await a.does.claim_many(b.id, 3, SOON) == Taken(every[:3], left=2)
+    assert await a.does.claim_many(b.id, 3, SOON) == Taken(every[:3], left=2, more=False)
     assert await a.does.claim_many(b.id, 3, SOON) == Taken(every[3:], left=0)
     assert await a.does.claim_many(b.id, 3, SOON) == Taken([], left=0)
     assert await a.pending() == dict.fromkeys(lbs_ids, (a.id, 2))
@@ -236,6 +236,58 @@ async def test_claiming_many_leaves_to_live_peers_what_is_theirs(
         assert level.left == 2
         assert await a.does.claim_many(b.id, 250, SOON, level_with=others) == Taken([], left=2)
         assert await c.does.claim_many(b.id, 250, SOON, level_with=[a.id, b.id, dead.id]) != Taken([], left=2)
+
+
+async def test_claiming_many_goes_on_behind_what_was_trimmed_and_says_whether_more_is_left(
+    a: Consumer, b: Consumer
+) -> None:
+    lbs_ids = await b.take(700)
+    await a.trim(*lbs_ids[:690])
+    await b.die()
+    looked = await a.does.claim_many(b.id, 250, SOON)
+    assert looked == Taken([], left=200, more=True)  # a call looks at 500 entries
+    taken = await a.does.claim_many(b.id, 250, SOON)
+    assert isinstance(taken, Taken)
+    assert [entry.lbs_id for entry in taken.entries] == lbs_ids[690:]
+    assert (taken.left, taken.more) == (0, False)
+
+
+LARGE = operations.REPLY_BYTES // 4
+"""Bytes of an announcement: four of them fill a reply."""
+
+
+async def test_replies_with_announcements_are_bounded_by_bytes_and_say_what_is_left(
+    redis: Connection, service: str, a: Consumer, b: Consumer
+) -> None:
+    for n in range(10):
+        await redis.xadd(a.keys.lbs, {FIELD: b"x" * LARGE}, id=f"{n + 1}-0")
+    ids = [f"{n + 1}-0" for n in range(10)]
+    share = await b.does.share(10, False, [], SOON)
+    assert share is not None
+    delivered = [entry.lbs_id for entry in share.entries]
+    while share.waiting:
+        assert 4 <= len(share.entries) <= 16
+        share = await b.does.share(10, False, [], SOON)
+        assert share is not None
+        delivered += [entry.lbs_id for entry in share.entries]
+    assert delivered == ids
+
+    adopted = await b.does.adopt([(lbs_id, 1) for lbs_id in ids], SOON)
+    assert adopted is not None
+    assert ([entry.lbs_id for entry in adopted.entries], adopted.left) == (ids[:4], 6)
+
+    await b.die()
+    page = await a.does.orphans(b.id, None, SOON)
+    assert ([entry.lbs_id for entry in page.found], page.last) == (ids[:4], "4-0")
+    page = await a.does.orphans(b.id, "8-0", SOON)
+    assert ([entry.lbs_id for entry in page.found], page.last) == (ids[8:], None)
+
+    taken = await a.does.claim_many(b.id, 250, SOON)
+    assert isinstance(taken, Taken)
+    assert ([entry.lbs_id for entry in taken.entries], taken.left, taken.more) == (ids[:4], 6, True)
+    taken = await a.does.claim_many(b.id, 4, SOON)
+    assert isinstance(taken, Taken)
+    assert ([entry.lbs_id for entry in taken.entries], taken.left, taken.more) == (ids[4:8], 2, False)
 
 
 async def test_claiming_many_leaves_alone_what_it_is_told(a: Consumer, b: Consumer) -> None:
@@ -272,7 +324,7 @@ async def test_adopting_gives_a_new_fence_to_what_is_mine_with_that_count(
     await a.trim(trimmed)
     entries = [(lbs_id, 1) for lbs_id in (mine, recounted, finished, trimmed, anothers)]
     adopted = await a.does.adopt(entries, SOON)
-    assert adopted == [Delivered(mine, 2, [FIELD.encode(), encode("call-0")])]
+    assert adopted == Adopted([Delivered(mine, 2, [FIELD.encode(), encode("call-0")])], left=0)
     assert await a.pending() == {mine: (a.id, 2), recounted: (a.id, 2), anothers: (b.id, 1)}
 
 

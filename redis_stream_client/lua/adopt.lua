@@ -2,12 +2,15 @@
 -- nothing that carries an older fence is accepted any more.
 --
 -- KEYS  1 load balancer stream   2 this consumer's lock
--- ARGV  1 group   2 consumer   then, for each entry: id, the delivery count it was seen with
+-- ARGV  1 group   2 consumer   3 bytes of announcements after which to stop
+--       then, for each entry: id, the delivery count it was seen with
 -- Returns for each entry {delivery count, fields}, {'gone'} if it was trimmed, or {'changed'} if it is
---         pending for another or with another count; just {'lapsed'} when our lock does not exist.
+--         pending for another or with another count; for the first ones only when it stopped before the end.
+--         Just {'lapsed'} when our lock does not exist.
 if redis.call('EXISTS', KEYS[2]) == 0 then return {'lapsed'} end
-local results = {}
-for i = 3, #ARGV, 2 do
+local results, bytes = {}, tonumber(ARGV[3])
+for i = 4, #ARGV, 2 do
+  if bytes <= 0 then break end
   local id = ARGV[i]
   local result = {'changed'}
   local pending = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
@@ -15,6 +18,7 @@ for i = 3, #ARGV, 2 do
     local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id)[1]
     if entry then
       result = {pending[4] + 1, entry[2]}
+      for _, word in ipairs(entry[2]) do bytes = bytes - #word end
     else
       redis.call('XACK', KEYS[1], ARGV[1], id)
       result = {'gone'}

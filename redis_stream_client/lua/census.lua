@@ -1,10 +1,11 @@
--- census: does what is in the stream agree with what is pending?
+-- census: does what is in the stream agree with what is pending, and how long has the oldest announcement waited?
 --
 -- KEYS  1 load balancer stream
--- ARGV  1 group   2 the most waiting entries to count
--- Returns {balance}: the number of entries that were delivered and are in the stream, minus those that are
---         pending. Above 0: some were delivered, but are pending for nobody. Below 0: some are pending, but
---         were trimmed or deleted. Just {} when ARGV[2] or more wait.
+-- ARGV  1 group   2 the most waiting entries to count   3 bytes of them after which to stop counting
+-- Returns {oldest waiting id or '', the server's clock in ms, balance}: the balance is the number of entries that were
+--         delivered and are in the stream, minus those that are pending. Above 0: some were delivered, but are pending
+--         for nobody. Below 0: some are pending, but were trimmed or deleted. No balance when too many wait to tell.
+local PIECE = 16
 local last, pending
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local info = {}
@@ -12,7 +13,19 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   if info['name'] == ARGV[1] then last, pending = info['last-delivered-id'], info['pending'] end
 end
 if not last then return redis.error_reply('NOGROUP no such consumer group') end
-local most = tonumber(ARGV[2])
-local waiting = #redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', most)
-if waiting >= most then return {} end
-return {redis.call('XLEN', KEYS[1]) - waiting - pending}
+local time = redis.call('TIME')
+local found = {'', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))}
+local most, bytes, waiting, from = tonumber(ARGV[2]), tonumber(ARGV[3]), 0, '(' .. last
+while true do
+  local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', PIECE)
+  if waiting == 0 and page[1] then found[1] = page[1][1] end
+  waiting = waiting + #page
+  if #page < PIECE then break end
+  for _, entry in ipairs(page) do
+    for _, word in ipairs(entry[2]) do bytes = bytes - #word end
+  end
+  if waiting >= most or bytes <= 0 then return found end
+  from = '(' .. page[#page][1]
+end
+found[3] = redis.call('XLEN', KEYS[1]) - waiting - pending
+return found

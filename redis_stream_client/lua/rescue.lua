@@ -4,8 +4,9 @@
 --
 -- KEYS  1 load balancer stream
 -- ARGV  1 group   2 the consumer that never has a lock   3 first id, "-" or "(id"   4 page size
---       5 control channel
--- Returns {how many were rescued, last id looked at or '' at the end}
+--       5 bytes of announcements after which to stop   6 control channel
+-- Returns {how many were rescued, last id looked at or '' when it has seen all}
+local PIECE = 16
 local last
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local info = {}
@@ -14,15 +15,27 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
 end
 if not last then return redis.error_reply('NOGROUP no such consumer group') end
 local time = redis.call('TIME')
-local count = time[1] * 1000 + math.floor(time[2] / 1000)
-local entries = redis.call('XRANGE', KEYS[1], ARGV[3], last, 'COUNT', ARGV[4])
-local ids = {}
-for _, entry in ipairs(entries) do
-  local id = entry[1]
-  if #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) == 0 then
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', string.format('%.0f', count), 'FORCE', 'JUSTID')
-    ids[#ids + 1] = id
+local count = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local ids, looked, bytes, from, ended = {}, 0, tonumber(ARGV[5]), ARGV[3], false
+while looked < tonumber(ARGV[4]) and bytes > 0 and not ended do
+  local page = redis.call('XRANGE', KEYS[1], from, last, 'COUNT', PIECE)
+  ended = #page < PIECE
+  looked = looked + #page
+  local known = {}
+  if #page > 0 then
+    for _, pending in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], page[1][1], page[#page][1], 2 * PIECE)) do
+      known[pending[1]] = true
+    end
+  end
+  for _, entry in ipairs(page) do
+    local id = entry[1]
+    from = '(' .. id
+    for _, word in ipairs(entry[2]) do bytes = bytes - #word end
+    if not known[id] and #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) == 0 then
+      redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', count, 'FORCE', 'JUSTID')
+      ids[#ids + 1] = id
+    end
   end
 end
-if #ids > 0 then redis.call('PUBLISH', ARGV[5], 'released ' .. table.concat(ids, ' ')) end
-return {#ids, #entries == tonumber(ARGV[4]) and entries[#entries][1] or ''}
+if #ids > 0 then redis.call('PUBLISH', ARGV[6], 'released ' .. table.concat(ids, ' ')) end
+return {#ids, ended and '' or string.sub(from, 2)}

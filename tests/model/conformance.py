@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from tests.connection import Connection
 
+PLENTY = 1 << 20
+"""Bytes of announcements: more than there are."""
+
 IDS = ("9-0", "10-2", "10-11", "100-1")  # in the stream's order, which is not the order of these strings
 STREAMS = ("call-1", "call-1", "call-2", "call-1")
 CONSUMERS = 3
@@ -176,19 +179,19 @@ class Mirror:
                 return script([self._lock(args[0])], me, k.control)
             case "share", (_, most, patient, others):
                 keys = [k.lbs, self._lock(args[0]), *map(self._lock, others)]
-                return script(keys, *group, most, int(patient), *(self._names[o] for o in others))
+                return script(keys, *group, most, PLENTY, int(patient), *(self._names[o] for o in others))
             case "claim", (_, expected, id):
                 keys = [k.lbs, self._lock(args[0]), self._lock(expected)]
                 return script(keys, *group, self._names[expected], IDS[id], k.control)
             case "claim_many", (_, owner, n, others, skip):
                 keys = [k.lbs, self._lock(args[0]), self._lock(owner), *map(self._lock, others or ())]
                 return script(
-                    keys, *group, self._names[owner], n, k.control, int(others is not None), len(skip),
+                    keys, *group, self._names[owner], n, PLENTY, k.control, int(others is not None), len(skip),
                     *(IDS[i] for i in skip), *(self._names[o] for o in others or ()),
                 )  # fmt: skip
             case "adopt", (_, entries):
                 words = [word for id, count in entries for word in (IDS[id], count)]
-                return script([k.lbs, self._lock(args[0])], *group, *words)
+                return script([k.lbs, self._lock(args[0])], *group, PLENTY, *words)
             case "done", (_, id, count):
                 return script([k.lbs], *group, IDS[id], count)
             case "release", (_, id, count):
@@ -198,7 +201,7 @@ class Mirror:
             case "raise_", (_, id, count, to):
                 return script([k.lbs], *group, IDS[id], count, to)
             case "inspect", (id,):
-                return script([k.lbs], k.group, IDS[id])
+                return script([k.lbs], k.group, PLENTY, IDS[id])
             case "begin", (_, stream, fence, look_only, unrecorded, replaces):
                 argv = [_fence(fence), me, int(look_only), unrecorded, *self._owner(*replaces)]
                 return script([self._records[stream]], *argv)
@@ -223,7 +226,7 @@ class Mirror:
             case "claim" if reply[0] == b"won":
                 return ("won", reply[1])
             case "claim_many" if reply[0] == b"won":
-                return ("won", reply[1], *((IDS.index(id.decode()), count) for id, count, _ in reply[2:]))
+                return ("won", reply[1], *((IDS.index(id.decode()), count) for id, count, _ in reply[3:]))
             case "adopt" if reply != [b"lapsed"]:
                 return tuple(("won", r[0]) if len(r) == 2 else (r[0].decode(),) for r in reply)
             case "inspect":

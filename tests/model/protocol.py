@@ -206,7 +206,7 @@ def claim_many(
     left = orphans
     won: list[tuple[int, int]] = []
     if want > 0:
-        for id in pending_for(redis, owner)[: want + len(skip)]:
+        for id in pending_for(redis, owner):
             if len(won) < want and id not in skip:
                 count = redis.entries[id].deliveries
                 redis, entry = xclaim(redis, me, id)
