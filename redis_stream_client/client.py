@@ -195,8 +195,8 @@ class RedisStreamClient:
 
         - The handler returns: the stream is `done`.
         - It raises, whatever it is, `SystemExit` too: the failure is logged, the stream rests for a moment, and is
-          released; this client leaves it to its peers for as long again. After `max_attempts` owners it goes to the
-          dead letters. Only a `KeyboardInterrupt` passes. To end the program from a handler, call ``drain()``.
+          released; this client leaves it to its peers for as long again. After `max_attempts` owners it goes to
+          the dead letters. Only a `KeyboardInterrupt` passes. To end the program from a handler, call ``drain()``.
         - The lease is lost: the handler is cancelled, and what it does then counts no more.
         - It ignores its cancellation for `lock_ttl`: the stream goes on without it, its place stays taken.
 
