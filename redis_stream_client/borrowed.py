@@ -5,16 +5,106 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import hiredis
+from redis._parsers.base import BaseParser
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
 
 from redis_stream_client import endpoint as endpoints
 from redis_stream_client import faults
-from redis_stream_client.errors import RedisRejected, RedisUnavailable
+from redis_stream_client.errors import RedisRejected, RedisStreamClientError, RedisUnavailable
+from redis_stream_client.faults import ClusterNeeded
 from redis_stream_client.scripts import Script
 
-REPLY_TIMEOUT = 5.0  # seconds for one exchange, where the user's connection has no time-out
+REPLY_TIMEOUT = 5.0
+"""Seconds of silence that end an exchange, where the user's connection has no time-out."""
+
+SLOWEST_LINE = 32 * 1024
+"""Bytes per second that a line carries at the least: a request of n bytes gets n / SLOWEST_LINE seconds more."""
+
+_READ_SIZE = 65_536
+_PUSHED = getattr(hiredis, "PushNotification", ())
+_POOL_IS_EMPTY = ("Too many connections", "No connection available")
+
+
+class Loan:
+    """A connection on loan, and what became of the last requests that were written to it.
+
+    Attributes:
+        replies: those that came, as bytes; what Redis refused is there as redis-py's exception.
+        unanswered: how many requests were written, or may have been in part, and not answered.
+    """
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        self.replies: list[Any] = []
+        self.unanswered = 0
+
+    async def exchange(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Send commands in one pipeline, and return their replies as bytes.
+
+        The time-out counts silence: it begins anew with every byte that arrives, so that a large reply may take
+        as long as the line needs. The replies are read here, not by redis-py: they have one shape, whatever parser
+        the connection has, whether it decodes, and whichever protocol it speaks.
+
+        Raises redis-py's errors; that of the first command that was refused, after all have been answered. Whoever
+        fails or is cancelled closes the connection: a reply that was given up answers nobody else.
+        """
+        self.replies = []
+        connection = self._connection
+        writer = connection._writer
+        if writer is None or writer.is_closing():
+            raise RedisConnectionError("the connection was closed")
+        size = sum(len(word) for command in commands for word in command if isinstance(word, str | bytes))
+        # A deadline of our own: redis-py's may swallow a cancellation.
+        configured, connection.socket_timeout = connection.socket_timeout, None
+        patience = (configured or REPLY_TIMEOUT) + size / SLOWEST_LINE
+        self.unanswered = len(commands)
+        try:
+            async with asyncio.timeout(patience) as deadline:
+                await endpoints.send(connection, *commands)
+                await self._read(patience, deadline)
+        finally:
+            connection.socket_timeout = configured
+            if self.unanswered:
+                endpoints.abort(connection)
+        refused = next((reply for reply in self.replies if isinstance(reply, Exception)), None)
+        if refused is not None:
+            raise refused
+        return self.replies
+
+    async def _read(self, patience: float, deadline: asyncio.Timeout) -> None:
+        stream = self._connection._reader
+        parser = hiredis.Reader(
+            protocolError=InvalidResponse,
+            replyError=BaseParser.parse_error,
+            notEnoughData=_MORE,
+        )
+        while self.unanswered:
+            reply = parser.gets()
+            if reply is _MORE:
+                data = await stream.read(_READ_SIZE) if stream is not None else b""
+                if not data:
+                    raise RedisConnectionError("the server closed the connection")
+                parser.feed(data)
+                deadline.reschedule(asyncio.get_running_loop().time() + patience)
+            elif not isinstance(reply, _PUSHED):
+                self.unanswered -= 1
+                self.replies.append(reply)
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes]) -> Any:
+        """Run a script, sending its text only when the server does not know it yet. Raises as `exchange`."""
+        words = (len(keys), *keys, *args)
+        try:
+            [reply] = await self.exchange(("EVALSHA", script.sha, *words))
+        except NoScriptError:
+            [reply] = await self.exchange(("EVAL", script.text, *words))
+        return reply
+
+
+_MORE = object()
 
 
 class Borrowed:
@@ -30,69 +120,69 @@ class Borrowed:
     def __init__(self, redis: Redis | RedisCluster, key: str) -> None:
         self._endpoint = endpoints.of(redis, key)
         self._redis = redis
+        self._key = key
+
+    @property
+    def patience(self) -> float:
+        """Seconds of silence that end an exchange."""
+        settings = self._redis.connection_pool.connection_kwargs if isinstance(self._redis, Redis) else {}
+        return settings.get("socket_timeout") or REPLY_TIMEOUT
 
     @asynccontextmanager
-    async def connection(self, doing: str, hint: str | None = None) -> AsyncGenerator[AbstractConnection]:
+    async def connection(self, doing: str, hint: str | None = None) -> AsyncGenerator[Loan]:
         """A connection, with what goes wrong on it translated.
 
         Args:
             doing: what cannot be done then, for the message of `RedisUnavailable`: "could not …".
-            hint: what its caller should know about the outcome.
+            hint: what its caller should know when a request was written and not answered.
         """
+        loan: Loan | None = None
         try:
-            if isinstance(self._redis, Redis):
-                connection = await self._redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
-                try:
-                    yield connection
-                finally:
-                    await self._redis.connection_pool.release(connection)
-            else:
-                connection = await self._endpoint.open(REPLY_TIMEOUT)
-                try:
-                    yield connection
-                finally:
-                    await endpoints.close(connection)
-        except (RedisError, OSError, TimeoutError) as error:
-            fault = faults.of(error)
-            if isinstance(fault, RedisRejected):
-                raise fault from error
-            raise RedisUnavailable(f"could not {doing}: {fault}", hint=hint) from error
-        except faults.Unanswered as fault:
-            raise RedisUnavailable(f"could not {doing}: {fault}", hint=hint) from fault
+            async with self._lent() as connection:
+                loan = Loan(connection)
+                yield loan
+        except RedisStreamClientError as rejected:
+            raise rejected from rejected.__cause__
+        except Exception as error:
+            if loan is not None and not isinstance(error, RedisError | OSError | faults.Unanswered):
+                raise  # else a credential provider, perhaps, which may raise anything
+            translated = self._translated(error, doing, hint if loan is not None and loan.unanswered else None)
+            raise translated from translated.__cause__
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncGenerator[AbstractConnection]:
+        if isinstance(self._redis, Redis):
+            connection = await self._redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+            try:
+                yield connection
+            finally:
+                await self._redis.connection_pool.release(connection)
+        else:
+            connection = await self._endpoint.open(REPLY_TIMEOUT)
+            try:
+                yield connection
+            finally:
+                await endpoints.close(connection)
+
+    def _translated(self, error: Exception, doing: str, hint: str | None) -> RedisStreamClientError:
+        """What went wrong, in this package's words, with redis-py's error or the system's as its cause."""
+        where = self._endpoint.where
+        fault = error if isinstance(error, faults.Unanswered) else faults.of(error, where)
+        translated: RedisStreamClientError
+        if isinstance(fault, RedisRejected):
+            translated = fault
+        elif isinstance(self._redis, Redis) and isinstance(error, ResponseError) and _moved(error):
+            translated = ClusterNeeded(
+                f"could not {doing}: {where} is a node of a Redis Cluster, and another node has {self._key!r}",
+                hint="give a redis.asyncio.RedisCluster instead of a Redis",
+            )
+        else:
+            if str(error).startswith(_POOL_IS_EMPTY):
+                hint = "all connections of the given client's pool are in use: see its max_connections"
+            translated = RedisUnavailable(f"could not {doing}: {fault}", hint=hint)
+        translated.__cause__ = faults.origin(fault)
+        return translated
 
 
-async def exchange(connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Send commands in one pipeline, and return their replies as bytes.
-
-    Raises redis-py's errors; that of the first command that was refused, after all have been answered. A
-    cancellation closes the connection: a reply that was given up answers nobody else.
-    """
-    replies: list[Any] = []
-    refused: ResponseError | None = None
-    # A deadline of our own: redis-py's may swallow a cancellation.
-    configured, connection.socket_timeout = connection.socket_timeout, None
-    try:
-        async with asyncio.timeout(configured or REPLY_TIMEOUT):
-            await endpoints.send(connection, *commands)
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response(disable_decoding=True))
-                except ResponseError as error:
-                    refused = refused or error
-    finally:
-        connection.socket_timeout = configured
-    if refused is not None:
-        raise refused
-    return replies
-
-
-async def run(
-    connection: AbstractConnection, script: Script, keys: Sequence[str], args: Sequence[str | bytes]
-) -> Any:
-    """Run a script, sending its text only when the server does not know it yet. Raises as `exchange`."""
-    words = (len(keys), *keys, *args)
-    try:
-        [reply] = await exchange(connection, [("EVALSHA", script.sha, *words)])
-    except NoScriptError:
-        [reply] = await exchange(connection, [("EVAL", script.text, *words)])
-    return reply
+def _moved(error: ResponseError) -> bool:
+    return faults.read(error)[0] in ("MOVED", "ASK")

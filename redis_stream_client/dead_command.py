@@ -2,17 +2,19 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from redis_stream_client.dead_letters import DeadLetter, DeadLetters, require_id
 from redis_stream_client.errors import RedisStreamClientError, StreamGone
+from redis_stream_client.faults import ClusterNeeded
 
 OK = 0
 NOT_ALL = 1  # a letter was not there, or cannot be put back
@@ -44,7 +46,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--redis",
         metavar="URL",
         default="redis://localhost:6379",
-        help="redis://, rediss:// or unix://, %(default)s by default; in a cluster, the node that has the service",
+        help="redis://, rediss:// or unix://, %(default)s by default; in a cluster, any of its nodes",
     )
     where.add_argument("--service", metavar="NAME", required=True, help="name of the service")
     listing = actions.add_parser("list", parents=[where], help="list them, oldest first")
@@ -80,9 +82,17 @@ def run(arguments: argparse.Namespace) -> int:
 async def _perform(arguments: argparse.Namespace, redis: Redis, letters: DeadLetters) -> int:
     async with redis:
         try:
-            status: int = await arguments.perform(letters, arguments)
-        except RedisStreamClientError as error:
+            with contextlib.suppress(ClusterNeeded):
+                await letters._look()
+                return await _performed(arguments, letters)
+            async with contextlib.aclosing(RedisCluster.from_url(arguments.redis)) as cluster:
+                return await _performed(arguments, DeadLetters(cluster, arguments.service))
+        except (RedisStreamClientError, RedisError) as error:
             return _unusable(str(error))
+
+
+async def _performed(arguments: argparse.Namespace, letters: DeadLetters) -> int:
+    status: int = await arguments.perform(letters, arguments)
     return status
 
 

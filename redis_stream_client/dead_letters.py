@@ -10,11 +10,18 @@ from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client import packed, scripts
 from redis_stream_client.announcement import Info, Malformed, decode
-from redis_stream_client.borrowed import Borrowed, exchange, run
-from redis_stream_client.errors import StreamGone
+from redis_stream_client.borrowed import Borrowed, Loan
+from redis_stream_client.errors import RedisUnavailable, StreamGone
 from redis_stream_client.keys import Keys, require_name
+from redis_stream_client.window import Window
 
-PAGE = 50  # letters that one XRANGE brings: one of them may have a megabyte
+PAGE = 50
+"""The most letters that one XRANGE brings."""
+
+FIRST_PAGE = 4
+PAGE_BYTES = 2**20
+"""A page is to have so many bytes at the most, judged by the page before it: one letter may have a megabyte."""
+
 MOST_FIELDS = 10_000
 """The most fields that an announcement can be put back with. Redis needs some 40 ms for so many."""
 
@@ -24,6 +31,11 @@ _PACKED_FROM = 4000  # names and values; fewer are never packed
 _COUNT = re.compile(rb"[0-9]{1,20}")
 _ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _LARGEST = 2**64 - 1
+_READING = "read the dead letters"
+_TOO_LARGE = (
+    "one letter alone gets no answer; if others do, it is too large for the line or for the server's "
+    "client-output-buffer-limit"
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END_OF_TIME = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
@@ -71,12 +83,13 @@ class DeadLetters:
         service: name of the service.
 
     ``async for letter in letters`` gives those that are there when it begins, oldest first. They are read in pages
-    of 50, and no connection is held between two of them: letters may be put back, discarded or buried meanwhile.
-    Those that are buried meanwhile are left to the next ``async for``. ``break`` and a cancellation leave nothing
-    behind.
+    of at most 50, and no connection is held between two of them: letters may be put back, discarded or buried
+    meanwhile. Those that are buried meanwhile are left to the next ``async for``. ``break`` and a cancellation
+    leave nothing behind. A page that gets no answer is asked for again in smaller pieces, down to one letter.
+    After an error the same iterator goes on where it was.
 
-    Nothing is retried here. All methods, and the iterator, raise `RedisUnavailable` when Redis gives no answer
-    within the connection's ``socket_timeout`` (5 s if it has none), and `RedisRejected` when it refuses.
+    Nothing else is retried here. All methods, and the iterator, raise `RedisUnavailable` when Redis is silent for
+    the connection's ``socket_timeout`` (5 s if it has none), and `RedisRejected` when it refuses.
     """
 
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
@@ -91,7 +104,7 @@ class DeadLetters:
 
     async def count(self) -> int:
         """How many there are."""
-        [count] = await self._ask("count the dead letters", ("XLEN", self._keys.dead))
+        count = await self._ask("count the dead letters", ("XLEN", self._keys.dead))
         return int(count)
 
     async def get(self, id: str) -> DeadLetter | None:
@@ -101,7 +114,7 @@ class DeadLetters:
             TypeError, ValueError: for what is not a letter's id.
         """
         require_id(id)
-        [entries] = await self._ask("read a dead letter", ("XRANGE", self._keys.dead, id, id))
+        entries = await self._ask("read a dead letter", ("XRANGE", self._keys.dead, id, id))
         return _letter(entries[0]) if entries else None
 
     async def put_back(self, letter: DeadLetter | str) -> str:
@@ -138,9 +151,8 @@ class DeadLetters:
                 "LoadBalancerStream.add()"
             )
         hint = "it may have been put back; repeating is safe, and raises StreamGone if it was"
-        async with self._borrowed.connection("put back a dead letter", hint) as connection:
-            keys = [self._keys.lbs, self._keys.dead]
-            reply: bytes = await run(connection, scripts.load("put_back"), keys, [id])
+        async with self._borrowed.connection("put back a dead letter", hint) as loan:
+            reply: bytes = await loan.run(scripts.load("put_back"), [self._keys.lbs, self._keys.dead], [id])
         if reply == b"gone":
             raise _gone(id, letter)
         return reply.decode()
@@ -162,23 +174,34 @@ class DeadLetters:
         """
         id = _id_of(letter)
         hint = "it may have been discarded; repeating is safe"
-        [removed] = await self._ask("discard a dead letter", ("XDEL", self._keys.dead, id), hint=hint)
+        removed = await self._ask("discard a dead letter", ("XDEL", self._keys.dead, id), hint=hint)
         return bool(removed)
+
+    async def _look(self) -> None:
+        """Raise what keeps all else from being done."""
+        await self._ask("reach the dead letters", ("XLEN", self._keys.dead))
 
     async def _newest(self) -> str | None:
         """The id of the newest letter."""
-        [entries] = await self._ask("read the dead letters", ("XREVRANGE", self._keys.dead, "+", "-", "COUNT", 1))
+        entries = await self._ask(_READING, ("XREVRANGE", self._keys.dead, "+", "-", "COUNT", 1))
         return entries[0][0].decode() if entries else None
 
-    async def _page(self, first: str, last: str) -> list[DeadLetter]:
-        [entries] = await self._ask(
-            "read the dead letters", ("XRANGE", self._keys.dead, first, last, "COUNT", PAGE)
-        )
-        return [_letter(entry) for entry in entries]
+    async def _ask(self, doing: str, command: tuple[Any, ...], *, hint: str | None = None) -> Any:
+        async with self._borrowed.connection(doing, hint) as loan:
+            [reply] = await loan.exchange(command)
+        return reply
 
-    async def _ask(self, doing: str, *commands: tuple[Any, ...], hint: str | None = None) -> list[Any]:
-        async with self._borrowed.connection(doing, hint) as connection:
-            return await exchange(connection, commands)
+    async def _page(self, first: str, last: str, count: int) -> list[Any] | None:
+        """At most `count` letters as Redis sends them; None if it was asked for them and did not answer."""
+        loan: Loan | None = None
+        try:
+            async with self._borrowed.connection(_READING, _TOO_LARGE if count == 1 else None) as loan:
+                [entries] = await loan.exchange(("XRANGE", self._keys.dead, first, last, "COUNT", count))
+        except RedisUnavailable:
+            if loan is None or not loan.unanswered or count == 1:
+                raise
+            return None
+        return list(entries)
 
 
 class _Listing(AsyncIterator[DeadLetter]):
@@ -189,18 +212,35 @@ class _Listing(AsyncIterator[DeadLetter]):
         self._page: list[DeadLetter] = []  # in reverse
         self._next: str | None = "-"  # where the next page begins; None at the end
         self._last: str | None = None  # the newest letter when it began: one that is buried again comes after it
+        patience = letters._borrowed.patience  # counts silence, so there is no need for more of it
+        self._window = Window("dead letters in a page", PAGE, patience, longest_patience=patience)
+        self._window.size = FIRST_PAGE
+        self._letter_bytes = 0
 
     async def __anext__(self) -> DeadLetter:
         if not self._page and self._next is not None:
             if self._last is None:
                 self._last = await self._letters._newest()
             if self._last is not None:
-                self._page = (await self._letters._page(self._next, self._last))[::-1]
+                entries = await self._read(self._next, self._last)
+                self._page = [_letter(entry) for entry in reversed(entries)]
             ended = not self._page or self._page[0].id == self._last
             self._next = None if ended else f"({self._page[0].id}"
         if not self._page:
             raise StopAsyncIteration
         return self._page.pop()
+
+    async def _read(self, first: str, last: str) -> list[Any]:
+        """The next page; asked for again in smaller pieces while there is no answer."""
+        while True:
+            count = min(self._window.size, max(1, PAGE_BYTES // max(1, self._letter_bytes)))
+            entries = await self._letters._page(first, last, count)
+            if entries is not None:
+                self._window.answered()
+                size = sum(len(word) for _, words in entries for word in words)
+                self._letter_bytes = size // max(1, len(entries))
+                return entries
+            self._window.unanswered(count)
 
 
 def require_id(value: object, parameter: str = "id", kind: str = "a str") -> str:

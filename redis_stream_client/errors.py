@@ -104,11 +104,26 @@ class NotJoined(RedisStreamClientError):
 
 
 class RedisUnavailable(RedisStreamClientError):
-    """Redis gave no answer by the deadline. The outcome is unknown, and repeating is safe."""
+    """Redis gave no answer by the deadline. The outcome is unknown, and repeating is safe.
+
+    But for an announcement: one that is repeated may be there twice. The hint says what is known.
+
+    Attributes:
+        announced: of `LoadBalancerStream.add_many`: the ids of what is known to be announced, in the order of the
+            streams, with None in the place of every other one. Else empty.
+    """
+
+    announced: tuple[str | None, ...] = ()
 
 
 class RedisRejected(RedisStreamClientError):
-    """Redis refuses for good: password, permission, type of a key, version. It is not retried."""
+    """Redis refuses for good: password, permission, type of a key, version. It is not retried.
+
+    Attributes:
+        announced: as of `RedisUnavailable`.
+    """
+
+    announced: tuple[str | None, ...] = ()
 
 
 class ClientClosed(RedisStreamClientError):

@@ -5,7 +5,7 @@ import ssl
 from typing import Any
 
 from redis import exceptions as redis_errors
-from redis.exceptions import AuthenticationError, AuthorizationError, InvalidResponse
+from redis.exceptions import AuthenticationError, AuthorizationError, InvalidResponse, RedisError
 
 from redis_stream_client.errors import RedisRejected
 
@@ -186,10 +186,17 @@ def of(error: Exception, where: str = "Redis") -> Unanswered | GroupMissing | Re
     elif isinstance(_root(error), ssl.SSLCertVerificationError):
         fault = RedisRejected(f"the certificate of {where} cannot be verified: {one_line(error)}")
     else:
-        why = one_line(error) or "no answer in time"
+        why = _why(error)
         fault = Unanswered(why if where in why else f"{where}: {why}", maybe_executed=True)
     fault.__cause__ = bare(error)
     return fault
+
+
+def _why(error: Exception) -> str:
+    """What happened, in one line. A user's credential provider may raise anything."""
+    if isinstance(error, RedisError | OSError | EOFError):
+        return one_line(error) or "no answer in time"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def is_reply(error: BaseException) -> bool:
@@ -239,8 +246,11 @@ def one_line(error: BaseException) -> str:
 def bare(error: BaseException) -> BaseException:
     """The error without the story of how it came about, which is redis-py's and asyncio's inside.
 
-    It is printed below ours, in one line; what it was caused by is in its text.
+    It is printed above ours, in one line; what it was caused by is in its text. What is neither redis-py's nor the
+    system's comes from a user's code, and keeps its story.
     """
+    if not isinstance(error, RedisError | OSError | EOFError):
+        return error
     error.__cause__ = None
     error.__suppress_context__ = True
     return error.with_traceback(None)

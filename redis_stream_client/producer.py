@@ -1,14 +1,16 @@
 """The producer's side: announcing data streams."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client.announcement import FIELD, Info, encode
-from redis_stream_client.borrowed import Borrowed, exchange
+from redis_stream_client.borrowed import Borrowed, Loan
+from redis_stream_client.errors import RedisRejected, RedisUnavailable
 from redis_stream_client.keys import Keys, require_name
 
-CHUNK = 500  # announcements that travel in one pipeline
+CHUNK = 500  # announcements that travel in one pipeline, at the most
+CHUNK_BYTES = 256 * 1024  # and their size together, but for a single larger one: a slow line needs its time for it
 
 
 class LoadBalancerStream:
@@ -39,9 +41,12 @@ class LoadBalancerStream:
 
         Raises:
             TypeError, ValueError: for what no consumer would accept.
-            RedisUnavailable: no answer. It may have been announced; announcing it again makes a second
-                announcement of the same stream. Nothing is retried here.
+            RedisUnavailable: no answer. Its hint says whether the stream may have been announced, or was not;
+                announcing it again makes a second announcement of the same stream. Nothing is retried here.
             RedisRejected: Redis refuses.
+
+        No answer means that Redis is silent for the connection's ``socket_timeout`` (5 s if it has none), and 1 s
+        longer for each 32 KiB of the announcement.
         """
         return (await self.add_many([(stream, info)]))[0]
 
@@ -54,24 +59,62 @@ class LoadBalancerStream:
         Returns:
             The announcements' ids, in the same order.
 
-        Raises as `add`. After `RedisUnavailable`, some may have been announced.
+        Raises as `add`. Some may have been announced then: the error's hint counts them, and its ``announced`` has
+        the ids of those that are known to be, in the same order, with None in the place of every other one.
         """
         if isinstance(streams, str):
             raise TypeError("streams must be an iterable of names, not one str; use add()")
         payloads = [encode(stream) if isinstance(stream, str) else encode(*_pair(stream)) for stream in streams]
-        ids: list[str] = []
+        ids: list[str | None] = []
         if not payloads:
-            return ids
-        hint = "it may have been announced; announcing again adds another"
-        async with self._borrowed.connection("announce", hint) as connection:
-            for start in range(0, len(payloads), CHUNK):
-                chunk = payloads[start : start + CHUNK]
-                commands = [("XADD", self._keys.lbs, "*", FIELD, payload) for payload in chunk]
-                ids += [reply.decode() for reply in await exchange(connection, commands)]
-        return ids
+            return []
+        loan: Loan | None = None
+        try:
+            async with self._borrowed.connection("announce") as loan:
+                for chunk in _chunks(payloads):
+                    try:
+                        await loan.exchange(*(("XADD", self._keys.lbs, "*", FIELD, payload) for payload in chunk))
+                    finally:
+                        ids += map(_id, loan.replies)
+        except (RedisUnavailable, RedisRejected) as error:
+            unknown = loan.unanswered if loan is not None else 0
+            error.announced = (*ids, *[None] * (len(payloads) - len(ids)))
+            outcome = _outcome(len(payloads), len(payloads) - error.announced.count(None), unknown)
+            if isinstance(error, RedisUnavailable) or len(payloads) > 1:
+                error.hint = f"{outcome}; {error.hint}" if error.hint else outcome
+            raise
+        return [id for id in ids if id is not None]
 
 
 def _pair(stream: object) -> tuple[str, Info | None]:
     if not isinstance(stream, tuple) or len(stream) != 2:
         raise TypeError(f"streams must hold names or (name, info) pairs, not {stream!r}")
     return stream
+
+
+def _chunks(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """What travels together: bounded by number, and by size, so that a slow line is done with it soon."""
+    start = size = 0
+    for index, payload in enumerate(payloads):
+        size += len(payload)
+        if index > start and (size > CHUNK_BYTES or index - start == CHUNK):
+            yield payloads[start:index]
+            start, size = index, len(payload)
+    yield payloads[start:]
+
+
+def _id(reply: object) -> str | None:
+    return reply.decode() if isinstance(reply, bytes) else None
+
+
+def _outcome(count: int, known: int, unknown: int) -> str:
+    """What became of the announcements, for the hint of an error."""
+    if not known and not unknown:
+        return "nothing was announced"
+    again = "announcing again adds another"
+    if count == 1:
+        return f"it may have been announced; {again}"
+    parts = [f"{known} of {count} were announced"] if known else []
+    if unknown:
+        parts.append(f"{unknown} of {count} may have been announced, {again}")
+    return "; ".join(parts)

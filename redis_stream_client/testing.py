@@ -33,7 +33,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client import announcement, options
 from redis_stream_client.announcement import Info
-from redis_stream_client.borrowed import Borrowed, exchange
+from redis_stream_client.borrowed import Borrowed
 from redis_stream_client.entry import Entry, order, require_id
 from redis_stream_client.handler import Handler, require_handler
 from redis_stream_client.handling import Job, Outcome, Rules, Status, start_watches
@@ -370,11 +370,11 @@ async def expire(redis: Redis | RedisCluster, service: str, consumer_id: str) ->
     if not isinstance(consumer_id, str):
         raise TypeError(f"consumer_id must be a str, not {type(consumer_id).__name__}; pass client.id")
     lock = keys.lock(consumer_id)
-    async with Borrowed(redis, keys.lbs).connection("expire a lock", "repeating is safe") as connection:
+    async with Borrowed(redis, keys.lbs).connection("expire a lock", "repeating is safe") as loan:
         # A lifetime in the past would be a deletion. When the time is over, Redis notices it by being asked; and
         # should a beat have come in between, it is asked again.
         found = False
-        while await exchange(connection, [("PEXPIRE", lock, 1)]) == [1]:
+        while await loan.exchange(("PEXPIRE", lock, 1)) == [1]:
             found = True
             await asyncio.sleep(0.002)
     if not found:

@@ -27,6 +27,7 @@ class Window:
         largest: the size to begin with, and to return to.
         patience: seconds to wait for an answer to begin with.
         smallest: the size below which nothing can be asked for.
+        longest_patience: seconds that `patience` grows to.
 
     Attributes:
         size: what to ask for next, at the most.
@@ -41,12 +42,14 @@ class Window:
         patience: float,
         *,
         smallest: int = 1,
+        longest_patience: float = LONGEST_PATIENCE,
         now: Callable[[], float] = clock.now,
     ) -> None:
         self._what = what
         self._largest = self._most = largest
         self._smallest = smallest
         self._first_patience = patience
+        self._longest_patience = longest_patience
         self._now = now
         self._trial = FIRST_TRIAL
         self._trial_at = float("-inf")
@@ -71,7 +74,7 @@ class Window:
         self._failures += 1
         self.shrunk += 1
         self.size = max(self._smallest, failed // SHRINK)
-        self.patience = max(self._first_patience, min(self.patience * 2, LONGEST_PATIENCE))
+        self.patience = max(self._first_patience, min(self.patience * 2, self._longest_patience))
         # Once for each time that it happens: one alone may be the fault of a connection that broke just then.
         (log.warning if self._failures == 2 else log.debug)(
             "%s: %d requests in a row without an answer, the last of %d; the next asks for %d, and waits %.3g s",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from redis.asyncio import RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 
-from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamAdded
+from redis_stream_client import DeadLetters, LoadBalancerStream, RedisRejected, RedisStreamClient, StreamAdded
 from redis_stream_client.keys import Keys
 from tests.cluster import Cluster, start_cluster
 from tests.ports import HOST
@@ -59,6 +59,20 @@ async def test_many_announcements(redis: Connection, service: str) -> None:
     async with RedisStreamClient(redis, service, lock_ttl=5.0, prefetch=2000) as client:
         await wait_until(lambda: len(client.leases) == 1200, "all have arrived")
         assert {lease.stream for lease in client.leases.values()} == set(streams)
+
+
+async def test_a_plain_client_on_another_node_is_told_what_to_use(
+    cluster: Cluster, redis: Connection, service: str
+) -> None:
+    other = next(node for node in cluster.nodes if node is not cluster.owner_of(Keys(service).lbs))
+    async with Redis.from_url(other.url) as plain:
+        letters, producer = DeadLetters(plain, service), LoadBalancerStream(plain, service)
+        for call in (letters.count, lambda: anext(aiter(letters)), lambda: producer.add("call-1")):
+            with pytest.raises(
+                RedisRejected, match=r"node of a Redis Cluster.*\(give a redis\.asyncio\.RedisCluster"
+            ):
+                await call()
+    assert not await redis.exists(Keys(service).lbs)
 
 
 async def test_a_node_that_is_away(cluster: Cluster, redis: Connection, service: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from redis_stream_client import cli
 from redis_stream_client.keys import Keys
+from tests.cluster import start_cluster
 from tests.letters import CONSUMER, REASON, announcement, bury, bury_stream, written
 from tests.ports import HOST, free_port
 
@@ -311,6 +312,24 @@ def test_a_server_that_is_not_there_is_said_in_one_line(
     assert error.startswith("redis-stream-client dead: could not ")
     assert "Connect" in error
     assert "secret" not in error
+
+
+def test_in_a_cluster_any_node_will_do(service: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with start_cluster() as cluster:
+        owner = cluster.owner_of(Keys(service).lbs)
+        for node in cluster.nodes:
+            ids = [bury_stream(owner, service, f"call-{number}") for number in range(2)]
+            where = ("--redis", node.url, "--service", service)
+            status, printed, errors = main(capsys, "list", *where)
+            assert (status, errors) == (0, [])
+            assert [line.split()[0] for line in printed[1:]] == ids
+            assert main(capsys, "discard", *where, ids[0])[0] == 0
+            assert main(capsys, "put-back", *where, "--all")[0] == 0
+            assert remaining(owner, service) == []
+        owner.kill()
+        for node in cluster.nodes:
+            status, printed, errors = main(capsys, "list", "--redis", node.url, "--service", service)
+            assert (status, printed, len(errors)) == (2, [], 1)
 
 
 def test_a_refused_login_is_said_in_one_line(

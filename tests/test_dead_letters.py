@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ from tests.sentinel import NAME, deploy
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from tests.connection import Connection
     from tests.letters import Pair
@@ -484,6 +485,7 @@ async def test_a_listing_that_failed_can_be_continued_and_has_skipped_nothing(
     ids = await write(redis, service, *(f"call-{number}" for number in range(2 * PAGE + 1)))
     seen: list[str] = []
     failures: list[str] = []
+    strikes = {1, PAGE + 1}
     listing = aiter(DeadLetters(single, service))
     while True:
         try:
@@ -493,11 +495,88 @@ async def test_a_listing_that_failed_can_be_continued_and_has_skipped_nothing(
             proxy.heal()
         except StopAsyncIteration:
             break
-        if len(seen) in (1, PAGE + 1):
+        if len(seen) in strikes:
+            strikes.remove(len(seen))
             proxy.drop_replies_after(b"XRANGE")
     assert seen == ids
     assert len(failures) == 2
     assert all(failure.startswith("could not read the dead letters: ") for failure in failures)
+
+
+@pytest.fixture
+def large(redis: Connection, service: str) -> Callable[[int], Awaitable[list[str]]]:
+    """Give a function that writes so many letters of a megabyte; it returns their ids."""
+
+    async def write(count: int) -> list[str]:
+        words = written([(b"lbs-input", b"x" * 10**6)])
+        raw = [await redis.execute_command("XADD", Keys(service).dead, "*", *words) for _ in range(count)]
+        return [id.decode() for id in raw]
+
+    return write
+
+
+async def test_large_letters_take_the_time_that_a_slow_line_needs(
+    proxy: TcpProxy, single: Redis, redis: Connection, service: str, large: Callable[[int], Awaitable[list[str]]]
+) -> None:
+    ids = await write(redis, service, *(f"call-{number}" for number in range(30)))
+    ids += await large(6)
+    ids += await write(redis, service, "last")
+    proxy.bandwidth(replies=4_000_000)  # a letter takes 0.25 s, and all of them 1.5 s
+    letters = DeadLetters(single, service)
+    assert await listed(letters) == ids
+    assert (await letters.get(ids[31])) is not None
+
+
+async def test_letters_that_are_too_many_for_the_servers_buffers_come_in_smaller_pages(
+    redis: Connection, service: str, large: Callable[[int], Awaitable[list[str]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    small = await write(redis, service, *(f"call-{number}" for number in range(100)))
+    ids = small + await large(25)
+    await redis.config_set("client-output-buffer-limit", "normal 1500kb 1500kb 0")
+    assert await listed(DeadLetters(redis, service)) == ids
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.match(r"dead letters in a page: 2 requests in a row without an answer, .* waits 5 s$", warning)
+
+
+async def test_one_letter_that_is_too_large_says_what_may_be_the_matter(
+    redis: Connection, service: str, large: Callable[[int], Awaitable[list[str]]]
+) -> None:
+    ids = await write(redis, service, "a", "b")
+    [huge] = await large(1)
+    ids += await write(redis, service, "c")
+    await redis.config_set("client-output-buffer-limit", "normal 500kb 500kb 0")
+    letters = DeadLetters(redis, service)
+    listing = aiter(letters)
+    assert [(await anext(listing)).id for _ in range(2)] == ids[:2]
+    for _ in range(2):
+        with pytest.raises(RedisUnavailable, match="client-output-buffer-limit"):
+            await anext(listing)
+    assert await letters.discard(huge)
+    assert [letter.id async for letter in listing] == ids[2:]
+
+
+async def test_a_cancelled_step_of_a_listing_can_be_repeated_and_skips_nothing(
+    proxy: TcpProxy, single: Redis, redis: Connection, service: str
+) -> None:
+    ids = await write(redis, service, *(f"call-{number}" for number in range(60)))
+    listing = aiter(DeadLetters(single, service))
+    seen: list[str] = []
+
+    async def step() -> str:
+        return (await anext(listing)).id
+
+    cancelled = 0
+    while len(seen) < 60:
+        proxy.freeze(requests=False)
+        stepping = asyncio.create_task(step())
+        await asyncio.wait((stepping,), timeout=0.02)
+        if stepping.cancel():
+            cancelled += 1
+            await asyncio.wait((stepping,))
+        proxy.thaw()
+        seen.append(await step() if stepping.cancelled() else stepping.result())
+    assert seen == ids
+    assert cancelled >= 4
 
 
 async def test_a_cancelled_call_gives_back_a_connection_that_answers_nobody_else(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from redis.asyncio import Redis
+from redis._parsers.resp2 import _AsyncRESP2Parser
+from redis._parsers.resp3 import _AsyncRESP3Parser
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 
 from redis_stream_client import LoadBalancerStream, RedisRejected, RedisUnavailable
 from redis_stream_client.keys import Keys
-from redis_stream_client.producer import CHUNK
+from redis_stream_client.producer import CHUNK, CHUNK_BYTES
 from tests.ports import HOST, free_port
 from tests.waiting import wait_until
 
@@ -114,6 +118,19 @@ async def test_any_client_will_do_and_gets_its_connection_back(
         assert connections_in_use(redis) == 0
 
 
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize("parser", [_AsyncRESP2Parser, _AsyncRESP3Parser])
+async def test_any_parser_will_do(
+    redis: Connection, server: Server, service: str, parser: type, decode: bool
+) -> None:
+    protocol = 3 if parser is _AsyncRESP3Parser else 2
+    settings = {"parser_class": parser, "decode_responses": decode, "protocol": protocol}
+    async with Redis.from_pool(ConnectionPool.from_url(server.url, **settings)) as other:
+        lbs_ids = await LoadBalancerStream(other, service).add_many(["a", "b"])
+        assert await other.ping() is True
+    assert [lbs_id for lbs_id, _ in await announced(redis, service)] == lbs_ids
+
+
 def connections_in_use(redis: Redis) -> int:
     return len(redis.connection_pool._in_use_connections)
 
@@ -173,11 +190,83 @@ async def test_a_cancelled_call_gives_back_a_connection_that_answers_nobody_else
     assert await single.ping() is True
 
 
-async def test_a_server_that_is_not_there_is_unavailable(service: str) -> None:
-    async with Redis.from_url(f"redis://{HOST}:{free_port()}") as nowhere:
-        with pytest.raises(RedisUnavailable) as caught:
-            await LoadBalancerStream(nowhere, service).add("call-17")
-    assert caught.value.__cause__ is not None
+@pytest.mark.parametrize("host", [HOST, "no-such-host.invalid"])
+async def test_a_server_that_is_not_there_was_told_nothing_and_the_error_says_so(service: str, host: str) -> None:
+    async with Redis.from_url(f"redis://{host}:{free_port()}") as nowhere:
+        for streams in (["call-17"], ["call-17", "call-18"]):
+            with pytest.raises(RedisUnavailable) as caught:
+                await LoadBalancerStream(nowhere, service).add_many(streams)
+            assert str(caught.value).startswith("could not announce: ")
+            assert host in str(caught.value)
+            assert str(caught.value).endswith("(nothing was announced)")
+            assert caught.value.announced == (None,) * len(streams)
+            assert caught.value.__cause__ is not None
+            printed = "".join(traceback.format_exception(caught.value))
+            assert printed.count("Traceback") == 1
+            assert printed.count("\n\n") <= 2  # the cause in one line, and what it was the cause of
+
+
+async def test_a_pool_without_a_free_connection_is_named(server: Server, service: str) -> None:
+    for pool_class in (ConnectionPool, BlockingConnectionPool):
+        settings: dict[str, Any] = {} if pool_class is ConnectionPool else {"timeout": 0.05}
+        pool = pool_class.from_url(server.url, max_connections=1, **settings)
+        async with Redis.from_pool(pool) as redis, redis.client() as taken:
+            await taken.ping()
+            with pytest.raises(RedisUnavailable, match=r"nothing was announced; .*max_connections"):
+                await LoadBalancerStream(redis, service).add("call-17")
+
+
+async def test_large_announcements_over_a_slow_line_take_the_time_that_they_need(
+    proxy: TcpProxy, redis: Connection, service: str
+) -> None:
+    streams = [(f"call-{number}", {"x": "y" * 250_000}) for number in range(12)]
+    async with Redis(host=HOST, port=proxy.port, socket_timeout=0.3) as slow:
+        proxy.bandwidth(requests=2_000_000)  # all of it takes 1.5 s
+        lbs_ids = await LoadBalancerStream(slow, service).add_many(streams)
+        proxy.bandwidth(requests=250_000)  # one takes a second
+        lbs_ids.append(await LoadBalancerStream(slow, service).add(*streams[0]))
+    assert [lbs_id for lbs_id, _ in await announced(redis, service)] == lbs_ids
+
+
+async def test_what_is_known_to_be_announced_is_said_when_the_line_breaks(
+    proxy: TcpProxy, single: Redis, redis: Connection, service: str
+) -> None:
+    streams = [(f"call-{number}", {"x": "y" * (CHUNK_BYTES // 3)}) for number in range(20)]
+    producer = LoadBalancerStream(single, service)
+    await producer.add("before")
+    proxy.bandwidth(requests=2_000_000)
+    adding = asyncio.create_task(producer.add_many(streams))
+
+    async def some() -> bool:
+        return bool(await redis.xlen(Keys(service).lbs) > 5)
+
+    await wait_until(some, "some are announced")
+    proxy.cut()
+    with pytest.raises(RedisUnavailable) as caught:
+        await adding
+    known = [lbs_id for lbs_id in caught.value.announced if lbs_id is not None]
+    there = [lbs_id for lbs_id, _ in await announced(redis, service)][1:]
+    assert len(caught.value.announced) == 20
+    assert known == list(caught.value.announced[: len(known)]) == there[: len(known)]
+    assert len(known) >= 2
+    assert len(there) - len(known) <= 2  # those in one pipeline
+    assert f"{len(known)} of 20 were announced" in str(caught.value)
+    assert "of 20 may have been announced, announcing again adds another" in str(caught.value)
+
+
+async def test_a_redis_that_gets_full_meanwhile_says_what_it_took(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    await redis.config_set("maxmemory-policy", "noeviction")
+    used = (await redis.info("memory"))["used_memory"]
+    await redis.config_set("maxmemory", used + 2_000_000)
+    with pytest.raises(RedisUnavailable, match=r"of 30 were announced\)$") as caught:
+        await producer.add_many([(f"call-{number}", {"x": "y" * 200_000}) for number in range(30)])
+    await redis.config_set("maxmemory", 0)
+    known = [lbs_id for lbs_id in caught.value.announced if lbs_id is not None]
+    assert 0 < len(known) < 30
+    assert [lbs_id for lbs_id, _ in await announced(redis, service)] == known
+    assert pickle.loads(pickle.dumps(caught.value)).announced == caught.value.announced
 
 
 async def test_a_full_redis_is_unavailable_for_now(
@@ -185,7 +274,7 @@ async def test_a_full_redis_is_unavailable_for_now(
 ) -> None:
     await redis.config_set("maxmemory-policy", "noeviction")
     await redis.config_set("maxmemory", 1)
-    with pytest.raises(RedisUnavailable):
+    with pytest.raises(RedisUnavailable, match="nothing was announced"):
         await producer.add_many(["a", "b"])
     await redis.config_set("maxmemory", 0)
     await producer.add("c")
