@@ -8,14 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.chaos.checker import Verdict, Violation, check
+from tests.chaos.checker import Verdict, check
 from tests.chaos.history import Event, Writer, read
+from tests.chaos.liveness import LIVELY
 from tests.chaos.report import percentile, slice_of
 from tests.chaos.schedule import MEMBER_FAULTS, SERVER_FAULTS, schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from tests.chaos.trouble import Violation
 
 TTL = 1.0
 STREAM = "s1"
@@ -537,6 +540,96 @@ def test_who_hears_nothing_believes_in_nothing_for_long(kind: str, member: str) 
     history.events.remove(lag)
     history.say("run", "fault", 2, "stop briefly", "m0", at=1.5)
     history.say("run", "over", 2, at=1.6)
+    assert history.found() == []
+
+
+# Liveness.
+
+STILL = LIVELY * TTL + 0.5
+"""Seconds in which nothing happens that should."""
+
+
+def long() -> History:
+    """Three entries by m0, and then a long time until the end."""
+    history = tell([3])
+    ends = ("left over", "exited")
+    history.events = [e._replace(time=30.0) if e.kind in ends else e for e in history.events]
+    return history
+
+
+def test_an_entry_that_is_not_handed_over() -> None:
+    history = long()
+    last = history.only("handed", nth=2)
+    history.events = [
+        event._replace(time=event.time + STILL) if last.time <= event.time < 30.0 else event
+        for event in history.events
+    ]
+    violation = the_only(history.found())
+    assert (violation.promise, violation.what) == (
+        "unread entry",
+        "s1 1-3 was not handed to m0 for 6.7 s, due 6.1 s",
+    )
+    assert shown(violation) == [("producer", "added"), ("m0", "leased"), ("m0", "handed"), ("m0", "lost")]
+    history.say("run", "fault", 1, "cut", "m0", at=3.0)
+    history.say("run", "over", 1, at=3.1)
+    assert history.found() == []
+
+
+def test_an_announcement_that_nobody_reads() -> None:
+    history = long()
+    for i in range(20):
+        history.say("run", "unread", "9-0", at=0.6 + i * STILL / 19)
+    history.say("run", "unread", "", at=0.7 + STILL)
+    violation = the_only(history.found())
+    assert violation.what == "announcement 9-0 was read by nobody for 6.2 s"
+    for event in [event for event in history.events if event.kind == "unread"][10:]:
+        history.events[history.events.index(event)] = event._replace(args=("9-1",))
+    assert history.found() == []
+
+
+def owned(since: float, consumer: str = "consumer-0") -> History:
+    """A stream that is announced, and owned, and of which nothing more is heard, but for what a test adds."""
+    history = long()
+    history.say("producer", "announced", "s2", "2-0", at=0.6)
+    history.say("run", "owners", [["2-0", consumer]], at=since)
+    history.say("run", "owners", [["2-0", ""]], at=since + STILL)
+    return history
+
+
+def test_what_is_owned_and_not_handled() -> None:
+    history = owned(1.0)
+    violation = the_only(history.found())
+    assert violation.what == "2-0 was owned by m0 and not handled for 6.5 s, due 6.0 s"
+    history.say("m0", "leased", 2, "s2", "2-0", fence(1), 1, "", at=1.2)
+    assert history.found() == []
+    lost = history.say("m0", "lost", 2, "expired", at=1.4)
+    assert {violation.promise for violation in history.found()} == {"kept", "owned and unhandled"}
+    history.events[history.events.index(lost)] = lost._replace(args=(2, "done"), time=1.8)
+    assert history.found() == []  # the rest is too short
+
+
+def test_a_handler_that_ended_and_left_its_lease() -> None:
+    history = owned(1.0)
+    history.events = [e._replace(time=20.0) if e.args == ([["2-0", ""]],) else e for e in history.events]
+    history.say("m0", "leased", 2, "s2", "2-0", fence(1), 1, "", at=1.2)
+    failed = history.say("m0", "failed", 2, "Mischief", at=1.3)
+    violation = the_only(history.found())
+    assert violation.what == "2-0 was kept by m0 for 18.7 s after its handler had ended"
+    assert failed in violation.evidence
+    history.say("m0", "lost", 2, "released", at=1.3 + 2 * LIVELY)
+    [rest] = history.found()
+    assert rest.promise == "owned and unhandled"
+    history.say("run", "owners", [["2-0", ""]], at=1.5 + 2 * LIVELY)
+    assert history.found() == []
+
+
+@pytest.mark.parametrize("consumer", ["nobody", "consumer-that-nobody-knows"])
+def test_what_has_no_owner(consumer: str) -> None:
+    history = owned(1.0, consumer)
+    violation = the_only(history.found())
+    assert violation.what == "2-0 had no owner for 6.5 s, due 6.0 s"
+    history.say("run", "fault", 1, "outage", "", at=3.0)
+    history.say("run", "over", 1, at=3.1)
     assert history.found() == []
 
 

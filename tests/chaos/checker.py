@@ -12,6 +12,7 @@
 | whose owner is gone is offered to a peer within `lock_ttl` + `lock_ttl` / 4 + one round trip | recovery |
 | who hears nothing from the server believes that it is alive for no longer than `lock_ttl` | beliefs |
 | no member ends but those that were told to | members |
+| what is there is worked on within a bound (`liveness.py`) | unread announcement, owned and unhandled, … |
 
 What is allowed, and only that:
 
@@ -27,36 +28,35 @@ What is allowed, and only that:
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from redis_stream_client.entry import order
+from tests.chaos.liveness import liveness
 from tests.chaos.story import FOREVER, Fault, Interval, Lease, Member, Story, Stream, earliest
+from tests.chaos.trouble import (
+    CANNOT_BEGIN,
+    DECOY,
+    FEW_SWEEPS,
+    FOR_EVER,
+    JUST,
+    MEASURED_FROM,
+    OPERATOR,
+    SERVER_AWAY,
+    STALL,
+    Violation,
+    of_member,
+    stalls,
+    total,
+    violation,
+    within,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from tests.chaos.history import Event
 
-DECOY = "decoy-"
-"""How the names of streams begin that are deleted while they are pending."""
-
-MEASURED_FROM = 0.02
-"""Lags and round trips of fewer seconds are not in the histories."""
-JUST = 0.05
-"""Seconds between what a process does and its line about it, when no lag was measured."""
-
-SERVER_AWAY = frozenset(
-    {"pause", "freeze the server", "restart", "outage", "fail over", "forgetful fail-over", "kill connections"}
-)
-"""Faults of the server that make every clock of recovery start anew at their end."""
-CANNOT_BEGIN = frozenset({"full"})
-"""The same for a peer in `run()`, which calls no handler before it has written that it begins."""
-OPERATOR = frozenset({"destroy the group", "delete the consumer", "acknowledge"})
-"""What an operator does is mended within a few sweeps."""
-FEW_SWEEPS = 6.0
-"""In lifetimes of a lock: the fleet tidies up every other one, and must come to it three times."""
 BY_HOLDER = frozenset({"done", "released", "closed", "superseded", "dead"})
 """Why a lease ends that was not taken away."""
 DRAIN = 5.0
@@ -64,29 +64,8 @@ DRAIN = 5.0
 TAKEN = frozenset({"expired", "claimed", "gone"})
 LAST_HARM = 2.0
 """Lifetimes of a lock within which a member has noticed what a fault that is over has cost it."""
-STALL = 0.25
-"""Lifetimes of a lock from which on a lag of the proxies is an outage, and one of a member a fault of this one."""
-LONGEST = 10.0
-"""Seconds that a lag takes at the most."""
 LOOK = 0.05
 """Seconds between two looks of a member at what its client believes."""
-HARMLESS = frozenset({"raise", "acknowledge", "suicide", "block", "delete the consumer"})
-"""Faults after which a member can take over as well as before, or whose own lines say from when on it can not."""
-FOR_EVER = frozenset({"kill", "terminate"})
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A broken promise: which, what happened, and the shortest part of the histories that shows it."""
-
-    promise: str
-    what: str
-    evidence: tuple[Event, ...]
-
-    @property
-    def time(self) -> float:
-        """When it was complete."""
-        return self.evidence[-1].time if self.evidence else FOREVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +108,14 @@ def check(events: Iterable[Event]) -> Verdict:
     found += _end(story)
     found += _members(story)
     found += _beliefs(story)
+    found += liveness(story)
     recoveries: list[Recovery] = []
     dues: Dues = {}
     for loss in _losses(story):
-        recovery, violation = _recovery(story, loss, dues)
+        recovery, broken = _recovery(story, loss, dues)
         recoveries += [recovery] if recovery else []
-        found += [violation] if violation else []
+        found += [broken] if broken else []
     return Verdict(story, sorted(found, key=lambda violation: violation.time), recoveries)
-
-
-def _violation(promise: str, what: str, *evidence: Event | None) -> Violation:
-    there = {id(event): event for event in evidence if event is not None}
-    return Violation(promise, what, tuple(sorted(there.values(), key=lambda event: event.time)))
 
 
 # Effects.
@@ -163,10 +138,10 @@ def _order(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
         id = written.args[4]
         if (first := seen.get(id)) is not None:
             what = f"the effect of {name} {id} was accepted twice"
-            yield _violation("exactly once", what, _leased(story, first), _leased(story, written), first, written)
+            yield violation("exactly once", what, _leased(story, first), _leased(story, written), first, written)
         elif last is not None and order(id) < order(last.args[4]):
             what = f"the effect of {name} {id} was accepted after that of {last.args[4]}"
-            yield _violation("in order", what, _leased(story, last), _leased(story, written), last, written)
+            yield violation("in order", what, _leased(story, last), _leased(story, written), last, written)
         seen[id] = written
         last = written
 
@@ -185,7 +160,7 @@ def _entries(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
     if missing and missing[-1] == stream.entries[-1]:
         last = by_order[-1] if by_order else None
         lease = stream.leases[-1] if stream.leases else None
-        yield _violation(
+        yield violation(
             "finished",
             f"{name} was not finished: its last {len(missing)} entries have no effect",
             *(*stream.announced, *stream.ended[-1:], last),
@@ -197,7 +172,7 @@ def _entries(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
         if after:  # it was passed over
             around = (*before[-1:], *after[:1])
             leases = [_leased(story, written) for written in around]
-            yield _violation(
+            yield violation(
                 "none lost", f"the effect of {name} {id} was lost", stream.added.get(id), *leases, *around
             )
     for id in accepted.keys() - set(stream.entries):
@@ -205,7 +180,7 @@ def _entries(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
         when = [added] if added else stream.in_doubt
         if not any(story.forgets(event.time - JUST, event.time) for event in when):
             what = f"{name} {id} had an effect, but is no entry"
-            yield _violation("none lost", what, added, _leased(story, accepted[id]), accepted[id])
+            yield violation("none lost", what, added, _leased(story, accepted[id]), accepted[id])
 
 
 # Owners.
@@ -217,9 +192,9 @@ def _fences(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
     for before, after in itertools.pairwise(let_in):
         evidence = (_leased(story, before), _leased(story, after), before, after)
         if after.args[3] < before.args[3]:
-            yield _violation("fences", f"the fence of {name} went back", *evidence)
+            yield violation("fences", f"the fence of {name} went back", *evidence)
         elif after.args[3] == before.args[3] and after.args[:2] != before.args[:2]:
-            yield _violation("fences", f"the owner of {name} changed, its fence did not", *evidence)
+            yield violation("fences", f"the owner of {name} changed, its fence did not", *evidence)
 
 
 def _owners(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
@@ -232,7 +207,7 @@ def _owners(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
             left[before.args[:2]] = before
             if owner in left:
                 evidence = (_leased(story, after), _leased(story, before), left[owner], before, after)
-                yield _violation("one owner", f"two owners of {name} took turns", *evidence)
+                yield violation("one owner", f"two owners of {name} took turns", *evidence)
 
 
 def _beginnings(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
@@ -247,7 +222,7 @@ def _beginnings(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
             other.leased.time - story.lock_ttl, min(other.handed.time, lease.handed.time) if other.handed else 0.0
         ):
             evidence = (other.leased, other.handed, lease.leased, lease.handed)
-            yield _violation("fences", f"two leases of {name} began under the fence {lease.fence}", *evidence)
+            yield violation("fences", f"two leases of {name} began under the fence {lease.fence}", *evidence)
 
 
 def _checkpoints(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
@@ -269,7 +244,7 @@ def _checkpoints(story: Story, name: str, stream: Stream) -> Iterator[Violation]
                 if late
                 else f"{name} {first.args[1]} was handed over again, though a checkpoint covers it"
             )
-            yield _violation("checkpoints", what, older.leased, checkpoint, newer.leased, first)
+            yield violation("checkpoints", what, older.leased, checkpoint, newer.leased, first)
             break
 
 
@@ -311,10 +286,10 @@ def _kept(story: Story) -> Iterator[Violation]:
                 continue
             if any(since.time <= end and until >= begin for since, until in member.blocked):
                 continue
-            lags = _sum(member.lags, begin, end) + _sum(story.run_lags, begin, end)
+            lags = total(member.lags, begin, end) + total(story.run_lags, begin, end)
             if lags < STALL * story.lock_ttl:
                 what = f"{name} lost {lease.stream} ({lease.lost.args[1]}), though nothing had befallen it"
-                yield _violation("kept", what, lease.leased, lease.lost)
+                yield violation("kept", what, lease.leased, lease.lost)
 
 
 def _harm(story: Story, name: str) -> Iterator[Interval]:
@@ -344,14 +319,14 @@ def _end(story: Story) -> Iterator[Violation]:
         ]
         what = f"{len(announcements)} announcements are left, {len(pending)} are pending"
         evidence = [event for lease in leases for event in (lease.leased, lease.returned, lease.lost)]
-        yield _violation("finished", what, *evidence, story.left_over)
+        yield violation("finished", what, *evidence, story.left_over)
     for event in story.malformed:
         tag = event.args[0]
         if not any(tag in letter for letter in letters) and not story.forgets(event.time - JUST, event.time):
-            yield _violation("dead letters", f"{tag} is not in the dead letters", event, story.left_over)
+            yield violation("dead letters", f"{tag} is not in the dead letters", event, story.left_over)
     for letter in letters:
         if "malformed-" not in letter:
-            yield _violation("dead letters", f"{letter[:80]} is in the dead letters", story.left_over)
+            yield violation("dead letters", f"{letter[:80]} is in the dead letters", story.left_over)
 
 
 def _members(story: Story) -> Iterator[Violation]:
@@ -361,19 +336,19 @@ def _members(story: Story) -> Iterator[Violation]:
             continue
         for fault in story.faults_of(name):
             blocked = sum(since.args[0] for since, _ in member.blocked)
-            allowed = DRAIN + 3 * story.lock_ttl + blocked + _sum(member.lags, fault.event.time, event.time)
+            allowed = DRAIN + 3 * story.lock_ttl + blocked + total(member.lags, fault.event.time, event.time)
             if fault.kind == "terminate" and event.time - fault.event.time > allowed:
                 what = f"{name} took {event.time - fault.event.time:.1f} s to leave"
-                yield _violation("members", what, fault.event, event)
+                yield violation("members", what, fault.event, event)
         if (code := event.args[1]) == 0:
             continue
         told = event.args[2] or member.suicide is not None
         # A SIGTERM before its signal handler is there ends any process.
         young = member.joined is None or event.time - member.joined.time < story.lock_ttl
         if not told or not (code == -9 or (code == -15 and young)):
-            yield _violation("members", f"{name} ended with {code}", member.spawned, event)
+            yield violation("members", f"{name} ended with {code}", member.spawned, event)
         elif code == -9 and member.suicide is None and not any(f.kind == "kill" for f in story.faults_of(name)):
-            yield _violation("members", f"{name} did not leave when it was told to", member.spawned, event)
+            yield violation("members", f"{name} did not leave when it was told to", member.spawned, event)
 
 
 def _beliefs(story: Story) -> Iterator[Violation]:
@@ -383,7 +358,7 @@ def _beliefs(story: Story) -> Iterator[Violation]:
             continue
         begin, end = fault.silent.time, fault.end
         for name, member in story.members.items():
-            believed = begin + story.lock_ttl + LOOK + JUST + _sum(member.lags, begin, end)
+            believed = begin + story.lock_ttl + LOOK + JUST + total(member.lags, begin, end)
             before = [event for event in member.beliefs if event.time <= believed]
             if fault.member not in ("", name) or believed > end or not before or before[-1].kind == "lapsed":
                 continue
@@ -394,7 +369,7 @@ def _beliefs(story: Story) -> Iterator[Violation]:
                     f"{name} believed that it was alive {believed - begin:.2f} s after the last it can have heard"
                 )
                 ceased = [event for event in member.beliefs if event.time > believed]
-                yield _violation("beliefs", what, before[-1], fault.event, fault.silent, *ceased[:1])
+                yield violation("beliefs", what, before[-1], fault.event, fault.silent, *ceased[:1])
 
 
 def _standstills(story: Story, name: str, member: Member) -> Iterator[Interval]:
@@ -471,20 +446,20 @@ def _recovery(story: Story, loss: _Loss, dues: Dues) -> tuple[Recovery | None, V
         dues[key] = _due(story, loss, taken_by_run=by_run)
     due, peer = dues[key]
     end = min(loss.end, story.closing, *kept)
-    violation = None
+    broken = None
     if due < end and (first is None or first.time > due):
         late = f"{first.time - begin:.2f} s" if first else "never"
         what = f"{lease.stream} was offered to no peer in time after {loss.cause}: {late}, due {due - begin:.2f} s"
         others = [fault.event for fault in _overlapping(story, begin, due) if fault.event is not loss.event]
-        violation = _violation("recovery", what, lease.leased, loss.event, *others, peer, first)
+        broken = violation("recovery", what, lease.leased, loss.event, *others, peer, first)
     if first is None:
-        return None, violation
+        return None, broken
     overlapping = [f for f in _overlapping(story, begin, first.time) if f.event is not loss.event]
     clean = not any(_other(fault.kind, fault.member, loss) for fault in overlapping) and not any(
-        stall.meets(begin, first.time) for stall in _stalls(story, story.run_lags)
+        stall.meets(begin, first.time) for stall in stalls(story, story.run_lags)
     )
     recovery = Recovery(lease.stream, loss.cause, first.time - begin, clean, due - begin if due < end else None)
-    return (recovery if first.time < end + story.lock_ttl else None), violation
+    return (recovery if first.time < end + story.lock_ttl else None), broken
 
 
 def _other(kind: str, member: str, loss: _Loss) -> bool:
@@ -514,58 +489,22 @@ def _due(story: Story, loss: _Loss, *, taken_by_run: bool) -> tuple[float, Event
         # In run() nothing shows that a stream was offered, but that it was taken: each member takes its share,
         # and after a quarter of the lock's lifetime what others left, in parts.
         length = story.lock_ttl * (1.75 if by_run else 1.25)
-        disturbed = [*of_server[by_run], *_of_member(story, name, member)]
+        disturbed = [*of_server[by_run], *of_member(story, name, member)]
         start = earliest(loss.event.time, length, disturbed)
         if start == FOREVER:
             continue
         at = start + length + 2 * MEASURED_FROM
-        lags = _sum(member.lags, start, at) + _sum(story.run_lags, start, at)
-        slow = max(_within(story.slow, start, at), default=0.0)
+        lags = total(member.lags, start, at) + total(story.run_lags, start, at)
+        slow = max(within(story.slow, start, at), default=0.0)
         due = min(due, (at + lags + slow, member.joined), key=lambda pair: pair[0])
     return due
 
 
 def _of_server(story: Story, loss: _Loss, by_run: bool) -> Iterator[Interval]:
-    yield from _stalls(story, story.run_lags)
+    yield from stalls(story, story.run_lags)
     for fault in (*story.faults_of(""), *story.faults_of(loss.lease.source)):
         if fault.kind in SERVER_AWAY or (by_run and fault.kind in CANNOT_BEGIN):
             yield fault.interval
         elif fault.kind in OPERATOR:
             begin = fault.interval.begin
             yield Interval(begin, begin + FEW_SWEEPS * story.lock_ttl)
-
-
-def _of_member(story: Story, name: str, member: Member) -> Iterator[Interval]:
-    """When a member cannot be counted on."""
-    assert member.joined is not None
-    yield Interval(-FOREVER, member.joined.time)
-    yield Interval(story.closing, FOREVER)
-    yield Interval(member.gone, FOREVER)
-    yield from _stalls(story, member.lags)
-    for event, end in member.blocked:
-        yield Interval(event.time, end)
-    for fault in story.faults_of(name):
-        if fault.kind in FOR_EVER:
-            yield Interval(fault.interval.begin, FOREVER)
-        elif fault.kind not in HARMLESS:
-            yield fault.interval
-
-
-def _within(lags: Sequence[Event], begin: float, end: float) -> Iterator[float]:
-    """How long the lags were that overlap this time; the line about one is written when it is over."""
-    for i in range(bisect_left(lags, begin, key=lambda lag: lag.time), len(lags)):
-        if lags[i].time > end + LONGEST:
-            break
-        if lags[i].time - lags[i].args[0] <= end:
-            yield lags[i].args[0]
-
-
-def _sum(lags: Sequence[Event], begin: float, end: float) -> float:
-    return float(sum(_within(lags, begin, end)))
-
-
-def _stalls(story: Story, lags: Iterable[Event]) -> Iterator[Interval]:
-    """When something stood still for so long that it is like a fault: a member misses a beat by it."""
-    for lag in lags:
-        if lag.args[0] >= STALL * story.lock_ttl:
-            yield Interval(lag.time - lag.args[0], lag.time)

@@ -9,12 +9,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.checker import DECOY
+from tests.chaos.trouble import DECOY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.chaos.checker import Recovery, Verdict, Violation
+    from tests.chaos.checker import Recovery, Verdict
+    from tests.chaos.trouble import Violation
 
 WIDTH = 110
 PERCENTILES = (50, 90, 99)

@@ -15,9 +15,11 @@ from tests.chaos.faults import Faults
 from tests.chaos.fleet import MEMBERS, Fleet
 from tests.chaos.history import Writer
 from tests.chaos.ledger import Ledger, Scribe, connect
+from tests.chaos.liveness import LIVELY
 from tests.chaos.member import watch_lag
 from tests.chaos.schedule import schedule
 from tests.chaos.servers import NotNow, Servers
+from tests.chaos.watch import Watch
 from tests.waiting import stop, wait_until
 
 if TYPE_CHECKING:
@@ -78,9 +80,11 @@ class Run:
             fleet = Fleet(self.history, self._directory, setup)
             async with fleet.running(self.servers.primary.port), connect(self.servers.ledger.url) as redis:
                 scribe = Scribe(redis, self.history.beside("ledger"))
+                watch = Watch(lambda: self.servers.primary.url, Keys(SERVICE), self.history)
                 background = [
                     asyncio.create_task(watch_lag(self.history)),
                     asyncio.create_task(self._tail(scribe)),
+                    asyncio.create_task(watch.look_on()),
                     asyncio.create_task(self._report_progress(scribe)),
                 ]
                 try:
@@ -124,6 +128,7 @@ class Run:
         for place in fleet.places:
             await place.mend()
         self.history.write("ended")
+        await asyncio.sleep(LIVELY * LOCK_TTL + 1.0)  # what stands still now is found by the checker
 
     async def _do(self, faults: Faults, fault: Fault) -> None:
         try:

@@ -71,6 +71,10 @@ SECONDS = {
 """How long they last, in lifetimes of a lock."""
 
 
+CYCLE, CALM = 40.0, 10.0
+"""Each so many lifetimes of a lock end with so many in which nothing happens: then all must be well again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One fault: when it begins, in seconds from the start; which member it strikes, by its place in the fleet
@@ -90,7 +94,11 @@ def schedule(seed: int, duration: float, rate: float, members: int, lock_ttl: fl
     faults: list[Fault] = []
     at = 0.0
     bag: list[str] = []
+    cycle, calm = CYCLE * lock_ttl, CALM * lock_ttl
     while (at := at + dice.uniform(1 / 3, 5 / 3) / rate) < duration:
+        if at % cycle > cycle - calm:
+            at += cycle - at % cycle
+            continue
         if not bag:
             bag = [kind for kinds in (MEMBER_FAULTS, SERVER_FAULTS) for kind, n in kinds.items() for _ in range(n)]
             dice.shuffle(bag)

@@ -37,6 +37,7 @@ class Lease:
     checkpoints: list[Event] = field(default_factory=list)
     """Those that were accepted."""
     returned: Event | None = None
+    failed: Event | None = None
     lost: Event | None = None
 
     @property
@@ -144,6 +145,9 @@ class Story:
         self.run_lags: list[Event] = []
         self.slow: list[Event] = []
         self.malformed: list[Event] = []
+        self.owners: defaultdict[str, list[Event]] = defaultdict(list)
+        """When somebody else came to own an announcement, by its LBS id."""
+        self.unread: list[Event] = []
         self.left_over: Event | None = None
         self.closing = FOREVER
         """From when on the members were told to leave."""
@@ -193,6 +197,11 @@ class Story:
                 self.members[args[0]].exited = event
             case "lag":
                 self.run_lags.append(event)
+            case "owners":
+                for id, consumer in args[0]:
+                    self.owners[id].append(event._replace(args=(id, consumer)))
+            case "unread":
+                self.unread.append(event)
             case "malformed":
                 self.malformed.append(event)
             case "left over":
@@ -257,6 +266,8 @@ class Story:
                 lease.checkpoints.append(event)
             case "returned":
                 lease.returned = event
+            case "failed":
+                lease.failed = event
             case "lost":
                 lease.lost = event
             case _:

@@ -1,0 +1,68 @@
+"""What Redis says about announcements, looked at from outside all the time, and written down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Redis
+
+from tests.chaos.link import ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redis_stream_client.keys import Keys
+    from tests.chaos.history import Writer
+
+LOOKS = 0.5
+"""Seconds between two looks."""
+TIMEOUT = 1.0
+"""Seconds after which an answer would come too late to say anything."""
+PAGE = 1_000
+
+
+class Watch:
+    """Looks who owns what, and what nobody has read, on the server at `url()`."""
+
+    def __init__(self, url: Callable[[], str], keys: Keys, history: Writer) -> None:
+        self._url = url
+        self._keys = keys
+        self._history = history
+        self._owners: dict[str, str] = {}
+
+    async def look_on(self) -> None:
+        """Look until cancelled. What gets no answer is looked at the next time."""
+        while True:
+            with contextlib.suppress(*ERRORS, OSError, TimeoutError):
+                async with asyncio.timeout(TIMEOUT), Redis.from_url(self._url()) as redis:
+                    owners, unread = await self._pending(redis), await self._unread(redis)
+                self._note(owners, unread)
+            await asyncio.sleep(LOOKS)
+
+    async def _pending(self, redis: Any) -> dict[str, str]:
+        owners: dict[str, str] = {}
+        first = "-"
+        while True:
+            page = await redis.xpending_range(self._keys.lbs, self._keys.group, first, "+", PAGE)
+            owners |= {entry["message_id"].decode(): entry["consumer"].decode() for entry in page}
+            if len(page) < PAGE:
+                return owners
+            first = f"({page[-1]['message_id'].decode()}"
+
+    async def _unread(self, redis: Any) -> str:
+        for group in await redis.xinfo_groups(self._keys.lbs):
+            if group["name"].decode() == self._keys.group:
+                last = group["last-delivered-id"].decode()
+                for id, _ in await redis.xrange(self._keys.lbs, f"({last}", "+", count=1):
+                    return str(id.decode())
+        return ""
+
+    def _note(self, owners: dict[str, str], unread: str) -> None:
+        changed = [(id, owner) for id, owner in owners.items() if self._owners.get(id) != owner]
+        changed += [(id, "") for id in self._owners.keys() - owners.keys()]
+        self._owners = owners
+        if changed:
+            self._history.write("owners", changed)
+        self._history.write("unread", unread)
