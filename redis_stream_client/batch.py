@@ -23,7 +23,7 @@ class Batch(Generic[Item, Result]):
         send: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         spawn: Spawn,
         gone: Callable[[], ClientClosed],
-        most: int,
+        most: int | Callable[[], int],
     ) -> None:
         self._send = send
         self._spawn = spawn
@@ -43,9 +43,14 @@ class Batch(Generic[Item, Result]):
             task.add_done_callback(self._ended)
         return outcome
 
+    def has(self, item: Item) -> bool:
+        """Whether `item` waits, or is under way."""
+        return any(other is item for other, _ in (*self._under_way, *self._waiting))
+
     async def _run(self) -> None:
         while self._waiting:
-            self._under_way, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            most = self._most if isinstance(self._most, int) else self._most()
+            self._under_way, self._waiting = self._waiting[:most], self._waiting[most:]
             results = await self._send([item for item, _ in self._under_way])
             for (_, outcome), result in zip(self._under_way, results, strict=True):
                 _settle(outcome, result)

@@ -124,7 +124,14 @@ class Claims:
             raise unavailable(payload, "claim")
         announced = announcement.Announcement(payload.stream, payload.info)
         died = int(payload.previous_owner is not None)
-        lease = Lease(self._ownership, payload.lbs_id, announced, entry.deliveries, unrecorded=died)
+        lease = Lease(
+            self._ownership,
+            payload.lbs_id,
+            announced,
+            entry.deliveries,
+            unrecorded=died,
+            consumer=self._member.options.consumer,
+        )
         self._claimed(lease)
         return lease
 

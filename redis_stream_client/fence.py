@@ -1,35 +1,52 @@
 """The fence: a number that grows with every change of owner, and that Redis itself keeps."""
 
+import re
+import time
 from dataclasses import dataclass
 
 _WIDTH = 20  # digits of the largest unsigned 64-bit integer
+_MICROSECONDS = 16  # digits of a time, until the year 2286
+_LARGEST = 2**64 - 1
+_TEXT = re.compile(r"(\d{20})-(\d{20})-(\d{20})(?:-(\d{16}-[0-9a-f]{8}))?", re.ASCII)
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Fence:
     """Orders the owners of a stream: of two leases the one with the greater fence is the newer.
 
-    It is the pair of the announcement's entry id and its delivery count: ``XREADGROUP`` delivers with count
-    1, and each ``XCLAIM`` adds one. Store it beside what you write, and refuse a write whose fence is
-    smaller than the stored one. ``str()`` is fixed-width ASCII that sorts the same way; fences can be
-    pickled.
+    It begins with the announcement's entry id and its delivery count: ``XREADGROUP`` delivers with count 1, and
+    each ``XCLAIM`` adds one. In a fail-over Redis may forget a claim, and give its count to the next owner. So a
+    lease's fence ends with its holder: when the lease was made, and by which consumer. Two owners never have the
+    same fence, and of two with the same count the later one has the greater fence, as far as their clocks agree.
+
+    Store it beside what you write, and refuse a write whose fence is smaller than the stored one. ``str()`` is
+    fixed-width ASCII that sorts the same way; fences can be pickled.
+
+    Attributes:
+        milliseconds, sequence: the announcement's entry id.
+        deliveries: its delivery count.
+        holder: ``<microseconds since 1970>-<last 8 characters of the consumer id>``, or empty where the holder is
+            not known, as in fences that version 0.1 wrote. It sorts before all that are known.
     """
 
     milliseconds: int
     sequence: int
     deliveries: int
+    holder: str = ""
 
     @classmethod
-    def of(cls, lbs_id: str, deliveries: int) -> "Fence":
+    def of(cls, lbs_id: str, deliveries: int, holder: str = "") -> "Fence":
         """The fence of an announcement's ``deliveries``-th delivery."""
         milliseconds, _, sequence = lbs_id.partition("-")
-        return cls(int(milliseconds), int(sequence), deliveries)
+        return cls(int(milliseconds), int(sequence), deliveries, holder)
 
     @classmethod
     def parse(cls, text: str) -> "Fence":
         """The fence that ``str()`` wrote. Raises ``ValueError`` for anything else."""
-        milliseconds, sequence, deliveries = text.split("-")
-        return cls(int(milliseconds), int(sequence), int(deliveries))
+        found = _TEXT.fullmatch(text)
+        if not found or max(int(found[1]), int(found[2]), int(found[3])) > _LARGEST:
+            raise ValueError(f"not a fence: {text[:100]!r}")
+        return cls(int(found[1]), int(found[2]), int(found[3]), found[4] or "")
 
     @property
     def lbs_id(self) -> str:
@@ -39,4 +56,13 @@ class Fence:
     def __str__(self) -> str:
         # zfill() takes about half of what format() does, and a fence is written for every checkpoint.
         milliseconds, sequence = str(self.milliseconds).zfill(_WIDTH), str(self.sequence).zfill(_WIDTH)
-        return f"{milliseconds}-{sequence}-{str(self.deliveries).zfill(_WIDTH)}"
+        numbers = f"{milliseconds}-{sequence}-{str(self.deliveries).zfill(_WIDTH)}"
+        return f"{numbers}-{self.holder}" if self.holder else numbers
+
+
+def holder_of(consumer: str) -> str:
+    """Who holds a lease that is made now, for its fence."""
+    token = consumer[-8:]
+    if not re.fullmatch("[0-9a-f]{8}", token):  # no consumer of ours
+        token = "0" * 8
+    return f"{str(time.time_ns() // 1000).zfill(_MICROSECONDS)}-{token}"

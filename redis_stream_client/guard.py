@@ -47,6 +47,15 @@ class Guard:
         """Whether it was the current task that was cancelled."""
         return self.fired and asyncio.current_task() is self._task
 
+    def postpone(self) -> bool:
+        """Have the cancellation that this task has just caught delivered at its next step, if `fire` alone asked
+        for it: what it waited for has ended with that, too, and has something to say first."""
+        if not self.fired_here or self._task.cancelling() != self._baseline + 1:
+            return False
+        self._task.uncancel()
+        self._task.cancel()
+        return True
+
     def leave_unfired(self) -> bool:
         """End the block, if nobody asked it to stop; else `leave` must."""
         if not self.fired:

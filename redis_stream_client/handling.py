@@ -290,6 +290,9 @@ class Job:
     async def _failed(self, error: BaseException | None, status: Status, what: str) -> Outcome:
         """Count the attempt, rest, release; or bury it, if it was one too many."""
         lease = self.lease
+        await self._host.answered(lease)  # a checkpoint that it did not wait for any more may have been accepted
+        if lease._lost is not None:
+            return self._lost(error, None)
         attempts = lease.attempts
         if not lease._begun:
             try:

@@ -27,6 +27,10 @@ class Plane(Protocol):
         """The attempts of these owners do not count."""
         ...
 
+    async def answered(self, lease: "Lease") -> None:
+        """Wait for what callers who are gone have asked, and has not been answered yet."""
+        ...
+
     def follow(self, lease: "Lease") -> Source:
         """The stream's entries after the checkpoint."""
         ...
@@ -43,6 +47,10 @@ class Host(Protocol):
     @property
     def plane(self) -> Plane:
         """Its data plane."""
+        ...
+
+    async def answered(self, lease: "Lease") -> None:
+        """Wait for what callers who are gone have said about a lease, and has not been answered yet."""
         ...
 
     def finish(self, lease: "Lease") -> Awaitable[None]:

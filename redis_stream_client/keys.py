@@ -7,6 +7,7 @@ NOBODY = "nobody"
 """The consumer that never has a lock: what is pending for it may be claimed by anybody at once."""
 
 _GLOB = re.compile(r"([*?\[\]\\])")
+_ONE_TAG = re.compile(r"\{[^{}]*\}")
 
 
 def check_braces(name: str) -> str | None:
@@ -53,6 +54,11 @@ def name_problem(name: str) -> str | None:
 def _hash_tagged(name: str) -> str:
     """The prefix of the keys that must live in the same slot as the key ``name``."""
     return name if "{" in name else f"{{{name}}}"
+
+
+def _escaped(service: str) -> str:
+    """A service's name without colons; two names never become the same."""
+    return service.replace("%", "%25").replace(":", "%3A") if ":" in service or "%" in service else service
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +121,19 @@ class Keys:
         return self._lock_prefix + consumer
 
     def progress(self, stream: str) -> str:
-        """The record of a data stream's progress. It lives in the data stream's slot."""
-        return f"{_hash_tagged(stream)}:{self.service}:progress"
+        """The record of a data stream's progress. It lives in the data stream's slot.
+
+        Two pairs of stream and service never share one: ``{call-1}`` would have the record of ``call-1``, and of
+        the services ``a`` and ``b:a`` the one would have the record of ``{x}:b`` where the other has that of
+        ``x``. So a name that is one hash tag from end to end has a suffix, and the service's colons are escaped.
+        """
+        record = f"{_hash_tagged(stream)}:{_escaped(self.service)}:progress"
+        return f"{record}:tagged" if _ONE_TAG.fullmatch(stream) else record
+
+    def former_progress(self, stream: str) -> str | None:
+        """Where version 0.1 had this record, if that was elsewhere."""
+        former = f"{_hash_tagged(stream)}:{self.service}:progress"
+        return None if former == self.progress(stream) else former
 
     def lock_events(self, db: int) -> str:
         """The pattern of the keyspace notifications of all locks, in database ``db``."""

@@ -14,7 +14,7 @@ from redis_stream_client.entries import IN_DOUBT, Entries
 from redis_stream_client.entry import order, require_id
 from redis_stream_client.errors import LossReason, NotOwner, RedisRejected, RedisStreamClientError
 from redis_stream_client.failures import is_a
-from redis_stream_client.fence import Fence
+from redis_stream_client.fence import Fence, holder_of
 from redis_stream_client.guard import Guard
 from redis_stream_client.host import Host
 from redis_stream_client.logs import log
@@ -46,14 +46,18 @@ class Lease:
         "_deliveries",
         "_done_sent",
         "_draining",
+        "_entries_handed_over",
         "_guard",
         "_handed_out",
+        "_holder",
         "_host",
         "_lbs_id",
         "_lost",
         "_position",
         "_progress_at",
         "_refused",
+        "_refused_for",
+        "_refused_until",
         "_settled",
         "_unrecorded",
         "_waiters",
@@ -61,12 +65,20 @@ class Lease:
     )
 
     def __init__(
-        self, host: Host, lbs_id: str, announcement: Announcement, deliveries: int, *, unrecorded: int = 0
+        self,
+        host: Host,
+        lbs_id: str,
+        announcement: Announcement,
+        deliveries: int,
+        *,
+        unrecorded: int = 0,
+        consumer: str = "",
     ) -> None:
         self._host = host
         self._lbs_id = lbs_id
         self._announcement = announcement
         self._deliveries = deliveries
+        self._holder = holder_of(consumer)
         self._lost: LossReason | None = None
         self._handed_out = False
         self._guard: Guard | None = None
@@ -82,10 +94,14 @@ class Lease:
         self._asking = 0
         self._waiting = 0
         self._settled = True
+        self._entries_handed_over = 0
         self._draining = False
         # The last refusal that an operation on this lease met: what it was, not what it looks like, tells it apart
         # from one that the user met elsewhere.
         self._refused: RedisRejected | None = None
+        # A record that somebody else wrote: when it may be asked about again, and how long that was.
+        self._refused_until = 0.0
+        self._refused_for = 0.0
         # Where the first `done` whose reply may have been lost was sent: (epoch of the lock, server history).
         self._done_sent: tuple[int, str | None] | None = None
 
@@ -111,8 +127,13 @@ class Lease:
 
     @property
     def fence(self) -> Fence:
-        """Greater than the fence of every earlier owner of this stream's announcement."""
-        return Fence.of(self._lbs_id, self._deliveries)
+        """Greater than the fence of every earlier owner of this stream's announcement, and equal to nobody else's.
+
+        Guard what you write elsewhere with it: store it, and refuse a write whose fence is smaller than the stored
+        one. It may grow while the lease is owned, when Redis turns out to have lost writes in a fail-over; ask for
+        it each time.
+        """
+        return Fence.of(self._lbs_id, self._deliveries, self._holder)
 
     @property
     def attempts(self) -> int:
@@ -166,7 +187,8 @@ class Lease:
         """All entries up to this one are processed: the next owner continues after it.
 
         An id that is not greater than the last checkpoint changes nothing. A lost reply is repeated until the
-        lock's deadline. Cancelling the wait does not take it back.
+        lock's deadline. Cancelling the wait does not take it back: it goes on in the background, and what Redis
+        accepts counts, for `position` and `attempts`, too.
 
         Args:
             id: an entry's id, ``entry.id``.
@@ -266,9 +288,10 @@ class Lease:
         self._position = position
         self._attempts = attempts
 
-    def _checkpointed(self, id: str, *, advanced: bool) -> None:
-        """A checkpoint was accepted."""
-        self._settled = True
+    def _checkpointed(self, id: str, *, advanced: bool, handed_over: int) -> None:
+        """A checkpoint was accepted, which was asked for when so many entries had been handed over."""
+        if handed_over == self._entries_handed_over:
+            self._settled = True
         if advanced:
             self._attempts = 0
         if self._position is None or order(id) > order(self._position):
@@ -321,6 +344,7 @@ class Lease:
     def _hand_over(self) -> None:
         """An entry goes to the user."""
         self._settled = False
+        self._entries_handed_over += 1
         self._progress_at = clock.now()
 
     def _start_waiting(self) -> "asyncio.Future[None]":

@@ -170,6 +170,9 @@ class Memory:
 
     async def begin(self, lease: Lease, *, look_only: bool = False) -> None:
         """Become the owner of the record, or, with `look_only`, only if there is one already."""
+        await self._wait_for(self._spawn(self._begin(lease, look_only=look_only)), lease)
+
+    async def _begin(self, lease: Lease, *, look_only: bool = False) -> None:
         await self._answer(lease, "begin")
         if self.record is None:
             if look_only:
@@ -185,9 +188,12 @@ class Memory:
         lease._begin(record.checkpoint, record.attempts)
 
     async def checkpoint(self, lease: Lease, id: str) -> None:
-        """Advance the record. The wait for the reply may be cancelled; what was stored is stored."""
+        """Advance the record. The wait for the reply may be cancelled; it goes on, and what was stored counts."""
+        await self._wait_for(self._spawn(self._checkpoint(lease, id, lease._entries_handed_over)), lease)
+
+    async def _checkpoint(self, lease: Lease, id: str, handed_over: int) -> None:
         if not lease._begun:
-            await self.begin(lease)
+            await self._begin(lease)
         await self._answer(lease, "checkpoint")
         record = self.record
         assert record is not None
@@ -196,7 +202,12 @@ class Memory:
             record.checkpoint, record.attempts = id, 0
         self.checkpoints.append(id)
         await asyncio.sleep(0)
-        lease._checkpointed(id, advanced=advanced)
+        lease._checkpointed(id, advanced=advanced, handed_over=handed_over)
+
+    async def answered(self, lease: Lease) -> None:
+        """Wait for what callers who are gone have asked for."""
+        while self._work:
+            await asyncio.wait(self._work)
 
     async def acquit(self, leases: Sequence[Lease]) -> None:
         """The attempts of these owners, of this one, do not count."""
@@ -302,8 +313,13 @@ class Memory:
         if not task.cancelled():
             task.exception()  # counts as seen, also when its caller is gone
 
-    async def _wait_for(self, task: "asyncio.Future[None]") -> None:
-        await asyncio.wait((task,))
+    async def _wait_for(self, task: "asyncio.Future[None]", lease: Lease | None = None) -> None:
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            guard = lease._guard if lease is not None else None
+            if not (task.done() and guard is not None and guard.postpone()):
+                raise
         task.result()
 
 

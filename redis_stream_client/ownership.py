@@ -12,7 +12,7 @@ from typing import TypeVar
 from redis_stream_client import announcement, clock
 from redis_stream_client.announcement import Malformed
 from redis_stream_client.batch import Batch
-from redis_stream_client.errors import LossReason, NotOwner, RedisUnavailable
+from redis_stream_client.errors import ClientClosed, LossReason, NotOwner, RedisUnavailable
 from redis_stream_client.events import ExpiredStream
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.host import Plane
@@ -104,7 +104,10 @@ class Ownership:
             except Malformed as error:
                 malformed.append((entry, str(error)))
                 continue
-            lease = Lease(self, entry.lbs_id, announced, entry.deliveries, unrecorded=unrecorded)
+            consumer = self._member.options.consumer
+            lease = Lease(
+                self, entry.lbs_id, announced, entry.deliveries, unrecorded=unrecorded, consumer=consumer
+            )
             self._member.holdings.add(lease)
             self._member.inbox.added(lease)
             leases += 1
@@ -186,6 +189,13 @@ class Ownership:
         if not self._member.holdings.holds(lease):
             raise lease._not_owner(gone=lease._done_sent is not None)
         return self._doing.add(lease)
+
+    async def answered(self, lease: Lease) -> None:
+        """Wait for what callers who are gone have said about a lease, and is under way."""
+        await self.plane.answered(lease)
+        if self._doing.has(lease):
+            with contextlib.suppress(NotOwner, RedisUnavailable, ClientClosed):
+                await self._doing.add(lease)
 
     async def _send_done(self, leases: list[Lease]) -> list[Exception | None]:
         await self._shelf.settle(leases, PROGRESS_TTL)  # before: a crash between must leave no record for ever

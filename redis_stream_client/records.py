@@ -13,10 +13,11 @@ from redis.exceptions import ResponseError
 from redis_stream_client import faults, scripts
 from redis_stream_client.batch import Batch, Spawn
 from redis_stream_client.errors import ClientClosed, RedisRejected
-from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.faults import GroupMissing, KeyRejected, Unanswered
 from redis_stream_client.link import Link
 from redis_stream_client.scripts import Script
 from redis_stream_client.tasks import gather
+from redis_stream_client.window import Window
 
 if TYPE_CHECKING:
     import asyncio
@@ -66,12 +67,27 @@ class Refused:
     by: Owner
 
 
+class Foreign(KeyRejected):
+    """This library has not written a record: whose it is cannot be told. It never leaves the package."""
+
+    def __init__(self, field: str, holds: bytes) -> None:
+        super().__init__(f"its {field} is {holds!r}")
+
+
 class Checkpoint(NamedTuple):
     """What `checkpoint` is asked."""
 
     record: str
     owner: Owner
     id: str
+
+
+class Settle(NamedTuple):
+    """What `settle` is asked. `lifetime`: seconds that the record stays, or 0 for as long as it is needed."""
+
+    record: str
+    owner: Owner
+    lifetime: float
 
 
 class Records:
@@ -87,9 +103,13 @@ class Records:
     ) -> None:
         self._link = link
         self._slot = slot
-        self._timeout = timeout
-        self._begins = Batch[Begin, Begun | Refused | None](self._begin, spawn, gone, CALL)
-        self._checkpoints = Batch[Checkpoint, Refused | bool](self._checkpoint, spawn, gone, CALL)
+        self._longest = 2 * timeout  # with more patience a caller would hear too late that nothing is answered
+        self._beginning = Window("records in a begin", CALL, timeout)
+        self._advancing = Window("records in a checkpoint", CALL, timeout)
+        self._begins = Batch[Begin, Begun | Refused | None](self._begin, spawn, gone, lambda: self._beginning.size)
+        self._checkpoints = Batch[Checkpoint, Refused | bool](
+            self._checkpoint, spawn, gone, lambda: self._advancing.size
+        )
 
     def begin(self, ask: Begin) -> "asyncio.Future[Begun | Refused | None]":
         """Take over a record; None if it was only looked for and does not exist.
@@ -109,12 +129,14 @@ class Records:
         """Whether one of these exists; they are in one slot."""
         return bool(records) and bool(await self._link.request("EXISTS", *records, timeout=timeout))
 
-    async def settle(self, owned: Sequence[tuple[str, Owner]], lifetime: float, timeout: float) -> None:
-        """The owners end in good order. `lifetime`: seconds that the records stay, or 0 for as long as need be."""
-        ms = round(lifetime * 1000)
-        words = [(record, (owner.fence, owner.consumer, ms)) for record, owner in owned]
-        for start in range(0, len(words), CALL):
-            await self._run(scripts.load("settle"), words[start : start + CALL], timeout)
+    async def settle(self, asks: Sequence[Settle], timeout: float) -> list[int | Exception]:
+        """Owners end cleanly, up to `CALL` of them. For each 1, 0 if the record is not its own, or why not."""
+        words = [(ask.record, (ask.owner.fence, ask.owner.consumer, round(ask.lifetime * 1000))) for ask in asks]
+        return await self._run(scripts.load("settle"), words, timeout)
+
+    async def move(self, record: str, former: str, fences: str, timeout: float) -> None:
+        """Bring a record from the key that it had before, if its fence begins with `fences`."""
+        await self._link.run(scripts.load("move"), [record, former], [fences], timeout=timeout)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -122,13 +144,23 @@ class Records:
 
     async def _begin(self, asks: list[Begin]) -> list[Begun | Refused | Exception | None]:
         words = [(ask.record, _begin_words(ask)) for ask in asks]
-        return [_begun(reply) for reply in await self._run(scripts.load("begin"), words, self._timeout)]
+        return [_begun(reply) for reply in await self._sized(self._beginning, scripts.load("begin"), words)]
 
     async def _checkpoint(self, asks: list[Checkpoint]) -> list[Refused | bool | Exception]:
         words = [(ask.record, (ask.owner.fence, ask.owner.consumer, ask.id)) for ask in asks]
-        return [
-            _checkpointed(reply) for reply in await self._run(scripts.load("checkpoint"), words, self._timeout)
-        ]
+        replies = await self._sized(self._advancing, scripts.load("checkpoint"), words)
+        return [_checkpointed(reply) for reply in replies]
+
+    async def _sized(
+        self, window: Window, script: Script, asks: Sequence[tuple[str, tuple[Any, ...]]]
+    ) -> list[Any]:
+        """Run a script; the next calls are smaller when this one is not answered."""
+        replies = await self._run(script, asks, min(window.patience, self._longest))
+        if any(isinstance(reply, Unanswered) and reply.maybe_executed for reply in replies):
+            window.unanswered(len(asks))
+        else:
+            window.answered()
+        return replies
 
     async def _run(self, script: Script, asks: Sequence[tuple[str, tuple[Any, ...]]], timeout: float) -> list[Any]:
         """One script call for each slot. A call that failed gives its error for each of its records."""
@@ -168,7 +200,7 @@ class Records:
 def _begin_words(ask: Begin) -> tuple[Any, ...]:
     return (
         ask.owner.fence, ask.owner.consumer, int(ask.look_only), ask.unrecorded,
-        ask.replaces.fence, ask.replaces.consumer,
+        ask.replaces.fence, ask.replaces.consumer.encode(errors="surrogateescape"),
     )  # fmt: skip
 
 
@@ -190,7 +222,10 @@ def _checkpointed(reply: Any) -> Refused | bool | Exception:
 def _refused(reply: Any) -> Refused | Exception:
     match reply:
         case [b"refused", bytes(fence), bytes(consumer)]:
-            return Refused(Owner(fence.decode(errors="replace"), consumer.decode(errors="replace")))
+            # What others call themselves need not be UTF-8, and must survive the way back.
+            return Refused(Owner(fence.decode(errors="replace"), consumer.decode(errors="surrogateescape")))
+        case [b"foreign", bytes(field), bytes(holds)]:
+            return Foreign(field.decode(), holds)
         case Exception():
             return reply
     raise AssertionError(f"unexpected reply {reply!r}")

@@ -213,7 +213,7 @@ class Session:
         try:
             async with asyncio.timeout(max(0.1, min(LEAVING_GRACE * 0.9, self.leave_by - clock.now()))):
                 # Side by side, on two connections: what has begun ends in good order.
-                await asyncio.gather(self._shelf.settle(held, 0), self._give_up_lock())
+                await asyncio.gather(self._shelf.settle_at_last(held), self._give_up_lock())
                 if tasks:
                     await asyncio.wait(tasks)
         except TimeoutError:

@@ -1,6 +1,5 @@
 """The records of all data streams, wherever they are."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,9 +9,9 @@ from redis_stream_client.faults import Unanswered
 from redis_stream_client.keys import Keys
 from redis_stream_client.lease import Lease
 from redis_stream_client.link import Link
-from redis_stream_client.logs import log
 from redis_stream_client.places import Places
-from redis_stream_client.records import Owner, Records
+from redis_stream_client.records import Owner, Records, Settle
+from redis_stream_client.settling import Item, Settling
 
 if TYPE_CHECKING:
     from redis_stream_client.endpoint import Endpoint
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 PROGRESS_TTL = 7 * 86_400.0
 """Seconds that the record of a finished stream stays, and a consumer that wakes late is refused."""
 
-SETTLE_TIMEOUT = 0.2
-"""Seconds that ending a lease waits for its record. One that is not told counts one attempt more, or stays."""
+SETTLE_WAIT = 0.2
+"""Seconds that ending a lease waits for its record."""
 
 
 class Shelf:
@@ -43,20 +42,29 @@ class Shelf:
         self._gone = gone
         self._patience = patience
         self._records: dict[Endpoint, Records] = {}
+        self._settling = Settling(self.known, lambda: places.learn(patience), self.moved, spawn)
+
+    def known(self, stream: str) -> Records | None:
+        """Where the record of a stream is, as far as that is known."""
+        endpoint = self._places.of(stream)
+        if endpoint is None:
+            return None
+        records = self._records.get(endpoint)
+        if records is None:
+            records = self._records[endpoint] = Records(
+                Link(endpoint), self._places.slot, self._spawn, self._gone, self._patience
+            )
+        return records
 
     async def records(self, stream: str, timeout: float) -> Records:
         """Where the record of a stream is. Raises `Unanswered`."""
-        endpoint = self._places.of(stream)
-        if endpoint is None:
+        records = self.known(stream)
+        if records is None:
             await self._places.learn(timeout)
-            endpoint = self._places.of(stream)
-            if endpoint is None:
+            records = self.known(stream)
+            if records is None:
                 raise Unanswered(f"no server holds {stream!r} now", maybe_executed=False)
-        if endpoint not in self._records:
-            self._records[endpoint] = Records(
-                Link(endpoint), self._places.slot, self._spawn, self._gone, self._patience
-            )
-        return self._records[endpoint]
+        return records
 
     async def together(self, records: Sequence[str]) -> Records | None:
         """Where these records are, if one call may look at all of them, and it is known where they are."""
@@ -68,25 +76,35 @@ class Shelf:
             return None
 
     async def settle(self, leases: Iterable[Lease], lifetime: float) -> None:
-        """These leases end in good order: their attempts do not count. Best effort: it fails for nobody.
+        """These leases end cleanly: their attempts do not count. It fails for nobody.
 
-        `lifetime` is how long, in seconds, their records stay; 0 for as long as the next owner needs them.
+        Waits `SETTLE_WAIT` at the most. What Redis has not answered by then is repeated in the background until it
+        has, as long as the client lives.
+
+        Args:
+            leases: those that have not begun have no record.
+            lifetime: how long, in seconds, their records stay; 0 for as long as the next owner needs them.
         """
-        servers: dict[Records, list[tuple[str, Owner]]] = defaultdict(list)
-        lost = False  # it is not known where the others are, and could not be learned
-        for lease in leases:
-            if lease._begun and not (lost and self._places.of(lease.stream) is None):
-                try:
-                    records = await self.records(lease.stream, SETTLE_TIMEOUT)
-                except (Unanswered, RedisRejected) as error:
-                    lost = True
-                    log.debug("could not settle %s: %s", lease.stream, error)
-                    continue
-                servers[records].append(
-                    (self._keys.progress(lease.stream), Owner(str(lease.fence), self._consumer))
-                )
-        for records, owned in servers.items():
-            await records.settle(owned, lifetime, SETTLE_TIMEOUT)
+        await self._settling.settle(self._items(leases, lifetime), SETTLE_WAIT)
+
+    async def settle_at_last(self, leases: Iterable[Lease]) -> None:
+        """The client is leaving: as `settle`, with all that was not answered before. The caller bounds it."""
+        await self._settling.last(self._items(leases, 0))
+
+    @property
+    def unsettled(self) -> int:
+        """How many records are to be settled still."""
+        return len(self._settling)
+
+    def _items(self, leases: Iterable[Lease], lifetime: float) -> list[Item]:
+        return [
+            Item(
+                lease.stream,
+                Settle(self._keys.progress(lease.stream), Owner(str(lease.fence), self._consumer), lifetime),
+            )
+            for lease in leases
+            if lease._begun
+        ]
 
     def moved(self) -> None:
         """Records are elsewhere by now."""

@@ -281,17 +281,6 @@ async def test_a_load_balancer_stream_that_began_anew_with_smaller_ids(
         assert lease.owned
 
 
-async def test_what_is_no_fence_is_replaced(server: Server, redis: Connection, service: str) -> None:
-    await redis.hset(Keys(service).progress(CALL), mapping={"fence": "what is this?", "attempts": "many"})
-    async with Member(server.url, service, **TTL) as member:
-        await add(redis, service, [CALL])
-        await member.owns(CALL)
-        lease = member.lease(CALL)
-        await lease.checkpoint("1-0")
-        stored = await record(redis, service, CALL)
-        assert (stored["fence"], stored["checkpoint"], stored["attempts"]) == (str(lease.fence), "1-0", "0")
-
-
 async def test_a_finished_stream_leaves_a_record_that_refuses_zombies_for_a_week(
     server: Server, redis: Connection, service: str
 ) -> None:

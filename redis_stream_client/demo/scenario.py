@@ -130,7 +130,8 @@ class Scenario:
         before = await self._truth.look(self._unlooked)
         strike()
         held = {
-            self._source.streams[lbs_id]: str(Fence.of(lbs_id, pending.deliveries))
+            # "~" sorts behind whatever else a fence with these numbers ends with
+            self._source.streams[lbs_id]: f"{Fence.of(lbs_id, pending.deliveries)}~"
             for lbs_id, pending in before.pending.items()
             if pending.consumer == worker.consumer
         }

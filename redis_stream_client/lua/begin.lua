@@ -8,35 +8,66 @@
 -- Returns for each {'begun', checkpoint or '', attempts}
 --                  {'fresh'}                          there is no record, and none was wanted
 --                  {'refused', its fence, its consumer}
+--                  {'foreign', field, what it holds}  not written by this library: whose it is cannot be told
 --                  {'error', message}                 nothing was changed
 -- A repeat by the same owner is accepted and counts nothing. Attempts at an earlier announcement do not count.
+-- Fences are compared by their numbers: of two that differ in the holder alone neither is known to be older.
 local WORDS = 6
-local LBS_ID = 41 -- characters of a fence that name the announcement; the rest is the delivery count
+local LBS_ID = 41 -- characters of a fence that name the announcement
+local NUMBERS = 62 -- characters of a fence that are compared: with the delivery count, and without the holder
+local HOLDER = 26 -- characters that may follow
+local LARGEST = '18446744073709551615'
+local LARGEST_COUNT = '00000999999999999999' -- Lua's numbers are exact, and Redis can count on
+local SHOWN = 100 -- characters of something foreign
+local function is_fence(text)
+  if #text ~= NUMBERS and #text ~= NUMBERS + HOLDER then return false end
+  local ms, seq, count = string.match(string.sub(text, 1, NUMBERS), '^(%d+)%-(%d+)%-(%d+)$')
+  if not ms or #ms ~= 20 or #seq ~= 20 or ms > LARGEST or seq > LARGEST or count > LARGEST_COUNT then return false end
+  local since, by = string.match(string.sub(text, NUMBERS + 1), '^%-(%d+)%-([0-9a-f]+)$')
+  return #text == NUMBERS or since and #since == 16 and #by == 8
+end
+local function is_number(text)
+  return (text == '0' or string.sub(text, 1, 1) ~= '0') and (#text < 20 or #text == 20 and text <= LARGEST)
+end
+local function is_id(text)
+  local ms, seq = string.match(text, '^(%d+)%-(%d+)$')
+  return ms and is_number(ms) and is_number(seq)
+end
+local function count(text) -- of attempts; whatever else stands there counts none
+  return text and #text < 10 and string.match(text, '^%d+$') and tonumber(text) or 0
+end
 local results = {}
 for i = 1, #KEYS do
   local at = (i - 1) * WORDS
   local fence, me = ARGV[at + 1], ARGV[at + 2]
   local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts')
-  local theirs = stored[1]
-  local mine = theirs == fence and stored[2] == me
-  local replaceable = theirs == ARGV[at + 5] and (stored[2] or '') == ARGV[at + 6]
+  local theirs, checkpoint = stored[1], stored[3]
   if stored.err then
     results[i] = {'error', stored.err}
+  elseif theirs and not is_fence(theirs) then
+    results[i] = {'foreign', 'fence', string.sub(theirs, 1, SHOWN)}
+  elseif checkpoint and not is_id(checkpoint) then
+    results[i] = {'foreign', 'checkpoint', string.sub(checkpoint, 1, SHOWN)}
   elseif not theirs and ARGV[at + 3] == '1' then
     results[i] = {'fresh'}
-  elseif not theirs or theirs < fence or mine or replaceable then
-    local before = ARGV[at + 4]
-    if theirs and string.sub(theirs, 1, LBS_ID) == string.sub(fence, 1, LBS_ID) then before = stored[4] end
-    local attempts = (tonumber(before) or 0) + (mine and 0 or 1)
-    local written = redis.pcall('HSET', KEYS[i], 'fence', fence, 'consumer', me, 'attempts', attempts)
-    if type(written) == 'table' and written.err then
-      results[i] = {'error', written.err}
-    else
-      redis.call('PERSIST', KEYS[i])
-      results[i] = {'begun', stored[3] or '', attempts}
-    end
   else
-    results[i] = {'refused', theirs, stored[2] or ''}
+    local mine = theirs == fence and stored[2] == me
+    local older = theirs and string.sub(theirs, 1, NUMBERS) < string.sub(fence, 1, NUMBERS)
+    local replaceable = theirs == ARGV[at + 5] and (stored[2] or '') == ARGV[at + 6]
+    if not theirs or older or mine or replaceable then
+      local before = ARGV[at + 4]
+      if theirs and string.sub(theirs, 1, LBS_ID) == string.sub(fence, 1, LBS_ID) then before = stored[4] end
+      local attempts = count(before) + (mine and 0 or 1)
+      local written = redis.pcall('HSET', KEYS[i], 'fence', fence, 'consumer', me, 'attempts', attempts)
+      if type(written) == 'table' and written.err then
+        results[i] = {'error', written.err}
+      else
+        redis.call('PERSIST', KEYS[i])
+        results[i] = {'begun', checkpoint or '', attempts}
+      end
+    else
+      results[i] = {'refused', theirs, stored[2] or ''}
+    end
   end
 end
 return results

@@ -1,0 +1,14 @@
+-- move: a record of a data stream's progress is brought from the key that it had before to the one that it has now,
+-- if it is certainly this stream's: another one may have had that key, too.
+--
+-- KEYS  1 the record   2 its former key
+-- ARGV  1 the beginning of the fences of this stream's announcement
+-- Returns 1 if it was moved, else 0.
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local stored = redis.pcall('HMGET', KEYS[2], 'fence', 'consumer', 'checkpoint', 'attempts')
+local fence = stored[1]
+if stored.err or not fence or string.sub(fence, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'fence', fence, 'consumer', stored[2] or '', 'attempts', stored[4] or 0)
+if stored[3] then redis.call('HSET', KEYS[1], 'checkpoint', stored[3]) end
+redis.call('DEL', KEYS[2])
+return 1
