@@ -35,7 +35,7 @@ class Heartbeat:
                         await self._resume()
                     self._backoff.reset()
                 except (Unanswered, GroupMissing) as error:
-                    log.debug("heartbeat: %s", error)
+                    self._member.outage.failed(error)
                     await asyncio.sleep(self._backoff.pause())
         finally:
             if self._timer is not None:
@@ -72,6 +72,7 @@ class Heartbeat:
         """Take the lock again; then look, at leisure, which leases nobody took meanwhile."""
         sent = clock.now()
         await self._member.operations.join(self._member.options.heartbeat_interval)
+        self._member.outage.answered()
         self._member.liveness.answered(sent)
         pending: dict[str, int] = {}
         last: str | None = None
@@ -126,6 +127,7 @@ async def beat(member: Membership, turn: float | None = None) -> bool:
         alive = await member.operations.beat(timeout)
     else:
         alive, won = await member.operations.beat_and_turn(turn, timeout)
+    member.outage.answered()
     if not member.liveness.believed(epoch):
         return False
     if not alive:

@@ -15,6 +15,7 @@ from redis_stream_client.link import Greeting
 from redis_stream_client.logs import log
 from redis_stream_client.operations import Operations
 from redis_stream_client.options import Options
+from redis_stream_client.outage import OutageLog
 from redis_stream_client.pacing import Backoff
 
 
@@ -47,7 +48,13 @@ class Listener:
     """Subscribes to the lock keys' keyspace events and to the control channel."""
 
     def __init__(
-        self, options: Options, endpoint: Endpoint, greet: Greeting, operations: Operations, ears: Ears
+        self,
+        options: Options,
+        endpoint: Endpoint,
+        greet: Greeting,
+        operations: Operations,
+        ears: Ears,
+        outage: OutageLog,
     ) -> None:
         self._options = options
         self._greet = greet
@@ -55,6 +62,7 @@ class Listener:
         self._endpoint = endpoint
         self._operations = operations
         self._ears = ears
+        self._outage = outage
         self._warned = False
         self._connection: AbstractConnection | None = None
         self.first_try = asyncio.Event()
@@ -68,7 +76,7 @@ class Listener:
             try:
                 await self._listen_once()
             except Unanswered as error:
-                log.debug("listener: %s", error)
+                self._outage.failed(error)
             finally:
                 self.first_try.set()
             self.gaps += 1
@@ -89,6 +97,7 @@ class Listener:
             )  # events come from the server that commands go to
             await self._subscribe(connection)
             await self._enable_notifications()
+            self._outage.answered()
             self._ears.missed_something()
             self.first_try.set()
             while True:

@@ -11,6 +11,7 @@ from redis_stream_client.inbox import Inbox
 from redis_stream_client.liveness import Liveness
 from redis_stream_client.operations import Greeter, Operations
 from redis_stream_client.options import Options
+from redis_stream_client.outage import OutageLog
 from redis_stream_client.pacing import Backoff
 from redis_stream_client.statistics import Counters
 
@@ -67,6 +68,7 @@ class Membership:
     counters: Counters
     supervisor: Supervisor
     waiting: Waiting
+    outage: OutageLog
     departing: set[str]
     """The peers that are draining: they take nothing new."""
 

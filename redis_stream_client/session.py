@@ -16,7 +16,7 @@ from redis_stream_client.errors import (
     RedisUnavailable,
 )
 from redis_stream_client.failures import describe
-from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.faults import GroupMissing, Unanswered, origin
 from redis_stream_client.feed import Feed
 from redis_stream_client.heartbeat import Heartbeat
 from redis_stream_client.holdings import Gate, Holdings
@@ -29,6 +29,7 @@ from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership, Waiting
 from redis_stream_client.operations import Greeter, Operations
 from redis_stream_client.options import MAX_OFFER_PAUSE, Options
+from redis_stream_client.outage import OutageLog
 from redis_stream_client.ownership import Ownership
 from redis_stream_client.pacing import Backoff
 from redis_stream_client.places import Places
@@ -62,6 +63,8 @@ class Session:
         )
         self._operations = Operations(options, self._beats, self._commands, self._reads)
         inbox = Inbox(options.lock_ttl, MAX_OFFER_PAUSE)
+        who = {"consumer": options.consumer}
+        outage = OutageLog(lambda: f"Redis ({where.where})", who)
         self.member = member = Membership(
             options=options,
             operations=self._operations,
@@ -73,6 +76,7 @@ class Session:
             counters=Counters(),
             supervisor=self,
             waiting=Waiting(),
+            outage=outage,
             departing=set(),
         )
         patience = member.patience
@@ -85,11 +89,13 @@ class Session:
         self._heartbeat = Heartbeat(member, self.ownership, self._held_again)
         self._reader = Reader(member, self.ownership, self._auditor)
         self.sweeper = Sweeper(member, self.claims)
-        self._listener = Listener(options, where, greeter, self._operations, self)
+        ears = OutageLog(lambda: f"the subscription at {where.where}", who, within=outage, failures=5)
+        self._listener = Listener(options, where, greeter, self._operations, self, ears)
         self._work: set[asyncio.Task[Any]] = set()
         self._leave = asyncio.Event()
         self.leave_by = float("inf")  # when the end is to be over, should it have begun before leaving
         self._supervisor: asyncio.Task[None] | None = None
+        self._joined = False
         self.failure: BaseException | None = None
         self.closed = asyncio.Event()
 
@@ -164,8 +170,9 @@ class Session:
                         f"could not join {self.options.keys.service!r} within "
                         f"{self.options.connect_timeout:g} s: {error}",
                         hint="connect_timeout says how long joining keeps trying",
-                    ) from error
+                    ) from origin(error)
                 await asyncio.sleep(pause)
+        self._joined = True
         log.info("joined %s", self.options.keys.service, extra={"consumer": self.options.consumer})
 
     # Leaving.
@@ -207,7 +214,8 @@ class Session:
                 break
         self.member.inbox.end()
         self.closed.set()
-        log.info("left %s", self.options.keys.service, extra={"consumer": self.options.consumer})
+        if self._joined:
+            log.info("left %s", self.options.keys.service, extra={"consumer": self.options.consumer})
 
     async def _farewell(self, tasks: list[asyncio.Task[Any]], held: list[Lease]) -> None:
         try:
