@@ -1,24 +1,31 @@
 """Where data streams live: on the one server there is, or on the nodes of a cluster."""
 
 import asyncio
+import logging
 from typing import Any, Protocol
 
 from redis.asyncio import RedisCluster
 from redis.crc import key_slot
 
 from redis_stream_client import clock
-from redis_stream_client import endpoint as endpoints
-from redis_stream_client.endpoint import Endpoint
+from redis_stream_client.endpoint import Endpoint, Node, Slot
+from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import Unanswered
+from redis_stream_client.topology import Address, Topology, View
 
-FRESH = 0.1  # seconds that an answer is good for all who ask
+log = logging.getLogger("redis_stream_client")
+
+PAUSE = (0.1, 1.0)  # seconds between two looks: the shortest, and the longest after looks that brought nothing new
 
 
 class Places(Protocol):
     """Tells the servers of keys."""
 
     def of(self, key: str) -> Endpoint | None:
-        """The server that holds a key, as far as is known; the same object for the same server."""
+        """The server that holds a key, as far as is known; the same object for the same server.
+
+        None: `learn` first, and ask again.
+        """
         ...
 
     def slot(self, key: str) -> int:
@@ -26,17 +33,34 @@ class Places(Protocol):
         ...
 
     async def learn(self, timeout: float) -> None:
-        """Look up where the keys are. Raises `Unanswered` or `RedisRejected`."""
+        """Look up where the keys are, unless somebody did just now. Raises `Unanswered` or `RedisRejected`.
+
+        What was known before goes on to hold if nobody can say better.
+        """
         ...
 
     def forget(self) -> None:
-        """What is known may be wrong: keys have moved."""
+        """What is known may be wrong: keys have moved, or a server does not answer. To be called after *any*
+        request to a server of `of` that was not answered: a dead one says nothing, so nothing else tells that
+        another one has its slots by now.
+
+        Cheap: soon, and not more often than the look-ups may be, `of` asks for `learn`.
+        """
+        ...
+
+    def current(self, endpoint: Endpoint) -> bool:
+        """Whether this server still holds keys, as far as is known.
+
+        Connections to one that does not, and the tasks behind them, are to be dropped.
+        """
         ...
 
 
 def of(redis: Any, endpoint: Endpoint) -> Places:
     """The places of a user's client, whose load balancer stream is at `endpoint`."""
-    return _Nodes(redis) if isinstance(redis, RedisCluster) else _OneServer(endpoint)
+    if isinstance(endpoint, Slot):
+        return _Nodes(endpoint.topology)
+    return _Nodes(Topology(redis)) if isinstance(redis, RedisCluster) else _OneServer(endpoint)
 
 
 class _OneServer:
@@ -57,20 +81,27 @@ class _OneServer:
     def forget(self) -> None:
         pass
 
+    def current(self, endpoint: Endpoint) -> bool:
+        return True
+
 
 class _Nodes:
-    """Each slot has a primary, which changes when a slot moves."""
+    """Each slot has a primary, which changes when a slot moves or a node dies."""
 
-    def __init__(self, cluster: Any) -> None:
-        self._cluster = endpoints.Cluster(cluster)
-        self._ranges: list[tuple[int, int, Endpoint]] = []
-        self._nodes: dict[tuple[str, int], Endpoint] = {}
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._view = View()
+        self._nodes: dict[Address, Node] = {}
         self._asking = asyncio.Lock()
-        self._learned_at = 0.0
+        self._looked_at = float("-inf")
+        self._pause = PAUSE[0]
+        self._in_doubt = False
 
     def of(self, key: str) -> Endpoint | None:
-        slot = key_slot(key.encode())
-        return next((node for first, last, node in self._ranges if first <= slot <= last), None)
+        if self._in_doubt and self._is_due():
+            return None
+        owner = self._view.owner(key_slot(key.encode()))
+        return None if owner is None else self._nodes[owner]
 
     def slot(self, key: str) -> int:
         return key_slot(key.encode())
@@ -79,20 +110,34 @@ class _Nodes:
         """One asks for all that want to know."""
         try:
             async with asyncio.timeout(timeout), self._asking:
-                if self._ranges and clock.now() - self._learned_at < FRESH:
-                    return
-                slots = await self._cluster.slots(timeout)
+                if self._is_due():
+                    await self._look(timeout)
         except TimeoutError:
             raise Unanswered("no node of the cluster said in time what is where", maybe_executed=False) from None
-        self._ranges = [(first, last, self._node(address)) for first, last, address in slots]
-        self._learned_at = clock.now()
 
-    def _node(self, address: tuple[str, int]) -> Endpoint:
-        if address not in self._nodes:
-            self._nodes[address] = self._cluster.node(address)
-        return self._nodes[address]
+    async def _look(self, timeout: float) -> None:
+        try:
+            view = await self._topology.look(None, timeout)
+        except (Unanswered, RedisRejected) as error:
+            if not self._view.ranges:
+                raise
+            log.debug("where are the data streams? %s", error)
+            view = self._view
+        self._pause = min(2 * self._pause, PAUSE[1]) if view.ranges == self._view.ranges else PAUSE[0]
+        self._looked_at = clock.now()
+        self._in_doubt = False
+        self._view = view
+        self._nodes = {
+            address: self._nodes.get(address) or Node(self._topology.connector, address)
+            for address in view.primaries
+        }
+
+    def _is_due(self) -> bool:
+        return clock.now() - self._looked_at >= self._pause
 
     def forget(self) -> None:
-        if self._ranges:
-            self._ranges = []
-            self._cluster.doubt()
+        self._in_doubt = True
+        self._topology.doubt()
+
+    def current(self, endpoint: Endpoint) -> bool:
+        return not self._nodes or endpoint in self._nodes.values()

@@ -238,6 +238,9 @@ def node_id(node: Server) -> bytes:
     return name
 
 
+_id = node_id
+
+
 def is_master(node: Server) -> bool:
     """Whether the node says that it is a master, with slots or without."""
     return bool(node.command("ROLE")[0] == b"master")

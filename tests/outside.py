@@ -102,15 +102,18 @@ class Credentials(CredentialProvider):
         return self._ask()
 
 
-class BlockingCredentials(Credentials):
-    """One that knows nothing of asyncio."""
+class BlockingCredentials(CredentialProvider):
+    """One that knows nothing of asyncio; attributes as `Credentials`, and the names of the threads that asked."""
+
+    def __init__(self, *answer: str) -> None:
+        self.answer = answer
+        self.delay = 0.0
+        self.asked = 0
+        self.threads: set[str] = set()
 
     def get_credentials(self) -> Any:
         """Answer after the delay, which blocks."""
         self.asked += 1
+        self.threads.add(threading.current_thread().name)
         time.sleep(self.delay)
-        return self._ask()
-
-    async def get_credentials_async(self) -> Any:
-        """As redis-py has it."""
-        return self.get_credentials()
+        return self.answer
