@@ -17,6 +17,7 @@ from redis_stream_client.errors import (
 from redis_stream_client.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
 from redis_stream_client.fence import Fence
 from redis_stream_client.handler import Handler
+from redis_stream_client.health import Health, Stuck
 from redis_stream_client.lease import Lease
 from redis_stream_client.producer import LoadBalancerStream
 from redis_stream_client.statistics import Statistics
@@ -33,6 +34,7 @@ __all__ = [
     "ExpiredStream",
     "Fence",
     "Handler",
+    "Health",
     "Lease",
     "LoadBalancerStream",
     "LossReason",
@@ -47,5 +49,6 @@ __all__ = [
     "StreamDisowned",
     "StreamExpired",
     "StreamGone",
+    "Stuck",
     "__version__",
 ]

@@ -108,6 +108,7 @@ class Job:
         "_stop",
         "_timer",
         "_working",
+        "called",
         "lease",
         "task",
     )
@@ -120,6 +121,7 @@ class Job:
         self._rules = rules
         self._stop: Stop | None = None
         self._working = False
+        self.called = False  # the handler was
         self._keeps_place = False
         self._pausing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -177,7 +179,7 @@ class Job:
                     raise TooManyAttempts
                 if self._rules.progress_timeout is not None:
                     lease.progress()
-                self._working = True
+                self._working = self.called = True
                 await self._handler(lease)
         except KeyboardInterrupt:
             raise

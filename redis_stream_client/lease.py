@@ -90,7 +90,7 @@ class Lease:
         self._attempts = unrecorded + 1
         # Progress: when there was some, what the holder waits for that is the client's to do, steps of entries()
         # that wait for an entry now, and whether no entry was handed over since the last checkpoint.
-        self._progress_at = 0.0
+        self._progress_at = clock.now()
         self._asking = 0
         self._waiting = 0
         self._settled = True

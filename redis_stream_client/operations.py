@@ -151,6 +151,7 @@ class Operations:
         self._lock = self._keys.lock(self._me)
         self._renewal = ("PEXPIRE", self._lock, options.lock_ttl_ms)
         self._newest: tuple[int, int] | None = None  # of the entries that were delivered to us
+        self._beat_patience = 0.0
         self._windows = {
             what: Window(f"{what} in a reply", largest, options.lock_ttl / 2, smallest=smallest)
             for what, largest, smallest in (
@@ -209,7 +210,8 @@ class Operations:
         keys = [self._keys.lbs, self._lock]
         newest = "{}-{}".format(*self._newest) if self._newest else "0"
         args = [self._keys.group, self._me, self._options.lock_ttl_ms, self._lock_value(), newest]
-        await self._beats.run(scripts.load("join"), keys, args, timeout=timeout)
+        script = scripts.load("join")
+        await self._beating(timeout, lambda patience: self._beats.run(script, keys, args, timeout=patience))
 
     def _lock_value(self) -> str:
         return json.dumps(
@@ -227,7 +229,23 @@ class Operations:
 
         ``PEXPIRE`` and not ``SET``: a full Redis refuses ``SET``, and the whole fleet would lapse.
         """
-        return bool(await self._beats.request(*self._renewal, timeout=timeout))
+        return bool(
+            await self._beating(timeout, lambda patience: self._beats.request(*self._renewal, timeout=patience))
+        )
+
+    async def _beating(self, timeout: float, send: Callable[[float], Awaitable[T]]) -> T:
+        """A beat may take twice as long after one that went unanswered, up to the lifetime of the lock: otherwise
+        a line whose round trips are longer than the time-out could never hold it."""
+        patience, sent = max(timeout, self._beat_patience), clock.now()
+        try:
+            reply = await send(patience)
+        except Unanswered as error:
+            if error.maybe_executed:
+                self._beat_patience = min(2 * patience, self._options.lock_ttl)
+            raise
+        if clock.now() - sent < timeout / 2:
+            self._beat_patience = 0.0
+        return reply
 
     async def turn(self, key: str, lifetime: float, timeout: float) -> bool:
         """Ask for one of the fleet's turns, which is given once per `lifetime` seconds."""
@@ -248,7 +266,9 @@ class Operations:
         In one piece: a large fleet's asking costs Redis more than the sweeping, but almost nothing with a beat.
         """
         asking = self._asking(self._keys.sweep, lifetime)
-        renewed, won = await self._beats.together(self._renewal, asking, timeout=timeout)
+        renewed, won = await self._beating(
+            timeout, lambda patience: self._beats.together(self._renewal, asking, timeout=patience)
+        )
         if isinstance(renewed, Exception):
             raise renewed
         if isinstance(won, Unanswered):  # a full Redis refuses to write the turn down: sweep without it

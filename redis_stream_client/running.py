@@ -12,7 +12,7 @@ from redis_stream_client.failures import is_a
 from redis_stream_client.guard import Guard
 from redis_stream_client.handler import Handler, require_handler
 from redis_stream_client.handling import Rules
-from redis_stream_client.lease import LEAVING_GRACE
+from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.tasks import start_task
 from redis_stream_client.worker import Worker
 
@@ -95,6 +95,11 @@ class Run:
         """See `RedisStreamClient.drain`."""
         if self._worker is not None:
             self._worker.drain()
+
+    @property
+    def handled(self) -> set[Lease]:
+        """The leases whose handler was called."""
+        return self._worker.handled if self._worker is not None else set()
 
     def _on_signal(self) -> None:
         if self._signalled and self._worker is not None:

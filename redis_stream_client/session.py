@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 from redis_stream_client import clock
@@ -18,6 +18,7 @@ from redis_stream_client.errors import (
 from redis_stream_client.failures import describe
 from redis_stream_client.faults import GroupMissing, Unanswered, origin
 from redis_stream_client.feed import Feed
+from redis_stream_client.health import Health, judge
 from redis_stream_client.heartbeat import Heartbeat
 from redis_stream_client.holdings import Gate, Holdings
 from redis_stream_client.inbox import Inbox
@@ -350,7 +351,24 @@ class Session:
         error.__cause__ = self.failure
         return error
 
-    def statistics(self) -> Statistics:
+    def health(self, handled: Collection[Lease] | None) -> Health:
+        """What is stuck. `handled`: in `run()`, the leases whose handler was called."""
+        now = clock.now()
+        held = [
+            lease
+            for lease in self.member.holdings
+            if not lease._handed_out or (handled is not None and lease not in handled)
+        ]
+        oldest = min(held, key=lambda lease: lease._progress_at, default=None)
+        return judge(
+            self.options,
+            alive=self.member.liveness.held,
+            announcement=self.member.waiting.age(now),
+            full=not self.ownership.room,
+            lease=(oldest.stream, now - oldest._progress_at) if oldest is not None else None,
+        )
+
+    def statistics(self, health: Health) -> Statistics:
         """A snapshot."""
         counters = self.member.counters
         beat_at = self.member.liveness.beat_at
@@ -373,6 +391,10 @@ class Session:
             audits=counters.audits,
             sweeps=counters.sweeps,
             live_members=counters.live_members,
+            oldest_announcement=health.oldest_announcement,
+            oldest_unhandled=health.oldest_unhandled,
+            oldest_wakeup=health.oldest_wakeup,
+            requests_shrunk=counters.requests_shrunk + self._operations.shrunk,
         )
 
 

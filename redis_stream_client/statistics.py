@@ -27,6 +27,8 @@ class Statistics:
         audits: comparisons of the leases with what is pending.
         sweeps: looks for dead consumers.
         live_members: live consumers of the group, this one included, as last counted or heard.
+        oldest_announcement, oldest_unhandled, oldest_wakeup: ages in seconds, as in `Health`; None: there is none.
+        requests_shrunk: how often a request went unanswered, and was made smaller.
     """
 
     leases: int
@@ -47,6 +49,10 @@ class Statistics:
     audits: int
     sweeps: int
     live_members: int
+    oldest_announcement: float | None
+    oldest_unhandled: float | None
+    oldest_wakeup: float | None
+    requests_shrunk: int
 
 
 @dataclass(slots=True)
@@ -66,3 +72,4 @@ class Counters:
     audits: int = 0
     sweeps: int = 0
     live_members: int = 1
+    requests_shrunk: int = 0

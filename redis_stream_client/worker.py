@@ -54,6 +54,11 @@ class Worker:
             self._session.leave_by = clock.now() + LEAVING_GRACE * 0.9
         self.drain()
 
+    @property
+    def handled(self) -> set[Lease]:
+        """The leases whose handler was called."""
+        return {job.lease for job in self._jobs if job.called}
+
     def _wake(self) -> None:
         self._changed.set()
         self._member.inbox.end()
