@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from redis_stream_client import NotOwner, RedisStreamClient, RedisUnavailable
+from redis_stream_client import LoadBalancerStream, NotOwner, RedisStreamClient, RedisUnavailable
 from redis_stream_client.keys import Keys
 from tests.fleet import Member, announce
 from tests.flow import flowing, lateness
@@ -20,7 +20,7 @@ from tests.scenes import time_passes
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.connection import Connection
     from tests.proxy import TcpProxy
@@ -215,5 +215,61 @@ async def test_locks_that_redis_evicts_stop_nothing_that_flows(
     server = own_server("--maxmemory-policy", "volatile-ttl")
     async with flowing(server.url, service, server.url, server.url, **FAST) as flow:
         await evict(server, [client.client for client in flow.clients])
+        await wait_until(lambda: all(client.client.alive for client in flow.clients), "both are back")
+        await flow.goes_on()
+
+
+@contextlib.contextmanager
+def writes_are_refused(server: Server, code: str) -> Iterator[None]:
+    """Let the server refuse every write, the renewal of a lock too, until the end of the block."""
+    if code == "NOREPLICAS":
+        server.command("CONFIG", "SET", "min-replicas-to-write", 1)
+        yield
+        server.command("CONFIG", "SET", "min-replicas-to-write", 0)
+        return
+    in_the_way = server.directory / "dump.rdb"
+    in_the_way.mkdir()
+    (in_the_way / "file").touch()
+    server.command("CONFIG", "SET", "save", "1000000 1000000")
+    server.command("BGSAVE")
+    deadline = time.monotonic() + 10
+    while server.command("INFO", "persistence")["rdb_last_bgsave_status"] != "err":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    yield
+    server.command("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
+
+
+@pytest.mark.parametrize("code", ["NOREPLICAS", "MISCONF"])
+async def test_a_redis_that_refuses_all_writes_loses_the_leases_cleanly_and_they_come_back(
+    own_server: Callable[..., Server], service: str, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = own_server()
+    async with Member(server.url, service, **FAST) as member, Redis.from_url(server.url) as redis:
+        await announce(server.url, service, CALL)
+        await member.owns(CALL)
+        old = member.lease(CALL)
+        with writes_are_refused(server, code):
+            await wait_until(lambda: old in member.disowned, "the loss is told")
+            assert not member.client.alive
+            with pytest.raises(NotOwner):
+                await old.done()
+            with pytest.raises(RedisUnavailable, match=rf"{code}.*nothing was announced"):
+                await LoadBalancerStream(redis, service).add("call-2")
+            await wait_until(lambda: f"({server.url[8:]}): {code} " in caplog.text, "the log says why")
+        await wait_until(lambda: member.client.alive, "it is back")
+        await member.owns(CALL)
+        assert member.lease(CALL).fence > old.fence
+
+
+@pytest.mark.parametrize("code", ["NOREPLICAS", "MISCONF"])
+async def test_what_flows_goes_on_after_a_redis_that_refused_all_writes(
+    own_server: Callable[..., Server], service: str, code: str
+) -> None:
+    server = own_server()
+    async with flowing(server.url, service, server.url, server.url, **FAST) as flow:
+        with writes_are_refused(server, code):
+            await wait_until(lambda: not any(client.client.alive for client in flow.clients), "both lapse")
+            await wait_until(lambda: not any(client.working for client in flow.clients), "handlers are cancelled")
         await wait_until(lambda: all(client.client.alive for client in flow.clients), "both are back")
         await flow.goes_on()
