@@ -261,7 +261,7 @@ def origin(fault: BaseException) -> BaseException | None:
     cause: BaseException | None = fault
     while isinstance(cause, Unanswered | GroupMissing | RedisRejected):
         cause = cause.__cause__
-    return cause
+    return None if cause is None else bare(cause)
 
 
 def _root(error: BaseException) -> BaseException:

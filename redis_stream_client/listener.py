@@ -147,17 +147,19 @@ class Listener:
     async def _enable_notifications(self) -> None:
         """Add what is missing of ``Kx`` to the server's flags; never remove one."""
         timeout = self._options.lock_ttl
+        what = "cannot see or set notify-keyspace-events, which should contain 'Kx'"
         try:
             flags = await self._operations.notification_flags(timeout)
             missing = missing_flags(flags)
             if missing:
+                what = f"notify-keyspace-events is {flags!r}, lacks {missing!r}, and cannot be set"
                 await self._operations.set_notification_flags(flags + missing, timeout)
         except RedisRejected as error:
             if not self._warned:
                 self._warned = True
                 log.warning(
-                    "cannot see or set notify-keyspace-events, which should contain 'Kx': recovery relies on "
-                    "the sweeper (%s)",
+                    "%s: recovery relies on the sweeper (%s)",
+                    what,
                     error,
                     extra={"consumer": self._options.consumer},
                 )

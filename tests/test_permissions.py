@@ -176,6 +176,17 @@ async def test_without_config_one_warning_and_the_sweeper(
     assert await redis.config_get("notify-keyspace-events") == {"notify-keyspace-events": ""}
 
 
+async def test_without_config_set_the_warning_names_what_is_missing(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply(server, [word for word in rule if word != "+config|set"])
+    await redis.config_set("notify-keyspace-events", "Kg")
+    async with RedisStreamClient.from_url(user_s_url(server), SERVICE, lock_ttl=1.0) as client:
+        await live_through_it(client, redis, SERVICE)
+    [warning] = [record.getMessage() for record in caplog.records if "notify-keyspace" in record.getMessage()]
+    assert "lacks 'x', and cannot be set" in warning
+
+
 async def test_a_producer_needs_one_command_on_one_key(server: Server, rule: list[str], redis: Connection) -> None:
     apply(server, [*rule[:5], f"~{SERVICE}-input", "+xadd"])
     async with (
