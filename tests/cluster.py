@@ -18,7 +18,7 @@ from tests.ports import HOST
 from tests.servers import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
     from typing import Any
 
 NODES = 3
@@ -199,17 +199,23 @@ class Move:
 
 
 @contextlib.contextmanager
-def start_cluster(replicas: int = 0, *, node_timeout: float | None = None) -> Generator[Cluster]:
+def start_cluster(
+    replicas: int = 0, *, node_timeout: float | None = None, arguments: Sequence[str] = (), name: str | None = None
+) -> Generator[Cluster]:
     """Start the nodes, make them a cluster, and end them.
 
     Args:
         replicas: of each master.
         node_timeout: seconds of silence after which a node counts as failed; default 5, and 1.5 with replicas,
             whose fail-over takes about a second more.
+        arguments, name: as for `Server`, of each node.
     """
     node_timeout = node_timeout or (1.5 if replicas else 5.0)
     with contextlib.ExitStack() as servers:
-        nodes = [servers.enter_context(_start_node(node_timeout)) for _ in range(NODES * (1 + replicas))]
+        nodes = [
+            servers.enter_context(_start_node(node_timeout, *arguments, name=name))
+            for _ in range(NODES * (1 + replicas))
+        ]
         masters = nodes[:NODES]
         ends = [i * REDIS_CLUSTER_HASH_SLOTS // NODES for i in range(NODES + 1)]
         for i, node in enumerate(masters):
@@ -225,10 +231,12 @@ def start_cluster(replicas: int = 0, *, node_timeout: float | None = None) -> Ge
         yield cluster
 
 
-def _start_node(node_timeout: float) -> Server:
+def _start_node(node_timeout: float, *arguments: str, name: str | None = None) -> Server:
     return Server(
         *("--cluster-enabled", "yes", "--cluster-node-timeout", str(round(node_timeout * 1000))),
         *("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"),
+        *arguments,
+        name=name,
     )
 
 

@@ -12,7 +12,7 @@ from tests.chaos.checker import Verdict, check
 from tests.chaos.history import Event, Writer, read
 from tests.chaos.liveness import LIVELY
 from tests.chaos.report import percentile, slice_of
-from tests.chaos.schedule import MEMBER_FAULTS, SERVER_FAULTS, schedule
+from tests.chaos.schedule import DEPLOYMENTS, MEMBER_FAULTS, SERVER_FAULTS, schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -701,12 +701,13 @@ def test_histories_are_read_in_order_of_time(tmp_path: Path) -> None:
     ]
 
 
-def test_the_seed_determines_the_faults() -> None:
-    plan = schedule(7, 60.0, 1.1, 5, 1.0)
-    assert plan == schedule(7, 60.0, 1.1, 5, 1.0)
-    assert plan != schedule(8, 60.0, 1.1, 5, 1.0)
-    kinds = {fault.kind for fault in schedule(7, 120.0, 1.1, 5, 1.0)}
-    assert kinds == MEMBER_FAULTS.keys() | SERVER_FAULTS.keys()
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_the_seed_determines_the_faults(deployment: str) -> None:
+    plan = schedule(7, 60.0, 1.1, 5, 1.0, deployment)
+    assert plan == schedule(7, 60.0, 1.1, 5, 1.0, deployment)
+    assert plan != schedule(8, 60.0, 1.1, 5, 1.0, deployment)
+    kinds = {fault.kind for fault in schedule(7, 180.0, 1.1, 5, 1.0, deployment)}
+    assert kinds == MEMBER_FAULTS.keys() | SERVER_FAULTS.keys() | DEPLOYMENTS[deployment].keys()
     assert all(0.0 < fault.at < 60.0 for fault in plan)
 
 

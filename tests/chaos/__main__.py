@@ -16,6 +16,7 @@ from tests.chaos.checker import check
 from tests.chaos.history import SUFFIX, read
 from tests.chaos.report import report
 from tests.chaos.run import Run
+from tests.chaos.schedule import DEPLOYMENTS
 
 
 def main() -> int:
@@ -25,27 +26,39 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="determines the faults; default: a new one")
     parser.add_argument("--rate", type=float, default=1.1, help="faults a second; default: 1.1")
     parser.add_argument("--server", choices=sorted(SERVERS), help=f"default: {chosen()}")
+    parser.add_argument(
+        "--deployment",
+        choices=sorted(DEPLOYMENTS),
+        help="default: one after the other, each for its share of the time",
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="write the histories there, and keep them")
     parser.add_argument("--check", type=Path, metavar="DIR", help="do not run, but check histories that were kept")
     given = parser.parse_args()
-    started = time.monotonic()
     if given.check is not None:
-        return _judge(given.check, started)
+        parts = sorted({path.parent for path in given.check.rglob(f"*{SUFFIX}")})
+        return max(_judge(part, time.monotonic()) for part in parts)
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     directory = given.keep or Path(tempfile.mkdtemp(prefix="rsc-chaos-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    if any(directory.glob(f"*{SUFFIX}")):
+    if any(directory.rglob(f"*{SUFFIX}")):
         parser.error(f"{directory} has histories already")
-    _say(f"chaos: {given.minutes:g} min, seed {seed}, {given.server or chosen()}, histories in {directory}")
-    try:
-        asyncio.run(Run(directory, given.minutes, seed, given.rate, given.server, _say).run())
-    except BaseException:
-        _say(f"the run broke off; its histories are in {directory}")
-        raise
-    status = _judge(directory, started)
+    deployments = [given.deployment] if given.deployment else sorted(DEPLOYMENTS, reverse=True)
+    minutes = given.minutes / len(deployments)
+    status = max([_run(directory / name, minutes, seed, given.rate, given.server, name) for name in deployments])
     if status == 0 and given.keep is None:
         shutil.rmtree(directory)
     return status
+
+
+def _run(directory: Path, minutes: float, seed: int, rate: float, server: str | None, deployment: str) -> int:
+    started = time.monotonic()
+    directory.mkdir(parents=True)
+    _say(f"chaos: {deployment}, {minutes:g} min, seed {seed}, {server or chosen()}, histories in {directory}")
+    try:
+        asyncio.run(Run(directory, minutes, seed, rate, server, deployment, _say).run())
+    except BaseException:
+        _say(f"the run broke off; its histories are in {directory}")
+        raise
+    return _judge(directory, started)
 
 
 def _judge(directory: Path, started: float) -> int:

@@ -35,16 +35,16 @@ from redis_stream_client.entry import order
 from tests.chaos.liveness import liveness
 from tests.chaos.story import FOREVER, Fault, Interval, Lease, Member, Story, Stream, earliest
 from tests.chaos.trouble import (
-    CANNOT_BEGIN,
     DECOY,
     FEW_SWEEPS,
     FOR_EVER,
     JUST,
     MEASURED_FROM,
     OPERATOR,
-    SERVER_AWAY,
     STALL,
     Violation,
+    cannot_begin,
+    is_away,
     of_member,
     stalls,
     total,
@@ -298,7 +298,7 @@ def _harm(story: Story, name: str) -> Iterator[Interval]:
         begin, end = fault.interval
         if fault.kind in OPERATOR:
             yield Interval(begin, begin + FEW_SWEEPS * story.lock_ttl)
-        elif fault.member or fault.kind in SERVER_AWAY:
+        elif fault.member or is_away(fault):
             yield Interval(begin, end)
 
 
@@ -503,7 +503,7 @@ def _due(story: Story, loss: _Loss, *, taken_by_run: bool) -> tuple[float, Event
 def _of_server(story: Story, loss: _Loss, by_run: bool) -> Iterator[Interval]:
     yield from stalls(story, story.run_lags)
     for fault in (*story.faults_of(""), *story.faults_of(loss.lease.source)):
-        if fault.kind in SERVER_AWAY or (by_run and fault.kind in CANNOT_BEGIN):
+        if is_away(fault) or (by_run and cannot_begin(fault)):
             yield fault.interval
         elif fault.kind in OPERATOR:
             begin = fault.interval.begin

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import signal
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from redis_stream_client.announcement import FIELD
 from redis_stream_client.keys import Keys
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.chaos.schedule import Fault
     from tests.chaos.servers import Servers
 
+S = TypeVar("S", bound="Servers")
 T = TypeVar("T")
 
 DELAYS = (0.02, 0.2)
@@ -37,12 +38,10 @@ MALFORMED = (
 GARBAGE = ("", "released", "dead", "left nobody", "claimed 0-0 x", "draining \xff", "x" * 100_000, "dead nobody")
 
 
-class Faults:
-    """Does the faults of one run."""
+class Faults(Generic[S]):
+    """Does the faults of one run: those that every deployment can have."""
 
-    def __init__(
-        self, servers: Servers, fleet: Fleet, ledger: Ledger, history: Writer, service: str, seed: int
-    ) -> None:
+    def __init__(self, servers: S, fleet: Fleet, ledger: Ledger, history: Writer, service: str, seed: int) -> None:
         self.servers = servers
         self.fleet = fleet
         self.ledger = ledger
@@ -111,7 +110,7 @@ class Faults:
 
     async def _cut(self, fault: Fault, place: Place) -> None:
         async with self.noted(fault, place.running()):
-            place.proxy.cut()
+            place.network.cut()
 
     async def _partition(self, fault: Fault, place: Place) -> None:
         """Nothing passes: what is open is reset, and what is new is refused; or all of it freezes."""
@@ -119,14 +118,14 @@ class Faults:
             name = place.running()
             frozen = fault.variant < 0.5
             if frozen:
-                place.proxy.freeze()
+                place.network.freeze()
             else:
-                await place.proxy.refuse()
-                place.proxy.cut()
+                await place.network.refuse()
+                place.network.cut()
             async with self.noted(fault, name, "frozen" if frozen else "refused", fault.seconds):
                 self.history.write("silent", fault.number)
                 await asyncio.sleep(fault.seconds)
-            await place.mend()
+            await place.network.mend()
 
     _partition_briefly = _partition
 
@@ -135,17 +134,17 @@ class Faults:
         async with place.network_lock:
             requests = fault.variant < 0.5
             async with self.noted(fault, place.running(), "requests" if requests else "replies", fault.seconds):
-                place.proxy.freeze(requests=requests, replies=not requests)
+                place.network.freeze(requests=requests, replies=not requests)
                 await asyncio.sleep(fault.seconds)
-                await place.mend()
+                await place.network.mend()
 
     async def _delay(self, fault: Fault, place: Place) -> None:
         async with place.network_lock:
             delay = DELAYS[0] + fault.variant * (DELAYS[1] - DELAYS[0])
             async with self.noted(fault, place.running(), delay, fault.seconds):
-                place.proxy.delay(requests=delay / 2, replies=delay)
+                place.network.delay(requests=delay / 2, replies=delay)
                 await asyncio.sleep(fault.seconds)
-                await place.mend()
+                await place.network.mend()
 
     async def _bandwidth(self, fault: Fault, place: Place) -> None:
         """A slow line, in one direction or in both."""
@@ -153,39 +152,39 @@ class Faults:
             rate = round(BANDWIDTHS[0] * (BANDWIDTHS[1] / BANDWIDTHS[0]) ** fault.variant)
             both = self.dice.random() < 0.5
             async with self.noted(fault, place.running(), "both" if both else "replies", rate, fault.seconds):
-                place.proxy.bandwidth(replies=rate, requests=rate if both else None)
+                place.network.bandwidth(replies=rate, requests=rate if both else None)
                 await asyncio.sleep(fault.seconds)
-                await place.mend()
+                await place.network.mend()
 
     async def _drop_replies(self, fault: Fault, place: Place) -> None:
         async with place.network_lock, self.noted(fault, place.running(), fault.seconds):
-            place.proxy.drop_replies()
+            place.network.drop_replies()
             await asyncio.sleep(fault.seconds)
-            await place.mend()
+            await place.network.mend()
 
     async def _drop_requests(self, fault: Fault, place: Place) -> None:
         async with place.network_lock:
             pattern = _choose(REQUESTS, fault.variant)
             async with self.noted(fault, place.running(), pattern.decode(), fault.seconds):
-                place.proxy.drop_requests_matching(pattern)
+                place.network.drop_requests_matching(pattern)
                 await asyncio.sleep(fault.seconds)
-                await place.mend()
+                await place.network.mend()
 
     async def _lose_a_reply(self, fault: Fault, place: Place) -> None:
         """Executed, and the connection is cut before the answer."""
         async with place.network_lock:
             pattern = _choose(REQUESTS, fault.variant)
             async with self.noted(fault, place.running(), pattern.decode()):
-                place.proxy.drop_replies_after(pattern, connections=1, cut=True)
+                place.network.lose_one_reply_after(pattern)
                 await asyncio.sleep(fault.seconds)
-                await place.mend()
+                await place.network.mend()
 
     async def _half_close(self, fault: Fault, place: Place) -> None:
         async with self.noted(fault, place.running(), "clients" if fault.variant < 0.5 else "server"):
             if fault.variant < 0.5:
-                place.proxy.half_close_clients()
+                place.network.half_close_clients()
             else:
-                place.proxy.half_close_server()
+                place.network.half_close_server()
 
     # What an operator does to one member.
 
@@ -254,8 +253,7 @@ class Faults:
         tag = f"malformed-{fault.number}"
         field, value = _choose(MALFORMED, fault.variant)
         async with self.noted(fault, "", tag):
-            words = ("XADD", self.keys.lbs, "*", field, value.replace(b"%s", tag.encode()))
-            await self.servers.blocking(self.servers.primary.command, *words)
+            await self.servers.command("XADD", self.keys.lbs, "*", field, value.replace(b"%s", tag.encode()))
             self.history.write("malformed", tag)
 
     async def _trim(self, fault: Fault) -> None:
@@ -271,62 +269,6 @@ class Faults:
             await self.servers.command("CONFIG", "SET", "maxmemory", 1)
             await asyncio.sleep(fault.seconds)
             await self.servers.command("CONFIG", "SET", "maxmemory", 0)
-
-    async def _freeze_the_server(self, fault: Fault) -> None:
-        async with self.servers.lock, self.noted(fault, "", fault.seconds):
-            self.servers.primary.freeze()
-            self.history.write("silent", fault.number)
-            await asyncio.sleep(fault.seconds)
-            self.servers.primary.thaw()
-
-    async def _restart(self, fault: Fault) -> None:
-        """It dies, or ends in good order, and comes back after `fault.seconds` with its data."""
-        async with self.servers.lock:
-            killed = fault.variant < 0.5
-            async with self.noted(fault, "", "killed" if killed else "terminated", fault.seconds):
-                primary = self.servers.primary
-                if killed:
-                    await self.servers.blocking(primary.kill)
-                else:
-                    await self.servers.blocking(lambda: primary.stop(keep_data=True))
-                self.history.write("silent", fault.number)
-                await asyncio.sleep(fault.seconds)
-                await self.servers.blocking(primary.start)
-                await self.servers.answering()
-
-    _outage = _restart
-
-    async def _fail_over(self, fault: Fault) -> None:
-        """In good order: nothing is written any more when the replica takes over."""
-        async with self.servers.lock:
-            await self.servers.in_step()
-            async with self.noted(fault):
-                await self.servers.command("CLIENT", "PAUSE", 10_000, "WRITE")
-                await self.servers.in_step()
-                await self._promote()
-            await self.servers.replace()
-
-    async def _forgetful_fail_over(self, fault: Fault) -> None:
-        """What the primary wrote last never reached the replica."""
-        async with self.servers.lock:
-            since = await self.servers.in_step()
-            self.servers.replica.freeze()
-            try:
-                await self.servers.command("CLIENT", "KILL", "TYPE", "replica")
-                await asyncio.sleep(fault.seconds)
-            except BaseException:
-                self.servers.replica.thaw()
-                raise
-            async with self.noted(fault, "", fault.seconds):
-                await self._promote()
-                self.history.write("forgot", since)
-            self.fleet.tell_producer(f"forgot {since}")
-            await self.servers.replace()
-
-    async def _promote(self) -> None:
-        await self.servers.promote()
-        self.fleet.direct_to(self.servers.primary.port)
-        await self.servers.answering()
 
     async def _destroy_the_group(self, fault: Fault) -> None:
         async with self.noted(fault):

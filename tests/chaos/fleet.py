@@ -9,13 +9,13 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tests.chaos.link import Network
 from tests.chaos.servers import NotNow
 from tests.processes import die_with_parent
-from tests.proxy import TcpProxy
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
     from tests.chaos.history import Writer
@@ -30,19 +30,19 @@ HEAD = 100_000
 
 
 class Place:
-    """A place in the fleet: one proxy, and one process after the other."""
+    """A place in the fleet: one network, and one process after the other."""
 
     def __init__(
-        self, number: int, proxy: TcpProxy, history: Writer, directory: Path, setup: dict[str, Any]
+        self, number: int, network: Network, history: Writer, directory: Path, setup: dict[str, Any]
     ) -> None:
         self.number = number
-        self.proxy = proxy
+        self.network = network
         self.process_lock = asyncio.Lock()
         self.network_lock = asyncio.Lock()
         self._history = history
         self._directory = directory
         mode = "events" if number in BY_EVENTS else "run"
-        self._setup = {**setup, "url": proxy.url, "mode": mode}
+        self._setup = {**setup, "proxies": network.setup, "mode": mode}
         self._process: asyncio.subprocess.Process | None = None
         self._count = 0
         self._name = ""
@@ -105,11 +105,6 @@ class Place:
         history = self._directory / f"{self._name}.jsonl"
         return history.exists() and b'"joined"' in history.read_bytes()[:HEAD]
 
-    async def mend(self) -> None:
-        """End every fault of the network."""
-        self.proxy.heal()
-        await self.proxy.accept()
-
     async def close(self) -> None:
         """Have the process leave in good order; one that does not is killed, which the checker finds."""
         self.closing = True
@@ -129,23 +124,23 @@ class Fleet:
 
     def __init__(self, history: Writer, directory: Path, setup: dict[str, Any]) -> None:
         self.places: list[Place] = []
-        self.proxies: list[TcpProxy] = []
+        self.networks: list[Network] = []
         self._history = history
         self._directory = directory
         self._setup = {**setup, "directory": str(directory)}
         self._producer: asyncio.subprocess.Process | None = None
 
     @contextlib.asynccontextmanager
-    async def running(self, port: int) -> AsyncGenerator[None]:
-        """All processes, each behind a proxy of its own."""
+    async def running(self, ports: Sequence[int]) -> AsyncGenerator[None]:
+        """All processes, each behind a network of its own before the servers with these ports."""
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(MEMBERS + 1):
-                self.proxies.append(await stack.enter_async_context(TcpProxy(port)))
-            *proxies, before_producer = self.proxies
-            for number, proxy in enumerate(proxies):
-                self.places.append(Place(number, proxy, self._history, self._directory, self._setup))
+                self.networks.append(await stack.enter_async_context(Network(ports).opened()))
+            *networks, before_producer = self.networks
+            for number, network in enumerate(networks):
+                self.places.append(Place(number, network, self._history, self._directory, self._setup))
             await asyncio.gather(*(place.renew() for place in self.places))
-            setup = {**self._setup, "url": before_producer.url}
+            setup = {**self._setup, "proxies": before_producer.setup}
             with (self._directory / "producer.log").open("wb") as log:
                 self._producer = await start(
                     "tests.chaos.producer", setup, stderr=log, stdout=asyncio.subprocess.PIPE
@@ -166,9 +161,8 @@ class Fleet:
 
     def direct_to(self, port: int) -> None:
         """From now on the server is another one."""
-        for proxy in self.proxies:
-            proxy.upstream_port = port
-            proxy.cut()
+        for network in self.networks:
+            network.direct_to(port)
 
     def tell_producer(self, order: str) -> None:
         """Give the producer an order."""

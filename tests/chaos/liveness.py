@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING
 
 from tests.chaos.story import FOREVER, Interval, Lease, Story, Stream, earliest
 from tests.chaos.trouble import (
-    CANNOT_BEGIN,
     DECOY,
     MEASURED_FROM,
     OPERATOR,
-    SERVER_AWAY,
     Violation,
+    cannot_begin,
     of_member,
     stalls,
     total,
@@ -65,7 +64,7 @@ class _Judge:
     def _of_servers(self) -> Iterator[Interval]:
         yield from stalls(self.story, self.story.run_lags)
         for fault in self.story.faults.values():
-            if not fault.member and fault.kind in SERVER_AWAY | CANNOT_BEGIN | DEPENDENCY_AWAY:
+            if not fault.member and (cannot_begin(fault) or fault.kind in DEPENDENCY_AWAY):
                 yield fault.interval
             elif fault.kind in OPERATOR:
                 yield Interval(fault.event.time, fault.event.time)

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from redis_stream_client.keys import Keys
-from tests.chaos.faults import Faults
+from tests.chaos.cluster import ClusterFaults, ClusterServers
 from tests.chaos.fleet import MEMBERS, Fleet
 from tests.chaos.history import Writer
 from tests.chaos.ledger import Ledger, Scribe, connect
 from tests.chaos.liveness import LIVELY
 from tests.chaos.member import watch_lag
 from tests.chaos.schedule import schedule
-from tests.chaos.servers import NotNow, Servers
+from tests.chaos.servers import NotNow
+from tests.chaos.standalone import StandaloneFaults, StandaloneServers
 from tests.chaos.watch import Watch
 from tests.waiting import stop, wait_until
 
@@ -49,18 +50,21 @@ class Run:
         seed: int,
         rate: float,
         server: str | None,
+        deployment: str,
         say: Callable[[str], None],
     ) -> None:
         self.seconds = 60 * minutes
         self.seed = seed
-        self.server = server
+        self.deployment = deployment
         self.say = say
         self.history = Writer(directory, "run")
-        self.servers = Servers(server)
+        self.keys = Keys(SERVICE)
+        kind = ClusterServers if deployment == "cluster" else StandaloneServers
+        self.servers: ClusterServers | StandaloneServers = kind(server, self.keys.lbs)
         self.faults_done: Counter[str] = Counter()
         self.faults_skipped: Counter[str] = Counter()
         self._directory = directory
-        self._plan = schedule(seed, self.seconds, rate, MEMBERS, LOCK_TTL)
+        self._plan = schedule(seed, self.seconds, rate, MEMBERS, LOCK_TTL, deployment)
         self._started = 0.0
 
     async def run(self) -> None:
@@ -68,19 +72,20 @@ class Run:
         self._started = time.monotonic()
         try:
             await self.servers.start()
-            binary = self.servers.primary.binary
+            binary = self.servers.ledger.binary
             version = ".".join(map(str, binary.version))
-            self.history.write("began", LOCK_TTL, self.seed, f"{binary.name} {version}")
+            self.history.write("began", LOCK_TTL, self.seed, f"{binary.name} {version}, {self.deployment}")
             setup = {
                 "ledger": self.servers.ledger.url,
                 "service": SERVICE,
                 "lock_ttl": LOCK_TTL,
                 "seed": self.seed,
+                "cluster": self.deployment == "cluster",
             }
             fleet = Fleet(self.history, self._directory, setup)
-            async with fleet.running(self.servers.primary.port), connect(self.servers.ledger.url) as redis:
+            async with fleet.running(self.servers.ports), connect(self.servers.ledger.url) as redis:
                 scribe = Scribe(redis, self.history.beside("ledger"))
-                watch = Watch(lambda: self.servers.primary.url, Keys(SERVICE), self.history)
+                watch = Watch(self.servers, self.keys, self.history)
                 background = [
                     asyncio.create_task(watch_lag(self.history)),
                     asyncio.create_task(self._tail(scribe)),
@@ -117,7 +122,11 @@ class Run:
     async def _faults(self, fleet: Fleet, ledger: Ledger) -> None:
         """All faults, each in its own time; they may overlap."""
         await fleet.joined()
-        faults = Faults(self.servers, fleet, ledger, self.history, SERVICE, self.seed)
+        faults: StandaloneFaults | ClusterFaults
+        if isinstance(self.servers, ClusterServers):
+            faults = ClusterFaults(self.servers, fleet, ledger, self.history, SERVICE, self.seed)
+        else:
+            faults = StandaloneFaults(self.servers, fleet, ledger, self.history, SERVICE, self.seed)
         start = time.monotonic()
         tasks: list[asyncio.Task[None]] = []
         for fault in self._plan:
@@ -126,11 +135,11 @@ class Run:
         await asyncio.sleep(max(0.0, start + self.seconds - time.monotonic()))
         await asyncio.gather(*tasks)
         for place in fleet.places:
-            await place.mend()
+            await place.network.mend()
         self.history.write("ended")
         await asyncio.sleep(LIVELY * LOCK_TTL + 1.0)  # what stands still now is found by the checker
 
-    async def _do(self, faults: Faults, fault: Fault) -> None:
+    async def _do(self, faults: StandaloneFaults | ClusterFaults, fault: Fault) -> None:
         try:
             async with asyncio.timeout(FAULT_TIMEOUT):
                 await faults.do(fault)
@@ -144,7 +153,7 @@ class Run:
 
     async def _settle(self, fleet: Fleet, scribe: Scribe) -> None:
         """Everything is finished, or the time is over; then write down what is left."""
-        keys = Keys(SERVICE)
+        keys = self.keys
         await fleet.joined()
         fleet.tell_producer("finish")
         await fleet.producer_says("finished", REPORT_TIMEOUT)

@@ -37,14 +37,24 @@ SERVER_FAULTS = {
     "malformed": 2,
     "trim": 1,
     "full": 2,
+    "destroy the group": 1,
+    "ledger away": 1,
+}
+STANDALONE_FAULTS = {
     "freeze the server": 2,
     "restart": 1,
     "outage": 1,
     "fail over": 1,
     "forgetful fail-over": 1,
-    "destroy the group": 1,
-    "ledger away": 1,
 }
+CLUSTER_FAULTS = {
+    "freeze a node": 2,
+    "restart a node": 2,
+    "kill a node": 2,
+    "fail over a node": 2,
+    "move a slot": 3,
+}
+DEPLOYMENTS = {"standalone": STANDALONE_FAULTS, "cluster": CLUSTER_FAULTS}
 """The kinds of faults, and how often each happens in one round. One round after the other is shuffled, so that a
 run of a minute has nearly all of them."""
 
@@ -63,6 +73,8 @@ SECONDS = {
     "pause": (0.05, 0.6),
     "full": (0.3, 1.0),
     "freeze the server": (0.2, 1.8),
+    "freeze a node": (0.2, 3.0),
+    "restart a node": (0.0, 1.0),
     "outage": (0.5, 2.5),
     "forgetful fail-over": (0.1, 0.7),
     "trim": (0.3, 0.6),
@@ -88,8 +100,11 @@ class Fault:
     variant: float
 
 
-def schedule(seed: int, duration: float, rate: float, members: int, lock_ttl: float) -> list[Fault]:
+def schedule(
+    seed: int, duration: float, rate: float, members: int, lock_ttl: float, deployment: str
+) -> list[Fault]:
     """All faults of a run of `duration` seconds, `rate` of them a second."""
+    kinds = MEMBER_FAULTS | SERVER_FAULTS | DEPLOYMENTS[deployment]
     dice = random.Random(seed)
     faults: list[Fault] = []
     at = 0.0
@@ -100,7 +115,7 @@ def schedule(seed: int, duration: float, rate: float, members: int, lock_ttl: fl
             at += cycle - at % cycle
             continue
         if not bag:
-            bag = [kind for kinds in (MEMBER_FAULTS, SERVER_FAULTS) for kind, n in kinds.items() for _ in range(n)]
+            bag = [kind for kind, n in kinds.items() for _ in range(n)]
             dice.shuffle(bag)
         kind = bag.pop()
         place = dice.randrange(members) if kind in MEMBER_FAULTS else None

@@ -124,6 +124,11 @@ class Fault:
         return str(self.event.args[2])
 
     @property
+    def detail(self) -> str:
+        """The first of its details."""
+        return str(self.event.args[3]) if len(self.event.args) > 3 else ""
+
+    @property
     def interval(self) -> Interval:
         """How long it lasted."""
         return Interval(self.event.time, self.end)

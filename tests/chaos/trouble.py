@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.chaos.story import FOREVER, Interval, Member, Story
+from tests.chaos.story import FOREVER, Fault, Interval, Member, Story
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,10 +21,11 @@ MEASURED_FROM = 0.02
 JUST = 0.05
 """Seconds between what a process does and its line about it, when no lag was measured."""
 
-SERVER_AWAY = frozenset(
-    {"pause", "freeze the server", "restart", "outage", "fail over", "forgetful fail-over", "kill connections"}
-)
-"""Faults of the server that make every clock of recovery start anew at their end."""
+SERVER_AWAY = frozenset({"pause", "freeze the server", "restart", "outage", "fail over", "forgetful fail-over"})
+SERVER_AWAY |= {"kill connections", "freeze a node", "restart a node", "kill a node"}
+SERVER_AWAY |= {"fail over a node", "move a slot"}
+"""Faults of the server that make every clock of recovery start anew at their end. A node that has nothing but data
+streams is away for their handlers alone."""
 CANNOT_BEGIN = frozenset({"full"})
 """The same for a peer in `run()`, which calls no handler before it has written that it begins."""
 OPERATOR = frozenset({"destroy the group", "delete the consumer", "acknowledge"})
@@ -52,6 +53,16 @@ class Violation:
     def time(self) -> float:
         """When it was complete."""
         return self.evidence[-1].time if self.evidence else FOREVER
+
+
+def is_away(fault: Fault) -> bool:
+    """Whether the load balancer stream is away in the meantime."""
+    return fault.kind in SERVER_AWAY and fault.detail != "data"
+
+
+def cannot_begin(fault: Fault) -> bool:
+    """Whether handlers may be unable to begin, or to go on."""
+    return fault.kind in SERVER_AWAY | CANNOT_BEGIN
 
 
 def violation(promise: str, what: str, *evidence: Event | None) -> Violation:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio import Redis
 
 from tests.chaos.link import ERRORS
+from tests.chaos.servers import NotNow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from redis_stream_client.keys import Keys
     from tests.chaos.history import Writer
+    from tests.chaos.servers import Servers
 
 LOOKS = 0.5
 """Seconds between two looks."""
@@ -24,10 +24,10 @@ PAGE = 1_000
 
 
 class Watch:
-    """Looks who owns what, and what nobody has read, on the server at `url()`."""
+    """Looks who owns what, and what nobody has read, wherever the load balancer stream is."""
 
-    def __init__(self, url: Callable[[], str], keys: Keys, history: Writer) -> None:
-        self._url = url
+    def __init__(self, servers: Servers, keys: Keys, history: Writer) -> None:
+        self._servers = servers
         self._keys = keys
         self._history = history
         self._owners: dict[str, str] = {}
@@ -35,8 +35,8 @@ class Watch:
     async def look_on(self) -> None:
         """Look until cancelled. What gets no answer is looked at the next time."""
         while True:
-            with contextlib.suppress(*ERRORS, OSError, TimeoutError):
-                async with asyncio.timeout(TIMEOUT), Redis.from_url(self._url()) as redis:
+            with contextlib.suppress(*ERRORS, OSError, TimeoutError, NotNow):
+                async with asyncio.timeout(TIMEOUT), Redis.from_url((await self._servers.lbs()).url) as redis:
                     owners, unread = await self._pending(redis), await self._unread(redis)
                 self._note(owners, unread)
             await asyncio.sleep(LOOKS)
