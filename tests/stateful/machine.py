@@ -29,7 +29,7 @@ from redis_stream_client.keys import Keys
 from tests.stateful.consumers import Consumer, Loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from redis_stream_client import Lease
     from tests.connection import Connection
@@ -42,6 +42,11 @@ Step = tuple[str, dict[str, Any]]
 LOCK_TTL = 0.2
 HEALED = 20.0
 """Seconds in which a fleet that is left alone must have finished everything; it takes the fraction of one."""
+LIVELY = 6 * LOCK_TTL
+"""Seconds in which whoever is awake in a fleet that is left alone knows what it owns, and what it may claim: one
+period of an audit, and one lifetime of a lock."""
+BUSY = 3.0
+"""What this machine may add to that by being busy with other tests."""
 MOST = 4
 """Consumers at a time."""
 
@@ -390,6 +395,7 @@ class Fleet:
     def _heal(self) -> None:
         for consumer in self.consumers.values():
             consumer.heal()
+        self._live()
         self._join()
         heir = list(self.consumers)[-1]
         give_up = time.monotonic() + HEALED
@@ -415,6 +421,34 @@ class Fleet:
         while locks := self._redis.keys(self._keys.lock("*")):  # of those that crashed
             assert time.monotonic() < give_up, f"{locks} are left"
             time.sleep(0.01)
+
+    def _live(self) -> None:
+        """Nothing stands still: what there is comes to those that are awake, within a bound."""
+        give_up = time.monotonic() + LIVELY + BUSY
+        while self.awake and (still := list(self._standing_still())):
+            assert time.monotonic() < give_up, f"for {LIVELY + BUSY:g} s nobody heard of {still}: {self._owners()}"
+            for name in self.awake:
+                self._read(self.consumers[name], patience=0.0)
+            self.look()
+            time.sleep(0.005)
+
+    def _standing_still(self) -> Iterator[str]:
+        """Streams that nobody has read; that nobody handles, though somebody owns them; of which not everybody
+        has heard that they may be claimed. And leases that were lost in silence."""
+        yield from (repr(lease) for lease in self._untold() if not lease.owned)
+        owners = self._owners()
+        for stream, lbs_id in self._unfinished():
+            owner, count = owners.get(lbs_id, ("", 0))
+            if not owner:
+                yield f"{stream}, announced"
+            elif holder := next((c for c in self.consumers.values() if c.client.id == owner and c.awake), None):
+                held = [lease for lease in holder.leases if (lease.stream, lease.deliveries) == (stream, count)]
+                if not any(lease.owned or lease in holder.ended for lease in held):
+                    yield f"{stream}, owned by {holder.name}"
+            else:
+                offers = [self.consumers[name].offers.get(stream) for name in self.awake]
+                if not all(offer and offer.deliveries == count for offer in offers):
+                    yield f"{stream}, orphaned"
 
     def _untold(self) -> list[Lease]:
         """Leases that are neither owned nor ended, and of whose loss nobody was told."""
