@@ -6,6 +6,7 @@ from redis_stream_client.entry import Entry
 from redis_stream_client.errors import (
     AlreadyClaimed,
     ClientClosed,
+    EntriesTrimmed,
     LossReason,
     NotJoined,
     NotOwner,
@@ -16,6 +17,7 @@ from redis_stream_client.errors import (
 )
 from redis_stream_client.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
 from redis_stream_client.fence import Fence
+from redis_stream_client.gaps import Gap
 from redis_stream_client.handler import Handler
 from redis_stream_client.health import Health, Stuck
 from redis_stream_client.lease import Lease
@@ -28,11 +30,13 @@ __all__ = [
     "ClientClosed",
     "DeadLetter",
     "DeadLetters",
+    "EntriesTrimmed",
     "Entry",
     "Event",
     "EventIterator",
     "ExpiredStream",
     "Fence",
+    "Gap",
     "Handler",
     "Health",
     "Lease",

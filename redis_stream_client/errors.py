@@ -4,7 +4,10 @@ redis-py's errors appear only as a ``__cause__``. Misuse is a ``TypeError``, ``V
 ``RuntimeError``.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from redis_stream_client.gaps import Gap
 
 LossReason = Literal["expired", "claimed", "gone", "superseded", "closed", "done", "released", "dead"]
 """Why a lease is no longer owned.
@@ -101,6 +104,18 @@ class StreamGone(RedisStreamClientError):
 
 class NotJoined(RedisStreamClientError):
     """This client's own lock is not held at the moment; rejoining is under way."""
+
+
+class EntriesTrimmed(RedisStreamClientError):
+    """Entries of the data stream were trimmed or deleted before they were read.
+
+    Attributes:
+        gap: which, and how many.
+    """
+
+    def __init__(self, message: str, *, gap: "Gap", stream: str, lbs_id: str, hint: str) -> None:
+        super().__init__(message, stream=stream, lbs_id=lbs_id, hint=hint)
+        self.gap = gap
 
 
 class RedisUnavailable(RedisStreamClientError):

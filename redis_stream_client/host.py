@@ -73,6 +73,10 @@ class Host(Protocol):
         """Move the announcement to the dead letters."""
         ...
 
+    def skipped(self, entries: int) -> None:
+        """So many entries of a data stream are missing."""
+        ...
+
     def keep_place(self, by: int) -> None:
         """One handler more (1) or less (-1) goes on without its lease, and takes up its place."""
         ...

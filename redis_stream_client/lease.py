@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 from collections.abc import Generator, Mapping
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import anyio
 
 from redis_stream_client import clock
 from redis_stream_client.announcement import Announcement
-from redis_stream_client.entries import IN_DOUBT, Entries
-from redis_stream_client.entry import order, require_id
+from redis_stream_client.entries import IN_DOUBT, Entries, OnGap
+from redis_stream_client.entry import START, order, require_id
 from redis_stream_client.errors import LossReason, NotOwner, RedisRejected, RedisStreamClientError
 from redis_stream_client.failures import is_a
 from redis_stream_client.fence import Fence, holder_of
+from redis_stream_client.gaps import Count, Gap
 from redis_stream_client.guard import Guard
+from redis_stream_client.handed import Handed
 from redis_stream_client.host import Host
 from redis_stream_client.logs import log
 
@@ -39,6 +41,7 @@ class Lease:
     """
 
     __slots__ = (
+        "_added",
         "_announcement",
         "_asking",
         "_attempts",
@@ -48,6 +51,7 @@ class Lease:
         "_draining",
         "_entries_handed_over",
         "_guard",
+        "_handed",
         "_handed_out",
         "_holder",
         "_host",
@@ -86,6 +90,8 @@ class Lease:
         # The data plane. Owners before this one that died without a record count, too.
         self._begun = False
         self._position: str | None = None
+        self._added: int | None = None  # entries that were added to the stream up to there
+        self._handed: Handed | None = None  # since entries() is used
         self._unrecorded = unrecorded
         self._attempts = unrecorded + 1
         # Progress: when there was some, what the holder waits for that is the client's to do, steps of entries()
@@ -168,7 +174,13 @@ class Lease:
 
     # The data stream.
 
-    def entries(self) -> Entries:
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Entries that were trimmed or deleted before they were read, as far as ``entries()`` has come, and as far
+        as the server can tell. Redis 6.2 cannot."""
+        return self._handed.gaps if self._handed is not None else ()
+
+    def entries(self, *, on_gap: OnGap = "warn") -> Entries:
         """The entries of the data stream, from the one after the last checkpoint, for ``async for``.
 
         It never ends by itself: leave the loop at your own end marker. Entries are read as long as the lease is
@@ -176,12 +188,24 @@ class Lease:
         consumer lock is in doubt, or Redis is away, it waits. Cancelling a step loses no entry. Each call starts
         anew after the last checkpoint.
 
+        Entries come at least once. Those without a checkpoint come again to the next owner. They come again to
+        this one, too, when Redis was restarted or a replica has taken over, since it may have lost writes: reading
+        then goes on after the checkpoint that Redis knows.
+
+        Args:
+            on_gap: what to do where entries were trimmed or deleted before they were read. ``"warn"``: log it,
+                once, and go on. ``"raise"``: raise `EntriesTrimmed`; the next step goes on behind the gap. In a
+                stream that is being read, it may take a second until a gap is noticed.
+
         Raises (from ``anext()``):
             NotOwner: the lease is not owned any more.
+            EntriesTrimmed: with ``on_gap="raise"``.
             RedisUnavailable: no answer about the progress until the lock lapsed.
             RedisRejected: the data stream's key holds another type, or Redis does not permit to read it.
         """
-        return Entries(self)
+        if on_gap not in get_args(OnGap):
+            raise ValueError(f"on_gap must be one of {', '.join(get_args(OnGap))}, not {on_gap!r}")
+        return Entries(self, on_gap)
 
     async def checkpoint(self, id: str) -> None:
         """All entries up to this one are processed: the next owner continues after it.
@@ -194,7 +218,8 @@ class Lease:
             id: an entry's id, ``entry.id``.
 
         Raises:
-            TypeError, ValueError: it is not an id.
+            TypeError, ValueError: it is not an id; or it is beyond the last entry that ``entries()`` has handed
+                out. Who reads the stream in another way may pass any.
             NotOwner: a newer owner has begun, or the lease was lost; nothing was stored.
             RedisUnavailable: no answer until the lock lapsed; it may have been stored, and repeating is safe.
             RedisRejected: Redis does not permit it.
@@ -204,8 +229,21 @@ class Lease:
         self._progress_at = clock.now()
         if self._lost is not None:
             raise self._not_owner()
-        with self._asked():
-            await self._host.plane.checkpoint(self, id)
+        if self._may_checkpoint(id):
+            with self._asked():
+                await self._host.plane.checkpoint(self, id)
+
+    def _may_checkpoint(self, id: str) -> bool:
+        """Whether a checkpoint has to be stored. Raises ``ValueError`` if entries would be skipped by it."""
+        handed = self._handed
+        if handed is None or not handed.any or handed.covers(id) or order(id) <= order(self._position or START):
+            return True
+        if handed.covered_before(id):  # Redis may have lost that entry; if not, it comes again
+            return False
+        raise ValueError(
+            f"{id} is beyond the last entry that entries() has handed out, {handed.furthest}: what lies between "
+            "would be skipped; pass the id of an entry that was processed"
+        )
 
     def progress(self) -> None:
         """Say that the work goes on, where `progress_timeout` would take its silence for standstill. Reading and
@@ -282,9 +320,10 @@ class Lease:
 
     # What the host and its parts tell.
 
-    def _begin(self, position: str | None, attempts: int) -> None:
-        """The record is ours."""
+    def _begin(self, position: str | None, attempts: int, added: int | None = None) -> None:
+        """The record is ours. `added`: entries that were added to the stream up to the position, if known."""
         self._begun = True
+        self._added = added
         self._position = position
         self._attempts = attempts
 
@@ -296,6 +335,9 @@ class Lease:
             self._attempts = 0
         if self._position is None or order(id) > order(self._position):
             self._position = id
+            self._added = self._handed.added(id) if self._handed is not None else None
+        if self._handed is not None:
+            self._handed.checkpointed(id)
 
     def _drain(self) -> None:
         """Stop at the first step of entries() after a checkpoint."""
@@ -341,8 +383,46 @@ class Lease:
             self._asking -= 1
             self._progress_at = clock.now()
 
-    def _hand_over(self) -> None:
+    def _start_reading(self) -> tuple[int, int | None]:
+        """Entries are read from the position on. Returns the round, and the number of entries up to there."""
+        if self._handed is None:
+            self._handed = Handed()
+        return self._handed.round, self._added
+
+    async def _begin_again(self, number: int) -> None:
+        """Redis may have lost writes: ask it for the checkpoint that it knows. Once in a round."""
+        with self._asked():
+            await self._host.plane.begin(self)
+        if self._handed is not None and self._handed.round == number:
+            self._handed.restart()
+
+    @property
+    def _count(self) -> Count:
+        """What is known of the stream's entries up to the position."""
+        position = self._position or START
+        reached = self._handed.reached if self._handed is not None else START
+        fresh = self._position is None and self._added == 0  # else an earlier owner may have deleted what it read
+        sure = fresh if reached == START else reached == position
+        return Count(self._added, sure=sure, position=position)
+
+    def _skip(self, gap: Gap) -> None:
+        """Entries are missing."""
+        assert self._handed is not None
+        if self._handed.skipped(gap):
+            log.warning(
+                "%d entries of %s after %s%s were trimmed or deleted before they were read",
+                gap.entries,
+                self.stream,
+                gap.after,
+                f" and before {gap.before}" if gap.before is not None else "",
+                extra=self._log_fields(),
+            )
+            self._host.skipped(gap.entries)
+
+    def _hand_over(self, id: str, added: int | None) -> None:
         """An entry goes to the user."""
+        assert self._handed is not None
+        self._handed.hand_over(id, added)
         self._settled = False
         self._entries_handed_over += 1
         self._progress_at = clock.now()

@@ -11,6 +11,7 @@ from typing import Any
 
 from redis_stream_client.entries import IN_DOUBT
 from redis_stream_client.entry import START, Entry, order, require_id
+from redis_stream_client.gaps import Gap
 from redis_stream_client.lease import Lease
 from redis_stream_client.ownership import unavailable
 from redis_stream_client.tasks import start_task
@@ -73,6 +74,8 @@ class Stream:
 class Cursor:
     """How far a data stream was read. It brings one entry at a time, so that an outage takes effect at once."""
 
+    stale = False
+
     def __init__(self, stream: Stream, passed: int) -> None:
         self._stream = stream
         self._passed = passed
@@ -82,9 +85,9 @@ class Cursor:
     def _there(self) -> list[Entry]:
         return [] if self._stream.outages else self._stream.entries[self._passed : self._passed + 1]
 
-    def take(self) -> list[Entry]:
+    def take(self) -> list[Entry | Gap]:
         """The entries that have arrived, in order."""
-        entries = self._there
+        entries: list[Entry | Gap] = [*self._there]
         self._passed += len(entries)
         return entries
 
@@ -271,6 +274,9 @@ class Memory:
         if graceful:
             self._settle()
         self.released = True
+
+    def skipped(self, entries: int) -> None:
+        """Nothing is trimmed here."""
 
     def keep_place(self, by: int) -> None:
         """A single handler takes up nobody's place."""

@@ -362,6 +362,11 @@ class Ownership:
         self._member.counters.dead_letters += 1
         self._member.supervisor.room_changed()
 
+    def skipped(self, entries: int) -> None:
+        """So many entries of a data stream are missing."""
+        self._member.counters.gaps += 1
+        self._member.counters.entries_skipped += entries
+
     def keep_place(self, by: int) -> None:
         """One handler more or less goes on without its lease."""
         self._member.holdings.occupied += by

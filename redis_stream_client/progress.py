@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis_stream_client import clock
+from redis_stream_client.cursor import Cursor
 from redis_stream_client.entry import START
 from redis_stream_client.errors import ClientClosed, NotOwner, RedisRejected, RedisStreamClientError
 from redis_stream_client.faults import GroupMissing, KeyRejected, Unanswered, WrongType
-from redis_stream_client.feed import Cursor, Feed
+from redis_stream_client.feed import Feed
 from redis_stream_client.fence import Fence
 from redis_stream_client.lease import Lease
 from redis_stream_client.liveness import State
@@ -76,7 +77,7 @@ class Progress:
 
     def follow(self, lease: Lease) -> Cursor:
         """Read a lease's stream, after its checkpoint."""
-        return self._feed.follow(lease.stream, lease.position or START)
+        return self._feed.follow(lease.stream, lease.position or START, lease._count)
 
     async def prepare(self, leases: Sequence[Lease]) -> set[Lease]:
         """Begin for streams that have just arrived, many in one call, those without a record left alone.

@@ -82,7 +82,8 @@ class Session:
         )
         patience = member.patience
         self._shelf = Shelf(options.keys, options.consumer, where_streams_are, self.spawn, self.gone, patience)
-        self._feed = Feed(where_streams_are, options.lock_ttl, self.spawn, self.gone)
+        lock = options.keys.lock(options.consumer)
+        self._feed = Feed(where_streams_are, options.lock_ttl, self.spawn, self.gone, lock=lock)
         self.ownership = Ownership(member, self._shelf)
         self.ownership.plane = self.progress = Progress(member, self.ownership, self._shelf, self._feed)
         self.claims = Claims(member, self.ownership)
@@ -366,6 +367,7 @@ class Session:
             announcement=self.member.waiting.age(now),
             full=not self.ownership.room,
             lease=(oldest.stream, now - oldest._progress_at) if oldest is not None else None,
+            wakeup=self._feed.oldest_unread(now),
         )
 
     def statistics(self, health: Health) -> Statistics:
@@ -390,11 +392,13 @@ class Session:
             dead_letters=counters.dead_letters,
             audits=counters.audits,
             sweeps=counters.sweeps,
+            gaps=counters.gaps,
+            entries_skipped=counters.entries_skipped,
             live_members=counters.live_members,
             oldest_announcement=health.oldest_announcement,
             oldest_unhandled=health.oldest_unhandled,
             oldest_wakeup=health.oldest_wakeup,
-            requests_shrunk=counters.requests_shrunk + self._operations.shrunk,
+            requests_shrunk=counters.requests_shrunk + self._operations.shrunk + self._feed.requests_shrunk,
         )
 
 

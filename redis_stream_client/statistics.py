@@ -26,6 +26,8 @@ class Statistics:
             often.
         audits: comparisons of the leases with what is pending.
         sweeps: looks for dead consumers.
+        gaps: how often entries of a data stream were missing: trimmed or deleted before they were read.
+        entries_skipped: how many these were.
         live_members: live consumers of the group, this one included, as last counted or heard.
         oldest_announcement, oldest_unhandled, oldest_wakeup: ages in seconds, as in `Health`; None: there is none.
         requests_shrunk: how often a request went unanswered, and was made smaller.
@@ -48,6 +50,8 @@ class Statistics:
     dead_letters: int
     audits: int
     sweeps: int
+    gaps: int
+    entries_skipped: int
     live_members: int
     oldest_announcement: float | None
     oldest_unhandled: float | None
@@ -71,5 +75,7 @@ class Counters:
     dead_letters: int = 0
     audits: int = 0
     sweeps: int = 0
+    gaps: int = 0
+    entries_skipped: int = 0
     live_members: int = 1
     requests_shrunk: int = 0

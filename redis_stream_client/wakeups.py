@@ -3,23 +3,31 @@
 A connection with ``CLIENT TRACKING`` remembers on the server which keys it read, and the server sends one message
 for each of them that changes. Reading again asks for the next message. So a stream that is idle costs nothing,
 whatever number of them one process follows, and one that gets an entry costs one message and one read.
+
+It is an accelerator, and may fail in any way: what is not heard of is found by looking.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from redis_stream_client import clock, endpoint, faults
+from redis_stream_client import clock, faults, wire
 from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.logs import log
+from redis_stream_client.operations import Greeter
 from redis_stream_client.pacing import Backoff
 
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+
 CHANNEL = "__redis__:invalidate"
+LONGEST_PAUSE = 15.0
+"""Seconds between two tries to have wake-ups, at the most."""
 
 
 class Wakeups:
@@ -29,10 +37,13 @@ class Wakeups:
         where: the server.
         quiet: seconds without a message after which the connection is asked whether it lives.
         on_change: called with the keys that changed, or None when all may have.
-        on_gap: called when messages may have been lost; the connections that read must be opened anew.
+        on_state: called when `id` has changed.
 
     Attributes:
-        possible: false when the server does not permit it: the streams must be looked at from time to time.
+        id: of the connection, by which others redirect their messages to it; None while there is none.
+        history: of the server that it is connected to; None where ``INFO`` is not permitted.
+        failure: why there is none, or why there was none the last time.
+        refused: whether Redis does not permit it.
     """
 
     def __init__(
@@ -40,80 +51,81 @@ class Wakeups:
         where: Endpoint,
         quiet: float,
         on_change: Callable[[Sequence[bytes] | None], None],
-        on_gap: Callable[[], None],
+        on_state: Callable[[], None],
     ) -> None:
         self._where = where
         self._quiet = quiet
         self._on_change = on_change
-        self._on_gap = on_gap
-        self._id: int | None = None
-        self._ready = asyncio.Event()
-        self.possible = True
+        self._on_state = on_state
+        self._greeter = Greeter()
+        self._backoff = Backoff(0.01, LONGEST_PAUSE)
+        self._connection: AbstractConnection | None = None
+        self._dropped = False
+        self.id: int | None = None
+        self.failure: Exception | None = None
+        self.refused = False
+
+    @property
+    def where(self) -> str:
+        """The server's address, for messages."""
+        return self._where.where
+
+    @property
+    def history(self) -> str | None:
+        """See above."""
+        return self._greeter.history
 
     async def run(self) -> None:
-        """Until cancelled, or refused."""
-        backoff = Backoff(0.01, max(0.1, self._quiet / 2))
-        while self.possible:
-            started = clock.now()
+        """Until cancelled."""
+        while True:
             try:
                 await self._listen()
-            except RedisRejected as error:
-                self.refused(error)
-            except (Unanswered, GroupMissing) as error:
-                log.debug("wake-ups: %s", error)
-            if clock.now() - started > self._quiet:
-                backoff.reset()
-            await asyncio.sleep(backoff.pause())
+            except (RedisRejected, Unanswered, GroupMissing) as error:
+                if not self._dropped:  # else it is known why
+                    self.failed(error)
+            self._dropped = False
+            await asyncio.sleep(self._backoff.pause())
 
-    def refused(self, error: RedisRejected) -> None:
-        """Redis does not permit it."""
-        if self.possible:
-            self.possible = False
-            log.warning(
-                "CLIENT TRACKING is not permitted: idle data streams are looked at from time to time, which takes "
-                "longer and costs more (%s)",
-                error,
-            )
-        self._ready.set()
+    def failed(self, error: Exception) -> None:
+        """It does not work for now: open another connection after a pause."""
+        log.debug("wake-ups from %s: %s", self._where.where, error)
+        self.failure = error
+        self.refused = isinstance(error, RedisRejected)
+        self.drop()
 
-    async def track(self, connection: AbstractConnection, timeout: float) -> None:
-        """Have the keys that are read on this connection watched. Raises `Unanswered`."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._ready.wait()
-        except TimeoutError:
-            raise Unanswered("no connection for wake-ups in time", maybe_executed=False) from None
-        if not self.possible:
-            return
-        bell = self._id
-        try:
-            if bell is not None:
-                await endpoint.roundtrip(connection, timeout, "CLIENT", "TRACKING", "ON", "REDIRECT", bell)
-        except RedisRejected as error:
-            if "does not exist" in str(error):  # the bell was lost just now
-                raise Unanswered(str(error), maybe_executed=False) from error
-            self.refused(error)
-            return
-        if bell is None or bell != self._id:
-            raise Unanswered("the connection for wake-ups was lost meanwhile", maybe_executed=False)
+    def works(self) -> None:
+        """It works: try again soon should it fail."""
+        self._backoff.reset()
+        self.refused = False
+
+    def drop(self) -> None:
+        """Close the connection; another one is opened after a pause."""
+        if self._connection is not None:
+            self._dropped = True
+            wire.abort(self._connection)
 
     async def _listen(self) -> None:
-        connection = await self._where.open(max(1.0, self._quiet))
+        patience = max(1.0, self._quiet)
+        connection = self._connection = await self._where.open(patience)
         try:
-            client_id = await endpoint.roundtrip(connection, self._quiet, "CLIENT", "ID")
-            await endpoint.roundtrip(connection, self._quiet, "SUBSCRIBE", CHANNEL)
-            self._id = int(client_id)
-            self._ready.set()
+            await self._greeter(connection, patience)
+            client_id = await wire.roundtrip(connection, patience, "CLIENT", "ID")
+            await wire.roundtrip(connection, patience, "SUBSCRIBE", CHANNEL)
+            self.id = int(client_id)
+            self._on_state()
+            since = clock.now()
             while True:
-                self._hear(await endpoint.next_message(connection, self._quiet))
+                self._hear(await wire.next_message(connection, self._quiet))
+                if clock.now() - since > LONGEST_PAUSE:
+                    self._backoff.reset()
         except (RedisError, OSError, TimeoutError) as error:
             raise faults.of(error) from error
         finally:
-            endpoint.abort(connection)
-            if self._id is not None:
-                self._id = None
-                self._ready.clear()
-                self._on_gap()
+            self._connection = None
+            wire.abort(connection)
+            if self.id is not None:
+                self.id = None
+                self._on_state()
 
     def _hear(self, message: Any) -> None:
         match message:

@@ -24,12 +24,14 @@ CALL = "call-1"
 TTL: dict[str, Any] = {"lock_ttl": 1.0}
 
 
-async def begun(member: Member, stream: str = CALL) -> Lease:
-    """A lease that has begun: it waits for the first entry, which `write` added."""
+async def begun(member: Member, stream: str = CALL, *, entries: int = 1) -> Lease:
+    """A lease that has begun: it waits for the first entries, which `write` added."""
     await wait_until(lambda: stream in member.owned, f"{stream} is owned")
     lease = member.lease(stream)
+    reading = lease.entries()
     async with asyncio.timeout(10):
-        await anext(lease.entries())
+        for _ in range(entries):
+            await anext(reading)
     return lease
 
 
@@ -132,11 +134,11 @@ async def test_a_checkpoint_that_arrives_late_is_refused_by_redis(
     ids = await write(server.url, CALL, 3)
     async with Member(proxy.url, service, lock_ttl=0.5, claim=False) as zombie:
         await add(redis, service, [CALL])
-        lease = await begun(zombie)
+        lease = await begun(zombie, entries=2)
         await lease.checkpoint(ids[0])
         async with Member(server.url, service, lock_ttl=0.5) as peer:
             proxy.freeze()
-            late = asyncio.create_task(lease.checkpoint(ids[2]))
+            late = asyncio.create_task(lease.checkpoint(ids[1]))
             heir = await begun(peer)
             assert heir.position == ids[0]
             assert heir.fence > lease.fence
@@ -201,7 +203,7 @@ async def test_the_lease_of_an_older_announcement_is_superseded(
         (older_id,) = await add(redis, service, [CALL])
         await wait_until(lambda: member.leases or other.leases, "it was announced")
         first = member if member.leases else other
-        older = await begun(first)
+        older = await begun(first, entries=2)
         await older.checkpoint(ids[0])
         second = first if same_client else next(m for m in (member, other) if m is not first)
         (newer_id,) = await add(redis, service, [CALL])
@@ -222,7 +224,7 @@ async def test_the_lease_of_an_older_announcement_is_superseded(
         assert list(await owners(redis, service)) == [newer_id]
         assert [id.decode() for id, _ in await redis.xrange(Keys(service).lbs)] == [newer_id]
         assert older_id < newer_id
-        await newer.checkpoint(ids[2])
+        await newer.checkpoint(ids[1])
         assert newer.owned
         assert second is not None
 
@@ -250,7 +252,9 @@ async def test_an_older_announcement_goes_on_when_the_newer_one_is_finished(
         await add(redis, service, [CALL, CALL])
         await wait_until(lambda: len(member.leases) == 2, "both arrived")
         older, newer = sorted(member.leases, key=lambda lease: lease.fence)
-        await anext(older.entries())
+        entries = older.entries()
+        await anext(entries)
+        await anext(entries)
         await anext(newer.entries())
         await newer.checkpoint(ids[0])
         await newer.done()

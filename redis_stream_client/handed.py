@@ -1,0 +1,82 @@
+"""What `entries()` has handed out of one lease: how far a checkpoint may go, and what is missing."""
+
+from redis_stream_client.entry import START, order
+from redis_stream_client.gaps import Gap
+
+MARKS = 1_024
+"""Entries without a checkpoint whose number is kept."""
+
+
+class Handed:
+    """How far the entries of a lease were handed out.
+
+    Attributes:
+        reached: id of the furthest entry since reading began, or began again.
+        round: how often reading began again, since the server had lost writes.
+        gaps: entries that were trimmed or deleted before they were read.
+    """
+
+    __slots__ = ("_before", "_marks", "gaps", "reached", "round")
+
+    def __init__(self) -> None:
+        self.reached = START
+        self.round = 0
+        self.gaps: tuple[Gap, ...] = ()
+        self._before = START  # the furthest that was ever reached
+        self._marks: dict[str, int] | None = None
+
+    def hand_over(self, id: str, added: int | None) -> None:
+        """An entry goes to the user; it is the `added`-th that was ever added to the stream."""
+        if order(id) > order(self.reached):
+            self.reached = id
+        if added is not None:
+            if self._marks is None:
+                self._marks = {}
+            elif len(self._marks) >= MARKS:
+                del self._marks[next(iter(self._marks))]
+            self._marks[id] = added
+
+    def covers(self, id: str) -> bool:
+        """Whether the entries up to this id were handed out. Those that were handed out before reading began again
+        come once more."""
+        return order(id) <= order(self.reached)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything was handed out at all."""
+        return self.reached != START or self._before != START
+
+    def covered_before(self, id: str) -> bool:
+        """Whether they were handed out before reading began again."""
+        return order(id) <= order(self._before)
+
+    def added(self, id: str) -> int | None:
+        """How many entries were added to the stream up to this one; None if it is not known."""
+        return self._marks.get(id) if self._marks else None
+
+    @property
+    def furthest(self) -> str:
+        """Id of the furthest entry that was ever handed out."""
+        return max(self._before, self.reached, key=order)
+
+    def checkpointed(self, id: str) -> None:
+        """What is before this entry is not asked for any more."""
+        marks = self._marks
+        while marks and order(first := next(iter(marks))) <= order(id):
+            del marks[first]
+        if not marks:
+            self._marks = None
+
+    def restart(self) -> None:
+        """Reading begins again at the checkpoint."""
+        self.round += 1
+        self._before = max(self._before, self.reached, key=order)
+        self.reached = START
+        self._marks = None
+
+    def skipped(self, gap: Gap) -> bool:
+        """Entries are missing. Returns whether that is news."""
+        if gap in self.gaps:
+            return False
+        self.gaps += (gap,)
+        return True

@@ -1,0 +1,468 @@
+"""The data streams on one server: one connection that reads them, page by page, and one that says what changed."""
+
+import asyncio
+import contextlib
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from redis.asyncio.connection import AbstractConnection
+
+from redis_stream_client import clock, gaps, scripts
+from redis_stream_client.cursor import Cursor, next_count, size_of
+from redis_stream_client.endpoint import Endpoint
+from redis_stream_client.errors import RedisRejected
+from redis_stream_client.faults import GroupMissing, KeyRejected, Unanswered, WrongType
+from redis_stream_client.link import Link
+from redis_stream_client.logs import log
+from redis_stream_client.operations import Greeter
+from redis_stream_client.pacing import Backoff
+from redis_stream_client.pairing import Pairing
+from redis_stream_client.places import Places
+from redis_stream_client.tasks import gather
+from redis_stream_client.wakeups import Wakeups
+from redis_stream_client.window import Window
+
+STREAMS = 512  # streams in one command
+READ = 1_024  # entries that one command may bring, of all its streams
+READ_BYTES = 1 << 24  # and about how much of it, judging by what came before
+LEAST_BYTES = 1 << 16
+PIECE_BYTES = 1 << 20  # entries of one stream in one read
+PAGE_SECONDS = 0.5  # about as long may the reply to one read take to arrive: the others wait
+POLL = (0.05, 1.0)  # seconds between two looks where there are no wake-ups: the shortest, and the longest
+POLL_SHARE = 10  # such looks take a tenth of the time
+FRUITLESS = 0.02  # seconds to rest after a wake-up that brought nothing: a full tracking table sends one per read
+LONGEST_WATCH = 3.0  # seconds between two looks at what the server has become
+UNUSED = 30.0  # seconds after which the connections to a server are closed that is not read from any more
+
+
+class Home(Protocol):
+    """All servers that are read from."""
+
+    def read(self, cursor: Cursor) -> None:
+        """Read a cursor's stream where it is now."""
+        ...
+
+    def doubt(self) -> None:
+        """Streams may be elsewhere by now."""
+        ...
+
+    def unused(self, reading: "Reading") -> None:
+        """A server that nothing is read from any more: it ends."""
+        ...
+
+    def shrunk(self) -> None:
+        """A request went unanswered, and is repeated for less."""
+        ...
+
+
+class Reading:
+    """The data streams on one server."""
+
+    def __init__(self, home: Home, endpoint: Endpoint, places: Places, quiet: float, lock: str | None) -> None:
+        self._home = home
+        self._places = places
+        self._cursors: dict[bytes, list[Cursor]] = defaultdict(list)
+        self._wanted: dict[Cursor, None] = {}
+        self._unverified: dict[Cursor, None] = {}
+        self._work = asyncio.Event()
+        self._backoff = Backoff(0.005, 0.25)
+        self._poll = POLL[0]
+        self._quiet = quiet
+        self._streams = Window("data streams in a read", STREAMS, quiet)
+        self._bytes = Window("bytes in a read", READ_BYTES, quiet, smallest=LEAST_BYTES)
+        self._entry_bytes = 0.0  # what an entry had lately, on average
+        self._rate = float("inf")  # bytes per second that large replies brought
+        self._answered_at = float("-inf")
+        self._looked_at = clock.now()
+        self._watch_at = float("-inf")
+        self._unused_since: float | None = None
+        self._counts = True  # whether the server tells how many entries were ever added
+        self._info = True
+        self._lock = lock
+        self._greeter = Greeter()
+        self.endpoint = endpoint
+        self.link = Link(endpoint, greet=self._greet, on_loss=self._lost)
+        self.wakeups = Wakeups(endpoint, quiet, self._heard, self._bell)
+        self.pairing = Pairing(self.link, self.wakeups, self._greeter, quiet, self._paired)
+
+    @property
+    def history(self) -> str | None:
+        """Of the server, while it is known."""
+        return self._greeter.history
+
+    @property
+    def cursors(self) -> list[Cursor]:
+        """All that are read here."""
+        return [cursor for cursors in self._cursors.values() for cursor in cursors]
+
+    async def _greet(self, connection: AbstractConnection, timeout: float) -> None:
+        try:
+            await self._greeter(connection, timeout)
+        except Unanswered as error:  # no read was sent yet
+            raise Unanswered(str(error), maybe_executed=False, elsewhere=error.elsewhere) from error
+        for cursor in self.cursors:
+            self._is_fresh(cursor)
+
+    def _is_fresh(self, cursor: Cursor) -> bool:
+        """Whether what was read before still holds. Where the server has lost writes, the place in the stream that
+        the cursor stands for may not be reached yet; what is written there must not be skipped."""
+        history = self._greeter.history
+        if cursor.history is None or history is None or cursor.history == history:
+            return True
+        log.info(
+            "reading %s begins again at its checkpoint: another server, or one that lost writes", cursor.stream
+        )
+        cursor.restart()
+        return False
+
+    # Cursors.
+
+    def read(self, cursor: Cursor) -> None:
+        """Read a cursor's stream with the next command."""
+        if cursor.server is not self:
+            if cursor.server is not None:
+                cursor.server.remove(cursor)
+            cursor.server = self
+            self._cursors[cursor.stream.encode()].append(cursor)
+        cursor.due()
+        self._wanted[cursor] = None
+        self._work.set()
+
+    def remove(self, cursor: Cursor) -> None:
+        """A cursor that is not needed any more."""
+        self._wanted.pop(cursor, None)
+        self._unverified.pop(cursor, None)
+        cursor.server = None
+        key = cursor.stream.encode()
+        cursors = self._cursors[key]
+        if cursor in cursors:
+            cursors.remove(cursor)
+        if not cursors:
+            del self._cursors[key]
+        self._work.set()
+
+    # What is heard.
+
+    def _heard(self, keys: Sequence[bytes] | None) -> None:
+        if keys is None:
+            self._changed(heard=False)
+            return
+        self.pairing.heard(keys)
+        for key in keys:
+            for cursor in self._cursors.get(key, ()):
+                if cursor.added.due is None:  # what came may be gone again when it is read
+                    cursor.added.due = clock.now() + gaps.PAUSE
+                    self._unverified[cursor] = None
+                self._look_again(cursor, heard=True)
+
+    def _changed(self, *, heard: bool) -> None:
+        for cursor in self.cursors:
+            self._look_again(cursor, heard=heard)
+
+    def _look_again(self, cursor: Cursor, *, heard: bool) -> None:
+        if cursor.changed(heard):
+            self.read(cursor)
+
+    def _bell(self) -> None:
+        """The connection that wake-ups come on is there, or gone."""
+        if self.wakeups.id is None:
+            self.pairing.lost()
+            self._changed(heard=False)
+        self._work.set()
+
+    def _lost(self, reason: Exception) -> None:
+        """Nothing is watched any more. What is being read now fails by itself."""
+        self.pairing.lost()
+        self._changed(heard=False)
+        self._work.set()
+
+    def _paired(self) -> None:
+        """What was read before is not watched."""
+        self._look_at_all()
+        self._watch_at = clock.now()
+
+    def renew(self, reason: str) -> None:
+        """Open both connections anew, and look at everything."""
+        self.wakeups.drop()
+        self.link.drop(Unanswered(reason, maybe_executed=True, elsewhere=True))
+        self._changed(heard=False)
+
+    # Reading.
+
+    async def run(self) -> None:
+        """Until cancelled, or unused. However busy some are, all that wait are looked at in every period."""
+        while not self._is_unused():
+            await self._rest(min(self._due, self._next_duty()))
+            started, found = clock.now(), False
+            if started >= self._due:
+                self._look_at_all()
+            while self._wanted and clock.now() < min(self._due, self._next_duty()):
+                found |= await self._read_page(self._page())
+            if not self._wanted:
+                self._work.clear()
+            shortest = max(POLL[0], POLL_SHARE * (clock.now() - started))
+            self._poll = shortest if found else max(shortest, min(self._poll * 1.5, POLL[1]))
+            await self._do_duties()
+        self._home.unused(self)
+
+    @property
+    def _due(self) -> float:
+        """When all are looked at that wait."""
+        return self._looked_at + (self._poll if self.pairing.token is None else self.pairing.period)
+
+    def _look_at_all(self) -> None:
+        self._looked_at = clock.now()
+        self._changed(heard=False)
+
+    async def _rest(self, until: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until - clock.now())):
+                await self._work.wait()
+
+    def _is_unused(self) -> bool:
+        if self._cursors:
+            self._unused_since = None
+        elif self._unused_since is None:
+            self._unused_since = clock.now()
+        return self._unused_since is not None and clock.now() - self._unused_since >= UNUSED
+
+    # Beside reading.
+
+    def _next_duty(self) -> float:
+        """When something else than reading is to be done. Nothing comes before the first read."""
+        if not self._cursors:
+            return (self._unused_since or clock.now()) + UNUSED
+        if self._answered_at == float("-inf"):
+            return float("inf")
+        due = [self._watch_at]
+        if self._unverified:
+            due.append(min(cursor.added.due or 0.0 for cursor in self._unverified))
+        return min(due)
+
+    async def _do_duties(self) -> None:
+        if not self._cursors or self._answered_at == float("-inf"):
+            return
+        await self.pairing.tend(self._answered_at)
+        now = clock.now()
+        if now >= self._watch_at:
+            longest = min(LONGEST_WATCH, max(0.2, self._quiet / 2))
+            self._watch_at = now + (min(longest, 0.5) if self.pairing.unproven else longest)
+            await self._watch()
+        late = [cursor for cursor in self._unverified if (cursor.added.due or 0.0) <= now and not cursor.reading]
+        if late:
+            try:
+                await self._verify(late)
+            except (Unanswered, GroupMissing):
+                for cursor in late:
+                    cursor.added.due = clock.now() + gaps.PAUSE
+
+    async def _watch(self) -> None:
+        """Look what the server has become, and ring the bell."""
+        commands: list[tuple[Any, ...]] = [("INFO", "replication")] if self._info else []
+        lock = self._lock if self._lock and self._places.of(self._lock) is self.endpoint else None
+        if lock and self.pairing.token is not None:
+            commands.append(("PTTL", lock))
+        if not commands:
+            return
+        try:
+            replies = await self.link.together(*commands, timeout=self._patience)
+        except (Unanswered, GroupMissing) as error:
+            log.debug("watching %s: %s", self.endpoint.where, error)
+            self._home.doubt()
+            return
+        if lock and self.pairing.token is not None and isinstance(replies[-1], int):
+            self.pairing.rang(lock.encode(), replies[-1])
+        if self._info and not isinstance(replies[0], bytes):
+            self._info = False
+        elif self._info:
+            self._judge(replies[0].decode(errors="replace"))
+
+    def _judge(self, info: str) -> None:
+        role = re.search(r"^role:(\w+)", info, re.MULTILINE)
+        replid = re.search(r"^master_replid:(\w+)", info, re.MULTILINE)
+        history = self._greeter.history
+        if role and role[1] != "master":
+            log.info("%s is a replica now: its data streams are looked for anew", self.endpoint.where)
+            self.renew("the server is a replica now")
+            self._home.doubt()
+        elif replid and history and history.partition("/")[2] != replid[1]:
+            self.renew("the server may have lost writes")
+
+    async def _verify(self, cursors: Sequence[Cursor]) -> None:
+        """Look whether entries have vanished unread. Raises `Unanswered` or `GroupMissing`."""
+        slots: dict[int, list[Cursor]] = defaultdict(list)
+        for cursor in cursors:
+            if self._counts:
+                slots[self._places.slot(cursor.stream)].append(cursor)
+            else:
+                self._verified(cursor)
+        for together in slots.values():
+            for start in range(0, len(together), gaps.CALL):
+                await self._verify_together(together[start : start + gaps.CALL])
+
+    async def _verify_together(self, cursors: Sequence[Cursor]) -> None:
+        streams = [cursor.stream for cursor in cursors]
+        positions = [cursor.position for cursor in cursors]
+        try:
+            replies = await self.link.run(scripts.load("gaps"), streams, (gaps.TOUCHED,), timeout=self._patience)
+        except RedisRejected as error:
+            self._counts = self._counts and isinstance(error, KeyRejected)  # else it is one stream's fault
+            log.debug("whether entries are trimmed unread cannot be told: %s", error)
+            replies = [[]] * len(cursors)
+        self._counts = self._counts and [0] not in replies
+        for cursor, position, look in zip(cursors, positions, gaps.parse(replies), strict=False):
+            self._verified(cursor)
+            if look is None or cursor.closed or not self._is_fresh(cursor) or cursor.position != position:
+                continue
+            gap = cursor.added.compare(position, look)
+            if gap is not None:
+                cursor.skipped(gap)
+
+    def _verified(self, cursor: Cursor) -> None:
+        cursor.added.due = None
+        self._unverified.pop(cursor, None)
+
+    @property
+    def _patience(self) -> float:
+        return max(self._streams.patience, self._bytes.patience)
+
+    # Pages.
+
+    def _page(self) -> list[Cursor]:
+        """Cursors that are read with the same count; of one stream, one at a time. Of streams that are looked at
+        though nothing was heard not much is expected, of others as much as they may bring."""
+        first = next(iter(self._wanted))
+        most = self._streams.size
+        if not first.idle:
+            most = min(
+                most, READ // first.count, self._most_bytes // max(1, round(first.count * self._entry_bytes))
+            )
+        elif not first.reassured:
+            most = min(most, self._most_bytes // max(1, round(self._entry_bytes)))
+        page: dict[str, Cursor] = {}
+        for cursor in self._wanted:
+            alike = cursor.count == first.count and cursor.idle == first.idle
+            if alike and cursor.reassured == first.reassured:
+                page.setdefault(cursor.stream, cursor)
+                if len(page) >= most:
+                    break
+        for cursor in page.values():
+            del self._wanted[cursor]
+            cursor.begin()
+        return list(page.values())
+
+    @property
+    def _most_bytes(self) -> int:
+        """About how much one read may bring."""
+        return int(max(LEAST_BYTES, min(self._bytes.size, self._rate * PAGE_SECONDS)))
+
+    async def _read_page(self, page: Sequence[Cursor]) -> bool:
+        """One command for each slot. Returns whether there was anything."""
+        slots: dict[int, list[Cursor]] = defaultdict(list)
+        for cursor in page:
+            slots[self._places.slot(cursor.stream)].append(cursor)
+        if len(slots) == 1:
+            return await self._read_together(page)
+        return any(await gather(*map(self._read_together, slots.values()), name="redis_stream_client reads"))
+
+    async def _read_together(self, cursors: Sequence[Cursor]) -> bool:
+        streams = [cursor.stream for cursor in cursors]
+        count, token = cursors[0].count, self.pairing.token
+        sent = False
+        try:
+            now = clock.now()
+            if late := [cursor for cursor in cursors if cursor.added.due is not None and cursor.added.due <= now]:
+                await self._verify(late)
+            positions = [cursor.position for cursor in cursors]
+            started, sent = clock.now(), True
+            command = ("XREAD", "COUNT", count, "STREAMS", *streams, *positions)
+            reply = await self.link.request(*command, timeout=self._patience)
+        except (Unanswered, GroupMissing) as error:
+            await self._failed(cursors, error, sent)
+            return False
+        except RedisRejected as error:
+            if len(cursors) > 1:  # one of them is no stream, or not permitted: the others go on
+                return any([await self._read_together([cursor]) for cursor in cursors])
+            cursors[0].end()
+            cursors[0].tell(_about(cursors[0].stream, error))
+            return False
+        except BaseException:
+            for cursor in cursors:
+                cursor.end()
+            raise
+        brought = dict(reply or ())
+        self._measure(brought.values(), clock.now() - started)
+        if not brought and all(cursor.idle for cursor in cursors):  # a wake-up for nothing, perhaps one of many
+            await asyncio.sleep(FRUITLESS)
+        heard = token is not None and token is self.pairing.token
+        for cursor in cursors:
+            self._arrived(cursor, brought.get(cursor.stream.encode(), ()), count, heard)
+        return bool(brought)
+
+    def _arrived(self, cursor: Cursor, raw: Sequence[Any], count: int, heard: bool) -> None:
+        if not self._is_fresh(cursor):
+            cursor.end()
+            return
+        cursor.history = self._greeter.history or cursor.history
+        if raw:
+            if cursor.reassured and self.pairing.token is not None:
+                self.pairing.found(cursor.stream.encode())
+            if cursor.added.due is None:
+                cursor.added.due = clock.now() + gaps.PAUSE
+                self._unverified[cursor] = None
+            if len(raw) == count:
+                cursor.count = next_count(count, raw, min(PIECE_BYTES, self._most_bytes))
+        cursor.reassured = False
+        cursor.arrived(raw, count, heard)
+
+    def _measure(self, pieces: Any, took: float) -> None:
+        """A read was answered."""
+        self._backoff.reset()
+        self._answered_at = clock.now()
+        self._streams.answered()
+        self._bytes.answered()
+        size, entries = size_of(pieces)
+        if entries:
+            self._entry_bytes += (size / entries - self._entry_bytes) / 4
+        if size >= LEAST_BYTES / 4:
+            self._rate = size / max(took, 0.001)
+        elif took < PAGE_SECONDS / 2:
+            self._rate *= 1.5
+
+    async def _failed(self, cursors: Sequence[Cursor], error: Exception, sent: bool) -> None:
+        log.debug("reading data streams from %s: %s", self.endpoint.where, error)
+        if sent and isinstance(error, Unanswered) and error.maybe_executed and not error.elsewhere:
+            if len(cursors) > 1:
+                self._streams.unanswered(len(cursors))
+            else:
+                self._bytes.unanswered(min(self._bytes.size, max(LEAST_BYTES, round(self._entry_bytes * 4))))
+            self._home.shrunk()
+            for cursor in cursors:
+                cursor.count = max(1, cursor.count // 4)
+        for cursor in cursors:
+            cursor.end()
+        self._home.doubt()
+        await asyncio.sleep(self._backoff.pause())
+        for cursor in cursors:
+            if cursor.waiting and not cursor.closed:
+                self._home.read(cursor)
+
+    async def close(self) -> None:
+        """Close the connections; the tasks are cancelled by who has started them."""
+        await self.link.close()
+
+
+def _about(stream: str, error: RedisRejected) -> RedisRejected:
+    """Why one data stream cannot be read."""
+    if isinstance(error, WrongType):
+        rejected: RedisRejected = WrongType(
+            f"the key {stream!r} holds another type of value than a stream",
+            hint="a data stream must be written with XADD; delete or rename that key",
+            stream=stream,
+        )
+    else:
+        rejected = type(error)(f"the data stream {stream!r} cannot be read: {error.args[0]}", stream=stream)
+    rejected.__cause__ = error.__cause__
+    return rejected
