@@ -26,7 +26,8 @@ FIRST = 16
 """Records in the first call: with each answer that comes soon it doubles, so that a slow line is not blocked."""
 
 SOON, LATE = 0.1, 0.25
-"""Seconds: calls grow while they take less than the one, and shrink when they take more than the other."""
+"""Seconds beyond what the fastest call took: calls grow while they take less than the one, and shrink when they take
+more than the other. A round trip that is long by itself says nothing about their size."""
 
 MOST = 100_000
 """Records that wait at the most, with about 500 bytes each; what comes on top of them is not told."""
@@ -69,6 +70,7 @@ class Settling:
         self._spawn = spawn
         self._items: OrderedDict[str, tuple[Item, Group]] = OrderedDict()
         self._queues: dict[Records | None, deque[str]] = {}
+        self._paces: dict[Records, Pace] = {}
         self._lost = 0  # that there was no room for
 
     def __len__(self) -> int:
@@ -125,7 +127,7 @@ class Settling:
     async def _work(self, records: Records | None) -> None:
         """Until nothing is left for this server; with None, for those whose server is not known."""
         queue = self._queues[records]
-        pace = Pace()
+        pace = self._paces.setdefault(records, Pace()) if records is not None else Pace()
         backoff = Backoff(0.01, 1.0)
         while queue:
             size = pace.size if records is not None else len(queue)
@@ -187,6 +189,7 @@ class Pace:
     def __init__(self) -> None:
         self._window = Window("records in a settle", CALL, PATIENCE)
         self._size = FIRST
+        self._fastest = float("inf")
 
     @property
     def size(self) -> int:
@@ -202,12 +205,14 @@ class Pace:
         """A call with so many records has ended."""
         if not answered:
             self._window.unanswered(size)
-            self._size = max(1, self._size // 2)
+            self._size = FIRST
             return
         self._window.answered()
-        if seconds > LATE:
-            self._size = max(1, min(size, self._size) // 2)
-        elif seconds < SOON and size >= self._size:
+        self._fastest = min(self._fastest, seconds)
+        beyond = seconds - self._fastest
+        if beyond > LATE:
+            self._size = max(FIRST, min(size, self._size) // 2)
+        elif beyond < SOON and size >= self._size:
             self._size = min(CALL, self._size * 2)
 
 
