@@ -440,5 +440,6 @@ _NOTHING = Statistics(
     oldest_announcement=None,
     oldest_unhandled=None,
     oldest_wakeup=None,
+    records_unsettled=0,
     **{name: getattr(Counters(), name) for name in Counters.__slots__},
 )

@@ -111,6 +111,11 @@ class Records:
             self._checkpoint, spawn, gone, lambda: self._advancing.size
         )
 
+    @property
+    def shrunk(self) -> int:
+        """How often a call went unanswered, and was made smaller."""
+        return self._beginning.shrunk + self._advancing.shrunk
+
     def begin(self, ask: Begin) -> "asyncio.Future[Begun | Refused | None]":
         """Take over a record; None if it was only looked for and does not exist.
 

@@ -398,7 +398,13 @@ class Session:
             oldest_announcement=health.oldest_announcement,
             oldest_unhandled=health.oldest_unhandled,
             oldest_wakeup=health.oldest_wakeup,
-            requests_shrunk=counters.requests_shrunk + self._operations.shrunk + self._feed.requests_shrunk,
+            requests_shrunk=(
+                counters.requests_shrunk
+                + self._operations.shrunk
+                + self._feed.requests_shrunk
+                + self._shelf.shrunk
+            ),
+            records_unsettled=self._shelf.unsettled,
         )
 
 

@@ -26,8 +26,8 @@ FIRST = 16
 """Records in the first call: with each answer that comes soon it doubles, so that a slow line is not blocked."""
 
 SOON, LATE = 0.1, 0.25
-"""Seconds beyond what the fastest call took: calls grow while they take less than the one, and shrink when they take
-more than the other. A round trip that is long by itself says nothing about their size."""
+"""Seconds beyond what the fastest call took: calls grow while they take less than the first, and shrink when they
+take more than the second. A round trip that is long by itself says nothing about their size."""
 
 MOST = 100_000
 """Records that wait at the most, with about 500 bytes each; what comes on top of them is not told."""
@@ -75,6 +75,11 @@ class Settling:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def shrunk(self) -> int:
+        """How often a call went unanswered, and was made smaller."""
+        return sum(pace.shrunk for pace in self._paces.values())
 
     async def settle(self, items: Iterable[Item], wait: float) -> None:
         """Have it said, and wait for that up to `wait` seconds; it goes on in the background."""
@@ -200,6 +205,11 @@ class Pace:
     def patience(self) -> float:
         """Seconds to wait for it."""
         return self._window.patience
+
+    @property
+    def shrunk(self) -> int:
+        """How often a call went unanswered."""
+        return self._window.shrunk
 
     def took(self, size: int, seconds: float, *, answered: bool) -> None:
         """A call with so many records has ended."""

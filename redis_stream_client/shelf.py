@@ -96,6 +96,11 @@ class Shelf:
         """How many records are to be settled still."""
         return len(self._settling)
 
+    @property
+    def shrunk(self) -> int:
+        """How often a request about records went unanswered, and was made smaller."""
+        return self._settling.shrunk + sum(records.shrunk for records in self._records.values())
+
     def _items(self, leases: Iterable[Lease], lifetime: float) -> list[Item]:
         return [
             Item(

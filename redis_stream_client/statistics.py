@@ -31,6 +31,7 @@ class Statistics:
         live_members: live consumers of the group, this one included, as last counted or heard.
         oldest_announcement, oldest_unhandled, oldest_wakeup: ages in seconds, as in `Health`; None: there is none.
         requests_shrunk: how often a request went unanswered, and was made smaller.
+        records_unsettled: progress records of ended leases that Redis has not been told of yet.
     """
 
     leases: int
@@ -57,6 +58,7 @@ class Statistics:
     oldest_unhandled: float | None
     oldest_wakeup: float | None
     requests_shrunk: int
+    records_unsettled: int
 
 
 @dataclass(slots=True)

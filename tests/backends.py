@@ -107,6 +107,10 @@ class Backend(Protocol):
         """Nothing about the stream is answered."""
         ...
 
+    def answers_late(self) -> AbstractContextManager[None]:
+        """What is stored is stored, but a checkpoint's answer arrives after this, or a turn later at least."""
+        ...
+
     def doubt(self) -> AbstractAsyncContextManager[None]:
         """The lock is in doubt, and held again soon after the end."""
         ...
@@ -168,6 +172,9 @@ class InMemory:
 
     def unavailable(self) -> AbstractContextManager[None]:
         return self._controller.unavailable()
+
+    def answers_late(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     @contextlib.asynccontextmanager
     async def doubt(self) -> AsyncGenerator[None]:
@@ -308,6 +315,12 @@ class OnServer:
         self._proxy.drop_requests_matching(b"XREAD\r\n")
         yield
         self._proxy.heal()
+
+    @contextlib.contextmanager
+    def answers_late(self) -> Generator[None]:
+        held = self._proxy.hold_replies_after(scripts.load("checkpoint").sha.encode(), connections=1)
+        yield
+        held.release()
 
     @contextlib.asynccontextmanager
     async def doubt(self) -> AsyncGenerator[None]:

@@ -175,6 +175,67 @@ async def test_a_checkpoint_needs_no_step_of_entries_before_it(backend: Backend)
     assert await steps(lease, 1) == ["3-0"]
 
 
+async def given_up(lease: Lease, *ids: str) -> None:
+    """Ask for checkpoints, and wait for none of them."""
+    asked = [asyncio.create_task(lease.checkpoint(id)) for id in ids]
+    await asyncio.sleep(0)
+    for asking in asked:
+        asking.cancel()
+    await asyncio.wait(asked)
+    assert all(asking.cancelled() for asking in asked)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_checkpoint_counts_when_its_caller_is_gone(backend: Backend, begun: bool) -> None:
+    lease = await backend.own(TICKS, position="1-0", attempts=3)
+    if begun:
+        assert await steps(lease, 1) == ["2-0"]
+    with backend.answers_late():
+        await given_up(lease, "2-0")
+    await wait_until(lambda: (lease.position, lease.attempts) == ("2-0", 0), "the answer has been heard")
+    assert await backend.facts() == Facts("ours", None, "2-0", 0)
+
+
+async def test_checkpoints_whose_callers_are_gone_count_in_order(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    await steps(lease, 3)
+    with backend.answers_late():
+        await given_up(lease, "1-0", "3-0", "2-0")
+    await lease.checkpoint("2-0")
+    await wait_until(lambda: lease.position == "3-0", "all answers have been heard")
+    assert (await backend.facts()).position == "3-0"
+
+
+async def test_an_answer_that_comes_late_does_not_settle_what_was_read_meanwhile(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    entries = lease.entries()
+    await anext(entries)
+    with backend.answers_late():
+        await given_up(lease, "1-0")
+        await anext(entries)
+    await wait_until(lambda: lease.position == "1-0", "the answer has been heard")
+    assert not lease._settled
+    await lease.checkpoint("2-0")
+    assert lease._settled
+
+
+async def test_a_handler_whose_checkpoint_is_answered_after_it_failed_has_got_on(backend: Backend) -> None:
+    failed = asyncio.Event()
+
+    async def work(lease: Lease) -> None:
+        async for entry in lease.entries():
+            await given_up(lease, entry.id)
+            failed.set()
+            raise TimeoutError
+
+    with backend.answers_late():
+        await backend.start(work, TICKS, attempts=3, max_attempts=3)
+        await failed.wait()
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.position, outcome.attempts) == ("failed", "1-0", 0)
+    assert await backend.facts() == Facts("released", None, "1-0", 0)
+
+
 @pytest.mark.parametrize("late", ["2-0", "1-0", "0-5", "002-00"])
 async def test_a_checkpoint_that_is_not_greater_succeeds_and_moves_nothing(backend: Backend, late: str) -> None:
     lease = await backend.own(TICKS)

@@ -12,11 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_stream_client import Fence
+from redis_stream_client.fence import holder_of
 
 LARGEST = 2**64 - 1
+CONSUMER = "redis-consumer-a-00c0ffee"
 
 numbers = st.integers(0, LARGEST) | st.integers(0, 3)
 fences = st.builds(Fence, numbers, numbers, numbers)
+holders = st.builds(
+    lambda since, by: f"{since:016}-{by:08x}", st.integers(0, 10**16 - 1), st.integers(0, 2**32 - 1)
+)
+held = st.builds(Fence, st.integers(0, 2), st.integers(0, 2), st.integers(0, 2), holders)
 
 
 @given(fences, fences)
@@ -70,3 +76,61 @@ def test_a_fence_is_compared_with_fences_only(other: Any) -> None:
     assert Fence(1, 2, 3) != other
     with pytest.raises(TypeError):
         _ = Fence(1, 2, 3) < other
+
+
+# Its holder.
+
+
+@given(held | fences, held | fences)
+def test_the_text_sorts_as_the_fences_do_with_and_without_a_holder(one: Fence, other: Fence) -> None:
+    assert (one < other) == (str(one) < str(other))
+    assert (one == other) == (str(one) == str(other))
+
+
+@given(held | fences)
+def test_what_is_written_can_be_read(fence: Fence) -> None:
+    assert Fence.parse(str(fence)) == fence
+
+
+@given(held, held)
+def test_the_fences_of_leases_have_one_width(one: Fence, other: Fence) -> None:
+    assert str(one).isascii()
+    assert len(str(one)) == len(str(other))
+
+
+@given(held, held)
+def test_the_numbers_count_before_the_holder(one: Fence, other: Fence) -> None:
+    numbers = [(fence.milliseconds, fence.sequence, fence.deliveries) for fence in (one, other)]
+    if numbers[0] != numbers[1]:
+        assert (one < other) == (numbers[0] < numbers[1])
+
+
+def test_a_stored_fence_without_a_holder_is_older_than_any_with_the_same_numbers() -> None:
+    assert Fence(1, 2, 3) < Fence(1, 2, 3, "0000000000000000-00000000") < Fence(1, 2, 4)
+
+
+def test_two_holders_are_never_the_same_and_the_later_one_is_greater() -> None:
+    one, other = holder_of(CONSUMER), holder_of("redis-consumer-b-0000000f")
+    assert one.endswith("-00c0ffee")
+    assert Fence(1, 2, 3, one) != Fence(1, 2, 3, other)
+    assert one[:16] <= other[:16]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "9-0-1",
+        str(Fence(1, 2, 3))[:-1],
+        f"{Fence(1, 2, 3)} ",
+        f"{Fence(1, 2, 3)}-",
+        f"{Fence(1, 2, 3)}-0000000000000000-0000000G",
+        f"{Fence(1, 2, 3)}-0000000000000000-00000000-1",
+        "99999999999999999999-00000000000000000000-00000000000000000001",
+        "٠" * 20 + str(Fence(1, 2, 3))[20:],
+        "what is this?",
+    ],
+)
+def test_what_is_no_fence_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match="not a fence"):
+        Fence.parse(text)

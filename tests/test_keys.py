@@ -113,6 +113,54 @@ def test_what_is_heard_about_another_services_lock_is_nobodys() -> None:
     assert Keys("orders").consumer_of(channel, 0) is None
 
 
+# The records of progress.
+
+
+def test_a_record_is_where_it_has_been() -> None:
+    keys = Keys("orders")
+    assert keys.progress("call-1") == "{call-1}:orders:progress"
+    assert keys.progress("{a}b") == "{a}b:orders:progress"
+    assert keys.progress("b{a}") == "b{a}:orders:progress"
+    assert [keys.former_progress(stream) for stream in ("call-1", "{a}b", "b{a}", "{a}{b}", "{{a}}")] == [None] * 5
+
+
+def test_a_name_that_is_one_hash_tag_has_a_record_of_its_own() -> None:
+    keys = Keys("orders")
+    assert keys.progress("{call-1}") == "{call-1}:orders:progress:tagged"
+    assert keys.former_progress("{call-1}") == "{call-1}:orders:progress"
+
+
+def test_the_colons_of_a_service_are_escaped() -> None:
+    assert Keys("prod:orders").progress("call-1") == "{call-1}:prod%3Aorders:progress"
+    assert Keys("prod:orders").former_progress("call-1") == "{call-1}:prod:orders:progress"
+    assert Keys("a").progress("{x}:b") != Keys("b:a").progress("x")
+    assert Keys("b%3Aa").progress("x") != Keys("b:a").progress("x")
+
+
+streams = st.text(alphabet=st.sampled_from("ab{}:%3A "), min_size=1, max_size=14).filter(
+    lambda name: name_problem(name) is None
+)
+hosts = st.text(alphabet=st.sampled_from("ab{}:%3A "), min_size=1, max_size=10).filter(
+    lambda name: name_problem(name) is None
+)
+
+
+@given(streams, hosts)
+def test_a_record_is_in_its_streams_slot(stream: str, service: str) -> None:
+    assert key_slot(Keys(service).progress(stream).encode()) == key_slot(stream.encode())
+
+
+@given(st.tuples(streams, hosts), st.tuples(streams, hosts))
+def test_two_streams_never_share_a_record(one: tuple[str, str], other: tuple[str, str]) -> None:
+    assume(one != other)
+    assert Keys(one[1]).progress(one[0]) != Keys(other[1]).progress(other[0])
+
+
+@given(streams, hosts, hosts)
+def test_a_record_is_no_key_of_a_service(stream: str, service: str, other: str) -> None:
+    assert Keys(service).progress(stream) not in all_keys(Keys(other))
+
+
 def test_a_channel_that_is_no_utf8_is_survived() -> None:
     keys = Keys("orders")
     channel = f"__keyspace@0__:{keys.lock('')}".encode() + b"\xff"
