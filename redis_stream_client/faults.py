@@ -2,10 +2,18 @@
 
 import re
 import ssl
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from redis import exceptions as redis_errors
-from redis.exceptions import AuthenticationError, AuthorizationError, InvalidResponse, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    InvalidResponse,
+    RedisError,
+    ResponseError,
+)
 
 from redis_stream_client.errors import RedisRejected
 
@@ -155,13 +163,12 @@ def _of_text(text: str) -> Unanswered | GroupMissing | RedisRejected:
     if _SLOT_LEFT.match(text):
         return Unanswered(text, maybe_executed=True, elsewhere=True)
     if unknown := _UNKNOWN.match(text):
-        return _lacking(text, unknown)
+        return _lacking(text, f"{unknown['parent'] or ''} {unknown['name'] or ''}".strip().upper())
     return RedisRejected(f"Redis refuses: {text}")
 
 
-def _lacking(text: str, unknown: re.Match[str]) -> RedisRejected:
+def _lacking(text: str, name: str) -> RedisRejected:
     """The server lacks a command: it is too old, or somebody took the command away."""
-    name = f"{unknown['parent'] or ''} {unknown['name'] or ''}".strip().upper()
     if not name:
         return RedisRejected(
             f"the server lacks a command: {text}",
@@ -172,6 +179,23 @@ def _lacking(text: str, unknown: re.Match[str]) -> RedisRejected:
     else:
         hint = f"{name} is disabled or renamed there (rename-command, a proxy, a managed service)"
     return RedisRejected(f"the server lacks a command: {text}", hint=hint)
+
+
+def of_commands(failed: Sequence[tuple[str, str]]) -> RedisRejected | None:
+    """What keeps commands from being used at all, given each one's name and error; None where nothing does."""
+    refused: defaultdict[str, list[str]] = defaultdict(list)
+    for command, reply in failed:
+        code, text = read(ResponseError(reply))
+        if code == "WRONGTYPE" or code == "NOPERM" or _NO_PERMISSION.match(text):
+            refused["WRONGTYPE" if code == "WRONGTYPE" else "NOPERM"].append(f"{command}: {text}")
+        elif _UNKNOWN.match(text):
+            refused["unknown"].append(command)
+    for code, what in refused.items():
+        lacking = code == "unknown"
+        fault = _lacking(", ".join(what), what[0]) if lacking else _of_code(code, "; ".join(what))
+        if isinstance(fault, RedisRejected):
+            return fault
+    return None
 
 
 def of(error: Exception, where: str = "Redis") -> Unanswered | GroupMissing | RedisRejected:
@@ -201,7 +225,7 @@ def _why(error: Exception) -> str:
 
 def is_reply(error: BaseException) -> bool:
     """Whether the server said so: redis-py makes `ConnectionError` of some replies."""
-    if isinstance(error, redis_errors.ResponseError | redis_errors.BusyLoadingError):
+    if isinstance(error, ResponseError | redis_errors.BusyLoadingError):
         return True
     told = getattr(error, "status_code", None) is not None or str(error) == "max number of clients reached"
     return isinstance(error, redis_errors.ConnectionError) and told

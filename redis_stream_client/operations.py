@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from redis_stream_client import clock, scripts
+from redis_stream_client import clock, faults, scripts
 from redis_stream_client.endpoint import roundtrip
 from redis_stream_client.entry import order
 from redis_stream_client.errors import RedisRejected
@@ -286,17 +286,11 @@ class Operations:
         """Raise `RedisRejected` if a command that will be needed is not permitted."""
         keys = [self._keys.lbs, self._lock, self._keys.dead, self._keys.sweep]
         args = [self._keys.group, self._keys.control, f"{self._me}-probe", self._me]
-        refused = await self._commands.run(scripts.load("probe"), keys, args, timeout=timeout)
-        if refused:
-            what = "; ".join(text.decode(errors="replace") for text in refused)
-            if "WRONGTYPE" in what:
-                raise RedisRejected(
-                    f"a key of this service holds another type of value: {what}",
-                    hint="the load balancer stream and the dead letters must be streams",
-                )
-            raise RedisRejected(
-                f"Redis does not permit what this client needs: {what}", hint="the README lists the ACL rule"
-            )
+        failed = await self._commands.run(scripts.load("probe"), keys, args, timeout=timeout)
+        words = [word.decode(errors="replace") for word in failed]
+        refused = faults.of_commands(list(zip(words[::2], words[1::2], strict=True)))
+        if refused is not None:
+            raise refused
 
     # Reading.
 

@@ -22,8 +22,8 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004
 )
 
-from redis_stream_client import RedisRejected
-from redis_stream_client.faults import GroupMissing, Unanswered, of, of_reply
+from redis_stream_client import RedisRejected, RedisStreamClient
+from redis_stream_client.faults import GroupMissing, Unanswered, of, of_commands, of_reply
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -463,3 +463,46 @@ def test_a_broken_connection_leaves_open_whether_the_command_was_executed(error:
     assert fault.maybe_executed
     assert not fault.elsewhere
     assert str(fault)
+
+
+# What a client asks for when it joins.
+
+
+@pytest.mark.parametrize(
+    ("failed", "said"),
+    [
+        ([("XINFO", "NOGROUP No such consumer group 'oracle-perm' for key name 'unknown-wrongtype'")], None),
+        (
+            [
+                ("XADD", "ERR The ID specified in XADD must be greater than 0-0"),
+                ("SET", "OOM command not allowed"),
+            ],
+            None,
+        ),
+        (
+            [("XLEN", "NOPERM User WRONGTYPE has no permissions to run the 'xlen' command")],
+            "XLEN: User WRONGTYPE has",
+        ),
+        (
+            [("XACK", "@user_script: 1: The user executing the script can't run this command or subcommand")],
+            "permit",
+        ),
+        ([("XDEL", "ERR ACL failure in script: User a has no permissions to run the 'xdel' command")], "permit"),
+        ([("XLEN", "WRONGTYPE Operation against a key holding the wrong kind of value")], "another type of value"),
+        ([("PUBLISH", "@user_script: 1: Unknown Redis command called from Lua script")], "PUBLISH is disabled"),
+        ([("TIME", "ERR Unknown command called from script")], "TIME is disabled or renamed"),
+    ],
+)
+def test_what_cannot_be_used_at_all_is_told_from_what_fails_now(
+    failed: list[tuple[str, str]], said: str | None
+) -> None:
+    fault = of_commands(failed)
+    assert (fault is None) == (said is None)
+    assert said is None or said in str(fault)
+
+
+async def test_a_renamed_command_is_named_when_joining(own_server: Callable[..., Server], service: str) -> None:
+    server = own_server("--rename-command", "PTTL", "")
+    with pytest.raises(RedisRejected, match="PTTL is disabled or renamed"):
+        async with RedisStreamClient.from_url(server.url, service, connect_timeout=2.0):
+            pytest.fail("joined")
