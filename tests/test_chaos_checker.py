@@ -633,6 +633,16 @@ def test_what_has_no_owner(consumer: str) -> None:
     assert history.found() == []
 
 
+def test_what_a_member_says_is_stuck() -> None:
+    history = long()
+    history.say("m0", "stuck", [["lease", "s1", 7.6], ["announcement", None, 7.5]], at=9.0)
+    violation = the_only(history.found())
+    assert (violation.promise, violation.what) == ("stuck", "m0 says that lease s1 has been stuck for 7.6 s")
+    history.say("run", "fault", 1, "cut", "m0", at=3.0)
+    history.say("run", "over", 1, at=3.1)
+    assert history.found() == []
+
+
 # Properties.
 
 PATIENT = settings(deadline=None)  # the machine may be busy

@@ -6,6 +6,7 @@
 | none owned and unhandled | it is pending for a consumer that has no lease of it, or whose handler has ended |
 | none without an owner | it is pending for nobody, or for a consumer that is gone |
 | no entry unread | a handler that waits is not handed an entry that is there |
+| well | `health()` says that something has been stuck for so long: it is, or it is a false alarm |
 
 Too long is `LIVELY` lifetimes of a lock in a row in which neither the servers nor whoever is to act suffer
 anything; what the histories measured is added as in the checker. One period of an audit is five lifetimes: what
@@ -14,6 +15,7 @@ nothing else notices, an audit does. A stream whose handler failed rests for a w
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from tests.chaos.story import FOREVER, Interval, Lease, Story, Stream, earliest
@@ -45,6 +47,7 @@ def liveness(story: Story) -> Iterator[Violation]:
     judge = _Judge(story)
     yield from judge.announcements()
     yield from judge.leases()
+    yield from judge.health()
     for name, stream in story.streams.items():
         yield from judge.entries(name, stream)
 
@@ -146,6 +149,16 @@ class _Judge:
             if due < end:
                 what = f"{id} had no owner for {end - start:.1f} s, due {due - start:.1f} s"
                 yield violation("without an owner", what, owner, peer)
+
+    def health(self) -> Iterator[Violation]:
+        """Nothing is said to be stuck, of one thing for each member."""
+        for name, member in self.story.members.items():
+            for event in member.stuck:
+                what, stream, age = max(event.args[0], key=itemgetter(2))
+                if age > self.bound and self.due(event.time - age, name, self.bound) < event.time:
+                    said = f"{name} says that {what} {stream or ''} has been stuck for {age:.1f} s"
+                    yield violation("stuck", said, member.joined, event)
+                    break
 
     def entries(self, name: str, stream: Stream) -> Iterator[Violation]:
         """Each is handed to who waits for it."""

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 END = b"end"
 WORK = 0.01
 """Seconds that an entry takes at the most."""
+HEALTH = 1.0
+"""Seconds between two looks at what the client says is stuck."""
 LAG = 0.02
 """Seconds between two looks at the event loop's lateness, and from which on it is written down."""
 CONNECT_TIMEOUT = 20.0
@@ -86,7 +88,8 @@ class Member:
     async def main(self) -> None:
         """Work until a signal."""
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self.take_orders)
-        background = [asyncio.create_task(watch_lag(self.history)), asyncio.create_task(self.watch_beliefs())]
+        watches = (watch_lag(self.history), self.watch_beliefs(), self.watch_health())
+        background = [asyncio.create_task(watch) for watch in watches]
         if self.mode == "run":
             await self.client.run(self.handle, handle_signals=True, drain_timeout=DRAIN, max_attempts=MAX_ATTEMPTS)
         else:
@@ -112,6 +115,13 @@ class Member:
                 believed = self.client.alive
                 self.history.write("alive" if believed else "lapsed")
             await asyncio.sleep(LOOK)
+
+    async def watch_health(self) -> None:
+        """Write down what the client says is stuck."""
+        while True:
+            await asyncio.sleep(HEALTH)
+            if stuck := self.client.health().stuck:
+                self.history.write("stuck", [(one.what, one.stream, round(one.age, 3)) for one in stuck])
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a task of the program's own."""

@@ -91,6 +91,7 @@ class Member:
     joined: Event | None = None
     exited: Event | None = None
     suicide: Event | None = None
+    stuck: list[Event] = field(default_factory=list)
     beliefs: list[Event] = field(default_factory=list)
     """When the client began to believe that it is alive, and ceased to."""
     blocked: list[tuple[Event, float]] = field(default_factory=list)
@@ -241,6 +242,8 @@ class Story:
                 member.joined = event
             case "alive" | "lapsed":
                 member.beliefs.append(event)
+            case "stuck":
+                member.stuck.append(event)
             case "suicide":
                 member.suicide = event
             case "blocked":
