@@ -121,8 +121,6 @@ class ClusterFaults(Faults[ClusterServers]):
         since = await servers.in_step(node)
         before = await servers.blocking(_slots, node)
         async with self.noted(fault, "", what, *details):
-            if what == WITH_LBS:
-                self.history.write("silent", fault.number)
             yield node, what
             await servers.settled()
             if forgetful := await servers.blocking(_slots, node) != before:
