@@ -24,11 +24,12 @@ from rich.table import Table
 
 from redis_stream_client import Lease, LoadBalancerStream, RedisStreamClient
 from redis_stream_client.keys import NOBODY, Keys
+from tests.chaos.watch import oldest_unread
 from tests.loops import loop_factory
 from tests.run_worker import Program
 from tests.runs import RunWorker, connections, finished
 from tests.servers import Server
-from tests.waiting import wait_until
+from tests.waiting import stop, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,6 +45,9 @@ WAVES = 10
 SLICE = 500
 FAILS = 20
 """Every so many streams, the handler fails at its first attempt."""
+LIVELY = 6 * LOCK_TTL
+"""Seconds in which an announcement is read, and then finished, or taken by another: a process that is killed, or a
+handler that fails, costs about two lifetimes of a lock."""
 BYTES_PER_STREAM = 40
 """What the process may grow by for each stream that went through it: allocators never give all back."""
 
@@ -90,6 +94,8 @@ class Footprint:
     """The server's, once the data streams are deleted and the finished streams' records have expired."""
     undying: int
     """Records of finished streams that would never expire."""
+    waited: float
+    """Seconds for which an announcement was not read, or was left with its owner, at the most so far."""
 
 
 async def soak(url: str, streams: int, waves: int = WAVES) -> AsyncIterator[Footprint]:
@@ -109,10 +115,10 @@ async def soak(url: str, streams: int, waves: int = WAVES) -> AsyncIterator[Foot
         await follow(lease)
         through += 1
 
-    async with Redis.from_url(url) as redis, client.running(handle):
+    async with Redis.from_url(url) as redis, client.running(handle), watching(url) as watch:
         await _announce(redis, ["call-1"])  # connections are opened when they are first needed
         await wait_until(lambda: finished(redis, SERVICE), "the first is finished")
-        yield await _footprint(redis, through, started)
+        yield await _footprint(redis, through, started, watch)
         for wave in range(waves):
             number = 0
             async with contextlib.AsyncExitStack() as churn:
@@ -131,7 +137,43 @@ async def soak(url: str, streams: int, waves: int = WAVES) -> AsyncIterator[Foot
                     peer.kill()
                 await wait_until(lambda: finished(redis, SERVICE), "all is finished", 60)
             await _forgotten(redis, client)
-            yield await _footprint(redis, through, started)
+            yield await _footprint(redis, through, started, watch)
+
+
+class _Watch:
+    """Looks at the load balancer stream all the time, for how long anything waits."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+        self._keys = Keys(SERVICE)
+        self.waited = 0.0
+
+    async def look(self) -> None:
+        """Look once."""
+        if id := await oldest_unread(self._redis, self._keys):
+            self.waited = max(self.waited, time.time() - int(id.partition("-")[0]) / 1000)
+        for entry in await self._redis.xpending_range(self._keys.lbs, self._keys.group, "-", "+", SLICE):
+            self.waited = max(self.waited, entry["time_since_delivered"] / 1000)
+
+    async def look_on(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(LOCK_TTL / 2)
+            await self.look()
+
+
+@contextlib.asynccontextmanager
+async def watching(url: str) -> AsyncIterator[_Watch]:
+    """Look on until the end of the block, over one connection, which is there from the beginning."""
+    async with Redis.from_url(url) as redis:
+        watch = _Watch(redis)
+        await watch.look()
+        looking = asyncio.create_task(watch.look_on())
+        try:
+            yield watch
+        finally:
+            await stop(looking)
+            await asyncio.gather(looking, return_exceptions=True)
 
 
 def _peer(url: str) -> Peer:
@@ -165,7 +207,7 @@ async def _consumers(redis: Connection) -> set[str]:
     return {info["name"].decode() for info in infos} - {NOBODY}
 
 
-async def _footprint(redis: Connection, streams: int, started: float) -> Footprint:
+async def _footprint(redis: Connection, streams: int, started: float, watch: _Watch) -> Footprint:
     seconds = time.perf_counter() - started
     undying = 0
     async for key in redis.scan_iter("call-*", count=1000):
@@ -185,6 +227,7 @@ async def _footprint(redis: Connection, streams: int, started: float) -> Footpri
         consumers=len(await _consumers(redis)),
         keys=await redis.dbsize(),
         undying=undying,
+        waited=round(watch.waited, 2),
     )
 
 
@@ -200,6 +243,8 @@ def left_behind(footprints: list[Footprint]) -> list[str]:
         words.append(f"keys: {empty.keys} at first, {last.keys} in the end")
     if undying := sum(footprint.undying for footprint in footprints):
         words.append(f"records that never expire: {undying}")
+    if last.waited > LIVELY:
+        words.append(f"an announcement waited for {last.waited:.1f} s")
     streams = last.streams - warm.streams
     if last.objects - warm.objects > max(500, streams / 100):
         words.append(f"objects: {warm.objects} after the first wave, {last.objects} in the end")

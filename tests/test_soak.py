@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,17 +23,19 @@ async def test_streams_leave_nothing_behind(server: Server, caplog: pytest.LogCa
 
 
 def test_what_is_left_behind_is_said() -> None:
-    empty = Footprint(1, 0.1, 40_000_000, 40_000, 18, 7, 1, 2, 0)
+    empty = Footprint(1, 0.1, 40_000_000, 40_000, 18, 7, 1, 2, 0, 0.1)
     warm = dataclasses.replace(empty, streams=10_000, rss=45_000_000, objects=41_000)
     end = dataclasses.replace(warm, streams=100_000, rss=46_000_000, objects=41_100)
     assert left_behind([empty, warm, end]) == []
-    for name, value in {
+    changes: dict[str, Any] = {
         "tasks": 19,
         "connections": 8,
         "consumers": 2,
         "keys": 4,
         "undying": 1,
+        "waited": 3.1,
         "objects": 43_000,
         "rss": 52_000_000,
-    }.items():
+    }
+    for name, value in changes.items():
         [_] = left_behind([empty, warm, dataclasses.replace(end, **{name: value})])

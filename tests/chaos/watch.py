@@ -37,27 +37,9 @@ class Watch:
         while True:
             with contextlib.suppress(*ERRORS, OSError, TimeoutError, NotNow):
                 async with asyncio.timeout(TIMEOUT), Redis.from_url((await self._servers.lbs()).url) as redis:
-                    owners, unread = await self._pending(redis), await self._unread(redis)
+                    owners, unread = await pending(redis, self._keys), await oldest_unread(redis, self._keys)
                 self._note(owners, unread)
             await asyncio.sleep(LOOKS)
-
-    async def _pending(self, redis: Any) -> dict[str, str]:
-        owners: dict[str, str] = {}
-        first = "-"
-        while True:
-            page = await redis.xpending_range(self._keys.lbs, self._keys.group, first, "+", PAGE)
-            owners |= {entry["message_id"].decode(): entry["consumer"].decode() for entry in page}
-            if len(page) < PAGE:
-                return owners
-            first = f"({page[-1]['message_id'].decode()}"
-
-    async def _unread(self, redis: Any) -> str:
-        for group in await redis.xinfo_groups(self._keys.lbs):
-            if group["name"].decode() == self._keys.group:
-                last = group["last-delivered-id"].decode()
-                for id, _ in await redis.xrange(self._keys.lbs, f"({last}", "+", count=1):
-                    return str(id.decode())
-        return ""
 
     def _note(self, owners: dict[str, str], unread: str) -> None:
         changed = [(id, owner) for id, owner in owners.items() if self._owners.get(id) != owner]
@@ -66,3 +48,25 @@ class Watch:
         if changed:
             self._history.write("owners", changed)
         self._history.write("unread", unread)
+
+
+async def pending(redis: Any, keys: Keys) -> dict[str, str]:
+    """All announcements that are pending, and for whom."""
+    owners: dict[str, str] = {}
+    first = "-"
+    while True:
+        page = await redis.xpending_range(keys.lbs, keys.group, first, "+", PAGE)
+        owners |= {entry["message_id"].decode(): entry["consumer"].decode() for entry in page}
+        if len(page) < PAGE:
+            return owners
+        first = f"({page[-1]['message_id'].decode()}"
+
+
+async def oldest_unread(redis: Any, keys: Keys) -> str:
+    """LBS id of the oldest announcement that was delivered to nobody, or ""."""
+    for group in await redis.xinfo_groups(keys.lbs):
+        if group["name"].decode() == keys.group:
+            last = group["last-delivered-id"].decode()
+            for id, _ in await redis.xrange(keys.lbs, f"({last}", "+", count=1):
+                return str(id.decode())
+    return ""
