@@ -118,7 +118,7 @@ class Borrowed:
     """
 
     def __init__(self, redis: Redis | RedisCluster, key: str) -> None:
-        self._endpoint = endpoints.of(redis, key)
+        self._endpoint = endpoints.of(redis, key, pooled=True)
         self._redis = redis
         self._key = key
 

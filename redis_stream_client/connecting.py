@@ -6,7 +6,6 @@ by all who connect at the time, and outlives an attempt that was less patient.
 
 import asyncio
 import os
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ from redis_stream_client.resolver import Resolver
 
 NAMING = 1.0  # seconds that Redis has to take a connection's name
 
-_LOGIN = re.compile(r"\b(WRONGPASS|NOAUTH|NOPERM)\b|invalid.*password", re.IGNORECASE)
+_LOGIN = ("WRONGPASS", "NOAUTH")
 
 
 class Connector:
@@ -84,7 +83,8 @@ class Connector:
                 raise Unanswered(
                     f"no connection to {where} within {timeout:.3g} s", maybe_executed=False
                 ) from None
-            raise self._fault(error, where) from _cause(error)
+            meaning = self._fault(error, where)
+            raise meaning from meaning.__cause__
 
     async def _open(self, wanted: dict[str, Any], until: float, role: str) -> AbstractConnection:
         if self._credentials is not None:
@@ -92,7 +92,12 @@ class Connector:
         if not hasattr(self.connection_class, "_connection_arguments"):  # a socket's path
             return await self._connect(wanted, role, None)
         host = str(wanted.get("host") or "localhost")
-        addresses = await self._resolver.addresses(host)
+        try:
+            addresses = await self._resolver.addresses(host)
+        except OSError:
+            if self.connection_class.__module__.partition(".")[0] == "redis":
+                raise
+            return await self._connect(wanted, role, None)  # the user's class may know where that is
         for i, address in enumerate(addresses):
             left = len(addresses) - i
             try:
@@ -134,20 +139,26 @@ class Connector:
             self._nameless = True
 
     def _fault(self, error: BaseException, where: str) -> Exception:
-        """What an error in connecting means."""
+        """What an error in connecting means; its cause is what happened first."""
         cause = _cause(error)
+        fault = self._meaning(error, cause, where)
+        fault.__cause__ = faults.bare(cause)
+        return fault
+
+    def _meaning(self, error: BaseException, cause: BaseException, where: str) -> Exception:
         if self._credentials is not None and _is_refused_login(error):
             self._credentials.doubt()  # a token that has expired, perhaps: the next one may be accepted
             return Unanswered(f"{where} refuses what the credential provider said: {error}", maybe_executed=False)
-        if isinstance(error, RedisError | OSError | TimeoutError):
+        if isinstance(error, RedisError | OSError):
             fault = faults.of(error, where)
             if not isinstance(fault, Unanswered):
                 return fault
             if isinstance(cause, OSError) and cause.errno and isinstance(cause.strerror, str):
                 known = os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
                 return Unanswered(f"cannot connect to {where}: {known}", maybe_executed=False)
-            if isinstance(cause, RedisError | OSError | TimeoutError):
-                return Unanswered(str(fault), maybe_executed=False, elsewhere=fault.elsewhere)
+            if isinstance(cause, RedisError | OSError):
+                fault.maybe_executed = False
+                return fault
         return Unanswered(f"cannot connect to {where}: {describe(cause)}", maybe_executed=False)
 
 
@@ -206,7 +217,7 @@ def _cause(error: BaseException) -> BaseException:
 def _is_refused_login(error: BaseException) -> bool:
     if isinstance(error, AuthenticationError | AuthorizationError):
         return True
-    return isinstance(error, ResponseError) and bool(_LOGIN.search(str(error)))
+    return isinstance(error, RedisError) and faults.is_reply(error) and faults.read(error)[0] in _LOGIN
 
 
 def address_of(wanted: Mapping[str, Any]) -> str:

@@ -64,8 +64,8 @@ def check(redis: Any) -> None:
     raise TypeError(f"redis must be a redis.asyncio.Redis or RedisCluster, not {given}{hint}")
 
 
-def of(redis: Any, key: str) -> Endpoint:
-    """The endpoint of `key`, from a user's client.
+def of(redis: Any, key: str, *, pooled: bool = False) -> Endpoint:
+    """The endpoint of `key`, from a user's client; `pooled` if connections come from that one's own pool.
 
     Raises ``TypeError`` for anything but a redis-py client, and ``ValueError`` for one with a setting that cannot
     be kept.
@@ -79,7 +79,7 @@ def of(redis: Any, key: str) -> Endpoint:
             raise ValueError(f"is_master is False: {settings.REFUSED['is_master']}")
         return _Sentinel(pool)
     makes = type(pool).make_connection
-    if makes is not ConnectionPool.make_connection and not _is_fake(pool.connection_class):
+    if not pooled and makes is not ConnectionPool.make_connection and not _is_fake(pool.connection_class):
         raise ValueError(f"connection_pool is a {type(pool).__qualname__}: {settings.REFUSED['make_connection']}")
     return Node(Connector(pool.connection_class, pool.connection_kwargs))
 

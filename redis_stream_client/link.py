@@ -41,10 +41,12 @@ class Link:
         greet: Greeting | None = None,
         on_loss: Callable[[Exception], None] | None = None,
         longest_attempt: float = CONNECT_TIMEOUT,
+        role: str = "",
     ) -> None:
         self._endpoint = endpoint
         self._greet = greet
         self._on_loss = on_loss
+        self._role = role
         self._attempt = CONNECT_TIMEOUT
         self._longest_attempt = max(CONNECT_TIMEOUT, longest_attempt)
         self._heard: _Heard | None = None
@@ -148,7 +150,7 @@ class Link:
         connection: AbstractConnection | None = None
         attempt, started = self._attempt, clock.now()
         try:
-            connection = await self._endpoint.open(attempt)
+            connection = await self._endpoint.open(attempt, self._role)
             if self._greet is not None:
                 await self._greet(connection, attempt)
         except BaseException:

@@ -90,7 +90,7 @@ class Listener:
             endpoint.abort(self._connection)
 
     async def _listen_once(self) -> None:
-        connection = self._connection = await self._endpoint.open(self._options.lock_ttl)
+        connection = self._connection = await self._endpoint.open(self._options.lock_ttl, "listener")
         try:
             await self._greet(
                 connection, self._options.lock_ttl

@@ -562,14 +562,17 @@ class Greeter:
 
     Args:
         on_change: called when the history is another one than before, and both are known.
+        clustered: whether the server may be a node of a Redis Cluster. By a client that does not follow slots,
+            streams that other nodes have would be owned and never read.
 
     Attributes:
         history: changes whenever Redis may have lost writes that it had answered: after a restart, and after
             a fail-over to a replica. None where ``INFO`` is not permitted.
     """
 
-    def __init__(self, on_change: Callable[[], None] | None = None) -> None:
+    def __init__(self, on_change: Callable[[], None] | None = None, *, clustered: bool = True) -> None:
         self._on_change = on_change
+        self._clustered = clustered
         self.history: str | None = None
 
     async def __call__(self, connection: AbstractConnection, timeout: float) -> None:
@@ -581,13 +584,33 @@ class Greeter:
             if not isinstance(error.__cause__, ResponseError):  # the login, not the command
                 raise
             self.history = None
+            await self._refuse_a_cluster(connection, timeout)
             return
         check_version(info.get("redis_version", ""))
+        if not self._clustered and "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+            raise _cluster_needed()
         if info.get("role", "master") != "master":
             raise Unanswered("connected to a replica", maybe_executed=False, elsewhere=True)
         before, self.history = self.history, f"{info.get('run_id')}/{info.get('master_replid')}"
         if before not in (None, self.history) and self._on_change is not None:
             self._on_change()
+
+    async def _refuse_a_cluster(self, connection: AbstractConnection, timeout: float) -> None:
+        """Where ``INFO`` is not permitted, another command may tell."""
+        if self._clustered:
+            return
+        try:
+            await roundtrip(connection, timeout, "CLUSTER", "INFO")
+        except RedisRejected:  # it is none, or may not be asked that, either
+            return
+        raise _cluster_needed()
+
+
+def _cluster_needed() -> RedisRejected:
+    return RedisRejected(
+        "the server is a node of a Redis Cluster: give a redis.asyncio.RedisCluster instead of a Redis",
+        hint="streams that other nodes have would be owned and never read",
+    )
 
 
 def check_version(version: str) -> None:

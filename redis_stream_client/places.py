@@ -108,12 +108,19 @@ class _Nodes:
 
     async def learn(self, timeout: float) -> None:
         """One asks for all that want to know."""
+        until = clock.now() + timeout
         try:
-            async with asyncio.timeout(timeout), self._asking:
-                if self._is_due():
-                    await self._look(timeout)
+            async with asyncio.timeout(timeout):
+                await self._asking.acquire()
         except TimeoutError:
+            if self._view.ranges:
+                return
             raise Unanswered("no node of the cluster said in time what is where", maybe_executed=False) from None
+        try:
+            if self._is_due():
+                await self._look(until - clock.now())
+        finally:
+            self._asking.release()
 
     async def _look(self, timeout: float) -> None:
         try:

@@ -52,15 +52,16 @@ class Session:
     def __init__(self, options: Options, where: Endpoint, where_streams_are: Places) -> None:
         self.options = options
         self._endpoint = where
-        greeter = Greeter(self._another_history)
+        greeter = Greeter(self._another_history, clustered=where.clustered)
         self._beats, self._commands, self._reads = (
             Link(
                 where,
                 greet=greeter,
                 on_loss=self._connection_lost,
                 longest_attempt=options.connect_timeout,
+                role=role,
             )
-            for _ in range(3)
+            for role in ("beats", "commands", "reads")
         )
         self._operations = Operations(options, self._beats, self._commands, self._reads)
         inbox = Inbox(options.lock_ttl, MAX_OFFER_PAUSE)

@@ -52,7 +52,7 @@ class Shelf:
         records = self._records.get(endpoint)
         if records is None:
             records = self._records[endpoint] = Records(
-                Link(endpoint), self._places.slot, self._spawn, self._gone, self._patience
+                Link(endpoint, role="records"), self._places.slot, self._spawn, self._gone, self._patience
             )
         return records
 
