@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from inspect import Parameter, signature
 from typing import Any
 
 import hiredis
 from redis._parsers.base import BaseParser
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
@@ -106,6 +107,10 @@ class Loan:
 
 _MORE = object()
 
+# Before 5.3, redis-py asks for a command's name, and does not use it.
+_WANTED = signature(ConnectionPool.get_connection).parameters.get("command_name")
+_FOR = ("XADD",) if _WANTED is not None and _WANTED.default is Parameter.empty else ()
+
 
 class Borrowed:
     """Where a user's commands about one key go.
@@ -152,7 +157,7 @@ class Borrowed:
     @asynccontextmanager
     async def _lent(self) -> AsyncGenerator[AbstractConnection]:
         if isinstance(self._redis, Redis):
-            connection = await self._redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+            connection = await self._redis.connection_pool.get_connection(*_FOR)  # type: ignore[no-untyped-call]
             try:
                 yield connection
             finally:
