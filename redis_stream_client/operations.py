@@ -561,7 +561,7 @@ class Greeter:
     says so: the others may be talking to a server that is not responsible any more.
 
     Args:
-        on_change: called when the history is another one than before, and both are known.
+        on_change: called with the history when it is another one than before, and both are known.
         clustered: whether the server may be a node of a Redis Cluster. By a client that does not follow slots,
             streams that other nodes have would be owned and never read.
 
@@ -570,7 +570,7 @@ class Greeter:
             a fail-over to a replica. None where ``INFO`` is not permitted.
     """
 
-    def __init__(self, on_change: Callable[[], None] | None = None, *, clustered: bool = True) -> None:
+    def __init__(self, on_change: Callable[[str], None] | None = None, *, clustered: bool = True) -> None:
         self._on_change = on_change
         self._clustered = clustered
         self.history: str | None = None
@@ -593,7 +593,7 @@ class Greeter:
             raise Unanswered("connected to a replica", maybe_executed=False, elsewhere=True)
         before, self.history = self.history, f"{info.get('run_id')}/{info.get('master_replid')}"
         if before not in (None, self.history) and self._on_change is not None:
-            self._on_change()
+            self._on_change(self.history)
 
     async def _refuse_a_cluster(self, connection: AbstractConnection, timeout: float) -> None:
         """Where ``INFO`` is not permitted, another command may tell."""

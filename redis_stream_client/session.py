@@ -82,7 +82,9 @@ class Session:
             departing=set(),
         )
         patience = member.patience
-        self._shelf = Shelf(options.keys, options.consumer, where_streams_are, self.spawn, self.gone, patience)
+        self._shelf = Shelf(
+            options.keys, options.consumer, where_streams_are, self.spawn, self.gone, patience, self._greeting
+        )
         lock = options.keys.lock(options.consumer)
         self._feed = Feed(where_streams_are, options.lock_ttl, self.spawn, self.gone, lock=lock)
         self.ownership = Ownership(member, self._shelf)
@@ -296,13 +298,30 @@ class Session:
                 self._listener.move()
                 self._feed.move()
 
-    def _another_history(self) -> None:
+    def _greeting(self, endpoint: Endpoint) -> Greeter:
+        """What a connection to a server with data streams learns first: that server's own history, or, where there
+        is but one server, the one that all share."""
+        if endpoint is self._endpoint:
+            return self.member.greeter
+        return Greeter(lambda history: self._met(endpoint, history))
+
+    def _met(self, endpoint: Endpoint, history: str) -> None:
+        """A connection to a server with data streams has met another history than before."""
+        if endpoint is self._endpoint and history != self.member.greeter.history:
+            self._another_history(history)
+        else:
+            self._shelf.renew(endpoint)
+            self._feed.renew(endpoint)
+
+    def _another_history(self, history: str) -> None:
         """A new connection has met another server than the others, or one that has lost writes: a session talks to
         one history. Whoever is connected to another one connects anew."""
+        log.info("Redis is another server than before, or has lost writes (%s)", history)
         reason = Unanswered("another server is responsible now, or it has lost writes", maybe_executed=True)
         for link in (self._beats, self._commands, self._reads):
             link.drop(reason)
         self._listener.move()
+        self._shelf.renew()
         self._feed.move()
 
     def room_changed(self) -> None:

@@ -8,7 +8,7 @@ from redis_stream_client.errors import ClientClosed, RedisRejected
 from redis_stream_client.faults import Unanswered
 from redis_stream_client.keys import Keys
 from redis_stream_client.lease import Lease
-from redis_stream_client.link import Link
+from redis_stream_client.link import Greeting, Link
 from redis_stream_client.places import Places
 from redis_stream_client.records import Owner, Records, Settle
 from redis_stream_client.settling import Item, Settling
@@ -34,6 +34,7 @@ class Shelf:
         spawn: Spawn,
         gone: Callable[[], ClientClosed],
         patience: float,
+        greeting: "Callable[[Endpoint], Greeting]",
     ) -> None:
         self._keys = keys
         self._consumer = consumer
@@ -41,6 +42,8 @@ class Shelf:
         self._spawn = spawn
         self._gone = gone
         self._patience = patience
+        self._greeting = greeting
+        self._links: dict[Endpoint, Link] = {}
         self._records: dict[Endpoint, Records] = {}
         self._settling = Settling(self.known, lambda: places.learn(patience), self.moved, spawn)
 
@@ -51,8 +54,9 @@ class Shelf:
             return None
         records = self._records.get(endpoint)
         if records is None:
+            link = self._links[endpoint] = Link(endpoint, greet=self._greeting(endpoint), role="records")
             records = self._records[endpoint] = Records(
-                Link(endpoint, role="records"), self._places.slot, self._spawn, self._gone, self._patience
+                link, self._places.slot, self._spawn, self._gone, self._patience
             )
         return records
 
@@ -110,6 +114,13 @@ class Shelf:
             for lease in leases
             if lease._begun
         ]
+
+    def renew(self, endpoint: "Endpoint | None" = None) -> None:
+        """Open the connections to one server, or to all, anew: another server may be behind them by now."""
+        reason = Unanswered("another server is responsible now, or it has lost writes", maybe_executed=True)
+        for place, link in self._links.items():
+            if endpoint is None or place is endpoint:
+                link.drop(reason)
 
     def moved(self) -> None:
         """Records are elsewhere by now."""
