@@ -99,6 +99,10 @@ class Settling:
             self._queues.setdefault(self._place(record), deque()).append(record)
         await gather(*(self._work(records) for records in list(self._queues)), name="redis_stream_client settling")
 
+    def leave(self, records: Records) -> None:
+        """These are used no more: what is still to be said to them fails, and finds another way."""
+        self._paces.pop(records, None)
+
     def _add(self, item: Item, group: Group) -> None:
         record = item.ask.record
         before = self._items.pop(record, None)  # of an older lease, or of the same one: the newer word counts

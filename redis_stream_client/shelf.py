@@ -1,5 +1,6 @@
 """The records of all data streams, wherever they are."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ class Shelf:
         self._greeting = greeting
         self._links: dict[Endpoint, Link] = {}
         self._records: dict[Endpoint, Records] = {}
-        self._settling = Settling(self.known, lambda: places.learn(patience), self.moved, spawn)
+        self._settling = Settling(self.known, lambda: self._learn(patience), self.moved, spawn)
 
     def known(self, stream: str) -> Records | None:
         """Where the record of a stream is, as far as that is known."""
@@ -64,11 +65,19 @@ class Shelf:
         """Where the record of a stream is. Raises `Unanswered`."""
         records = self.known(stream)
         if records is None:
-            await self._places.learn(timeout)
+            await self._learn(timeout)
             records = self.known(stream)
             if records is None:
                 raise Unanswered(f"no server holds {stream!r} now", maybe_executed=False)
         return records
+
+    async def _learn(self, timeout: float) -> None:
+        await self._places.learn(timeout)
+        for endpoint in [endpoint for endpoint in self._records if not self._places.current(endpoint)]:
+            gone = self._records.pop(endpoint)
+            self._settling.leave(gone)
+            with contextlib.suppress(ClientClosed):
+                self._spawn(gone.close())
 
     async def together(self, records: Sequence[str]) -> Records | None:
         """Where these records are, if one call may look at all of them, and it is known where they are."""
