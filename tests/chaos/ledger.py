@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 from tests.chaos.history import Writer, now
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LEDGER = "ledger"
 FIELDS = (b"member", b"lease", b"stream", b"fence", b"id", b"outcome")
 PAGE = 5_000
+CONNECTIONS = 16
+TIMEOUT = 60.0
 
 
 AWAY = "away"
@@ -39,8 +41,11 @@ class Refused(Exception):
 
 
 def connect(url: str) -> Any:
-    """A connection whose member may be frozen for a while."""
-    return Redis.from_url(url, socket_timeout=60.0)
+    """Connections whose member may be frozen for a while, a few for hundreds of handlers."""
+    pool: Any = BlockingConnectionPool.from_url(
+        url, max_connections=CONNECTIONS, timeout=TIMEOUT, socket_timeout=TIMEOUT
+    )
+    return Redis.from_pool(pool)
 
 
 class Ledger:

@@ -145,7 +145,7 @@ class Producer:
         sent = now()
         try:
             return await command
-        except ERRORS as error:
+        except (*ERRORS, AttributeError) as error:  # redis-py's, of an ASK that names a node behind a proxy
             raise Unanswered(str(error)) from error
         finally:
             if (took := now() - sent) > SLOW and timed:
