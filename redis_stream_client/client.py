@@ -1,6 +1,7 @@
 """The client: what users hold."""
 
 import asyncio
+import contextlib
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
@@ -19,6 +20,7 @@ from redis_stream_client.events import Event, ExpiredStream, StreamAdded, Stream
 from redis_stream_client.handler import Handler
 from redis_stream_client.health import Health, judge
 from redis_stream_client.lease import LEAVING_GRACE, Lease
+from redis_stream_client.pacing import in_turns
 from redis_stream_client.running import Run, Running
 from redis_stream_client.session import Session
 from redis_stream_client.statistics import Counters, Statistics
@@ -136,7 +138,8 @@ class RedisStreamClient:
         if session is None:
             return
         session.leave()
-        with anyio.move_on_after(LEAVING_GRACE, shield=True):
+        grace = min(LEAVING_GRACE, max(0.0, session.leave_by + LEAVING_GRACE / 10 - clock.now()))
+        with anyio.move_on_after(grace, shield=True):
             await session.closed.wait()
 
     async def _join(self) -> Session:
@@ -294,6 +297,7 @@ class RedisStreamClient:
             NotOwner: the lease is no longer ours; nothing was changed. (Not raised by ``done()`` without an
                 argument: a stream that was lost is a peer's to finish.)
             RedisUnavailable: no answer until the lock lapsed; the outcome is unknown.
+            RuntimeError: without a lease, while `run()` works: that would take the streams from its handlers.
             ClientClosed: the client is closed.
         """
         if payload is _NOT_GIVEN:
@@ -308,12 +312,26 @@ class RedisStreamClient:
 
     async def _done_all(self) -> None:
         session = self._joined()
-        held = [lease for lease in session.member.holdings if lease._handed_out]
-        outcomes = await asyncio.gather(*(lease.done() for lease in held), return_exceptions=True)
+        if self._run is not None:
+            raise RuntimeError(
+                "done() without a lease finishes all streams and closes the client, but run() has handlers at "
+                "work on them; in a handler return, or call lease.done(); to end run(), call client.drain()"
+            )
+        finishing: list[asyncio.Future[None]] = []
+        for leases in in_turns([lease for lease in session.member.holdings if lease._handed_out]):
+            for lease in leases:
+                with contextlib.suppress(NotOwner):
+                    finishing.append(session.ownership.finish(lease))
+            await asyncio.sleep(0)
+        for outcome in finishing:
+            outcome.add_done_callback(_seen)
+        if finishing:
+            await asyncio.wait(finishing)
         await self.aclose()
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, NotOwner):
-                raise outcome
+        for outcome in finishing:
+            failure = self._gone() if outcome.cancelled() else outcome.exception()
+            if failure is not None and not isinstance(failure, NotOwner):
+                raise failure
 
     # State.
 
@@ -408,6 +426,12 @@ class EventIterator:
             raise session.failure
         await session.closed.wait()
         raise StopAsyncIteration
+
+
+def _seen(outcome: "asyncio.Future[Any]") -> None:
+    """Not everybody waits for it to its end."""
+    if not outcome.cancelled():
+        outcome.exception()
 
 
 def _require_asyncio() -> None:

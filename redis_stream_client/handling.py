@@ -262,7 +262,7 @@ class Job:
         if refused is not None and refused is error and not isinstance(refused, KeyRejected):
             raise refused  # no stream could be handled: this one is not at fault
         try:
-            if lease._lost is not None:
+            if lease._lost is not None or self._host.closed:  # which is told one after the other
                 return self._lost(error, stopped)
             if is_a(error, TooManyAttempts):
                 return await self._bury(f"given up after {self._rules.max_attempts} attempts", None)

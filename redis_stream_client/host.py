@@ -1,6 +1,6 @@
 """What a lease needs of whoever it belongs to: a client, or, in users' tests, a backend in memory."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from redis_stream_client.entries import Source
@@ -45,6 +45,11 @@ class Host(Protocol):
         ...
 
     @property
+    def closed(self) -> bool:
+        """Whether it has left: every lease is lost."""
+        ...
+
+    @property
     def plane(self) -> Plane:
         """Its data plane."""
         ...
@@ -75,6 +80,10 @@ class Host(Protocol):
 
     def skipped(self, entries: int) -> None:
         """So many entries of a data stream are missing."""
+        ...
+
+    def tell(self, tell: Callable[[], None]) -> None:
+        """Tell who waits for a lease, or works on it, that it has ended: now, or when others have been told."""
         ...
 
     def keep_place(self, by: int) -> None:

@@ -283,7 +283,9 @@ class Lease:
 
     def _enter(self, task: "asyncio.Task[Any] | None" = None) -> Guard:
         if self._guard is not None:
-            raise RuntimeError(f"the block of {self!r} was entered before; a lease is entered once")
+            raise RuntimeError(
+                f"the block of {self!r} was entered before; a lease is entered once, for a handler by run()"
+            )
         self._guard = Guard(task)
         if self._lost is not None:
             raise self._not_owner()
@@ -451,11 +453,15 @@ class Lease:
         if self._lost is not None:
             return
         self._lost = reason
+        if self._waiters or (self._guard is not None and reason not in ENDED):
+            self._host.tell(self._tell_of_the_end)
+
+    def _tell_of_the_end(self) -> None:
         for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters = None
-        if self._guard is not None and reason not in ENDED:
+        if self._guard is not None and self._lost not in ENDED:
             self._guard.fire()
 
     def _not_owner(self, *, gone: bool = False, owner: str | None = None) -> NotOwner:

@@ -230,6 +230,11 @@ class Memory:
         return not self._doubts
 
     @property
+    def closed(self) -> bool:
+        """There is nothing to leave."""
+        return False
+
+    @property
     def plane(self) -> "Memory":
         """Its data plane."""
         return self
@@ -277,6 +282,10 @@ class Memory:
 
     def skipped(self, entries: int) -> None:
         """Nothing is trimmed here."""
+
+    def tell(self, tell: Callable[[], None]) -> None:
+        """A single lease waits for no others."""
+        tell()
 
     def keep_place(self, by: int) -> None:
         """A single handler takes up nobody's place."""

@@ -21,6 +21,7 @@ from redis_stream_client.liveness import State
 from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
 from redis_stream_client.operations import PAGE, Delivered
+from redis_stream_client.pacing import Turns
 from redis_stream_client.shelf import PROGRESS_TTL, Shelf
 
 UNLIMITED = 1 << 30  # streams; no process holds as many
@@ -46,6 +47,7 @@ class Ownership:
     def __init__(self, member: Membership, shelf: Shelf) -> None:
         self._member = member
         self._shelf = shelf
+        self._turns = Turns()
         supervisor = member.supervisor
         self._doing = Batch[Lease, None](self._send_done, supervisor.spawn, supervisor.gone, PAGE)
         self.releasing: set[asyncio.Future[None]] = set()
@@ -58,6 +60,11 @@ class Ownership:
     def held(self) -> bool:
         """Whether the consumer lock is held, by the local clock."""
         return self._member.liveness.held
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client has left, or is about to: no lease is ours any more."""
+        return self._member.liveness.state is State.CLOSED
 
     @property
     def room(self) -> int:
@@ -183,7 +190,7 @@ class Ownership:
 
     # Ending.
 
-    def finish(self, lease: Lease) -> Awaitable[None]:
+    def finish(self, lease: Lease) -> "asyncio.Future[None]":
         """Acknowledge and delete. See `Lease.done`."""
         self._member.liveness.check()
         if not self._member.holdings.holds(lease):
@@ -366,6 +373,10 @@ class Ownership:
         """So many entries of a data stream are missing."""
         self._member.counters.gaps += 1
         self._member.counters.entries_skipped += entries
+
+    def tell(self, tell: Callable[[], None]) -> None:
+        """Thousands may be lost at once: the loop turns in between."""
+        self._turns.call(tell)
 
     def keep_place(self, by: int) -> None:
         """One handler more or less goes on without its lease."""

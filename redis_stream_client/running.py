@@ -13,6 +13,7 @@ from redis_stream_client.guard import Guard
 from redis_stream_client.handler import Handler, require_handler
 from redis_stream_client.handling import Rules
 from redis_stream_client.lease import LEAVING_GRACE, Lease
+from redis_stream_client.logs import log
 from redis_stream_client.tasks import start_task
 from redis_stream_client.worker import Worker
 
@@ -88,6 +89,8 @@ class Run:
             worker.cut_short()
             with anyio.move_on_after(LEAVING_GRACE, shield=True):
                 await asyncio.wait((serving,))
+            if not serving.done():
+                log.warning("run() was cancelled; %d handlers are still ending", worker.working)
             raise
         serving.result()
 

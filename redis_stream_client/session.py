@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from redis_stream_client import clock
@@ -32,7 +32,7 @@ from redis_stream_client.operations import Greeter, Operations
 from redis_stream_client.options import MAX_OFFER_PAUSE, Options
 from redis_stream_client.outage import OutageLog
 from redis_stream_client.ownership import Ownership
-from redis_stream_client.pacing import Backoff
+from redis_stream_client.pacing import TURN, Backoff, in_turns
 from redis_stream_client.places import Places
 from redis_stream_client.progress import Progress
 from redis_stream_client.reader import Reader
@@ -198,57 +198,88 @@ class Session:
             self._loop.call_soon_threadsafe(self.leave)
 
     async def _shut_down(self, tasks: list[asyncio.Task[Any]]) -> None:
-        """Believe nothing, stop, and give up the lock: within `LEAVING_GRACE`, cancelled or not."""
+        """Believe nothing, give up the lock, and stop, cancelled or not.
+
+        The lock goes first, within `LEAVING_GRACE` however many leases there are. These end beside it, in pieces.
+        """
         self._leave.set()
         self.member.liveness.close()
         held = list(self.member.holdings)
-        self.member.holdings.lose_all("closed")
         everything = [*tasks, *self._work]
         for task in everything:
             task.cancel()
         self._reads.drop(Unanswered("closing", maybe_executed=True))  # nothing more is delivered to us
-        for _ in range(3):
-            farewell = start_task(self._farewell(everything, held), "redis_stream_client farewell")
-            while not farewell.done():
-                try:
-                    await asyncio.wait((farewell,))
-                except asyncio.CancelledError:  # the loop is shutting down, and waits for this
-                    continue
-            if not farewell.cancelled():
-                self.failure = self.failure or farewell.exception()
-                break
+        failure = await _whatever_happens(lambda: self._farewell(everything, held))
+        failure = await _whatever_happens(self._close_links) or failure
+        failure = await _whatever_happens(lambda: self._lose(held)) or failure
+        self.failure = self.failure or failure
         self.member.inbox.end()
         self.closed.set()
         if self._joined:
             log.info("left %s", self.options.keys.service, extra={"consumer": self.options.consumer})
 
     async def _farewell(self, tasks: list[asyncio.Task[Any]], held: list[Lease]) -> None:
+        """Everything that needs Redis, side by side, on two connections; what has begun ends in good order."""
+        grace = max(0.1, min(LEAVING_GRACE * 0.9, self.leave_by - clock.now()))
+        lock = start_task(self._give_up_lock(), "redis_stream_client farewell: lock")  # written before all else
+        settling = start_task(self._settle(held), "redis_stream_client farewell: records")
+        losing = start_task(self._lose(held), "redis_stream_client farewell: leases")
         try:
-            async with asyncio.timeout(max(0.1, min(LEAVING_GRACE * 0.9, self.leave_by - clock.now()))):
-                # Side by side, on two connections: what has begun ends in good order.
-                await asyncio.gather(self._shelf.settle_at_last(held), self._give_up_lock())
-                if tasks:
-                    await asyncio.wait(tasks)
-        except TimeoutError:
-            log.warning(
-                "Redis did not answer while leaving: the lock expires by itself",
-                extra={"consumer": self.options.consumer},
-            )
+            await asyncio.wait((lock, settling, *tasks), timeout=grace)
+            if not lock.done():  # the answer may be there, and only we are late
+                await asyncio.wait((lock,), timeout=0.01)
+            self._say_what_is_left(lock, settling)
         finally:
-            for link in (self._beats, self._commands, self._reads, self._shelf, self._feed):
-                await link.close()
+            for task in (lock, settling, losing):
+                task.cancel()
+        for task in (lock, settling):
+            if task.done() and not task.cancelled():
+                task.result()
 
-    async def _give_up_lock(self) -> None:
-        """On the connection that is there, else on a new one. Nothing to do where none ever was."""
+    def _say_what_is_left(self, lock: asyncio.Task[bool], settling: asyncio.Task[None]) -> None:
+        who = {"consumer": self.options.consumer}
+        if not lock.done():
+            log.warning("Redis did not answer while leaving: the lock expires by itself", extra=who)
+        elif not lock.cancelled() and lock.exception() is None and not lock.result():
+            log.warning("Redis was not there while leaving: the lock expires by itself", extra=who)
+        elif not settling.done():
+            log.warning(
+                "there was no time to record for every stream that its owner left: for some this attempt counts",
+                extra=who,
+            )
+
+    async def _settle(self, held: list[Lease]) -> None:
+        for leases in in_turns(held, 10 * TURN):
+            await self._shelf.settle_at_last(leases)
+        await self._shelf.settle_at_last(())
+
+    async def _lose(self, held: list[Lease]) -> None:
+        """Nothing is believed any more; here it is told."""
+        for leases in in_turns(held):
+            for lease in leases:
+                self.member.holdings.lose(lease, "closed")
+            await asyncio.sleep(0)
+        self.member.holdings.lose_all("closed")
+
+    async def _close_links(self) -> None:
+        for link in (self._beats, self._commands, self._reads, self._shelf, self._feed):
+            await link.close()
+
+    async def _give_up_lock(self) -> bool:
+        """On the connection that is there, else on a new one. Nothing to do where none ever was.
+
+        Returns whether the lock is not ours any more.
+        """
         if not self._beats.connections:
-            return
+            return True
         for _ in range(3):
             try:
                 await self._operations.leave(LEAVING_GRACE / 2)
-                break
+                return True
             except (Unanswered, GroupMissing, RedisRejected) as error:
                 log.debug("leaving: %s", error)
                 await asyncio.sleep(0.01)
+        return False
 
     # What the parts tell each other.
 
@@ -426,6 +457,21 @@ class Session:
             ),
             records_unsettled=self._shelf.unsettled,
         )
+
+
+async def _whatever_happens(work: Callable[[], Coroutine[Any, Any, None]]) -> BaseException | None:
+    """Do the work to its end, also when the loop is shutting down and cancels whatever it finds.
+
+    Returns what it raised.
+    """
+    for _ in range(3):
+        task = start_task(work(), "redis_stream_client farewell")
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+        if not task.cancelled():
+            return task.exception()
+    return None
 
 
 def _resolve(ready: "asyncio.Future[None]", failure: BaseException | None) -> None:

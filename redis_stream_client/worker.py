@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
 from functools import partial
 
 from redis_stream_client import clock
@@ -13,10 +13,13 @@ from redis_stream_client.handling import Job, Rules, start_watches
 from redis_stream_client.inbox import owner_of
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.logs import log
+from redis_stream_client.pacing import in_turns
 from redis_stream_client.session import Session
 from redis_stream_client.tasks import start_task
 
 ADMITTED = 250  # tasks that are started without a look at anything else
+MANY = 1_000  # handlers
+LOGGED = 10  # handlers that go on after the end and are named
 
 
 class Worker:
@@ -59,6 +62,11 @@ class Worker:
         """The leases whose handler was called."""
         return {job.lease for job in self._jobs if job.called}
 
+    @property
+    def working(self) -> int:
+        """How many handlers have not ended."""
+        return len(self._jobs)
+
     def _wake(self) -> None:
         self._changed.set()
         self._member.inbox.end()
@@ -78,40 +86,46 @@ class Worker:
                 watch.cancel()
             self._session.leave()
             await self._session.closed.wait()
-            # Whoever was closed meanwhile cleans up; a client that is to release at once waits for nobody.
+            # A handler whose lease had ended before was told nothing by that. Who was told cleans up; a client
+            # that is to release at once waits for nobody.
+            await self._stop_all(self._jobs)
             await self._wait_for_jobs(0.0 if self._cut_short else self._rules.patience)
-            for job in self._jobs:
-                log.warning("the handler of %s goes on after the end", job.lease.stream)
+            self._say_who_goes_on()
 
     async def _admit(self) -> bool:
-        """Start work on what has arrived. Returns whether anything had."""
-        arrived = list(self._arrivals())
-        if not arrived:
-            return False
-        self._session.room_changed()  # the next ones come while these begin
-        ready = await self._session.progress.prepare(arrived)
-        for lease in arrived:
-            job = Job(lease, self._handler, self._rules, ready=lease in ready)
-            self._jobs.add(job)
-            job.task = start_task(self._attend(job), f"handler of {lease.stream}")
-            job.task.add_done_callback(partial(self._attended, job))
-        self._member.counters.handlers += len(arrived)
+        """Start work on what has arrived. Returns whether there may be more: only a look that found nothing saw
+        all there was."""
+        looked_at, arrived = self._take()
+        if arrived:
+            self._session.room_changed()  # the next ones come while these begin
+            ready = await self._session.progress.prepare(arrived)
+            for lease in arrived:
+                job = Job(lease, self._handler, self._rules, ready=lease in ready)
+                self._jobs.add(job)
+                job.task = start_task(self._attend(job), f"handler of {lease.stream}")
+                job.task.add_done_callback(partial(self._attended, job))
+            self._member.counters.handlers += len(arrived)
+        if not looked_at:
+            return False  # and whoever waits does so before anything can happen
         await asyncio.sleep(0)
         return True
 
-    def _arrivals(self) -> Iterator[Lease]:
+    def _take(self) -> tuple[int, list[Lease]]:
+        """Up to `ADMITTED` events: how many there were, and the leases that are to be handled."""
         now = clock.now()
-        for _ in range(ADMITTED):
+        arrived: list[Lease] = []
+        for looked_at in range(ADMITTED):
             match self._member.inbox.take(now):
                 case StreamAdded(lease):
-                    yield lease
+                    arrived.append(lease)
                 case StreamExpired(orphan):  # it was offered before run() began
                     self._member.inbox.withdraw(orphan.lbs_id)
                     self._session.sweeper.suspect(owner_of(orphan))
                 case None:
-                    return
+                    return looked_at, arrived
                 case _:  # a handler is told in its own way that its lease was lost
                     pass
+        return ADMITTED, arrived
 
     async def _attend(self, job: Job) -> None:
         """Handle one lease, in a task of its own."""
@@ -138,20 +152,51 @@ class Worker:
         self._session.spawn(self._tell_peers())
         who = {"consumer": self._member.options.consumer}
         log.info("draining; %d handlers are at work", len(self._jobs), extra=who)
-        for job in list(self._jobs):
-            job.drain()
         deadline = clock.now() + self._drain_timeout
-        while not self._cut_short and not self._session.leaving and clock.now() < deadline:
-            self._release_arrivals()
+        for jobs in in_turns(list(self._jobs)):
+            for job in jobs:
+                job.drain()
+            await asyncio.sleep(0)
+            if self._hurried:
+                break
+        while not self._hurried and clock.now() < deadline:
+            await self._release_arrivals()
             if not self._jobs:
                 break
             await self._wait_for_change(min(0.1, deadline - clock.now()))
         if self._jobs and not self._session.leaving:
             log.info("%d handlers are cancelled before a checkpoint", len(self._jobs), extra=who)
-        for job in list(self._jobs):
-            job.stop("drained")
-        await self._wait_for_jobs(LEAVING_GRACE / 2 if self._cut_short else self._rules.patience)
-        await self._release_everything()
+        in_time = clock.now() + (LEAVING_GRACE / 2 if self._cut_short else self._rules.patience)
+        # Thousands cannot all be waited for before the lock goes.
+        enough = LEAVING_GRACE * (0.7 if len(self._jobs) > MANY else 0.4)
+        if await self._stop_all(self._jobs, unless=lambda: self._late(enough)):
+            await self._wait_for_jobs(in_time - clock.now())
+            await self._release_everything()
+
+    def _late(self, before: float) -> bool:
+        """Whether we are to leave at once, and within so many seconds: then the rest is done after leaving."""
+        return self._cut_short and clock.now() > self._session.leave_by - before
+
+    @property
+    def _hurried(self) -> bool:
+        """Whether nothing is waited for any more."""
+        return self._cut_short or self._session.leaving
+
+    async def _stop_all(self, jobs: Collection[Job], unless: Callable[[], bool] = lambda: False) -> bool:
+        """Cancel the handlers. Returns whether all were."""
+        for some in in_turns(list(jobs)):
+            if unless():
+                return False
+            for job in some:
+                job.stop("drained")
+            await asyncio.sleep(0)
+        return True
+
+    def _say_who_goes_on(self) -> None:
+        for job in list(self._jobs)[:LOGGED]:
+            log.warning("the handler of %s goes on after the end", job.lease.stream)
+        if len(self._jobs) > LOGGED:
+            log.warning("%d handlers more go on after the end", len(self._jobs) - LOGGED)
 
     async def _tell_peers(self) -> None:
         """Nothing waits for it: it is sent before the first release."""
@@ -170,9 +215,14 @@ class Worker:
             async with asyncio.timeout(max(0.0, timeout)):
                 await self._changed.wait()
 
-    def _release_arrivals(self) -> None:
-        for lease in self._arrivals():
-            self._release(lease)
+    async def _release_arrivals(self) -> None:
+        while True:
+            looked_at, arrived = self._take()
+            for lease in arrived:
+                self._release(lease)
+            if not looked_at:
+                return
+            await asyncio.sleep(0)
 
     def _release(self, lease: Lease) -> None:
         if self._member.holdings.holds(lease) and not self._session.leaving:
@@ -182,8 +232,12 @@ class Worker:
         """What is left: streams whose handlers did not end, or that arrived late."""
         if self._session.leaving:
             return
-        for lease in self._member.holdings:
-            self._release(lease)
+        for leases in in_turns(list(self._member.holdings)):
+            if self._late(LEAVING_GRACE / 4):
+                return
+            for lease in leases:
+                self._release(lease)
+            await asyncio.sleep(0)
         releases = set(self._session.ownership.releasing)
         if releases:
             left = self._session.leave_by - clock.now() - LEAVING_GRACE / 4  # which is for leaving itself
