@@ -37,6 +37,11 @@ class Waiting:
 class Supervisor(Protocol):
     """Who owns the tasks, and hears what the parts have to tell each other."""
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the end has begun."""
+        ...
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run I/O that a user waits for, in a task that is not the user's. Raises `ClientClosed`."""
         ...

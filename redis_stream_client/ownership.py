@@ -64,7 +64,7 @@ class Ownership:
     @property
     def closed(self) -> bool:
         """Whether the client has left, or is about to: no lease is ours any more."""
-        return self._member.liveness.state is State.CLOSED
+        return self._member.supervisor.leaving
 
     @property
     def room(self) -> int:

@@ -162,7 +162,11 @@ class Progress:
             raise error
 
     def _spawn(self, work: "Coroutine[Any, Any, None]") -> "asyncio.Task[RedisStreamClientError | None]":
-        return self._member.supervisor.spawn(_caught(work))
+        try:
+            return self._member.supervisor.spawn(_caught(work))
+        except BaseException:
+            work.close()
+            raise
 
     def _leave(self, lease: Lease, task: "asyncio.Task[RedisStreamClientError | None]") -> None:
         """The caller of `task` is gone."""

@@ -98,7 +98,7 @@ async def test_thousands_of_handlers_are_told_in_turns_and_the_lock_goes_first(
         assert took < LEAVING_GRACE + SLACK or leave is drain
         await wait_until(lambda: not run.working, "all handlers end")
     assert ended.total() == MANY
-    assert max(ended.values()) <= 3 * TURN
+    assert max(ended.values()) <= MANY // 3  # some end with the requests that they had made
     assert not any("did not answer" in message for message in warnings_of(caplog))
 
 
