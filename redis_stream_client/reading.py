@@ -72,7 +72,7 @@ class Reading:
         self._quiet = quiet
         self._streams = Window("data streams in a read", STREAMS, quiet)
         self._bytes = Window("bytes in a read", READ_BYTES, quiet, smallest=LEAST_BYTES)
-        self._entry_bytes = 0.0  # what an entry had lately, on average
+        self._entry_bytes = 0.0  # what an entry had lately
         self._rate = float("inf")  # bytes per second that large replies brought
         self._answered_at = float("-inf")
         self._looked_at = clock.now()
@@ -109,6 +109,8 @@ class Reading:
         """Whether what was read before still holds. Where the server has lost writes, the place in the stream that
         the cursor stands for may not be reached yet; what is written there must not be skipped."""
         history = self._greeter.history
+        if cursor.stale:
+            return False
         if cursor.history is None or history is None or cursor.history == history:
             return True
         log.info(
@@ -425,7 +427,7 @@ class Reading:
         self._bytes.answered()
         size, entries = size_of(pieces)
         if entries:
-            self._entry_bytes += (size / entries - self._entry_bytes) / 4
+            self._entry_bytes = max(size / entries, self._entry_bytes * 0.75)  # what is large comes all at once
         if size >= LEAST_BYTES / 4:
             self._rate = size / max(took, 0.001)
         elif took < PAGE_SECONDS / 2:

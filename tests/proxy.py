@@ -22,7 +22,7 @@ PIECE = 0.02
 BURST = 0.05
 """Seconds by which a line may lag behind its rate and then catch up: a busy event loop is late all the time."""
 
-Action = Literal["drop replies", "hold replies", "drop requests"]
+Action = Literal["drop replies", "hold replies", "drop requests", "forget replies"]
 
 
 @dataclass(eq=False)
@@ -198,6 +198,13 @@ class TcpProxy:
         """Answer late: as `drop_replies_after`, but the replies are delivered when the fault is released."""
         return self._add(Fault(pattern, "hold replies", connections, cut=False))
 
+    def forget_replies_with(self, pattern: bytes) -> Fault:
+        """Swallow what the server says in one piece with `pattern`, such as a message, and nothing else.
+
+        Only for whole messages: a connection that misses a part of one cannot be understood any more.
+        """
+        return self._add(Fault(pattern, "forget replies", None, cut=False))
+
     def drop_requests_matching(
         self, pattern: bytes, *, connections: int | None = None, cut: bool = False
     ) -> Fault:
@@ -340,6 +347,11 @@ class _Link:
                 else:
                     self.client.end()
                 return
+            for fault in proxy.faults:
+                if fault.action == "forget replies" and fault.connections != 0 and fault.pattern in data:
+                    fault.matched += 1
+                    fault.swallowed += len(data)
+                    data = b""
             while data and self.replies_lost is None:
                 passed = await proxy.reply_line.carry(len(data))
                 await proxy.replies_flow.wait()
@@ -376,6 +388,8 @@ class _Link:
         struck = (self.replies_lost, self.replies_held, self.requests_lost)
         for fault in self.proxy.faults:
             start = max(0, seen - len(fault.pattern) + 1)  # what lies before was looked at already
+            if fault.action == "forget replies":
+                continue
             if fault.connections != 0 and fault not in struck and data.find(fault.pattern, start) >= 0:
                 self.strike_with(fault)
         longest = max((len(fault.pattern) for fault in self.proxy.faults), default=0)
