@@ -35,6 +35,23 @@ class Gap:
     entries: int
 
 
+class Added(NamedTuple):
+    """How many entries were added to a stream up to a position, None if that is not known; and whether it is
+    certain that none behind it was read."""
+
+    number: int | None
+    sure: bool
+
+    @classmethod
+    def parse(cls, text: bytes) -> "Added":
+        """As a record has it."""
+        number = text.removesuffix(b"!")
+        return cls(int(number), text in (b"0", number + b"!")) if number.isdigit() else UNKNOWN
+
+
+UNKNOWN = Added(None, False)
+
+
 class Look(NamedTuple):
     """What Redis knows of a stream: entries ever added, entries there, the ids of the first and of the last of
     these, and the greatest id that was deleted one by one."""
@@ -50,16 +67,14 @@ class Count:
     """How many entries were added to a stream up to a position: to compare with what Redis counted.
 
     Args:
-        number: of entries up to the position; None if not known.
-        sure: whether nobody can have read, and then deleted, an entry after the position.
+        added: up to the position. An entry behind it that was read may have been deleted by who read it.
         position: id of the entry.
     """
 
     __slots__ = ("_sure", "_verified", "due", "number")
 
-    def __init__(self, number: int | None, *, sure: bool, position: str) -> None:
-        self.number = number
-        self._sure = sure
+    def __init__(self, added: Added, position: str) -> None:
+        self.number, self._sure = added
         self._verified = position
         self.due: float | None = float("-inf")  # when to look; None when nothing has changed since
 

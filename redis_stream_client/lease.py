@@ -15,7 +15,7 @@ from redis_stream_client.entry import START, order, require_id
 from redis_stream_client.errors import LossReason, NotOwner, RedisRejected, RedisStreamClientError
 from redis_stream_client.failures import is_a
 from redis_stream_client.fence import Fence, holder_of
-from redis_stream_client.gaps import Count, Gap
+from redis_stream_client.gaps import UNKNOWN, Added, Count, Gap
 from redis_stream_client.guard import Guard
 from redis_stream_client.handed import Handed
 from redis_stream_client.host import Host
@@ -90,7 +90,7 @@ class Lease:
         # The data plane. Owners before this one that died without a record count, too.
         self._begun = False
         self._position: str | None = None
-        self._added: int | None = None  # entries that were added to the stream up to there
+        self._added = UNKNOWN  # entries of the stream up to there
         self._handed: Handed | None = None  # since entries() is used
         self._unrecorded = unrecorded
         self._attempts = unrecorded + 1
@@ -238,7 +238,7 @@ class Lease:
         handed = self._handed
         if handed is None or not handed.any or handed.covers(id) or order(id) <= order(self._position or START):
             return True
-        if handed.covered_before(id):  # Redis may have lost that entry; if not, it comes again
+        if self._is_outdated(id):  # Redis may have lost that entry; if not, it comes again
             return False
         raise ValueError(
             f"{id} is beyond the last entry that entries() has handed out, {handed.furthest}: what lies between "
@@ -322,8 +322,8 @@ class Lease:
 
     # What the host and its parts tell.
 
-    def _begin(self, position: str | None, attempts: int, added: int | None = None) -> None:
-        """The record is ours. `added`: entries that were added to the stream up to the position, if known."""
+    def _begin(self, position: str | None, attempts: int, added: Added = UNKNOWN) -> None:
+        """The record is ours. `added`: entries of the stream up to the position."""
         self._begun = True
         self._added = added
         self._position = position
@@ -337,7 +337,7 @@ class Lease:
             self._attempts = 0
         if self._position is None or order(id) > order(self._position):
             self._position = id
-            self._added = self._handed.added(id) if self._handed is not None else None
+            self._added = Added(self._added_up_to(id), sure=False)
         if self._handed is not None:
             self._handed.checkpointed(id)
 
@@ -389,7 +389,7 @@ class Lease:
         """Entries are read from the position on. Returns the round, and the number of entries up to there."""
         if self._handed is None:
             self._handed = Handed()
-        return self._handed.round, self._added
+        return self._handed.round, self._added.number
 
     async def _begin_again(self, number: int) -> None:
         """Redis may have lost writes: ask it for the checkpoint that it knows. Once in a round."""
@@ -402,10 +402,30 @@ class Lease:
     def _count(self) -> Count:
         """What is known of the stream's entries up to the position."""
         position = self._position or START
-        reached = self._handed.reached if self._handed is not None else START
-        fresh = self._position is None and self._added == 0  # else an earlier owner may have deleted what it read
-        sure = fresh if reached == START else reached == position
-        return Count(self._added, sure=sure, position=position)
+        handed = self._handed
+        sure = self._added.sure if handed is None or not handed.any else handed.furthest == position
+        return Count(Added(self._added.number, sure), position)
+
+    def _added_up_to(self, id: str) -> int | None:
+        """How many entries were added to the stream up to this one, if it is known."""
+        return self._handed.added(id) if self._handed is not None else None
+
+    def _is_outdated(self, id: str) -> bool:
+        """Whether it was handed out before reading began again, and not since."""
+        handed = self._handed
+        return (
+            handed is not None
+            and not handed.covers(id)
+            and handed.covered_before(id)
+            and order(id) > order(self._position or START)
+        )
+
+    @property
+    def _ended_cleanly(self) -> bool:
+        """Whether it has ended, and all that was handed out has a checkpoint."""
+        handed = self._handed
+        done = handed is None or not handed.any or handed.furthest == self._position
+        return self._lost is not None and done
 
     def _skip(self, gap: Gap) -> None:
         """Entries are missing."""

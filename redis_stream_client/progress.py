@@ -106,7 +106,7 @@ class Progress:
             if not isinstance(answer, Refused | Exception):
                 ready.add(lease)
                 if answer is not None:
-                    lease._begin(answer.checkpoint, answer.attempts)
+                    lease._begin(answer.checkpoint, answer.attempts, answer.added)
         return ready
 
     def _begin_of(self, lease: Lease, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
@@ -211,7 +211,7 @@ class Progress:
         if not self._member.holdings.holds(lease):
             raise lease._not_owner()
         if answer is not None:
-            lease._begin(answer.checkpoint, answer.attempts)
+            lease._begin(answer.checkpoint, answer.attempts, answer.added)
 
     async def acquit(self, leases: Sequence[Lease]) -> None:
         """The attempts of these owners do not count."""
@@ -232,7 +232,11 @@ class Progress:
 
     def _send(self, lease: Lease, id: str, records: Records) -> "asyncio.Future[Refused | bool]":
         record = self._member.options.keys.progress(lease.stream)
-        outcome = records.checkpoint(Checkpoint(record, self._owner(lease), id))
+        if lease._is_outdated(id):  # a fail-over came between, and reading began again
+            outcome = asyncio.get_running_loop().create_future()
+            outcome.set_result(False)
+            return outcome
+        outcome = records.checkpoint(Checkpoint(record, self._owner(lease), id, lease._added_up_to(id)))
         outcome.add_done_callback(functools.partial(_apply, lease, id, lease._entries_handed_over))
         return outcome
 

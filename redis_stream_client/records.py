@@ -14,6 +14,7 @@ from redis_stream_client import faults, scripts
 from redis_stream_client.batch import Batch, Spawn
 from redis_stream_client.errors import ClientClosed, RedisRejected
 from redis_stream_client.faults import GroupMissing, KeyRejected, Unanswered
+from redis_stream_client.gaps import UNKNOWN, Added
 from redis_stream_client.link import Link
 from redis_stream_client.scripts import Script
 from redis_stream_client.tasks import gather
@@ -54,10 +55,14 @@ class Begin(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """A record is ours. `checkpoint` is None where there is none yet."""
+    """A record is ours. `checkpoint` is None where there is none yet.
+
+    `added`: how many entries were added to the stream up to there, and whether nothing behind it was read.
+    """
 
     checkpoint: str | None
     attempts: int
+    added: Added = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +85,20 @@ class Checkpoint(NamedTuple):
     record: str
     owner: Owner
     id: str
+    added: int | None = None
 
 
 class Settle(NamedTuple):
-    """What `settle` is asked. `lifetime`: seconds that the record stays, or 0 for as long as it is needed."""
+    """What `settle` is asked.
+
+    `lifetime`: seconds that the record stays, or 0 for as long as it is needed. `clean`: nothing was handed out
+    that has no checkpoint.
+    """
 
     record: str
     owner: Owner
     lifetime: float
+    clean: bool = False
 
 
 class Records:
@@ -136,7 +147,10 @@ class Records:
 
     async def settle(self, asks: Sequence[Settle], timeout: float) -> list[int | Exception]:
         """Owners end cleanly, up to `CALL` of them. For each 1, 0 if the record is not its own, or why not."""
-        words = [(ask.record, (ask.owner.fence, ask.owner.consumer, round(ask.lifetime * 1000))) for ask in asks]
+        words = [
+            (ask.record, (ask.owner.fence, ask.owner.consumer, round(ask.lifetime * 1000), int(ask.clean)))
+            for ask in asks
+        ]
         return await self._run(scripts.load("settle"), words, timeout)
 
     async def move(self, record: str, former: str, fences: str, timeout: float) -> None:
@@ -152,7 +166,7 @@ class Records:
         return [_begun(reply) for reply in await self._sized(self._beginning, scripts.load("begin"), words)]
 
     async def _checkpoint(self, asks: list[Checkpoint]) -> list[Refused | bool | Exception]:
-        words = [(ask.record, (ask.owner.fence, ask.owner.consumer, ask.id)) for ask in asks]
+        words = [(ask.record, (ask.owner.fence, ask.owner.consumer, ask.id, _or_empty(ask.added))) for ask in asks]
         replies = await self._sized(self._advancing, scripts.load("checkpoint"), words)
         return [_checkpointed(reply) for reply in replies]
 
@@ -211,11 +225,15 @@ def _begin_words(ask: Begin) -> tuple[Any, ...]:
 
 def _begun(reply: Any) -> Begun | Refused | Exception | None:
     match reply:
-        case [b"begun", bytes(checkpoint), int(attempts)]:
-            return Begun(checkpoint.decode() or None, attempts)
+        case [b"begun", bytes(checkpoint), int(attempts), bytes(added)]:
+            return Begun(checkpoint.decode() or None, attempts, Added.parse(added))
         case [b"fresh"]:
             return None
     return _refused(reply)
+
+
+def _or_empty(number: int | None) -> int | str:
+    return "" if number is None else number
 
 
 def _checkpointed(reply: Any) -> Refused | bool | Exception:

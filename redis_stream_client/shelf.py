@@ -118,7 +118,12 @@ class Shelf:
         return [
             Item(
                 lease.stream,
-                Settle(self._keys.progress(lease.stream), Owner(str(lease.fence), self._consumer), lifetime),
+                Settle(
+                    self._keys.progress(lease.stream),
+                    Owner(str(lease.fence), self._consumer),
+                    lifetime,
+                    lease._ended_cleanly,
+                ),
             )
             for lease in leases
             if lease._begun

@@ -5,7 +5,7 @@
 -- ARGV  for each record: fence; consumer; 1 to leave a stream without a record alone, else 0;
 --       owners before this one that left no record; the fence and the consumer of a record that may be replaced
 --       although its fence is greater ('' and '' for none)
--- Returns for each {'begun', checkpoint or '', attempts}
+-- Returns for each {'begun', checkpoint or '', attempts, entries added to the stream up to the checkpoint or ''}
 --                  {'fresh'}                          there is no record, and none was wanted
 --                  {'refused', its fence, its consumer}
 --                  {'foreign', field, what it holds}  not written by this library: whose it is cannot be told
@@ -40,7 +40,7 @@ local results = {}
 for i = 1, #KEYS do
   local at = (i - 1) * WORDS
   local fence, me = ARGV[at + 1], ARGV[at + 2]
-  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts')
+  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts', 'added')
   local theirs, checkpoint = stored[1], stored[3]
   if stored.err then
     results[i] = {'error', stored.err}
@@ -58,12 +58,17 @@ for i = 1, #KEYS do
       local before = ARGV[at + 4]
       if theirs and string.sub(theirs, 1, LBS_ID) == string.sub(fence, 1, LBS_ID) then before = stored[4] end
       local attempts = count(before) + (mine and 0 or 1)
-      local written = redis.pcall('HSET', KEYS[i], 'fence', fence, 'consumer', me, 'attempts', attempts)
+      local added = theirs and (stored[5] or '') or '0'
+      local fields = {'fence', fence, 'consumer', me, 'attempts', attempts}
+      if string.sub(added, -1) == '!' and not mine then -- from here on entries may be read that have no checkpoint
+        fields[7], fields[8] = 'added', string.sub(added, 1, -2)
+      end
+      local written = redis.pcall('HSET', KEYS[i], unpack(fields))
       if type(written) == 'table' and written.err then
         results[i] = {'error', written.err}
       else
         redis.call('PERSIST', KEYS[i])
-        results[i] = {'begun', checkpoint or '', attempts}
+        results[i] = {'begun', checkpoint or '', attempts, added}
       end
     else
       results[i] = {'refused', theirs, stored[2] or ''}

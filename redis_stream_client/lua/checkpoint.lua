@@ -3,9 +3,10 @@
 -- count of attempts anew.
 --
 -- KEYS  progress records
--- ARGV  for each record: fence; consumer; id of the last entry that was processed
+-- ARGV  for each record: fence; consumer; id of the last entry that was processed; how many entries were added to the
+--       stream up to it, or '' if that is not known
 -- Returns for each {'advanced'}, {'kept'}, {'refused', its fence or '', its consumer or ''}, or {'error', message}
-local WORDS = 3
+local WORDS = 4
 local function greater(a, b) -- decimal numbers of up to 64 bits, which Lua's numbers cannot hold
   return #a > #b or #a == #b and a > b
 end
@@ -18,7 +19,7 @@ end
 local results = {}
 for i = 1, #KEYS do
   local at = (i - 1) * WORDS
-  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint')
+  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'added')
   if stored.err then
     results[i] = {'error', stored.err}
   elseif stored[1] ~= ARGV[at + 1] or stored[2] ~= ARGV[at + 2] then
@@ -26,7 +27,11 @@ for i = 1, #KEYS do
   elseif not later(ARGV[at + 3], stored[3]) then
     results[i] = {'kept'}
   else
-    local written = redis.pcall('HSET', KEYS[i], 'checkpoint', ARGV[at + 3], 'attempts', 0)
+    local fields = {'checkpoint', ARGV[at + 3], 'attempts', 0}
+    if stored[4] or ARGV[at + 4] ~= '' then
+      fields[5], fields[6] = 'added', ARGV[at + 4]
+    end
+    local written = redis.pcall('HSET', KEYS[i], unpack(fields))
     if type(written) == 'table' and written.err then
       results[i] = {'error', written.err}
     else
