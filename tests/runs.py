@@ -161,9 +161,9 @@ async def write(url: str, stream: str, entries: int, *, end: bool = False) -> li
 
 
 async def record(redis: Connection, service: str, stream: str) -> dict[str, str]:
-    """The record of a stream's progress."""
+    """The record of a stream's progress, but for the number of entries that were added to the stream."""
     fields = await redis.hgetall(Keys(service).progress(stream))
-    return {name.decode(): value.decode() for name, value in fields.items()}
+    return {name.decode(): value.decode() for name, value in fields.items() if name != b"added"}
 
 
 async def owners(redis: Connection, service: str) -> dict[str, str]:
