@@ -43,7 +43,7 @@ _REPEATS = "what is sent again, and when, is decided here: a command that may ha
 _POOL = "the client has a few connections of its own, and no pool"
 _REPLIES = "replies are read in one shape, as bytes"
 _TOPOLOGY = "the primary of a slot is always asked, and looked up whenever it may have changed"
-_REDIS_PY = "redis-py's own affair, between its parts"
+INTERNAL = "redis-py's own affair, between its parts"
 
 OURS = {
     "socket_timeout": _WAITS,
@@ -71,15 +71,15 @@ OURS = {
     "policy_resolver": _TOPOLOGY,
     "server_type": _TOPOLOGY,
     "maint_notifications_config": "needs RESP3; a connection that is cut is opened anew",
-    "maint_notifications_pool_handler": _REDIS_PY,
-    "maintenance_state": _REDIS_PY,
-    "maintenance_notification_hash": _REDIS_PY,
-    "oss_cluster_maint_notifications_handler": _REDIS_PY,
-    "orig_host_address": _REDIS_PY,
-    "orig_socket_timeout": _REDIS_PY,
-    "orig_socket_connect_timeout": _REDIS_PY,
-    "event_dispatcher": _REDIS_PY,
-    "himport_registry": _REDIS_PY,
+    "maint_notifications_pool_handler": INTERNAL,
+    "maintenance_state": INTERNAL,
+    "maintenance_notification_hash": INTERNAL,
+    "oss_cluster_maint_notifications_handler": INTERNAL,
+    "orig_host_address": INTERNAL,
+    "orig_socket_timeout": INTERNAL,
+    "orig_socket_connect_timeout": INTERNAL,
+    "event_dispatcher": INTERNAL,
+    "himport_registry": INTERNAL,
 }
 """Settings that do not hold for our connections, and why."""
 
@@ -94,7 +94,7 @@ DEFAULT_NAME = "redis_stream_client"
 
 def own(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of our own connections, from those of a user's."""
-    kept = {name: value for name, value in settings.items() if name not in OURS and name not in _REPLACED}
+    kept = {name: value for name, value in settings.items() if name not in OURS and name not in REPLACED}
     return {
         **kept,
         "protocol": 2,
@@ -107,7 +107,7 @@ def own(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_REPLACED = {
+REPLACED = {
     "client_name",  # is told to Redis when the connection's role is known
     "connection_class",
     "connection_pool",  # what a connection of Sentinel's asks for the master
