@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from redis_stream_client import clock
 from redis_stream_client.tasks import start_task
@@ -29,14 +29,13 @@ class Lookup(Generic[T]):
         self._asking: asyncio.Task[T] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting = 0
-        self._asked_at = 0.0
         self._good_until = 0.0
 
     async def get(self) -> T:
         """The answer. Raises whatever the source raises, and ``RuntimeError`` if that was cancelled."""
         loop = asyncio.get_running_loop()
         asking = self._asking
-        if asking is None or loop is not self._loop or (asking.done() and clock.now() > self._good_until):
+        if asking is None or loop is not self._loop or (asking.done() and not _is_good(asking, self._good_until)):
             asking = self._ask(loop)
         self._waiting += 1
         try:
@@ -57,27 +56,28 @@ class Lookup(Generic[T]):
     def _ask(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Task[T]":
         self._loop = loop
         self._waiting = 0
-        self._asked_at = clock.now()
         self._asking = start_task(self._answer(), f"redis_stream_client {self._what}")
         self._asking.add_done_callback(self._answered)
         return self._asking
 
     async def _answer(self) -> T:
-        return await self._source()
+        asked_at = clock.now()
+        answer = await self._source()
+        now = clock.now()
+        self._good_until = now + min(LONGEST_REUSE, REUSE * (now - asked_at))
+        return answer
 
     def _answered(self, asking: "asyncio.Task[T]") -> None:
         if not asking.cancelled():
             asking.exception()  # counts as seen, also when nobody waits
-        if asking is self._asking:
-            if asking.cancelled() or asking.exception() is not None:
-                self._asking = None
-            else:
-                now = clock.now()
-                self._good_until = now + min(LONGEST_REUSE, REUSE * (now - self._asked_at))
 
     def _abandon(self, asking: "asyncio.Task[T]") -> None:
         if not self._waiting and not asking.done():
             asking.cancel()
+
+
+def _is_good(asked: "asyncio.Task[Any]", until: float) -> bool:
+    return not asked.cancelled() and asked.exception() is None and clock.now() <= until
 
 
 async def in_thread(work: Callable[[], T], name: str) -> T:

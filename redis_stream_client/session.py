@@ -156,11 +156,12 @@ class Session:
         """Take the lock; within `connect_timeout`, or give up."""
         give_up = self._give_up
         backoff = Backoff(0.02, 0.5)
+        last: Exception = Unanswered(f"no answer from {self._endpoint.where} in time", maybe_executed=False)
         while True:
             remaining = give_up - clock.now()
             try:
                 if remaining <= 0:
-                    raise Unanswered(f"no answer from {self._endpoint.where} in time", maybe_executed=False)
+                    raise last
                 sent = clock.now()
                 await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 remaining = max(0.01, give_up - clock.now())
@@ -169,7 +170,7 @@ class Session:
                     self.member.holdings.history = self.member.greeter.history
                     break
             except (Unanswered, GroupMissing) as error:
-                pause = backoff.pause()
+                pause, last = backoff.pause(), error
                 if clock.now() + pause >= give_up:
                     raise RedisUnavailable(
                         f"could not join {self.options.keys.service!r} within "

@@ -71,7 +71,13 @@ async def _clean_end() -> AsyncIterator[None]:
 def shared_server() -> Iterator[tuple[Server, dict[bytes, bytes]]]:
     """Run one server for each test process, with the settings that it started with."""
     with Server() as server:
-        yield server, server.command("CONFIG", "GET", "*")
+        yield server, _configuration(server)
+
+
+def _configuration(server: Server) -> dict[bytes, bytes]:
+    """All settings of the server; versions of redis-py before 8 give a list."""
+    said = server.command("CONFIG", "GET", "*")
+    return said if isinstance(said, dict) else dict(zip(said[::2], said[1::2], strict=True))
 
 
 @pytest.fixture
@@ -81,7 +87,7 @@ def server(shared_server: tuple[Server, dict[bytes, bytes]]) -> Server:
     A test that stops, freezes or otherwise breaks a server takes `own_server`.
     """
     server, settings = shared_server
-    now = server.command("CONFIG", "GET", "*")
+    now = _configuration(server)
     for name, value in settings.items():
         if now[name] != value:
             server.command("CONFIG", "SET", name, value)

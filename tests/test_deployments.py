@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from redis_stream_client import RedisRejected, RedisStreamClient, RedisUnavailable, StreamAdded, endpoint
+from redis_stream_client import RedisRejected, RedisStreamClient, RedisUnavailable, StreamAdded, borrowed, endpoint
 from tests.scenes import live_through_it, next_event, time_passes
 from tests.tls import Certificate, NoOpenSSL, serve_tls
 from tests.waiting import wait_until
@@ -114,7 +114,7 @@ async def test_an_exhausted_pool_does_not_starve_the_heartbeat(server: Server, s
     pool: Connection = BlockingConnectionPool.from_url(server.url, max_connections=1)
     redis: Connection = Redis.from_pool(pool)
     async with redis, Redis.from_url(server.url) as other:
-        taken = await pool.get_connection()
+        taken = await pool.get_connection(*borrowed._FOR)
         async with RedisStreamClient(redis, service, lock_ttl=0.6) as client:
             await time_passes(2 * 0.6, client)
             await live_through_it(client, other, service)

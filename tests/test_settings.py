@@ -76,7 +76,6 @@ def test_every_setting_that_is_ours_is_in_the_readme() -> None:
 
 KEPT: dict[str, Any] = {
     "db": 3,
-    "socket_read_size": 4096,
     "socket_keepalive": False,
     "socket_keepalive_options": {},
     "encoding": "latin-1",
@@ -88,7 +87,6 @@ async def test_settings_of_a_connection_are_kept(server: Server) -> None:
     redis: Any = Redis(host=HOST, port=server.port, socket_timeout=0.001, decode_responses=True, **KEPT)
     connection: Any = await endpoint.of(redis, "key").open(5.0)
     assert connection.db == 3
-    assert connection._socket_read_size == 4096
     assert connection.socket_keepalive is False
     assert connection.socket_timeout is connection.socket_connect_timeout is None
     assert connection.encoder.decode_responses is False
