@@ -170,13 +170,15 @@ class Session:
                     self.member.holdings.history = self.member.greeter.history
                     break
             except (Unanswered, GroupMissing) as error:
-                pause, last = backoff.pause(), error
+                pause = backoff.pause()
+                if origin(error) is not None or origin(last) is None:  # one that says why tells more than silence
+                    last = error
                 if clock.now() + pause >= give_up:
                     raise RedisUnavailable(
                         f"could not join {self.options.keys.service!r} within "
-                        f"{self.options.connect_timeout:g} s: {error}",
+                        f"{self.options.connect_timeout:g} s: {last}",
                         hint="connect_timeout says how long joining keeps trying",
-                    ) from origin(error)
+                    ) from origin(last)
                 await asyncio.sleep(pause)
         self._joined = True
         log.info("joined %s", self.options.keys.service, extra={"consumer": self.options.consumer})
