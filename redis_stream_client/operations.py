@@ -469,9 +469,10 @@ class Operations:
         )
         return (_name(reply[0][1]), reply[0][3]) if reply else None
 
-    async def exists(self, lbs_id: str, timeout: float) -> bool:
-        """Whether an announcement is in the stream."""
-        return bool(await self._commands.request("XRANGE", self._keys.lbs, lbs_id, lbs_id, timeout=timeout))
+    async def announcement(self, lbs_id: str, timeout: float) -> Fields | None:
+        """The fields of an announcement, or None if it is not in the stream."""
+        reply = await self._commands.request("XRANGE", self._keys.lbs, lbs_id, lbs_id, timeout=timeout)
+        return reply[0][1] if reply else None
 
     async def inspect(self, lbs_ids: Sequence[str], timeout: float) -> list[str]:
         """The owner of each entry, or '' for one that is pending for nobody or exists no more.

@@ -287,7 +287,9 @@ class Ownership:
         self._member.liveness.check()
         if not self._member.holdings.holds(lease):
             raise lease._not_owner()
-        await self.start_release(lease, failed_for=failed_for)
+        outcome = self.start_release(lease, failed_for=failed_for)
+        await asyncio.wait((outcome,))  # a caller that is cancelled only stops waiting
+        outcome.result()
 
     def start_release(self, lease: Lease, *, failed_for: float | None = None) -> "asyncio.Future[None]":
         """Not ours from this moment on. This client is offered the stream too, but later than its peers."""

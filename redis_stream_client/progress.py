@@ -6,7 +6,8 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis_stream_client import clock
+from redis_stream_client import announcement, clock
+from redis_stream_client.announcement import Malformed
 from redis_stream_client.cursor import Cursor
 from redis_stream_client.entry import START
 from redis_stream_client.errors import ClientClosed, NotOwner, RedisRejected, RedisStreamClientError
@@ -35,7 +36,7 @@ LBS_ID = 41
 """Characters of a fence that name the announcement."""
 
 FIRST_REST, LONGEST_REST = 0.5, 10.0
-"""Seconds until a record that this library has not written is looked at again for the same lease; they double."""
+"""Seconds until a record that was refused is looked at again for the same lease; they double."""
 
 
 class Refusals:
@@ -185,7 +186,7 @@ class Progress:
     # Beginning.
 
     async def _begin(self, lease: Lease, *, look_only: bool = False, replaces: Owner = NO_OWNER) -> None:
-        await asyncio.sleep(max(0.0, lease._refused_until - clock.now()))
+        await self._rest(lease)
         await self._move(lease)
         refusals = Refusals(self._member, lease)
         while True:
@@ -210,6 +211,7 @@ class Progress:
     def _begun(self, lease: Lease, answer: Begun | None) -> None:
         if not self._member.holdings.holds(lease):
             raise lease._not_owner()
+        lease._refused_for = 0.0
         if answer is not None:
             lease._begin(answer.checkpoint, answer.attempts, answer.added)
 
@@ -226,6 +228,8 @@ class Progress:
         member = self._member
         member.liveness.check()
         if not lease._begun or not member.holdings.holds(lease) or member.liveness.state is not State.HELD:
+            return None
+        if lease._refused_for:
             return None
         records = self._shelf.known(lease.stream)
         return None if records is None else self._send(lease, id, records)
@@ -248,6 +252,7 @@ class Progress:
             await _over(before)
             if _accepted(before):
                 return
+        await self._rest(lease)
         refusals = Refusals(self._member, lease)
         if not lease._begun:
             await self._begin(lease)
@@ -281,15 +286,25 @@ class Progress:
         except Foreign as error:
             raise self._foreign(lease, error) from None
         except RedisRejected as error:
+            self._refuse(lease)
             raise _about(lease, error) from error
 
     # A refusal.
 
-    def _foreign(self, lease: Lease, error: Foreign) -> KeyRejected:
-        """A record that this library has not written. It is left alone, and asked about more and more rarely."""
+    async def _rest(self, lease: Lease) -> None:
+        """However often its holder asks, a record that was refused is looked at more and more rarely."""
+        await asyncio.sleep(max(0.0, lease._refused_until - clock.now()))
+
+    def _refuse(self, lease: Lease) -> bool:
+        """The record is of no use for this lease as it is. Returns whether that is new."""
         first = lease._refused_for == 0
         lease._refused_for = min(max(FIRST_REST, lease._refused_for * 2), LONGEST_REST)
         lease._refused_until = clock.now() + lease._refused_for
+        return first
+
+    def _foreign(self, lease: Lease, error: Foreign) -> KeyRejected:
+        """A record that this library has not written. It is left alone, and asked about more and more rarely."""
+        first = self._refuse(lease)
         record = self._member.options.keys.progress(lease.stream)
         rejected = KeyRejected(
             f"the record of the progress of {lease.stream!r} was not written by this library: in the hash "
@@ -318,6 +333,8 @@ class Progress:
         except GroupMissing:
             self._member.liveness.lapse("missing")
             raise lease._not_owner(gone=True) from None
+        except Foreign as error:
+            raise self._foreign(lease, error) from None
         except RedisRejected as error:
             raise _about(lease, error) from error
 
@@ -339,7 +356,10 @@ class Progress:
                 raise self._not_mine(lease, "" if outcome == "gone" else outcome)
             lease._deliveries = to
             return NO_OWNER
-        if await operations.exists(stored.lbs_id, timeout):
+        newer = await operations.announcement(stored.lbs_id, timeout)
+        if newer is not None:
+            if not _announces(newer, lease.stream):
+                raise Foreign("fence", by.fence.encode())  # of another stream's owner
             await operations.done([(lease.lbs_id, lease.deliveries)], timeout)
             self._ownership.lose([lease], "superseded")
             raise lease._not_owner(owner=by.consumer)
@@ -348,6 +368,14 @@ class Progress:
     def _not_mine(self, lease: Lease, owner: str) -> NotOwner:
         self._ownership.lose_to([(lease, owner)])
         return lease._not_owner(gone=not owner, owner=owner or None)
+
+
+def _announces(fields: Sequence[bytes], stream: str) -> bool:
+    """Whether an announcement is one of this data stream."""
+    try:
+        return announcement.decode(fields).stream == stream
+    except Malformed:
+        return False
 
 
 async def _caught(work: "Coroutine[Any, Any, None]") -> RedisStreamClientError | None:
@@ -385,6 +413,7 @@ def _accepted(outcome: "asyncio.Future[Refused | bool]") -> bool:
 def _apply(lease: Lease, id: str, handed_over: int, outcome: "asyncio.Future[Refused | bool]") -> None:
     """What the answer to a checkpoint means for its lease. It is called before whoever waits goes on."""
     if _accepted(outcome):
+        lease._refused_for = 0.0
         lease._checkpointed(id, advanced=outcome.result() is True, handed_over=handed_over)
 
 

@@ -1,5 +1,6 @@
 """The records of all data streams, wherever they are."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ PROGRESS_TTL = 7 * 86_400.0
 
 SETTLE_WAIT = 0.2
 """Seconds that ending a lease waits for its record."""
+
+SETTLE_AT_LAST = 0.3
+"""Seconds that leaving waits for all records together."""
 
 
 class Shelf:
@@ -75,6 +79,7 @@ class Shelf:
         await self._places.learn(timeout)
         for endpoint in [endpoint for endpoint in self._records if not self._places.current(endpoint)]:
             gone = self._records.pop(endpoint)
+            del self._links[endpoint]
             self._settling.leave(gone)
             with contextlib.suppress(ClientClosed):
                 self._spawn(gone.close())
@@ -101,8 +106,10 @@ class Shelf:
         await self._settling.settle(self._items(leases, lifetime), SETTLE_WAIT)
 
     async def settle_at_last(self, leases: Iterable[Lease]) -> None:
-        """The client is leaving: as `settle`, with all that was not answered before. The caller bounds it."""
-        await self._settling.last(self._items(leases, 0))
+        """The client is leaving: as `settle`, with all that was not answered before. Within `SETTLE_AT_LAST`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_AT_LAST):
+                await self._settling.last(self._items(leases, 0))
 
     @property
     def unsettled(self) -> int:

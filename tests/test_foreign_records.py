@@ -154,6 +154,48 @@ async def test_an_older_record_is_replaced_whatever_else_is_odd_about_it(
         assert (found["checkpoint"], found["attempts"]) == ("1-0", "0")
 
 
+async def test_a_fence_that_names_another_streams_announcement_ends_nothing(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """It is greater, and its announcement exists: but it is not this stream that was announced again."""
+    async with Member(server.url, service, **TTL) as member:
+        older, newer = await add(redis, service, [CALL, "call-2"])
+        await member.owns(CALL, "call-2")
+        stored = {"fence": str(Fence.of(newer, 1)), "consumer": "redis-consumer-x-00c0ffee"}
+        await redis.hset(Keys(service).progress(CALL), mapping=stored)
+        with pytest.raises(RedisRejected, match="was not written by this library"):
+            await member.lease(CALL).checkpoint("1-0")
+        await member.owns(CALL, "call-2")
+        assert [id.decode() for id, _ in await redis.xrange(Keys(service).lbs)] == [older, newer]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_key_of_another_type_is_not_asked_about_again_and_again(
+    server: Server, redis: Connection, service: str, begun: bool
+) -> None:
+    key = Keys(service).progress(CALL)
+    async with Member(server.url, service, **TTL) as member:
+        await add(redis, service, [CALL])
+        await member.owns(CALL)
+        lease = member.lease(CALL)
+        if begun:
+            await lease.checkpoint("1-0")
+        await redis.delete(key)
+        await redis.set(key, "not a hash")
+        before, refused = await calls(redis), 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                while True:
+                    with pytest.raises(RedisRejected, match="another type"):
+                        await lease.checkpoint("2-0")
+                    refused += 1
+        assert 1 <= refused <= 3
+        assert await calls(redis) - before < 60
+        await redis.delete(key)
+        await lease.checkpoint("2-0")
+        assert lease.position == "2-0"
+
+
 async def test_a_record_that_turns_foreign_stops_its_owner(
     server: Server, redis: Connection, service: str
 ) -> None:
