@@ -22,6 +22,9 @@ from redis_stream_client.scripts import Script
 REPLY_TIMEOUT = 5.0
 """Seconds of silence that end an exchange, where the user's connection has no time-out."""
 
+CONNECT_TIMEOUT = 10.0
+"""Seconds that a pool has to give a connection, or more where connecting once may take more than half of that."""
+
 SLOWEST_LINE = 32 * 1024
 """Bytes per second that a line carries at the least: a request of n bytes gets n / SLOWEST_LINE seconds more."""
 
@@ -157,7 +160,7 @@ class Borrowed:
     @asynccontextmanager
     async def _lent(self) -> AsyncGenerator[AbstractConnection]:
         if isinstance(self._redis, Redis):
-            connection = await self._redis.connection_pool.get_connection(*_FOR)  # type: ignore[no-untyped-call]
+            connection = await self._from_pool(self._redis.connection_pool)
             try:
                 yield connection
             finally:
@@ -168,6 +171,23 @@ class Borrowed:
                 yield connection
             finally:
                 await endpoints.close(connection)
+
+    async def _from_pool(self, pool: ConnectionPool) -> AbstractConnection:
+        """A connection of the pool, within a bound: redis-py tries ten times, or for ever without a time-out."""
+        connect = pool.connection_kwargs.get("socket_connect_timeout") or self.patience
+        waiting: float | None = getattr(pool, "timeout", 0)  # of a pool that blocks; None: as long as it takes
+        bound = None if waiting is None else max(CONNECT_TIMEOUT, 2 * connect) + waiting
+        deadline = asyncio.timeout(bound)
+        try:
+            async with deadline:
+                connection: AbstractConnection = await pool.get_connection(*_FOR)  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise faults.Unanswered(
+                f"no connection to {self._endpoint.where} within {bound:g} s", maybe_executed=False
+            ) from None
+        return connection
 
     def _translated(self, error: Exception, doing: str, hint: str | None) -> RedisStreamClientError:
         """What went wrong, in this package's words, with redis-py's error or the system's as its cause."""

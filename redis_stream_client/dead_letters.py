@@ -89,7 +89,8 @@ class DeadLetters:
     After an error the same iterator goes on where it was.
 
     Nothing else is retried here. All methods, and the iterator, raise `RedisUnavailable` when Redis is silent for
-    the connection's ``socket_timeout`` (5 s if it has none), and `RedisRejected` when it refuses.
+    the connection's ``socket_timeout`` (5 s if it has none) or there is no connection within 10 s, and
+    `RedisRejected` when it refuses.
     """
 
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:

@@ -46,7 +46,8 @@ class LoadBalancerStream:
             RedisRejected: Redis refuses.
 
         No answer means that Redis is silent for the connection's ``socket_timeout`` (5 s if it has none), and 1 s
-        longer for each 32 KiB of the announcement.
+        longer for each 32 KiB of the announcement; or that there is no connection within 10 s, however often
+        redis-py tries to connect (twice its ``socket_connect_timeout``, if that is longer).
         """
         return (await self.add_many([(stream, info)]))[0]
 

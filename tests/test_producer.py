@@ -13,7 +13,7 @@ from redis._parsers.resp2 import _AsyncRESP2Parser
 from redis._parsers.resp3 import _AsyncRESP3Parser
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 
-from redis_stream_client import LoadBalancerStream, RedisRejected, RedisUnavailable
+from redis_stream_client import LoadBalancerStream, RedisRejected, RedisUnavailable, borrowed
 from redis_stream_client.keys import Keys
 from redis_stream_client.producer import CHUNK, CHUNK_BYTES
 from tests.ports import HOST, free_port
@@ -214,6 +214,18 @@ async def test_a_pool_without_a_free_connection_is_named(server: Server, service
             await taken.ping()
             with pytest.raises(RedisUnavailable, match=r"nothing was announced; .*max_connections"):
                 await LoadBalancerStream(redis, service).add("call-17")
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_given_up(
+    proxy: TcpProxy, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(borrowed, "CONNECT_TIMEOUT", 0.3)
+    proxy.freeze()
+    settings: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": 0.1}
+    async with Redis(host=HOST, port=proxy.port, **settings) as redis:
+        with pytest.raises(RedisUnavailable, match=r"no connection to .* within 0\.3 s \(nothing was announced\)"):
+            await LoadBalancerStream(redis, service).add("call-17")
+        assert connections_in_use(redis) == 0
 
 
 async def test_large_announcements_over_a_slow_line_take_the_time_that_they_need(
