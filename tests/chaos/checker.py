@@ -17,8 +17,8 @@
 What is allowed, and only that:
 
 - A fail-over that forgets writes (`forgot`) undoes them: an entry is missing in the end; a checkpoint or a `begin`
-  that was stored in that time does not bind the next owner; and its fence may be handed out again. The ledger is a
-  server of its own and forgets nothing, so that its effects are held to all promises even then.
+  that was stored in that time does not bind the next owner. The ledger is a server of its own and forgets nothing:
+  its effects are held to all promises even then.
 - While the server, or each peer that could take a stream over, suffers a fault, the clock of recovery stands; it
   starts anew at the fault's end. Whatever the histories measured is added: how late the event loops of that peer
   and of the proxies were, and how long the producer's slowest round trip took in that time. A lag of a whole
@@ -217,10 +217,7 @@ def _beginnings(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
         if lease.handed is None:
             continue
         other = begun.setdefault(lease.fence, lease)
-        # Whoever was given a claim later than the lock's lifetime after it would not have believed it.
-        if other is not lease and not story.forgets(
-            other.leased.time - story.lock_ttl, min(other.handed.time, lease.handed.time) if other.handed else 0.0
-        ):
+        if other is not lease:
             evidence = (other.leased, other.handed, lease.leased, lease.handed)
             yield violation("fences", f"two leases of {name} began under the fence {lease.fence}", *evidence)
 

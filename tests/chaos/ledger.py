@@ -2,7 +2,7 @@
 
 It is guarded by the fence, and skips the effect of an entry that is there already. What that promises, also when a
 fail-over forgets claims: an older owner is refused from the moment that a newer one has written. Forgotten claims
-may make Redis hand out fences anew; an owner with such a fence is refused although the stream is its own, its
+make Redis count anew; an owner whose fence is smaller by that is refused although the stream is its own, its
 handler raises, and each hand-over adds one, until the fence is greater than the one that the ledger has.
 """
 
@@ -55,12 +55,10 @@ class Ledger:
         self._redis = redis
         self._write: Any = redis.register_script(Path(__file__).with_name("write.lua").read_text())
 
-    async def write(
-        self, member: str, lease: int, stream: str, fence: str, consumer: str, entry_id: str, *, end: bool
-    ) -> str:
+    async def write(self, member: str, lease: int, stream: str, fence: str, entry_id: str, *, end: bool) -> str:
         """Write the effect of an entry, if it is not there. Returns the outcome. Raises `Away`."""
         outcome: bytes = await self._write(
-            keys=[_last(stream), LEDGER, AWAY], args=[member, lease, stream, fence, consumer, entry_id, int(end)]
+            keys=[_last(stream), LEDGER, AWAY], args=[member, lease, stream, fence, entry_id, int(end)]
         )
         if outcome == b"away":
             raise Away

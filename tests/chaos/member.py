@@ -219,7 +219,7 @@ class Member:
     async def write_effect(self, lease: Lease, number: int, id: str, *, end: bool) -> None:
         """Write an effect. Raises `Refused`."""
         sent = now()
-        writer = (self.name, number, lease.stream, str(lease.fence), self.client.id)
+        writer = (self.name, number, lease.stream, str(lease.fence))
         outcome = await self.ledger.write(*writer, id, end=end)
         self.history.write("effect", number, id, outcome, round(sent, 5))
         if outcome == "refused":
