@@ -17,6 +17,16 @@ SERVERS = {
 }
 """The other servers that the suite runs on, and the wheels that bring them."""
 
+REDIS_PYS = ["lowest", "5.3", "6", "7"]
+"""Of redis-py: the lowest that is allowed, with the lowest anyio, and the newest of these; all else runs on the
+newest of all."""
+
+ON_EACH_REDIS_PY = (
+    *("settings", "connecting", "topology", "deployments", "join_errors", "link", "faults", "producer"),
+    *("cluster", "sentinel", "run_deployments", "data_plane", "run", "outages", "fault_processes"),
+)
+"""The test files of what differs between versions of redis-py, and of kills, freezes and take-overs."""
+
 WORKERS = min(4, (os.cpu_count() or 1) + 1)
 """Of pytest: one more than there are cores. Most of its time a test waits, for a lock to expire or a process."""
 
@@ -68,6 +78,20 @@ def servers(session: nox.Session, server: str) -> None:
     if not isinstance(found, str) or not found.startswith(server):
         session.skip(f"NOT TESTED on {server}: {found}")
     run_tests(session, RSC_TEST_SERVER=server)
+
+
+@nox.session
+@nox.parametrize("version", REDIS_PYS, ids=REDIS_PYS)
+def redis_py(session: nox.Session, version: str) -> None:
+    """Run the tests of what redis-py does for us on its other versions, one session each."""
+    session.install("-e", ".[test]")
+    if version == "lowest":
+        lowest = [requirement.replace(">=", "==") for requirement in PYPROJECT["project"]["dependencies"]]
+        session.install(*lowest)
+    else:
+        session.install(f"redis[hiredis]=={version}.*")
+    files = [f"tests/test_{name}.py" for name in ON_EACH_REDIS_PY]
+    session.run("python", "-m", "pytest", "-n", str(WORKERS), *files, *session.posargs)
 
 
 @nox.session

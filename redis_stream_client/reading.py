@@ -83,7 +83,7 @@ class Reading:
         self._lock = lock
         self._greeter = Greeter()
         self.endpoint = endpoint
-        self.link = Link(endpoint, greet=self._greet, on_loss=self._lost)
+        self.link = Link(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
         self.wakeups = Wakeups(endpoint, quiet, self._heard, self._bell)
         self.pairing = Pairing(self.link, self.wakeups, self._greeter, quiet, self._paired)
 

@@ -106,7 +106,7 @@ class Wakeups:
 
     async def _listen(self) -> None:
         patience = max(1.0, self._quiet)
-        connection = self._connection = await self._where.open(patience)
+        connection = self._connection = await self._where.open(patience, "wake-ups")
         try:
             await self._greeter(connection, patience)
             client_id = await wire.roundtrip(connection, patience, "CLIENT", "ID")

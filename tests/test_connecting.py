@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import Connection, Redis
 
-from redis_stream_client import LoadBalancerStream, RedisRejected, RedisStreamClient, RedisUnavailable, endpoint
+from redis_stream_client import (
+    Lease,
+    LoadBalancerStream,
+    RedisRejected,
+    RedisStreamClient,
+    RedisUnavailable,
+    endpoint,
+)
 from redis_stream_client.faults import Unanswered
 from tests.outside import NAME, BlockingCredentials, Credentials, resolver
 from tests.ports import HOST, free_port
@@ -381,11 +388,18 @@ def client_names(server: Server) -> set[str]:
     ids=["no name", "a name", "a name that Redis refuses"],
 )
 async def test_client_list_shows_the_name_and_the_role(
-    server: Server, service: str, given: str | None, shown: str
+    server: Server, redis: Client, service: str, given: str | None, shown: str
 ) -> None:
-    redis: Client = Redis(host=HOST, port=server.port, client_name=given)
-    async with RedisStreamClient(redis, service):
-        expected = {f"{shown}:{role}" for role in ("beats", "commands", "reads", "listener")}
+    named: Client = Redis(host=HOST, port=server.port, client_name=given)
+    roles = ("beats", "commands", "reads", "listener", "entries", "wake-ups", "records")
+
+    async def follow(lease: Lease) -> None:
+        async for _ in lease.entries():
+            pass
+
+    async with RedisStreamClient(named, service).running(follow):
+        await LoadBalancerStream(redis, service).add(f"{service}-call")
+        expected = {f"{shown}:{role}" for role in roles}
         await wait_until(lambda: expected <= client_names(server), "all are named")
 
 
