@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from redis_stream_client import clock
 from redis_stream_client.batch import Spawn
 from redis_stream_client.cursor import Cursor
 from redis_stream_client.endpoint import Endpoint
@@ -19,6 +20,9 @@ from redis_stream_client.logs import log
 from redis_stream_client.pacing import Backoff
 from redis_stream_client.places import Places
 from redis_stream_client.reading import Reading
+
+LOOK = 4.0
+"""Seconds between two looks where the slots of a Redis Cluster are, though every node answers."""
 
 
 class Feed:
@@ -54,6 +58,8 @@ class Feed:
         self._homeless: dict[Cursor, None] = {}
         self._finding: asyncio.Task[None] | None = None
         self._doubted = False
+        self._looked_around = clock.now()
+        self._version = places.version
         self.requests_shrunk = 0
 
     def follow(self, stream: str, position: str, added: Count) -> Cursor:
@@ -103,6 +109,12 @@ class Feed:
         with contextlib.suppress(ClientClosed):
             self._find_out()
 
+    def look_around(self) -> None:
+        """Now and then: a slot without keys moves without a word."""
+        if clock.now() - self._looked_around >= LOOK:
+            self._looked_around = clock.now()
+            self.doubt()
+
     def _find_out(self) -> None:
         if self._finding is None or self._finding.done():
             self._finding = self._spawn(self._find())
@@ -122,7 +134,9 @@ class Feed:
             homeless, self._homeless = self._homeless, {}
             for cursor in homeless:
                 self.read(cursor)
-            self._relocate()
+            if self._version != self._places.version:
+                self._version = self._places.version
+                self._relocate()
             await asyncio.sleep(backoff.pause())
 
     def _relocate(self) -> None:

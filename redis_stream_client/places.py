@@ -48,6 +48,11 @@ class Places(Protocol):
         """
         ...
 
+    @property
+    def version(self) -> int:
+        """Grows when `of` may answer otherwise than before."""
+        ...
+
     def current(self, endpoint: Endpoint) -> bool:
         """Whether this server still holds keys, as far as is known.
 
@@ -65,6 +70,8 @@ def of(redis: Any, endpoint: Endpoint) -> Places:
 
 class _OneServer:
     """All keys are where the load balancer stream is."""
+
+    version = 0
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -96,6 +103,7 @@ class _Nodes:
         self._looked_at = float("-inf")
         self._pause = PAUSE[0]
         self._in_doubt = False
+        self.version = 0
 
     def of(self, key: str) -> Endpoint | None:
         if self._in_doubt and self._is_due():
@@ -130,7 +138,9 @@ class _Nodes:
                 raise
             log.debug("where are the data streams? %s", error)
             view = self._view
-        self._pause = min(2 * self._pause, PAUSE[1]) if view.ranges == self._view.ranges else PAUSE[0]
+        same = view.ranges == self._view.ranges
+        self._pause = min(2 * self._pause, PAUSE[1]) if same else PAUSE[0]
+        self.version += not same
         self._looked_at = clock.now()
         self._in_doubt = False
         self._view = view

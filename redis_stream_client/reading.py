@@ -48,6 +48,10 @@ class Home(Protocol):
         """Streams may be elsewhere by now."""
         ...
 
+    def look_around(self) -> None:
+        """The same, though nothing says so: to be called now and then."""
+        ...
+
     def unused(self, reading: "Reading") -> None:
         """A server that nothing is read from any more: it ends."""
         ...
@@ -262,6 +266,8 @@ class Reading:
 
     async def _watch(self) -> None:
         """Look what the server has become, and ring the bell."""
+        if self.endpoint.clustered:
+            self._home.look_around()
         commands: list[tuple[Any, ...]] = [("INFO", "replication")] if self._info else []
         lock = self._lock if self._lock and self._places.of(self._lock) is self.endpoint else None
         if lock and self.pairing.token is not None:
