@@ -1,6 +1,6 @@
 """How far one data stream was read, and what is known about it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from redis_stream_client import clock
@@ -45,12 +45,15 @@ class Cursor:
     """
 
     __slots__ = (
-        "_caught_up", "_changed", "_closed", "_feed", "_items", "_reading", "_waiter",
+        "_caught_up", "_changed", "_closed", "_feed", "_items", "_on_restart", "_reading", "_waiter",
         "added", "count", "history", "idle", "position", "reassured", "server", "since", "stale", "stream",
     )  # fmt: skip
 
-    def __init__(self, feed: Reads, stream: str, position: str, added: Count) -> None:
+    def __init__(
+        self, feed: Reads, stream: str, position: str, added: Count, on_restart: "Callable[[str], None]"
+    ) -> None:
         self._feed = feed
+        self._on_restart = on_restart
         self._items: list[Entry | Gap] = []
         self._waiter: asyncio.Future[None] | None = None
         self._reading = False
@@ -159,9 +162,10 @@ class Cursor:
         self._items.append(gap)
         self.tell(None)
 
-    def restart(self) -> None:
-        """What was read may never have been, for the server that is read now."""
+    def restart(self, history: str) -> None:
+        """What was read may never have been, for the server of this history, which is read now."""
         self.stale = True
+        self._on_restart(history)
         self._items = []
         self._feed.forget(self)
         self.tell(None)

@@ -52,7 +52,6 @@ class Entries:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: deque[Entry | Gap] = deque()
         self._busy = False
-        self._round = 0
         self._added: int | None = None
 
     def __aiter__(self) -> "Entries":
@@ -102,7 +101,7 @@ class Entries:
         lease = self._lease
         if self._source is None:
             await lease._ensure_begun()
-            self._round, self._added = lease._start_reading()
+            self._added = lease._start_reading()
             self._source = lease._host.plane.follow(lease)
             self._loop = asyncio.get_running_loop()
             return  # meanwhile it may have been drained
@@ -122,7 +121,7 @@ class Entries:
         source.close()
         self._arrived.clear()
         try:
-            await self._lease._begin_again(self._round)
+            await self._lease._begin_again()
         except RedisUnavailable:
             if self._lease._lost is not None:
                 raise

@@ -62,9 +62,13 @@ class Feed:
         self._version = places.version
         self.requests_shrunk = 0
 
-    def follow(self, stream: str, position: str, added: Count) -> Cursor:
-        """A cursor after the entry `position`, up to which so many were `added`."""
-        cursor = Cursor(self, stream, position, added)
+    def follow(self, stream: str, position: str, added: Count, on_restart: Callable[[str], None]) -> Cursor:
+        """A cursor after the entry `position`, up to which so many were `added`.
+
+        `on_restart` is called with the history of a server that may have lost what the cursor has read. The cursor
+        is of no use any more then, and reading is to begin again at the checkpoint.
+        """
+        cursor = Cursor(self, stream, position, added, on_restart)
         endpoint = self._places.of(stream)
         server = self._servers.get(endpoint) if endpoint is not None else None
         if server is not None:
@@ -170,6 +174,12 @@ class Feed:
             if endpoint is None or server.endpoint is endpoint:
                 server.renew("another server is responsible now")
         self.doubt()
+
+    def met(self, endpoint: Endpoint, history: str) -> None:
+        """A connection to this server has met another history than before: what was read there may be lost."""
+        server = self._servers.get(endpoint)
+        if server is not None:
+            server.met(history)
 
     def move(self) -> None:
         """Another server may be responsible now."""

@@ -12,15 +12,15 @@ class Handed:
 
     Attributes:
         reached: id of the furthest entry since reading began, or began again.
-        round: how often reading began again, since the server had lost writes.
+        history: of the server on which reading began again, since it may have lost writes.
         gaps: entries that were trimmed or deleted before they were read.
     """
 
-    __slots__ = ("_before", "_marks", "gaps", "reached", "round")
+    __slots__ = ("_before", "_marks", "gaps", "history", "reached")
 
     def __init__(self) -> None:
         self.reached = START
-        self.round = 0
+        self.history: str | None = None
         self.gaps: tuple[Gap, ...] = ()
         self._before = START  # the furthest that was ever reached
         self._marks: dict[str, int] | None = None
@@ -67,9 +67,11 @@ class Handed:
         if not marks:
             self._marks = None
 
-    def restart(self) -> None:
-        """Reading begins again at the checkpoint."""
-        self.round += 1
+    def restart(self, history: str) -> None:
+        """Reading begins again at the checkpoint, once on a server of this history."""
+        if history == self.history:
+            return
+        self.history = history
         self._before = max(self._before, self.reached, key=order)
         self.reached = START
         self._marks = None

@@ -385,18 +385,21 @@ class Lease:
             self._asking -= 1
             self._progress_at = clock.now()
 
-    def _start_reading(self) -> tuple[int, int | None]:
-        """Entries are read from the position on. Returns the round, and the number of entries up to there."""
+    def _start_reading(self) -> int | None:
+        """Entries are read from the position on. Returns how many there were up to there, if that is known."""
         if self._handed is None:
             self._handed = Handed()
-        return self._handed.round, self._added.number
+        return self._added.number
 
-    async def _begin_again(self, number: int) -> None:
-        """Redis may have lost writes: ask it for the checkpoint that it knows. Once in a round."""
+    def _restarted(self, history: str) -> None:
+        """The server is another one, or has lost writes: what has no checkpoint comes again."""
+        if self._handed is not None:
+            self._handed.restart(history)
+
+    async def _begin_again(self) -> None:
+        """Ask Redis for the checkpoint that it knows now."""
         with self._asked():
             await self._host.plane.begin(self)
-        if self._handed is not None and self._handed.round == number:
-            self._handed.restart()
 
     @property
     def _count(self) -> Count:

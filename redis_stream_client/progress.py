@@ -78,7 +78,7 @@ class Progress:
 
     def follow(self, lease: Lease) -> Cursor:
         """Read a lease's stream, after its checkpoint."""
-        return self._feed.follow(lease.stream, lease.position or START, lease._count)
+        return self._feed.follow(lease.stream, lease.position or START, lease._count, lease._restarted)
 
     async def prepare(self, leases: Sequence[Lease]) -> set[Lease]:
         """Begin for streams that have just arrived, many in one call, those without a record left alone.

@@ -120,8 +120,14 @@ class Reading:
         log.info(
             "reading %s begins again at its checkpoint: another server, or one that lost writes", cursor.stream
         )
-        cursor.restart()
+        cursor.restart(history)
         return False
+
+    def met(self, history: str) -> None:
+        """A connection to this server, ours or another one, has met this history."""
+        for cursor in self.cursors:
+            if cursor.history not in (None, history):
+                cursor.restart(history)
 
     # Cursors.
 

@@ -345,6 +345,7 @@ class Session:
             self._another_history(history)
         else:
             self._shelf.renew(endpoint)
+            self._feed.met(endpoint, history)
             self._feed.renew(endpoint)
 
     def _another_history(self, history: str) -> None:
@@ -356,6 +357,7 @@ class Session:
             link.drop(reason)
         self._listener.move()
         self._shelf.renew()
+        self._feed.met(self._endpoint, history)
         self._feed.move()
 
     def room_changed(self) -> None:
