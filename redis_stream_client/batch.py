@@ -36,7 +36,10 @@ class Batch(Generic[Item, Result]):
     def add(self, item: Item) -> "asyncio.Future[Result]":
         """Send `item` with the next call. The future carries its result, or its exception."""
         task = self._task or self._spawn(self._run())  # which may be refused: then nothing waits
-        outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if task.get_loop() is not loop:
+            raise RuntimeError("this client joined on another event loop: use it there")
+        outcome: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, outcome))
         if self._task is None:
             self._task = task

@@ -5,12 +5,12 @@ import contextlib
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Unpack, overload
+from typing import Any, Final, NoReturn, Unpack, overload
 
 import anyio
 from redis.asyncio import Redis, RedisCluster
 
-from redis_stream_client import clock, endpoint, options, places
+from redis_stream_client import clock, endpoint, forks, options, places
 from redis_stream_client.errors import (
     ClientClosed,
     NotJoined,
@@ -69,6 +69,7 @@ class RedisStreamClient:
         self._closed = False
         self._run: Run | None = None
         self._drain_requested = False
+        self._named_in = forks.here()
         self._options = options.check(
             service,
             consumer_name=consumer_name,
@@ -108,6 +109,7 @@ class RedisStreamClient:
         A cancelled join is given up, and leaves no lock behind.
         """
         if self._session is not None and not self._closed:
+            self._session.require_here()
             raise RuntimeError("this client has joined already; enter it once")
         try:
             await self._join()
@@ -132,11 +134,13 @@ class RedisStreamClient:
 
         Idempotent; concurrent callers wait for the same close. Takes at most 0.5 s when Redis does not
         answer; the lock then expires by itself. If the wait is cancelled, closing goes on in the background.
+        In a child that was forked after joining it does nothing.
         """
         self._closed = True
         session = self._session
-        if session is None:
+        if session is None or session.closed.is_set() or not session.in_this_process:
             return
+        session.require_here()
         session.leave()
         grace = min(LEAVING_GRACE, max(0.0, session.leave_by + LEAVING_GRACE / 10 - clock.now()))
         with anyio.move_on_after(grace, shield=True):
@@ -147,17 +151,27 @@ class RedisStreamClient:
             raise self._gone()
         if self._session is None:
             _require_asyncio()
+            self._name()
             self._session = Session(self._options, self._endpoint, self._places)
             self._session.member.holdings.draining = self._drain_requested
             self._ready = self._session.start()
         assert self._ready is not None
+        self._session.require_here()
         await asyncio.wait((self._ready,))
         self._ready.result()
         return self._session
 
+    def _name(self) -> None:
+        """Take a new identity in a forked child: every process that joins is a consumer of its own."""
+        if self._session is None and self._named_in != (here := forks.here()):
+            self._named_in = here
+            self._options = self._options.renamed()
+
     def _joined(self) -> Session:
         if self._closed:
             raise self._gone()
+        if self._session is not None:
+            self._session.require_here()
         if self._session is None or self._ready is None or not self._ready.done():
             raise NotJoined("this client has not joined yet", hint="use it in `async with client:`")
         if self._session.leaving:
@@ -337,7 +351,9 @@ class RedisStreamClient:
 
     @property
     def id(self) -> str:
-        """This client's consumer id: ``redis-consumer-<name>-<8 hex>``."""
+        """This client's consumer id: ``redis-consumer-<name>-<8 hex>``. It belongs to the process that joins:
+        in a forked child, a client that has not joined yet has another one."""
+        self._name()
         return self._options.consumer
 
     @property
@@ -381,9 +397,12 @@ class RedisStreamClient:
             state = f"{len(self._session.member.holdings)} leases, {self._session.member.liveness.state.value}"
         return f"<RedisStreamClient {self._options.keys.service!r} {self.id} {state}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client belongs to its process, and cannot be copied or pickled; make another one")
+
     def __del__(self) -> None:
         session = getattr(self, "_session", None)
-        if session is not None and not (self._closed or session.closed.is_set()):
+        if session is not None and session.in_this_process and not (self._closed or session.closed.is_set()):
             message = f"unclosed {self!r}: use `async with`, or aclose()"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
             session.abandon()
@@ -400,6 +419,9 @@ class EventIterator:
         return self
 
     async def __anext__(self) -> Event:
+        session = self._client._session
+        if session is not None and not session.closed.is_set():
+            session.require_here()
         if self.busy:
             raise RuntimeError("another task waits for this client's next event; a client has one reader")
         if self._client._run is not None:

@@ -49,6 +49,10 @@ class Host(Protocol):
         """Whether it has left: every lease is lost."""
         ...
 
+    def require_here(self) -> None:
+        """Raise ``RuntimeError`` in a forked child, and on another event loop."""
+        ...
+
     @property
     def plane(self) -> Plane:
         """Its data plane."""

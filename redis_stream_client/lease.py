@@ -375,6 +375,7 @@ class Lease:
     @contextlib.contextmanager
     def _asked(self) -> Generator[None]:
         """The holder waits for the client: whatever time that takes is not the holder's."""
+        self._host.require_here()
         self._asking += 1
         try:
             yield

@@ -42,6 +42,10 @@ class Supervisor(Protocol):
         """Whether the end has begun."""
         ...
 
+    def require_here(self) -> None:
+        """Raise ``RuntimeError`` in a forked child, and on another event loop than the one it joined on."""
+        ...
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run I/O that a user waits for, in a task that is not the user's. Raises `ClientClosed`."""
         ...

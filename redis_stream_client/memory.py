@@ -234,6 +234,9 @@ class Memory:
         """There is nothing to leave."""
         return False
 
+    def require_here(self) -> None:
+        """It is wherever its test is."""
+
     @property
     def plane(self) -> "Memory":
         """Its data plane."""

@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from redis_stream_client.keys import Keys, require_name
@@ -30,12 +30,17 @@ class Options:
     """What a client was made with. Durations are seconds."""
 
     keys: Keys
+    consumer_name: str | None
     consumer: str
     lock_ttl: float
     heartbeat_interval: float
     max_streams: int | None
     prefetch: int
     connect_timeout: float
+
+    def renamed(self) -> "Options":
+        """The same for a new identity."""
+        return replace(self, consumer=_consumer_id(self.consumer_name))
 
     @property
     def lock_ttl_ms(self) -> int:
@@ -73,6 +78,7 @@ def check(
         max_streams = count(max_streams, "max_streams")
     return Options(
         keys=keys,
+        consumer_name=consumer_name,
         consumer=_consumer_id(consumer_name),
         lock_ttl=lock_ttl,
         heartbeat_interval=heartbeat_interval,

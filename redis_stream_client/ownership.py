@@ -66,6 +66,10 @@ class Ownership:
         """Whether the client has left, or is about to: no lease is ours any more."""
         return self._member.supervisor.leaving
 
+    def require_here(self) -> None:
+        """See `Host.require_here`."""
+        self._member.supervisor.require_here()
+
     @property
     def room(self) -> int:
         """How many more streams this client will read."""

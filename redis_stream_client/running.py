@@ -53,6 +53,8 @@ class Run:
         client = self._client
         if client._closed:
             raise client._gone()
+        if client._session is not None and not client._session.closed.is_set():
+            client._session.require_here()
         if client._run is not None:
             raise RuntimeError("run() runs already; a client runs one handler")
         if client._events.busy:

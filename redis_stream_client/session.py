@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
-from redis_stream_client import clock
+from redis_stream_client import clock, forks
 from redis_stream_client.audit import Auditor
 from redis_stream_client.claims import Claims
 from redis_stream_client.endpoint import Endpoint
@@ -96,6 +96,8 @@ class Session:
         self.sweeper = Sweeper(member, self.claims)
         ears = OutageLog(lambda: f"the subscription at {where.where}", who, within=outage, failures=5)
         self._listener = Listener(options, where, greeter, self._operations, self, ears)
+        self._process = forks.here()
+        forks.watch(self)
         self._work: set[asyncio.Task[Any]] = set()
         self._leave = asyncio.Event()
         self.leave_by = float("inf")  # when the end is to be over, should it have begun before leaving
@@ -195,6 +197,30 @@ class Session:
         self._leave.set()
         self.member.inbox.end()
 
+    # Where it is at home.
+
+    @property
+    def in_this_process(self) -> bool:
+        """Whether this is no copy of it in a forked child."""
+        return self._process == forks.here()
+
+    def inherited(self) -> None:
+        """This is a copy in a forked child: nothing is believed here. The original goes on in the parent."""
+        self.member.liveness.close()
+
+    def require_here(self) -> None:
+        """Raise ``RuntimeError`` in a forked child, and on another event loop than the one it joined on."""
+        if not self.in_this_process:
+            raise RuntimeError(
+                f"this client joined in process {self._process[0]}, before the fork: its connections, its lock "
+                "and its streams are that process's; make a new RedisStreamClient in this one"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "this client joined on another event loop: use it there (asyncio.run_coroutine_threadsafe() does "
+                "that from another thread), or make a new RedisStreamClient for this one"
+            )
+
     def abandon(self) -> None:
         """Nobody holds the client any more. Called by the garbage collector, so from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the lock expires by itself
@@ -291,6 +317,11 @@ class Session:
         if self._leave.is_set() or self.closed.is_set():
             work.close()
             raise self.gone()
+        try:
+            self.require_here()
+        except RuntimeError:
+            work.close()
+            raise
         task = start_task(work, "redis_stream_client operation")
         self._work.add(task)
         task.add_done_callback(self._worked)

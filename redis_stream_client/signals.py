@@ -7,7 +7,11 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
+from redis_stream_client import forks
+
 ENDING = (signal.SIGTERM, signal.SIGINT)
+
+_before: list[dict[signal.Signals, Any]] = []  # who handled them before, for each use that goes on
 
 
 def require_main_thread() -> None:
@@ -24,15 +28,33 @@ def handled(on_signal: Callable[[], None]) -> Generator[None, None, None]:
     """
     loop = asyncio.get_running_loop()
     before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in ENDING}
+    _before.append(before)
     try:
         for number in ENDING:
             loop.add_signal_handler(number, on_signal)
     except NotImplementedError:
+        _before.remove(before)
         raise RuntimeError("this event loop has no signal handlers; call client.drain() instead") from None
     try:
         yield
     finally:
+        if before in _before:
+            _before.remove(before)
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             if handler is not None:  # None: it was not set from Python
                 signal.signal(number, handler)
+
+
+def _forget_the_parent() -> None:
+    """A child that gets a signal would tell its parent's loop, whose pipe it shares, and go on itself."""
+    if not _before:
+        return
+    signal.set_wakeup_fd(-1)
+    for number, handler in _before[0].items():
+        with contextlib.suppress(ValueError):  # not the main thread, which handles none
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    _before.clear()
+
+
+forks.in_child(_forget_the_parent)

@@ -1,0 +1,54 @@
+"""Which process this is. A fork copies the program's objects, but not what they stand for.
+
+A child has copies of a joined client's event loop, connections and lock, and whatever it does with them happens to
+its parent. So a client knows where it joined, and its copy elsewhere does nothing.
+"""
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+_forks = 0
+_members: "weakref.WeakSet[Member]" = weakref.WeakSet()
+_inherited: list[Any] = []
+_in_child: list[Callable[[], None]] = []
+
+
+class Member(Protocol):
+    """What belongs to one process."""
+
+    def inherited(self) -> None:
+        """This is a copy of it, in a child."""
+        ...
+
+
+def here() -> tuple[int, int]:
+    """This process. The count of forks tells apart those whose ids are equal, each in a namespace of its own."""
+    return os.getpid(), _forks
+
+
+def watch(member: Member) -> None:
+    """Have a member told when it finds itself in a child."""
+    _members.add(member)
+
+
+def in_child(call: Callable[[], None]) -> None:
+    """Have something called in every child."""
+    _in_child.append(call)
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+    # For ever: collecting a connection closes it, and takes its socket out of the selector that the parent shares.
+    copies = list(_members)
+    _inherited.extend(copies)
+    for copy in copies:
+        copy.inherited()
+    for call in _in_child:
+        call()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
