@@ -4,27 +4,27 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from redis_stream_client import announcement, clock
+from redis_stream_client import announcement
 from redis_stream_client.announcement import Malformed
+from redis_stream_client.callers import Callers, over
 from redis_stream_client.cursor import Cursor
 from redis_stream_client.entry import START
-from redis_stream_client.errors import ClientClosed, NotOwner, RedisRejected, RedisStreamClientError
-from redis_stream_client.faults import GroupMissing, KeyRejected, Unanswered, WrongType
+from redis_stream_client.errors import ClientClosed, NotOwner, RedisRejected
+from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.feed import Feed
 from redis_stream_client.fence import Fence
 from redis_stream_client.lease import Lease
 from redis_stream_client.liveness import State
-from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
-from redis_stream_client.ownership import Lapsed, Ownership, lapsed, unavailable
-from redis_stream_client.pacing import Backoff
+from redis_stream_client.ownership import Lapsed, Ownership, lapsed
 from redis_stream_client.records import NO_OWNER, Begin, Begun, Checkpoint, Foreign, Owner, Records, Refused
+from redis_stream_client.refusals import Refusals, about, rejected, rest
 from redis_stream_client.shelf import Shelf
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 
@@ -35,35 +35,6 @@ NUMBERS = 62
 LBS_ID = 41
 """Characters of a fence that name the announcement."""
 
-FIRST_REST, LONGEST_REST = 0.5, 10.0
-"""Seconds until a record that was refused is looked at again for the same lease; they double."""
-
-
-class Refusals:
-    """Bounds what a lease and its record may contradict each other, whatever the cause: with pauses that grow, and
-    for one lifetime of the lock."""
-
-    def __init__(self, member: Membership, lease: Lease) -> None:
-        self._lease = lease
-        self._give_up = clock.now() + member.options.lock_ttl
-        self._backoff = Backoff(0.005, member.options.lock_ttl / 4)
-        self._count = 0
-
-    async def another(self) -> None:
-        """One more refusal. Raises `RedisUnavailable` when it goes on for too long."""
-        self._count += 1
-        if self._count == 1:  # the usual one: there was another owner
-            return
-        if clock.now() >= self._give_up:
-            log.warning(
-                "the record of %s was refused %d times",
-                self._lease.stream,
-                self._count,
-                extra=self._lease._log_fields(),
-            )
-            raise unavailable(self._lease, "begin")
-        await asyncio.sleep(self._backoff.pause())
-
 
 class Progress:
     """The data plane of one client's leases."""
@@ -73,8 +44,7 @@ class Progress:
         self._ownership = ownership
         self._shelf = shelf
         self._feed = feed
-        # What callers that were cancelled have asked for, and is under way.
-        self._left: dict[Lease, set[asyncio.Task[RedisStreamClientError | None]]] = {}
+        self._callers = Callers(member.supervisor.spawn, member.supervisor.gone)
 
     def follow(self, lease: Lease) -> Cursor:
         """Read a lease's stream, after its checkpoint."""
@@ -90,18 +60,15 @@ class Progress:
         shelved = await self._shelf.together(names)
         if shelved is None:
             return set()
-        former = self._member.options.keys.former_progress
-        first = {
-            lease: name
-            for lease, name in zip(leases, names, strict=True)
-            if lease.deliveries == 1 and former(lease.stream) is None
-        }
+        first = {lease: name for lease, name in zip(leases, names, strict=True) if lease.deliveries == 1}
         try:
             fresh = not await shelved.any_of(list(first.values()), self._member.patience)
         except (Unanswered, GroupMissing, RedisRejected):
             fresh = False
         ready = set(first) if fresh else set()
-        later = [lease for lease in leases if lease not in ready and former(lease.stream) is None]
+        former = self._member.options.keys.former_progress
+        later = [lease for lease in leases if lease not in ready]
+        later = [lease for lease in later if lease in first or former(lease.stream) is None]
         asks = [self._begin_of(lease, look_only=not lease._unrecorded) for lease in later]
         for lease, answer in zip(later, await shelved.begin_many(asks) if asks else (), strict=True):
             if not isinstance(answer, Refused | Exception):
@@ -124,71 +91,33 @@ class Progress:
             RedisUnavailable: no answer until the lock lapsed. Repeating is safe.
             RedisRejected: Redis refuses, or the record is not one that this library has written.
         """
-        await self._wait_for(lease, self._begin(lease, look_only=look_only))
+        await self._callers.wait_for(lease, self._begin(lease, look_only=look_only))
 
     async def checkpoint(self, lease: Lease, id: str) -> None:
         """See `Lease.checkpoint`. Its reply counts when it arrives, whoever waits for it still."""
         outcome = self._send_at_once(lease, id)
         if outcome is not None:
             try:
-                await _over(outcome)
+                await over(outcome)
             except asyncio.CancelledError:
                 if not _accepted(outcome):
                     with contextlib.suppress(ClientClosed):
-                        self._leave(lease, self._spawn(self._checkpoint(lease, id, outcome)))
+                        self._callers.go_on(lease, self._checkpoint(lease, id, outcome))
                 raise
             if _accepted(outcome):
                 return
-        await self._wait_for(lease, self._checkpoint(lease, id))
+        await self._callers.wait_for(lease, self._checkpoint(lease, id))
 
     async def answered(self, lease: Lease) -> None:
         """Wait for what cancelled callers have asked, and Redis has not answered yet: a lock's lifetime or so."""
-        while left := self._left.get(lease):
-            await asyncio.wait(left)
-
-    # What is under way belongs to the client, not to its callers.
-
-    async def _wait_for(self, lease: Lease, work: "Coroutine[Any, Any, None]") -> None:
-        task = self._spawn(work)
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError:
-            # Of a loss that is found here the caller hears first, and is cancelled then.
-            if not (task.done() and lease._guard is not None and lease._guard.postpone()):
-                self._leave(lease, task)
-                raise
-        if task.cancelled():
-            raise self._member.supervisor.gone()
-        if (error := task.result()) is not None:
-            raise error
-
-    def _spawn(self, work: "Coroutine[Any, Any, None]") -> "asyncio.Task[RedisStreamClientError | None]":
-        try:
-            return self._member.supervisor.spawn(_caught(work))
-        except BaseException:
-            work.close()
-            raise
-
-    def _leave(self, lease: Lease, task: "asyncio.Task[RedisStreamClientError | None]") -> None:
-        """The caller of `task` is gone."""
-        if not task.done():
-            self._left.setdefault(lease, set()).add(task)
-            task.add_done_callback(functools.partial(self._ended, lease))
-
-    def _ended(self, lease: Lease, task: "asyncio.Task[RedisStreamClientError | None]") -> None:
-        left = self._left[lease]
-        left.discard(task)
-        if not left:
-            del self._left[lease]
-        if not task.cancelled() and (error := task.result()) is not None:
-            log.info("after its caller was cancelled: %s", error, extra=lease._log_fields())
+        await self._callers.answered(lease)
 
     # Beginning.
 
     async def _begin(self, lease: Lease, *, look_only: bool = False, replaces: Owner = NO_OWNER) -> None:
-        await self._rest(lease)
+        await rest(lease)
         await self._move(lease)
-        refusals = Refusals(self._member, lease)
+        refusals = Refusals(lease, self._member.options.lock_ttl)
         while True:
             ask = self._begin_of(lease, look_only=look_only, replaces=replaces)
             answer = await self._ask(lease, "begin", functools.partial(Records.begin, ask=ask))
@@ -202,7 +131,7 @@ class Progress:
         """Bring the record along from where version 0.1 had it."""
         keys = self._member.options.keys
         former = keys.former_progress(lease.stream)
-        if former is not None and not lease._begun:
+        if former is not None and lease.deliveries > 1 and not lease._begun:  # the first owner left none there
             fences = str(lease.fence)[:LBS_ID]
             record = keys.progress(lease.stream)
             timeout = self._member.patience
@@ -249,11 +178,11 @@ class Progress:
     ) -> None:
         """Until it is answered, after a first try that is under way already."""
         if before is not None:
-            await _over(before)
+            await over(before)
             if _accepted(before):
                 return
-        await self._rest(lease)
-        refusals = Refusals(self._member, lease)
+        await rest(lease)
+        refusals = Refusals(lease, self._member.options.lock_ttl)
         if not lease._begun:
             await self._begin(lease)
         while True:
@@ -283,39 +212,10 @@ class Progress:
             )
         except Lapsed:
             raise lapsed(lease, what) from None
-        except Foreign as error:
-            raise self._foreign(lease, error) from None
         except RedisRejected as error:
-            self._refuse(lease)
-            raise _about(lease, error) from error
+            raise rejected(lease, self._member.options.keys.progress(lease.stream), error) from error.__cause__
 
     # A refusal.
-
-    async def _rest(self, lease: Lease) -> None:
-        """However often its holder asks, a record that was refused is looked at more and more rarely."""
-        await asyncio.sleep(max(0.0, lease._refused_until - clock.now()))
-
-    def _refuse(self, lease: Lease) -> bool:
-        """The record is of no use for this lease as it is. Returns whether that is new."""
-        first = lease._refused_for == 0
-        lease._refused_for = min(max(FIRST_REST, lease._refused_for * 2), LONGEST_REST)
-        lease._refused_until = clock.now() + lease._refused_for
-        return first
-
-    def _foreign(self, lease: Lease, error: Foreign) -> KeyRejected:
-        """A record that this library has not written. It is left alone, and asked about more and more rarely."""
-        first = self._refuse(lease)
-        record = self._member.options.keys.progress(lease.stream)
-        rejected = KeyRejected(
-            f"the record of the progress of {lease.stream!r} was not written by this library: in the hash "
-            f"{record!r} {error.args[0].removeprefix('its ')}",
-            hint="it is left as it is; find out who wrote it, then delete that key, or repair it",
-            stream=lease.stream,
-            lbs_id=lease.lbs_id,
-        )
-        if first:
-            log.error("%s", rejected, extra=lease._log_fields())
-        return rejected
 
     async def _examine(self, lease: Lease, by: Owner) -> Owner:
         """The record is another's: ask the load balancer stream whose the announcement is.
@@ -334,23 +234,25 @@ class Progress:
             self._member.liveness.lapse("missing")
             raise lease._not_owner(gone=True) from None
         except Foreign as error:
-            raise self._foreign(lease, error) from None
+            raise rejected(lease, self._member.options.keys.progress(lease.stream), error) from error.__cause__
         except RedisRejected as error:
-            raise _about(lease, error) from error
+            raise about(lease, error) from error.__cause__
 
     async def _compare(self, lease: Lease, by: Owner, timeout: float) -> Owner:
         operations = self._member.operations
         standing = await operations.standing(lease.lbs_id, timeout)
-        if standing != (self._member.options.consumer, lease.deliveries):
-            raise self._not_mine(lease, standing[0] if standing else "")
         try:
             stored = Fence.parse(by.fence) if by.fence else None
         except ValueError:  # whether somebody else wrote it, `begin` decides
+            stored = None
+        if standing is not None and standing == (self._member.options.consumer, _lifted_to(lease, stored)):
+            lease._deliveries = standing[1]  # by an earlier try, whose answer was lost
             return NO_OWNER
+        if standing != (self._member.options.consumer, lease.deliveries):
+            raise self._not_mine(lease, standing[0] if standing else "")
         if stored is None or str(stored)[:NUMBERS] < str(lease.fence)[:NUMBERS]:
             return NO_OWNER  # Redis lost our begin
-        if stored.lbs_id == lease.lbs_id:  # Redis lost a claim, and counts anew
-            to = stored.deliveries + 1
+        if to := _lifted_to(lease, stored):  # Redis lost a claim, and counts anew
             outcome = await operations.lift(lease.lbs_id, lease.deliveries, to, timeout)
             if outcome != "raised":
                 raise self._not_mine(lease, "" if outcome == "gone" else outcome)
@@ -370,34 +272,19 @@ class Progress:
         return lease._not_owner(gone=not owner, owner=owner or None)
 
 
+def _lifted_to(lease: Lease, stored: Fence | None) -> int:
+    """The count that a lease needs to be newer than the owner that is stored, of the same announcement, or 0."""
+    if stored is None or stored.lbs_id != lease.lbs_id or stored.deliveries < lease.deliveries:
+        return 0
+    return stored.deliveries + 1
+
+
 def _announces(fields: Sequence[bytes], stream: str) -> bool:
     """Whether an announcement is one of this data stream."""
     try:
         return announcement.decode(fields).stream == stream
     except Malformed:
         return False
-
-
-async def _caught(work: "Coroutine[Any, Any, None]") -> RedisStreamClientError | None:
-    """What goes wrong is its caller's to hear, and not the supervisor's."""
-    try:
-        await work
-    except RedisStreamClientError as error:
-        return error
-    return None
-
-
-def _wake(waiter: "asyncio.Future[None]", _: "asyncio.Future[Any]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-async def _over(outcome: "asyncio.Future[Any]") -> None:
-    """Wait until a future has its result, and leave it alone when cancelled."""
-    if not outcome.done():
-        waiter = asyncio.get_running_loop().create_future()
-        outcome.add_done_callback(functools.partial(_wake, waiter))
-        await waiter
 
 
 def _accepted(outcome: "asyncio.Future[Refused | bool]") -> bool:
@@ -415,17 +302,3 @@ def _apply(lease: Lease, id: str, handed_over: int, outcome: "asyncio.Future[Ref
     if _accepted(outcome):
         lease._refused_for = 0.0
         lease._checkpointed(id, advanced=outcome.result() is True, handed_over=handed_over)
-
-
-def _about(lease: Lease, error: RedisRejected) -> RedisRejected:
-    """Why the progress of one stream cannot be recorded."""
-    about = {"stream": lease.stream, "lbs_id": lease.lbs_id}
-    if isinstance(error, WrongType):
-        return WrongType(
-            f"the key for the progress of {lease.stream!r} holds another type of value than a hash",
-            hint="only this library writes it; delete or rename that key",
-            **about,
-        )
-    return type(error)(
-        f"the progress of {lease.stream!r} cannot be recorded: {error.args[0]}", hint=error.hint, **about
-    )
