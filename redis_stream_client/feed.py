@@ -34,6 +34,7 @@ class Feed:
         spawn: starts tasks, which are cancelled at the end of the session.
         gone: the error after that end.
         lock: key that this client changes all the time, as long as it lives.
+        met: told when a server has another history than before.
 
     Attributes:
         requests_shrunk: reads that went unanswered, and were repeated for less.
@@ -47,12 +48,14 @@ class Feed:
         gone: Callable[[], ClientClosed],
         *,
         lock: str | None = None,
+        met: Callable[[Endpoint, str], None] = lambda endpoint, history: None,
     ) -> None:
         self._places = places
         self._quiet = quiet
         self._spawn = spawn
         self._gone = gone
         self._lock = lock
+        self.met = met
         self._servers: dict[Endpoint, Reading] = {}
         self._tasks: dict[Reading, list[asyncio.Task[None]]] = {}
         self._homeless: dict[Cursor, None] = {}

@@ -86,7 +86,7 @@ class Session:
             options.keys, options.consumer, where_streams_are, self.spawn, self.gone, patience, self._greeting
         )
         lock = options.keys.lock(options.consumer)
-        self._feed = Feed(where_streams_are, options.lock_ttl, self.spawn, self.gone, lock=lock)
+        self._feed = Feed(where_streams_are, options.lock_ttl, self.spawn, self.gone, lock=lock, met=self._met)
         self.ownership = Ownership(member, self._shelf)
         self.ownership.plane = self.progress = Progress(member, self.ownership, self._shelf, self._feed)
         self.claims = Claims(member, self.ownership)
@@ -372,12 +372,12 @@ class Session:
 
     def _met(self, endpoint: Endpoint, history: str) -> None:
         """A connection to a server with data streams has met another history than before."""
-        if endpoint is self._endpoint and history != self.member.greeter.history:
-            self._another_history(history)
-        else:
+        if endpoint is not self._endpoint:
             self._shelf.renew(endpoint)
             self._feed.met(endpoint, history)
             self._feed.renew(endpoint)
+        elif history != self.member.greeter.history:
+            self._another_history(history)
 
     def _another_history(self, history: str) -> None:
         """A new connection has met another server than the others, or one that has lost writes: a session talks to
