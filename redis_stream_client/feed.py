@@ -55,7 +55,7 @@ class Feed:
         self._spawn = spawn
         self._gone = gone
         self._lock = lock
-        self.met = met
+        self._met = met
         self._servers: dict[Endpoint, Reading] = {}
         self._tasks: dict[Reading, list[asyncio.Task[None]]] = {}
         self._homeless: dict[Cursor, None] = {}
@@ -189,6 +189,10 @@ class Feed:
         self.renew()
 
     # What is asked.
+
+    def met(self, endpoint: Endpoint, history: str) -> None:
+        """A server has another history than before."""
+        self._met(endpoint, history)
 
     def shrunk(self) -> None:
         """A read went unanswered, and is repeated for less."""
