@@ -34,7 +34,7 @@ class Feed:
         spawn: starts tasks, which are cancelled at the end of the session.
         gone: the error after that end.
         lock: key that this client changes all the time, as long as it lives.
-        met: told when a server has another history than before.
+        renewed: told when a connection meets a server that has another history than before.
 
     Attributes:
         requests_shrunk: reads that went unanswered, and were repeated for less.
@@ -48,14 +48,14 @@ class Feed:
         gone: Callable[[], ClientClosed],
         *,
         lock: str | None = None,
-        met: Callable[[Endpoint, str], None] = lambda endpoint, history: None,
+        renewed: Callable[[Endpoint, str], None] = lambda endpoint, history: None,
     ) -> None:
         self._places = places
         self._quiet = quiet
         self._spawn = spawn
         self._gone = gone
         self._lock = lock
-        self._met = met
+        self._renewed = renewed
         self._servers: dict[Endpoint, Reading] = {}
         self._tasks: dict[Reading, list[asyncio.Task[None]]] = {}
         self._homeless: dict[Cursor, None] = {}
@@ -190,9 +190,9 @@ class Feed:
 
     # What is asked.
 
-    def met(self, endpoint: Endpoint, history: str) -> None:
-        """A server has another history than before."""
-        self._met(endpoint, history)
+    def renewed(self, endpoint: Endpoint, history: str) -> None:
+        """A connection of ours has met another history than before."""
+        self._renewed(endpoint, history)
 
     def shrunk(self) -> None:
         """A read went unanswered, and is repeated for less."""

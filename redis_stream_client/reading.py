@@ -60,7 +60,7 @@ class Home(Protocol):
         """A request went unanswered, and is repeated for less."""
         ...
 
-    def met(self, endpoint: Endpoint, history: str) -> None:
+    def renewed(self, endpoint: Endpoint, history: str) -> None:
         """A server has another history than before."""
         ...
 
@@ -89,7 +89,7 @@ class Reading:
         self._counts = True  # whether the server tells how many entries were ever added
         self._info = True
         self._lock = lock
-        self._greeter = Greeter(lambda history: home.met(endpoint, history))
+        self._greeter = Greeter(lambda history: home.renewed(endpoint, history))
         self.endpoint = endpoint
         self.link = Link(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
         self.wakeups = Wakeups(endpoint, quiet, self._heard, self._bell)

@@ -86,7 +86,7 @@ class Session:
             options.keys, options.consumer, where_streams_are, self.spawn, self.gone, patience, self._greeting
         )
         lock = options.keys.lock(options.consumer)
-        self._feed = Feed(where_streams_are, options.lock_ttl, self.spawn, self.gone, lock=lock, met=self._met)
+        self._feed = Feed(where_streams_are, options.lock_ttl, self.spawn, self.gone, lock=lock, renewed=self._met)
         self.ownership = Ownership(member, self._shelf)
         self.ownership.plane = self.progress = Progress(member, self.ownership, self._shelf, self._feed)
         self.claims = Claims(member, self.ownership)
