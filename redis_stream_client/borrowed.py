@@ -75,9 +75,12 @@ class Loan:
             if self.unanswered:
                 endpoints.abort(connection)
         refused = next((reply for reply in self.replies if isinstance(reply, Exception)), None)
-        if refused is not None:
-            raise refused
-        return self.replies
+        if refused is None:
+            return self.replies
+        fault = faults.of(refused)
+        if isinstance(fault, faults.Unanswered) and fault.elsewhere:
+            endpoints.abort(connection)  # the pool connects anew, to where the master is now
+        raise refused
 
     async def _read(self, patience: float, deadline: asyncio.Timeout) -> None:
         stream = self._connection._reader
@@ -181,6 +184,13 @@ class Borrowed:
         try:
             async with deadline:
                 connection: AbstractConnection = await pool.get_connection(*_FOR)  # type: ignore[no-untyped-call]
+                try:
+                    if _ended(connection):
+                        endpoints.abort(connection)
+                        await connection.connect()  # type: ignore[no-untyped-call]
+                except BaseException:
+                    await pool.release(connection)
+                    raise
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -207,6 +217,12 @@ class Borrowed:
             translated = RedisUnavailable(f"could not {doing}: {fault}", hint=hint)
         translated.__cause__ = faults.origin(fault)
         return translated
+
+
+def _ended(connection: AbstractConnection) -> bool:
+    """Whether the peer has closed it, as far as is known: pools do not always look."""
+    reader, writer = connection._reader, connection._writer
+    return reader is None or reader.at_eof() or writer is None or writer.is_closing()
 
 
 def _moved(error: ResponseError) -> bool:

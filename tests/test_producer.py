@@ -17,13 +17,13 @@ from redis_stream_client import LoadBalancerStream, RedisRejected, RedisUnavaila
 from redis_stream_client.keys import Keys
 from redis_stream_client.producer import CHUNK, CHUNK_BYTES
 from tests.ports import HOST, free_port
+from tests.proxy import TcpProxy
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from tests.connection import Connection
-    from tests.proxy import TcpProxy
     from tests.servers import Server
 
 
@@ -291,6 +291,37 @@ async def test_a_full_redis_is_unavailable_for_now(
     await redis.config_set("maxmemory", 0)
     await producer.add("c")
     assert [said["DataStreamName"] for _, said in await announced(redis, service)] == ["c"]
+
+
+async def test_a_connection_that_was_closed_while_it_was_idle_is_opened_anew(
+    proxy: TcpProxy, single: Redis, redis: Connection, service: str
+) -> None:
+    producer = LoadBalancerStream(single, service)
+    lbs_ids = [await producer.add("call-1")]
+    for end in (proxy.cut, proxy.half_close_clients):
+        end()
+        accepted = proxy.accepted
+        await asyncio.sleep(0.05)  # time itself: what the peer did arrives here
+        lbs_ids.append(await producer.add("call-2"))
+        assert proxy.accepted == accepted + 1
+        assert connections_in_use(single) == 0
+    assert [lbs_id for lbs_id, _ in await announced(redis, service)] == lbs_ids
+
+
+async def test_a_connection_to_what_is_no_master_any_more_is_not_used_again(
+    own_server: Callable[..., Server], service: str
+) -> None:
+    server = own_server()
+    async with TcpProxy(server.port) as proxy, Redis.from_url(proxy.url) as redis:
+        producer = LoadBalancerStream(redis, service)
+        await producer.add("call-1")
+        server.command("REPLICAOF", HOST, 1)
+        with pytest.raises(RedisUnavailable, match=r"READONLY .*nothing was announced"):
+            await producer.add("call-2")
+        connections = proxy.accepted
+        server.command("REPLICAOF", "NO", "ONE")
+        await producer.add("call-3")
+        assert proxy.accepted == connections + 1
 
 
 async def test_another_type_under_the_services_key_is_refused_for_good(
