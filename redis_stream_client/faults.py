@@ -61,7 +61,7 @@ _UNKNOWN = re.compile(
 _BEFORE = re.compile(r"Error running script \(call to f_[0-9a-f]{40}\): @user_script:\d+: ")
 _CALLED = re.compile(r"@user_script: ?\d+: -?")
 _AFTER = re.compile(r" script: (?:[0-9a-f]{40}, )?on @user_script:\d+\.$")
-_CODE = re.compile(r"([A-Z][A-Z0-9]*)(?: |$)")
+_CODE = re.compile(r"(?!ACL failure)([A-Z][A-Z0-9]*)(?: |$)")
 
 # redis-py takes some codes off the text; versions before 8 tell them by the exception's class only.
 _CLASSES = tuple(
