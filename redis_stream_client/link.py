@@ -12,7 +12,7 @@ from redis_stream_client import clock, faults
 from redis_stream_client import endpoint as endpoints
 from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.errors import RedisRejected
-from redis_stream_client.faults import Unanswered
+from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.scripts import Script
 from redis_stream_client.tasks import start_task
 
@@ -47,6 +47,7 @@ class Link:
         self._greet = greet
         self._on_loss = on_loss
         self._role = role
+        self._failure: Exception | None = None  # of the last attempt to connect
         self._attempt = CONNECT_TIMEOUT
         self._longest_attempt = max(CONNECT_TIMEOUT, longest_attempt)
         self._heard: _Heard | None = None
@@ -141,7 +142,9 @@ class Link:
         opening = self._opening
         await asyncio.wait((opening,), timeout=timeout)
         if not opening.done():
-            raise Unanswered(f"no connection to {self._endpoint.where} in time", maybe_executed=False)
+            why = f": {self._failure}" if self._failure is not None else ""
+            message = f"no connection to {self._endpoint.where} in time{why}"
+            raise Unanswered(message, maybe_executed=False) from self._failure
         if opening.cancelled():
             raise Unanswered("the connection was closed", maybe_executed=False)
         return opening.result()
@@ -153,7 +156,9 @@ class Link:
             connection = await self._endpoint.open(attempt, self._role)
             if self._greet is not None:
                 await self._greet(connection, attempt)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Unanswered | GroupMissing):
+                self._failure = error
             if connection is not None:
                 endpoints.abort(connection)
             if clock.now() - started >= attempt * 0.9:
@@ -162,6 +167,7 @@ class Link:
         finally:
             self._opening = None
         self._attempt = CONNECT_TIMEOUT
+        self._failure = None
         self._connection = connection
         self._heard = _Heard.of(connection)
         self.connections += 1

@@ -19,6 +19,7 @@ from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import Unanswered
 
 SHORTEST = 0.1  # seconds that one sentinel has to answer at least
+FORGIVEN = 30.0  # seconds after which one that did not is asked in its turn again
 
 
 class Masters:
@@ -36,10 +37,15 @@ class Masters:
             if isinstance(sentinel, Redis)
         }
         self._silent: dict[int, float] = {}
+        self._turn = -1
 
     async def find(self, timeout: float) -> tuple[tuple[str, int], Any]:
         """The master's address, and the pool that said so. Raises `Unanswered` or `RedisRejected`."""
-        order = sorted(self._sentinels, key=lambda sentinel: self._silent.get(id(sentinel), 0.0))
+        self._turn += 1  # nobody is asked first for ever, who may know an old master
+        turn = self._turn % len(self._sentinels) if self._sentinels else 0
+        order = self._sentinels[turn:] + self._sentinels[:turn]
+        self._silent = {who: at for who, at in self._silent.items() if clock.now() - at < FORGIVEN}
+        order.sort(key=lambda sentinel: self._silent.get(id(sentinel), 0.0))
         patience = max(SHORTEST, timeout / (len(order) + 1))
         rejections: list[RedisRejected] = []
         clients = [self._asked(sentinel, patience, rejections) for sentinel in order]

@@ -172,15 +172,13 @@ class Session:
                     self.member.holdings.history = self.member.greeter.history
                     break
             except (Unanswered, GroupMissing) as error:
-                pause = backoff.pause()
-                if origin(error) is not None or origin(last) is None:  # one that says why tells more than silence
-                    last = error
+                pause, last = backoff.pause(), error
                 if clock.now() + pause >= give_up:
                     raise RedisUnavailable(
                         f"could not join {self.options.keys.service!r} within "
-                        f"{self.options.connect_timeout:g} s: {last}",
+                        f"{self.options.connect_timeout:g} s: {error}",
                         hint="connect_timeout says how long joining keeps trying",
-                    ) from origin(last)
+                    ) from origin(error)
                 await asyncio.sleep(pause)
         self._joined = True
         log.info("joined %s", self.options.keys.service, extra={"consumer": self.options.consumer})
