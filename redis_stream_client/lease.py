@@ -425,11 +425,10 @@ class Lease:
         )
 
     @property
-    def _ended_cleanly(self) -> bool:
-        """Whether it has ended, and all that was handed out has a checkpoint."""
+    def _all_checkpointed(self) -> bool:
+        """Whether all that was handed out has a checkpoint."""
         handed = self._handed
-        done = handed is None or not handed.any or handed.furthest == self._position
-        return self._lost is not None and done
+        return handed is None or not handed.any or handed.furthest == self._position
 
     def _skip(self, gap: Gap) -> None:
         """Entries are missing."""

@@ -109,7 +109,7 @@ class Shelf:
         """The client is leaving: as `settle`, with all that was not answered before. Within `SETTLE_AT_LAST`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_AT_LAST):
-                await self._settling.last(self._items(leases, 0))
+                await self._settling.last(self._items(leases, 0, ended=True))
 
     @property
     def unsettled(self) -> int:
@@ -121,7 +121,7 @@ class Shelf:
         """How often a request about records went unanswered, and was made smaller."""
         return self._settling.shrunk + sum(records.shrunk for records in self._records.values())
 
-    def _items(self, leases: Iterable[Lease], lifetime: float) -> list[Item]:
+    def _items(self, leases: Iterable[Lease], lifetime: float, *, ended: bool = False) -> list[Item]:
         return [
             Item(
                 lease.stream,
@@ -129,7 +129,7 @@ class Shelf:
                     self._keys.progress(lease.stream),
                     Owner(str(lease.fence), self._consumer),
                     lifetime,
-                    lease._ended_cleanly,
+                    (ended or lease._lost is not None) and lease._all_checkpointed,
                 ),
             )
             for lease in leases
