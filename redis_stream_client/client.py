@@ -224,7 +224,8 @@ class RedisStreamClient:
             max_attempts: owners that may fail or die, without a checkpoint that advances, before the stream goes
                 to the dead letters. Owners that were drained do not count.
             progress_timeout: a handler that has neither read nor checkpointed nor called ``lease.progress()`` for
-                so many seconds loses its stream. One that waits for an entry is not meant. Default: for ever.
+                so many seconds loses its stream. One that waits for an entry, or for Redis, is not meant, and time
+                in which this process or its event loop stood still does not count. Default: for ever.
             handle_signals: drain at SIGTERM or SIGINT; a second one releases at once. In the main thread only.
 
         Raises:

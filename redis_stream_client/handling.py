@@ -19,6 +19,7 @@ from redis_stream_client.guard import Guard
 from redis_stream_client.handler import Handler
 from redis_stream_client.lease import ENDED, Lease
 from redis_stream_client.logs import log
+from redis_stream_client.standstill import Standstill
 from redis_stream_client.tasks import start_task
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ Stop = Literal["drained", "stalled"]
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
+LATE = 0.05  # seconds that a timer may be late before this process counts as having stood still
 SHORTEST_LOOK = 0.005  # seconds between two looks for idle handlers, whatever the patience is
 RETRY = 0.05  # seconds between two tries of what got no answer for a lifetime of the lock
 
@@ -143,14 +145,16 @@ class Job:
         elif self.lease._guard is not None:
             self.lease._guard.fire(why)
 
-    def stalled(self, now: float) -> bool:
-        """Whether the handler shows no progress for too long. One that waits for the next entry does."""
-        timeout = self._rules.progress_timeout
+    def stalled(self, now: float, standstill: Standstill) -> bool:
+        """Whether the handler shows no progress for too long. One that waits for an entry, or for an answer of
+        Redis, does; and nobody could while this process stood still."""
+        timeout, since = self._rules.progress_timeout, self.lease._progress_at
         return (
             timeout is not None
             and self._working
-            and not self.lease._waiting
-            and now - self.lease._progress_at > timeout
+            and not (self.lease._waiting or self.lease._asking)
+            and now - since > timeout
+            and now - since - standstill.since(since) > timeout
         )
 
     def idle_for(self, now: float) -> float:
@@ -233,9 +237,17 @@ class Job:
         if self.lease._lost is not None:
             self._keep_place()
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._rules.patience, self._ignored)
+            self._be_patient(self._rules.patience)
 
-    def _ignored(self) -> None:
+    def _be_patient(self, seconds: float) -> None:
+        due = clock.now() + seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._ignored, due)
+
+    def _ignored(self, due: float) -> None:
+        late = clock.now() - due
+        if late > max(LATE, self._rules.patience / 10):  # this process stood still, and its handler, too
+            self._be_patient(min(late, self._rules.patience))
+            return
         lease = self.lease
         log.warning(
             "the handler of %s ignores its cancellation since %g s; the stream is not kept for it",
@@ -380,10 +392,18 @@ def start_watches(
 
 async def _watch_progress(jobs: Collection[Job], timeout: float | None) -> None:
     """Stop those of the jobs that show no progress for `timeout` seconds, until cancelled."""
-    while timeout is not None:
-        await asyncio.sleep(min(1.0, timeout / 4))
+    if timeout is None:
+        return
+    standstill, looked_at = Standstill(timeout), clock.now()
+    while True:
+        late = await standstill.pass_by()
+        if late > standstill.tick:
+            await asyncio.sleep(0)  # who waited for a turn as well has it first
         now = clock.now()
-        for job in [job for job in jobs if job.stalled(now)]:
+        if now - looked_at < min(1.0, timeout / 4):
+            continue
+        looked_at = now
+        for job in [job for job in jobs if job.stalled(now, standstill)]:
             job.stop("stalled")
 
 
@@ -396,8 +416,11 @@ async def _watch_idle(
     letters after so many outages.
     """
     while True:
+        due = clock.now() + max(after, SHORTEST_LOOK)
         await asyncio.sleep(max(after, SHORTEST_LOOK))
         now = clock.now()
+        if now - due > max(LATE, after / 10):  # nobody had a turn, so nobody has waited
+            continue
         idle = [job.lease for job in jobs if job.idle_for(now) > after]
         if idle:
             await acquit(idle)
