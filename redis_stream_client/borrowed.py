@@ -140,12 +140,15 @@ class Borrowed:
         return settings.get("socket_timeout") or REPLY_TIMEOUT
 
     @asynccontextmanager
-    async def connection(self, doing: str, hint: str | None = None) -> AsyncGenerator[Loan]:
+    async def connection(
+        self, doing: str, hint: str | None = None, *, undone: str | None = None
+    ) -> AsyncGenerator[Loan]:
         """A connection, with what goes wrong on it translated.
 
         Args:
             doing: what cannot be done then, for the message of `RedisUnavailable`: "could not …".
             hint: what its caller should know when a request was written and not answered.
+            undone: and what when none was: Redis has certainly not done it.
         """
         loan: Loan | None = None
         try:
@@ -157,7 +160,7 @@ class Borrowed:
         except Exception as error:
             if loan is not None and not isinstance(error, RedisError | OSError | faults.Unanswered):
                 raise  # else a credential provider, perhaps, which may raise anything
-            translated = self._translated(error, doing, hint if loan is not None and loan.unanswered else None)
+            translated = self._translated(error, doing, hint if loan is not None and loan.unanswered else undone)
             raise translated from translated.__cause__
 
     @asynccontextmanager
@@ -213,7 +216,8 @@ class Borrowed:
             )
         else:
             if str(error).startswith(_POOL_IS_EMPTY):
-                hint = "all connections of the given client's pool are in use: see its max_connections"
+                full = "all connections of the given client's pool are in use: see its max_connections"
+                hint = f"{hint}; {full}" if hint else full
             translated = RedisUnavailable(f"could not {doing}: {fault}", hint=hint)
         translated.__cause__ = faults.origin(fault)
         return translated

@@ -32,6 +32,7 @@ _COUNT = re.compile(rb"[0-9]{1,20}")
 _ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _LARGEST = 2**64 - 1
 _READING = "read the dead letters"
+_UNDONE = "nothing was changed"
 _TOO_LARGE = (
     "one letter alone gets no answer; if others do, it is too large for the line or for the server's "
     "client-output-buffer-limit"
@@ -152,7 +153,7 @@ class DeadLetters:
                 "LoadBalancerStream.add()"
             )
         hint = "it may have been put back; repeating is safe, and raises StreamGone if it was"
-        async with self._borrowed.connection("put back a dead letter", hint) as loan:
+        async with self._borrowed.connection("put back a dead letter", hint, undone=_UNDONE) as loan:
             reply: bytes = await loan.run(scripts.load("put_back"), [self._keys.lbs, self._keys.dead], [id])
         if reply == b"gone":
             raise _gone(id, letter)
@@ -188,7 +189,7 @@ class DeadLetters:
         return entries[0][0].decode() if entries else None
 
     async def _ask(self, doing: str, command: tuple[Any, ...], *, hint: str | None = None) -> Any:
-        async with self._borrowed.connection(doing, hint) as loan:
+        async with self._borrowed.connection(doing, hint, undone=_UNDONE if hint else None) as loan:
             [reply] = await loan.exchange(command)
         return reply
 
