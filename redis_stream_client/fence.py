@@ -2,7 +2,8 @@
 
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 _WIDTH = 20  # digits of the largest unsigned 64-bit integer
 _MICROSECONDS = 16  # digits of a time, until the year 2286
@@ -52,6 +53,11 @@ class Fence:
     def lbs_id(self) -> str:
         """Id of the announcement."""
         return f"{self.milliseconds}-{self.sequence}"
+
+    def __setstate__(self, state: Sequence[int | str]) -> None:
+        """Read what was pickled, by version 0.1 too, whose fences had no holder."""
+        for field, value in zip(fields(self), (*state, "")[:4], strict=True):
+            object.__setattr__(self, field.name, value)
 
     def __str__(self) -> str:
         # zfill() takes about half of what format() does, and a fence is written for every checkpoint.

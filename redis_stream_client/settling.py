@@ -168,7 +168,9 @@ class Settling:
                 del self._items[record]
                 _finish(entry[1])
         unanswered = [result for result in results if isinstance(result, Unanswered)]
-        pace.took(len(page), clock.now() - started, answered=not unanswered)
+        # What is refused for now was answered: less would be refused, too.
+        silent = any(result.maybe_executed for result in unanswered)
+        pace.took(len(page), clock.now() - started, answered=not silent)
         if unanswered:
             log.debug("settling: %s", unanswered[0])
             self._moved()

@@ -116,6 +116,23 @@ def test_two_holders_are_never_the_same_and_the_later_one_is_greater() -> None:
     assert one[:16] <= other[:16]
 
 
+def test_a_fence_that_was_pickled_without_a_holder_can_be_read() -> None:
+    pickled = (
+        b"\x80\x04\x955\x00\x00\x00\x00\x00\x00\x00\x8c\x19redis_stream_client.fence\x94\x8c\x05Fence\x94\x93\x94)"
+        b"\x81\x94]\x94(K\x01K\x02K\x03eb."
+    )
+    fence = pickle.loads(pickled)
+    assert fence == Fence(1, 2, 3)
+    assert str(fence) == str(Fence(1, 2, 3))
+
+
+@given(held)
+def test_a_fence_with_a_holder_can_be_pickled_and_copied(fence: Fence) -> None:
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(fence, protocol)) == fence
+    assert copy.deepcopy(fence) == fence
+
+
 @pytest.mark.parametrize(
     "text",
     [
