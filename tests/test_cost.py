@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import tracemalloc
 from typing import TYPE_CHECKING
 
 from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamAdded
+from redis_stream_client.keys import Keys
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,3 +103,29 @@ async def test_a_held_stream_needs_little_memory(server: Server, redis: Connecti
 
 async def test_finishing_under_load_shares_commands(server: Server, redis: Connection, service: str) -> None:
     assert await sent_per_stream(server, redis, service) <= 0.2
+
+
+async def test_a_fleet_looks_through_the_load_balancer_stream_once_for_all(
+    server: Server, redis: Connection, service: str
+) -> None:
+    members, held, lock_ttl = 5, 800, 0.1
+    period = 8 * 2 * lock_ttl  # of the look at everything, which is shared
+    keys = Keys(service)
+    await redis.xgroup_create(keys.lbs, keys.group, "0", mkstream=True)
+    await redis.set(keys.lock("holder"), '{"ttl": 600000}', px=600_000)
+    await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(held)])
+    await redis.xreadgroup(keys.group, "holder", {keys.lbs: ">"}, count=held)
+    async with contextlib.AsyncExitStack() as fleet:
+        for _ in range(members):
+            client = RedisStreamClient.from_url(server.url, service, lock_ttl=lock_ttl)
+            await fleet.enter_async_context(client)
+
+        async def pages() -> int:
+            return int((await redis.info("commandstats")).get("cmdstat_xrange", {"calls": 0})["calls"])
+
+        await wait_until(lambda: redis.exists(keys.rescue), "one has looked at everything", timeout=4 * period)
+        before, started = await pages(), asyncio.get_running_loop().time()
+        await asyncio.sleep(2.2 * period)  # time itself is measured
+        looks = (await pages() - before) / (held / 16)
+        elapsed = asyncio.get_running_loop().time() - started
+        assert 1 <= looks <= elapsed / period + 1.5  # each for itself would make it five times as many
