@@ -304,4 +304,6 @@ def _copy(reason: Exception) -> Exception:
     """The reason of a lost connection, for one of the requests that were under way on it."""
     if isinstance(reason, RedisRejected):
         return reason
-    return Unanswered(str(reason), maybe_executed=True)
+    copy = Unanswered(str(reason), maybe_executed=True)
+    copy.__cause__ = reason.__cause__
+    return copy
