@@ -105,10 +105,11 @@ class Connector:
                     connection = await self._connect(wanted, role, (host, address))
                 self._resolver.reached(host, address)
                 return connection
-            except (RedisError, OSError, TimeoutError) as error:
-                if left == 1 or isinstance(error, ResponseError | AuthenticationError | AuthorizationError):
-                    if not isinstance(error, ResponseError | AuthenticationError | TimeoutError):
-                        self._resolver.doubt(host)
+            except (RedisError, OSError) as error:
+                if isinstance(error, ResponseError | AuthenticationError | AuthorizationError):
+                    raise
+                self._resolver.failed(host, address)
+                if left == 1:
                     raise
         raise OSError(f"{host} has no address")
 
@@ -128,6 +129,10 @@ class Connector:
             vars(connection).pop("_connection_arguments", None)
         return connection
 
+    def doubt(self, host: str | None = None) -> None:
+        """The server that was reached last under this name is perhaps the wrong one."""
+        self._resolver.doubt(host or str(self.settings.get("host") or "localhost"))
+
     async def _introduce(self, connection: AbstractConnection, role: str) -> None:
         """Tell Redis the connection's name. Where that is not permitted, go on without."""
         name = settings.client_name(self._name, role)
@@ -135,7 +140,10 @@ class Connector:
             return
         try:
             await wire.roundtrip(connection, NAMING, "CLIENT", "SETNAME", name)
-        except RedisRejected:
+        except RedisRejected as error:
+            why = faults.origin(error)
+            if why is not None and _is_refused_login(why):  # the provider gave nothing to log in with
+                raise why from None
             self._nameless = True
 
     def _fault(self, error: BaseException, where: str) -> Exception:

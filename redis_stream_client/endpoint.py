@@ -52,6 +52,10 @@ class Endpoint(Protocol):
         """
         ...
 
+    def doubt(self) -> None:
+        """A server that `open` led to does not answer, or is not responsible: look elsewhere first, next time."""
+        ...
+
 
 def check(redis: Any) -> None:
     """Raise ``TypeError`` for anything but a redis-py client of asyncio's."""
@@ -89,7 +93,7 @@ class Node:
 
     def __init__(self, connector: Connector, address: tuple[str, int] | None = None) -> None:
         self._connector = connector
-        self._aim = {} if address is None else {"host": address[0], "port": address[1]}
+        self._aim: dict[str, Any] = {} if address is None else {"host": address[0], "port": address[1]}
 
     def __repr__(self) -> str:
         return f"<Node {self.where}>"
@@ -115,6 +119,10 @@ class Node:
             raise RedisRejected("a fake Redis has no other members to notify; join with a real server")
         return await self._connector.open(timeout, role, **self._aim)
 
+    def doubt(self) -> None:
+        """As `Endpoint`."""
+        self._connector.doubt(self._aim.get("host"))
+
 
 class _Sentinel:
     """The master that the sentinels name."""
@@ -139,7 +147,14 @@ class _Sentinel:
         host, port = address
         known = KnownMaster(pool, address)
         left = max(0.0, until - clock.now())
-        return await self._connector.open(left, role, host=host, port=port, connection_pool=known)
+        try:
+            return await self._connector.open(left, role, host=host, port=port, connection_pool=known)
+        except Unanswered:
+            self._masters.doubt()
+            raise
+
+    def doubt(self) -> None:
+        self._masters.doubt()
 
 
 class Slot:
@@ -174,6 +189,10 @@ class Slot:
         except Unanswered:
             self.topology.doubt(owner)
             raise
+
+    def doubt(self) -> None:
+        """As `Endpoint`."""
+        self.topology.doubt()
 
 
 def _is_fake(connection_class: type[AbstractConnection]) -> bool:

@@ -159,6 +159,8 @@ class Link:
         except BaseException as error:
             if isinstance(error, Unanswered | GroupMissing):
                 self._failure = error
+                if connection is not None:
+                    self._endpoint.doubt()
             if connection is not None:
                 endpoints.abort(connection)
             if clock.now() - started >= attempt * 0.9:
@@ -221,6 +223,8 @@ class Link:
         if connection is None:
             return
         self.losses += 1
+        if not self._closed:
+            self._endpoint.doubt()
         endpoints.abort(connection)
         if reader is not None and reader is not asyncio.current_task():
             reader.cancel()

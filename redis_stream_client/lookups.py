@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 REUSE = 3.0  # an answer is used again for so many times the seconds that it took: a quick one is asked for anew
 LONGEST_REUSE = 30.0  # seconds
-ABANDON = 1.0  # seconds that a question goes on when nobody waits any more: the next attempt may
+ABANDON = 5.0  # seconds that a question goes on when nobody waits any more: the next attempt may
 
 
 class Lookup(Generic[T]):

@@ -6,6 +6,7 @@ the user's own pool with its `get_master_address()`; both as copies that ask the
 
 import asyncio
 import copy
+import weakref
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
@@ -13,7 +14,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from redis_stream_client import clock, settings
+from redis_stream_client import clock
 from redis_stream_client.connecting import Connector, describe
 from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import Unanswered
@@ -37,6 +38,7 @@ class Masters:
             if isinstance(sentinel, Redis)
         }
         self._silent: dict[int, float] = {}
+        self._answered: int | None = None
         self._turn = -1
 
     async def find(self, timeout: float) -> tuple[tuple[str, int], Any]:
@@ -51,15 +53,11 @@ class Masters:
         clients = [self._asked(sentinel, patience, rejections) for sentinel in order]
         manager = copy.copy(self._pool.sentinel_manager)
         manager.sentinels = clients
-        kept = settings.own(self._pool.connection_kwargs)
-        pool = type(self._pool)(  # as Sentinel.master_for() makes it
-            self._pool.service_name,
-            manager,
-            connection_class=self._pool.connection_class,
-            is_master=True,
-            check_connection=self._pool.check_connection,
-            **kept,
+        pool = copy.copy(self._pool)  # with what a class of the user's own has set, and without any connection
+        vars(pool).update(
+            _available_connections=[], _in_use_connections=weakref.WeakSet(), sentinel_manager=manager
         )
+        pool.master_address = None
         task = asyncio.current_task()
         assert task is not None
         deadline = asyncio.timeout(timeout)
@@ -90,6 +88,11 @@ class Masters:
                 if isinstance(client, Redis):
                     await client.connection_pool.disconnect()
 
+    def doubt(self) -> None:
+        """The master that was named last is none, or does not answer: ask others first."""
+        if self._answered is not None:
+            self._silent[self._answered] = clock.now()
+
     def _asked(self, sentinel: Any, patience: float, rejections: list[RedisRejected]) -> Any:
         """A client like the user's, which opens a connection of ours for each command."""
         connector = self._connectors.get(id(sentinel))
@@ -105,7 +108,9 @@ class Masters:
                 try:
                     async with asyncio.timeout(patience):
                         await connection.send_command(*args)
-                        return await client.parse_response(connection, args[0], **options)
+                        reply = await client.parse_response(connection, args[0], **options)
+                        self._answered = id(sentinel)
+                        return reply
                 finally:
                     await connection.disconnect(nowait=True)
             except (Unanswered, TimeoutError) as error:

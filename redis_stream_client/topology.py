@@ -124,7 +124,7 @@ class Topology:
     def continues(self, view: View) -> bool:
         """Whether this is the cluster that was known before, and not another one that a node belongs to by now."""
         common = len(view.nodes & self._nodes)
-        return not self._nodes or 2 * common >= min(len(view.nodes), len(self._nodes))
+        return not self._nodes or 2 * common > min(len(view.nodes), len(self._nodes))
 
     def _candidates(self) -> list[Address]:
         """Whom to ask, in this order: another one first each time; those that did not help last; never forgetting

@@ -28,6 +28,7 @@ class Resolver:
         delay: seconds that each answer takes; it blocks its thread, as a resolver does.
         failures: how many of the next questions fail.
         asked: how often it was asked.
+        waiting: how many wait for an answer now.
         threads: names of the threads that asked.
     """
 
@@ -36,6 +37,7 @@ class Resolver:
         self.delay = 0.0
         self.failures = 0
         self.asked = 0
+        self.waiting = 0
         self.threads: set[str] = set()
         self._real = socket.getaddrinfo
 
@@ -45,7 +47,9 @@ class Resolver:
             return self._real(host, port, *arguments, **more)
         self.asked += 1
         self.threads.add(threading.current_thread().name)
+        self.waiting += 1
         time.sleep(self.delay)
+        self.waiting -= 1
         if self.failures:
             self.failures -= 1
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 import threading
@@ -132,6 +133,44 @@ async def test_a_resolver_that_fails_is_asked_again(server: Server, names: Resol
         assert client.alive
 
 
+@pytest.mark.parametrize("trouble", ["slow", "away"])
+async def test_a_resolver_in_trouble_keeps_nobody_from_an_address_that_was_known(
+    server: Server, names: Resolver, service: str, trouble: str
+) -> None:
+    client = RedisStreamClient.from_url(f"redis://{NAME}:{server.port}", service, lock_ttl=2.0)
+    async with client:
+        asked = names.asked
+        if trouble == "slow":
+            names.delay = 3.0
+        else:
+            names.failures = 1000
+        cut(server)
+        await wait_until(lambda: names.asked > asked and client.statistics().reconnects >= 3, "it connects anew")
+        beats = client.statistics().beats
+        await wait_until(lambda: client.statistics().beats > beats, "it beats", timeout=2)
+        assert client.statistics().lapses == 0
+    await wait_until(lambda: names.waiting == 0, "no thread asks any more")
+    await asyncio.sleep(0.05)
+
+
+async def test_a_name_of_several_servers_leads_to_the_master_at_last(
+    server: Server, names: Resolver, service: str
+) -> None:
+    async def replica(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                words = [(await reader.readline(), await reader.readline())[1] for _ in range(int(line[1:]))]
+                said = b"redis_version:8.0.0\r\nrole:slave\r\nrun_id:a\r\nmaster_replid:b\r\n"
+                is_info = words[0].strip().upper() == b"INFO"
+                writer.write(b"$%d\r\n%s\r\n" % (len(said), said) if is_info else b"+OK\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(replica, "127.0.0.4", server.port):
+        for names.addresses in (["127.0.0.4", HOST], [HOST, "127.0.0.4"]):
+            async with RedisStreamClient.from_url(f"redis://{NAME}:{server.port}", service) as client:
+                assert client.alive
+
+
 async def test_a_name_that_nobody_knows_is_said(names: Resolver, service: str) -> None:
     names.failures = 1000
     with pytest.raises(RedisUnavailable, match=rf"{NAME}:1: Temporary failure in name resolution"):
@@ -211,7 +250,7 @@ async def test_a_token_that_nobody_waits_for_any_more_is_given_up(secret: Server
     with pytest.raises(Unanswered):
         await where.open(0.05)
     assert tokens.waiting == 1
-    await wait_until(lambda: tokens.waiting == 0, "it is cancelled", timeout=3)
+    await wait_until(lambda: tokens.waiting == 0, "it is cancelled", timeout=8)
 
 
 async def test_a_provider_that_knows_nothing_of_asyncio_blocks_a_thread_and_not_the_loop(
@@ -269,6 +308,20 @@ async def test_a_token_that_has_expired_is_replaced_by_the_next_one(secret: Serv
         await wait_until(lambda: client.alive, "it is back")
         await time_passes(0.5, client)
         assert client.alive
+
+
+async def test_a_provider_that_says_nothing_once_closes_nothing(secret: Server, service: str) -> None:
+    secret.command("ACL", "SETUSER", "default", "resetpass", ">other")
+    tokens = Credentials("member", "secret")
+    redis: Client = Redis(host=HOST, port=secret.port, credential_provider=tokens)
+    admin: Client = Redis(host=HOST, port=secret.port, password="other")
+    async with admin, RedisStreamClient(redis, service, lock_ttl=2.0) as client:
+        asked, tokens.answer = tokens.asked, ()
+        await admin.client_kill_filter(_type="normal", skipme=True)
+        await wait_until(lambda: tokens.asked > asked + 2, "it is refused, and asks again")
+        tokens.answer = ("member", "secret")
+        before = client.statistics().beats
+        await wait_until(lambda: client.alive and client.statistics().beats > before, "it is back")
 
 
 async def test_a_fixed_password_that_is_wrong_is_refused_at_once(secret: Server, service: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.sentinel import SentinelManagedConnection
+from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 
 from redis_stream_client import (
     LoadBalancerStream,
@@ -480,6 +480,22 @@ async def test_a_connection_class_for_sentinel_is_kept(deployment: Deployment, m
     assert seen == [("nowhere.invalid", deployment.master.port)]
     async with RedisStreamClient(redis, service) as client:
         assert client.alive
+
+
+async def test_a_pool_for_sentinel_with_a_setting_of_its_own(deployment: Deployment, masters: Any) -> None:
+    class Translating(SentinelConnectionPool):
+        def __init__(self, service_name: str, manager: Any, *, inside: str, **more: Any) -> None:
+            super().__init__(service_name, manager, **more)  # type: ignore[no-untyped-call]
+            self.inside = inside
+
+        async def get_master_address(self) -> tuple[str, int]:
+            host, port = await super().get_master_address()  # type: ignore[no-untyped-call]
+            assert host == self.inside
+            return HOST, port
+
+    more = {"connection_pool_class": Translating, "inside": "inside.invalid"}
+    redis = masters(kind=elsewhere("inside.invalid"), connection=more)
+    assert await connects(endpoint.of(redis, "key")) == deployment.master.port
 
 
 async def test_a_discovery_that_hangs_or_raises_is_bounded_and_named(masters: Any, service: str) -> None:
