@@ -38,9 +38,9 @@ LARGE = (200, MAX_BYTES - 500)
 """Bytes of an entry's payload, and of what an announcement says."""
 LARGE_SHARE = 0.2
 """Of entries; their sizes' logarithms are even, so that each size of line meets what is too large for it."""
-HERDS = ((300, SMALL), (700, SMALL), (1_800, SMALL), (60, LARGE))
-"""Herds: how many idle streams are announced at once, and with how much to say. A member that is lost holds
-a fifth of them at least."""
+HERDS = ((300, SMALL, (1_000, 100_000)), (700, SMALL, LARGE), (1_800, SMALL, SMALL), (60, LARGE, LARGE))
+"""Herds: how many idle streams are announced at once, with how much to say, and how large the entries that wake a
+slice of them. A member that is lost holds a fifth of them at least."""
 FIRST_HERD = 3.0
 IDLE = (10.0, 20.0)
 """Seconds for which a herd is idle, and then for which there is none."""
@@ -90,6 +90,7 @@ class Producer:
         """Those that are not retired."""
         self.open: list[Stream] = []
         self.herd: list[Stream] = []
+        self.wake = SMALL
         self.next_herd = FIRST_HERD
         """When the herd ends, or the next one comes."""
         self.next_retirement = RETIRED
@@ -264,10 +265,11 @@ class Producer:
     async def tend(self) -> None:
         """A herd comes, or ends."""
         if self.herd:
+            await self.add(self.herd[:SLICE], p=self.bytes(self.wake))
             await self.end(self.herd)
             self.herd = []
             return
-        size, says = self.random.choice(HERDS)
+        size, says, self.wake = self.random.choice(HERDS)
         self.herd = [self.new(0) for _ in range(size)]
         for start in range(0, size, SLICE):
             await self.announce(self.herd[start : start + SLICE], says)

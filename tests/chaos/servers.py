@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from tests.servers import Server
+from tests.servers import SMALL_OUTPUT_BUFFERS, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # `appendfsync no`: what is answered has been given to the operating system before, and a server's death loses none
 # of it. Only a machine's death would.
 KEPT = (
+    *SMALL_OUTPUT_BUFFERS,
     *("--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-min-size", "16mb"),
     *("--repl-diskless-sync-delay", "0"),
 )
