@@ -159,6 +159,14 @@ class Fleet:
             lambda: all(place.joined for place in self.places), "all members have joined", JOIN_TIMEOUT
         )
 
+    async def explain(self) -> None:
+        """Have all members write into their logs where their tasks stand."""
+        for place in self.places:
+            with contextlib.suppress(NotNow):
+                place.running()
+                place.send(signal.SIGUSR1)
+        await asyncio.sleep(1.0)
+
     def direct_to(self, port: int) -> None:
         """From now on the server is another one."""
         for network in self.networks:

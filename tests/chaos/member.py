@@ -35,6 +35,7 @@ from tests.chaos.checker import DRAIN, LOOK
 from tests.chaos.history import Writer, now
 from tests.chaos.ledger import Away, Ledger, Refused, connect
 from tests.chaos.link import link
+from tests.chaos.stacks import stacks
 from tests.loops import loop_factory
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Member:
     async def main(self) -> None:
         """Work until a signal."""
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self.take_orders)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: print(stacks(), file=sys.stderr))
         watches = (watch_lag(self.history), self.watch_beliefs(), self.watch_health())
         background = [asyncio.create_task(watch) for watch in watches]
         if self.mode == "run":

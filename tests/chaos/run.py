@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -162,8 +161,10 @@ class Run:
             waiting = await self.servers.command("XLEN", keys.lbs)
             return not waiting and not await self.servers.pending(keys.lbs, keys.group)
 
-        with contextlib.suppress(AssertionError):
+        try:
             await wait_until(empty, "every stream is finished", SETTLE_TIMEOUT)
+        except AssertionError:
+            await fleet.explain()
         left = [_text(id) for id, _ in await self.servers.command("XRANGE", keys.lbs, "-", "+")]
         pending = [f"{id} {consumer}" for id, consumer in await self.servers.pending(keys.lbs, keys.group)]
         letters = [_letter(fields) for _, fields in await self.servers.command("XRANGE", keys.dead, "-", "+")]
