@@ -1,6 +1,5 @@
 """The records of all data streams, wherever they are."""
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -23,9 +22,6 @@ PROGRESS_TTL = 7 * 86_400.0
 
 SETTLE_WAIT = 0.2
 """Seconds that ending a lease waits for its record."""
-
-SETTLE_AT_LAST = 0.3
-"""Seconds that leaving waits for all records together."""
 
 
 class Shelf:
@@ -106,10 +102,8 @@ class Shelf:
         await self._settling.settle(self._items(leases, lifetime), SETTLE_WAIT)
 
     async def settle_at_last(self, leases: Iterable[Lease]) -> None:
-        """The client is leaving: as `settle`, with all that was not answered before. Within `SETTLE_AT_LAST`."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_AT_LAST):
-                await self._settling.last(self._items(leases, 0, ended=True))
+        """The client is leaving: as `settle`, with all that was not answered before. The caller bounds it."""
+        await self._settling.last(self._items(leases, 0, ended=True))
 
     @property
     def unsettled(self) -> int:
