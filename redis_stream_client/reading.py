@@ -5,35 +5,32 @@ import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from redis.asyncio.connection import AbstractConnection
 
-from redis_stream_client import clock, gaps, scripts
-from redis_stream_client.cursor import Cursor, next_count, size_of
+from redis_stream_client import clock
+from redis_stream_client.cursor import Cursor
 from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.errors import RedisRejected
-from redis_stream_client.faults import GroupMissing, KeyRejected, Unanswered, WrongType
+from redis_stream_client.faults import GroupMissing, Unanswered, WrongType
 from redis_stream_client.link import Link
 from redis_stream_client.logs import log
 from redis_stream_client.operations import Greeter
 from redis_stream_client.pacing import Backoff
 from redis_stream_client.pairing import Pairing
 from redis_stream_client.places import Places
-from redis_stream_client.tasks import gather
+from redis_stream_client.sizes import Sizes
+from redis_stream_client.tasks import gather, start_task
+from redis_stream_client.verifying import Verifier
 from redis_stream_client.wakeups import Wakeups
-from redis_stream_client.window import Window
 
-STREAMS = 512  # streams in one command
-READ = 1_024  # entries that one command may bring, of all its streams
-READ_BYTES = 1 << 24  # and about how much of it, judging by what came before
-LEAST_BYTES = 1 << 16
-PIECE_BYTES = 1 << 20  # entries of one stream in one read
-PAGE_SECONDS = 0.5  # about as long may the reply to one read take to arrive: the others wait
 POLL = (0.05, 1.0)  # seconds between two looks where there are no wake-ups: the shortest, and the longest
 POLL_SHARE = 10  # such looks take a tenth of the time
 FRUITLESS = 0.02  # seconds to rest after a wake-up that brought nothing: a full tracking table sends one per read
 LONGEST_WATCH = 3.0  # seconds between two looks at what the server has become
+BESIDE_AFTER = 1.0  # seconds that a read takes before others are read beside it, on another connection
+BESIDE_PAUSE = 0.25  # seconds between two of these
 UNUSED = 30.0  # seconds after which the connections to a server are closed that is not read from any more
 
 
@@ -73,26 +70,23 @@ class Reading:
         self._places = places
         self._cursors: dict[bytes, list[Cursor]] = defaultdict(list)
         self._wanted: dict[Cursor, None] = {}
-        self._unverified: dict[Cursor, None] = {}
         self._work = asyncio.Event()
         self._backoff = Backoff(0.005, 0.25)
         self._poll = POLL[0]
         self._quiet = quiet
-        self._streams = Window("data streams in a read", STREAMS, quiet)
-        self._bytes = Window("bytes in a read", READ_BYTES, quiet, smallest=LEAST_BYTES)
-        self._entry_bytes = 0.0  # what an entry had lately
-        self._rate = float("inf")  # bytes per second that large replies brought
+        self._sizes = Sizes(quiet)
         self._answered_at = float("-inf")
         self._looked_at = clock.now()
         self._watch_at = float("-inf")
         self._unused_since: float | None = None
-        self._counts = True  # whether the server tells how many entries were ever added
         self._info = True
         self._lock = lock
         self._greeter = Greeter(lambda history: home.renewed(endpoint, history))
         self.endpoint = endpoint
         self.link = Link(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
         self.wakeups = Wakeups(endpoint, quiet, self._heard, self._bell)
+        self._beside = Link(endpoint, greet=self._greet, role="more entries")
+        self._verifier = Verifier(self.link, places, self._is_fresh)
         self.pairing = Pairing(self.link, self.wakeups, self._greeter, quiet, self._paired)
 
     @property
@@ -149,7 +143,7 @@ class Reading:
     def remove(self, cursor: Cursor) -> None:
         """A cursor that is not needed any more."""
         self._wanted.pop(cursor, None)
-        self._unverified.pop(cursor, None)
+        self._verifier.forget(cursor)
         cursor.server = None
         key = cursor.stream.encode()
         cursors = self._cursors[key]
@@ -168,9 +162,7 @@ class Reading:
         self.pairing.heard(keys)
         for key in keys:
             for cursor in self._cursors.get(key, ()):
-                if cursor.added.due is None:  # what came may be gone again when it is read
-                    cursor.added.due = clock.now() + gaps.PAUSE
-                    self._unverified[cursor] = None
+                self._verifier.changed(cursor)
                 self._look_again(cursor, heard=True)
 
     def _changed(self, *, heard: bool) -> None:
@@ -215,7 +207,7 @@ class Reading:
             if started >= self._due:
                 self._look_at_all()
             while self._wanted and clock.now() < min(self._due, self._next_duty()):
-                found |= await self._read_page(self._page())
+                found |= await self._read_and_go_on()
             if not self._wanted:
                 self._work.clear()
             shortest = max(POLL[0], POLL_SHARE * (clock.now() - started))
@@ -252,10 +244,7 @@ class Reading:
             return (self._unused_since or clock.now()) + UNUSED
         if self._answered_at == float("-inf"):
             return float("inf")
-        due = [self._watch_at]
-        if self._unverified:
-            due.append(min(cursor.added.due or 0.0 for cursor in self._unverified))
-        return min(due)
+        return min(self._watch_at, self._verifier.due)
 
     async def _do_duties(self) -> None:
         if not self._cursors or self._answered_at == float("-inf"):
@@ -266,13 +255,8 @@ class Reading:
             longest = min(LONGEST_WATCH, max(0.2, self._quiet / 2))
             self._watch_at = now + (min(longest, 0.5) if self.pairing.unproven else longest)
             await self._watch()
-        late = [cursor for cursor in self._unverified if (cursor.added.due or 0.0) <= now and not cursor.reading]
-        if late:
-            try:
-                await self._verify(late)
-            except (Unanswered, GroupMissing):
-                for cursor in late:
-                    cursor.added.due = clock.now() + gaps.PAUSE
+        if self._verifier.due <= now:
+            await self._verifier.look_at_due(self._sizes.patience)
 
     async def _watch(self) -> None:
         """Look what the server has become, and ring the bell."""
@@ -285,7 +269,7 @@ class Reading:
         if not commands:
             return
         try:
-            replies = await self.link.together(*commands, timeout=self._patience)
+            replies = await self.link.together(*commands, timeout=self._sizes.patience)
         except (Unanswered, GroupMissing) as error:
             log.debug("watching %s: %s", self.endpoint.where, error)
             self._home.doubt()
@@ -308,57 +292,13 @@ class Reading:
         elif replid and history and history.partition("/")[2] != replid[1]:
             self.renew("the server may have lost writes")
 
-    async def _verify(self, cursors: Sequence[Cursor]) -> None:
-        """Look whether entries have vanished unread. Raises `Unanswered` or `GroupMissing`."""
-        slots: dict[int, list[Cursor]] = defaultdict(list)
-        for cursor in cursors:
-            if self._counts:
-                slots[self._places.slot(cursor.stream)].append(cursor)
-            else:
-                self._verified(cursor)
-        for together in slots.values():
-            for start in range(0, len(together), gaps.CALL):
-                await self._verify_together(together[start : start + gaps.CALL])
-
-    async def _verify_together(self, cursors: Sequence[Cursor]) -> None:
-        streams = [cursor.stream for cursor in cursors]
-        positions = [cursor.position for cursor in cursors]
-        try:
-            replies = await self.link.run(scripts.load("gaps"), streams, (gaps.TOUCHED,), timeout=self._patience)
-        except RedisRejected as error:
-            self._counts = self._counts and isinstance(error, KeyRejected)  # else it is one stream's fault
-            log.debug("whether entries are trimmed unread cannot be told: %s", error)
-            replies = [[]] * len(cursors)
-        self._counts = self._counts and [0] not in replies
-        for cursor, position, look in zip(cursors, positions, gaps.parse(replies), strict=False):
-            self._verified(cursor)
-            if look is None or cursor.closed or not self._is_fresh(cursor) or cursor.position != position:
-                continue
-            gap = cursor.added.compare(position, look)
-            if gap is not None:
-                cursor.skipped(gap)
-
-    def _verified(self, cursor: Cursor) -> None:
-        cursor.added.due = None
-        self._unverified.pop(cursor, None)
-
-    @property
-    def _patience(self) -> float:
-        return max(self._streams.patience, self._bytes.patience)
-
     # Pages.
 
     def _page(self) -> list[Cursor]:
         """Cursors that are read with the same count; of one stream, one at a time. Of streams that are looked at
         though nothing was heard not much is expected, of others as much as they may bring."""
         first = next(iter(self._wanted))
-        most = self._streams.size
-        if not first.idle:
-            most = min(
-                most, READ // first.count, self._most_bytes // max(1, round(first.count * self._entry_bytes))
-            )
-        elif not first.reassured:
-            most = min(most, self._most_bytes // max(1, round(self._entry_bytes)))
+        most = self._sizes.streams(first)
         page: dict[str, Cursor] = {}
         for cursor in self._wanted:
             alike = cursor.count == first.count and cursor.idle == first.idle
@@ -371,38 +311,59 @@ class Reading:
             cursor.begin()
         return list(page.values())
 
-    @property
-    def _most_bytes(self) -> int:
-        """About how much one read may bring."""
-        return int(max(LEAST_BYTES, min(self._bytes.size, self._rate * PAGE_SECONDS)))
+    async def _read_and_go_on(self) -> bool:
+        """Read a page. While a large one takes its time to arrive, others are read beside it.
 
-    async def _read_page(self, page: Sequence[Cursor]) -> bool:
+        Returns whether there was anything.
+        """
+        reading = start_task(self._read_page(self._page(), self.link), "redis_stream_client reading")
+        try:
+            await asyncio.wait((reading,), timeout=BESIDE_AFTER)
+            while not reading.done():
+                waiting = [cursor for cursor in self._wanted if cursor.waiting]
+                if waiting:
+                    await self._read_page(self._page(), self._beside)
+                    for cursor in waiting:  # what is read there is not watched: it is read here again
+                        if cursor.waiting and cursor.server is self and not cursor.reading:
+                            self.read(cursor)
+                await asyncio.wait((reading,), timeout=BESIDE_PAUSE)
+            return reading.result()
+        finally:
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait((reading,))
+
+    async def _read_page(self, page: Sequence[Cursor], link: Link) -> bool:
         """One command for each slot. Returns whether there was anything."""
         slots: dict[int, list[Cursor]] = defaultdict(list)
         for cursor in page:
             slots[self._places.slot(cursor.stream)].append(cursor)
+        reads = (self._read_together(cursors, link) for cursors in slots.values())
         if len(slots) == 1:
-            return await self._read_together(page)
-        return any(await gather(*map(self._read_together, slots.values()), name="redis_stream_client reads"))
+            outcomes = [await next(reads)]
+        else:
+            outcomes = await gather(*reads, name="redis_stream_client reads")
+        failures = [outcome for outcome in outcomes if isinstance(outcome, _Failure)]
+        if failures:
+            await self._failed(page, failures, link)
+        return any(outcome is True for outcome in outcomes)
 
-    async def _read_together(self, cursors: Sequence[Cursor]) -> bool:
+    async def _read_together(self, cursors: Sequence[Cursor], link: Link) -> "bool | _Failure":
         streams = [cursor.stream for cursor in cursors]
         count, token = cursors[0].count, self.pairing.token
         sent = False
         try:
-            now = clock.now()
-            if late := [cursor for cursor in cursors if cursor.added.due is not None and cursor.added.due <= now]:
-                await self._verify(late)
+            if link is self.link:
+                await self._verifier.look_before_reading(cursors, self._sizes.patience)
             positions = [cursor.position for cursor in cursors]
             started, sent = clock.now(), True
             command = ("XREAD", "COUNT", count, "STREAMS", *streams, *positions)
-            reply = await self.link.request(*command, timeout=self._patience)
+            reply = await link.request(*command, timeout=self._sizes.patience)
         except (Unanswered, GroupMissing) as error:
-            await self._failed(cursors, error, sent)
-            return False
+            return _Failure(cursors, error, sent)
         except RedisRejected as error:
             if len(cursors) > 1:  # one of them is no stream, or not permitted: the others go on
-                return any([await self._read_together([cursor]) for cursor in cursors])
+                return _Failure.of_all([await self._read_together([cursor], link) for cursor in cursors])
             cursors[0].end()
             cursors[0].tell(_about(cursors[0].stream, error))
             return False
@@ -411,10 +372,12 @@ class Reading:
                 cursor.end()
             raise
         brought = dict(reply or ())
-        self._measure(brought.values(), clock.now() - started)
+        self._backoff.reset()
+        self._answered_at = clock.now()
+        self._sizes.answered(brought.values(), clock.now() - started)
         if not brought and all(cursor.idle for cursor in cursors):  # a wake-up for nothing, perhaps one of many
             await asyncio.sleep(FRUITLESS)
-        heard = token is not None and token is self.pairing.token
+        heard = token is not None and token is self.pairing.token and link is self.link
         for cursor in cursors:
             self._arrived(cursor, brought.get(cursor.stream.encode(), ()), count, heard)
         return bool(brought)
@@ -427,49 +390,56 @@ class Reading:
         if raw:
             if cursor.reassured and self.pairing.token is not None:
                 self.pairing.found(cursor.stream.encode())
-            if cursor.added.due is None:
-                cursor.added.due = clock.now() + gaps.PAUSE
-                self._unverified[cursor] = None
+            if cursor.server is self:
+                self._verifier.changed(cursor)
             if len(raw) == count:
-                cursor.count = next_count(count, raw, min(PIECE_BYTES, self._most_bytes))
+                cursor.count = self._sizes.entries(count, raw)
         cursor.reassured = False
         cursor.arrived(raw, count, heard)
 
-    def _measure(self, pieces: Any, took: float) -> None:
-        """A read was answered."""
-        self._backoff.reset()
-        self._answered_at = clock.now()
-        self._streams.answered()
-        self._bytes.answered()
-        size, entries = size_of(pieces)
-        if entries:
-            self._entry_bytes = max(size / entries, self._entry_bytes * 0.75)  # what is large comes all at once
-        if size >= LEAST_BYTES / 4:
-            self._rate = size / max(took, 0.001)
-        elif took < PAGE_SECONDS / 2:
-            self._rate *= 1.5
-
-    async def _failed(self, cursors: Sequence[Cursor], error: Exception, sent: bool) -> None:
-        log.debug("reading data streams from %s: %s", self.endpoint.where, error)
-        if sent and isinstance(error, Unanswered) and error.maybe_executed and not error.elsewhere:
-            if len(cursors) > 1:
-                self._streams.unanswered(len(cursors))
-            else:
-                self._bytes.unanswered(min(self._bytes.size, max(LEAST_BYTES, round(self._entry_bytes * 4))))
+    async def _failed(self, page: Sequence[Cursor], failures: "Sequence[_Failure]", link: Link) -> None:
+        """Some of a page, or all of it, was not answered. What was sent is repeated for less."""
+        log.debug("reading data streams from %s: %s", self.endpoint.where, failures[0].error)
+        for failure in failures:
+            for cursor in failure.cursors:
+                cursor.end()
+        if link is self.link and any(failure.too_large for failure in failures):
+            self._sizes.unanswered(page)
             self._home.shrunk()
-            for cursor in cursors:
-                cursor.count = max(1, cursor.count // 4)
-        for cursor in cursors:
-            cursor.end()
         self._home.doubt()
         await asyncio.sleep(self._backoff.pause())
-        for cursor in cursors:
-            if cursor.waiting and not cursor.closed:
-                self._home.read(cursor)
+        for failure in failures:
+            for cursor in failure.cursors:
+                if cursor.waiting and not cursor.closed and not cursor.reading:
+                    self._home.read(cursor)
 
     async def close(self) -> None:
         """Close the connections; the tasks are cancelled by who has started them."""
-        await self.link.close()
+        for link in (self.link, self._beside):
+            await link.close()
+
+
+class _Failure(NamedTuple):
+    """Streams whose read was not answered, and whether it was sent."""
+
+    cursors: Sequence[Cursor]
+    error: Exception
+    sent: bool
+
+    @classmethod
+    def of_all(cls, outcomes: "Sequence[bool | _Failure]") -> "bool | _Failure":
+        """What reading several streams one by one has brought together."""
+        failures = [outcome for outcome in outcomes if isinstance(outcome, _Failure)]
+        if not failures:
+            return any(outcomes)
+        cursors = [cursor for failure in failures for cursor in failure.cursors]
+        return cls(cursors, failures[0].error, failures[0].sent)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it may have been too large for the line, or for the server."""
+        error = self.error
+        return self.sent and isinstance(error, Unanswered) and error.maybe_executed and not error.elsewhere
 
 
 def _about(stream: str, error: RedisRejected) -> RedisRejected:
