@@ -149,13 +149,21 @@ class Cursor:
         self.idle = not raw
         self._caught_up = heard and not self._changed and len(raw) < count
         if raw:
-            entries = [Entry.of(item) for item in raw]
-            self._items += entries
-            self.position = entries[-1].id
-            self.added.read(len(entries))
-            self.tell(None)
+            self._add(raw)
         elif self.waiting and heard and not self._caught_up:
             self._feed.read(self)
+
+    def arrived_beside(self, raw: Sequence[Any]) -> None:
+        """Something was read while another read is due, or under way, which will find less."""
+        self.since = None
+        self._add(raw)
+
+    def _add(self, raw: Sequence[Any]) -> None:
+        entries = [Entry.of(item) for item in raw]
+        self._items += entries
+        self.position = entries[-1].id
+        self.added.read(len(entries))
+        self.tell(None)
 
     def skipped(self, gap: Gap) -> None:
         """Entries are missing before the next that is read."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from redis.asyncio.connection import AbstractConnection
 
 from redis_stream_client import clock
+from redis_stream_client.beside import Beside
 from redis_stream_client.cursor import Cursor
 from redis_stream_client.endpoint import Endpoint
 from redis_stream_client.errors import RedisRejected
@@ -29,8 +30,6 @@ POLL = (0.05, 1.0)  # seconds between two looks where there are no wake-ups: the
 POLL_SHARE = 10  # such looks take a tenth of the time
 FRUITLESS = 0.02  # seconds to rest after a wake-up that brought nothing: a full tracking table sends one per read
 LONGEST_WATCH = 3.0  # seconds between two looks at what the server has become
-BESIDE_AFTER = 1.0  # seconds that a read takes before others are read beside it, on another connection
-BESIDE_PAUSE = 0.25  # seconds between two of these
 UNUSED = 30.0  # seconds after which the connections to a server are closed that is not read from any more
 
 
@@ -85,7 +84,7 @@ class Reading:
         self.endpoint = endpoint
         self.link = Link(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
         self.wakeups = Wakeups(endpoint, quiet, self._heard, self._bell)
-        self._beside = Link(endpoint, greet=self._greet, role="more entries")
+        self._beside = Beside(endpoint, places, self._greet)
         self._verifier = Verifier(self.link, places, self._is_fresh)
         self.pairing = Pairing(self.link, self.wakeups, self._greeter, quiet, self._paired)
 
@@ -316,54 +315,50 @@ class Reading:
 
         Returns whether there was anything.
         """
-        reading = start_task(self._read_page(self._page(), self.link), "redis_stream_client reading")
+        page = self._page()
+        reading = start_task(self._read_page(page), "redis_stream_client reading")
         try:
-            await asyncio.wait((reading,), timeout=BESIDE_AFTER)
-            while not reading.done():
-                waiting = [cursor for cursor in self._wanted if cursor.waiting]
-                if waiting:
-                    await self._read_page(self._page(), self._beside)
-                    for cursor in waiting:  # what is read there is not watched: it is read here again
-                        if cursor.waiting and cursor.server is self and not cursor.reading:
-                            self.read(cursor)
-                await asyncio.wait((reading,), timeout=BESIDE_PAUSE)
+            await self._beside.read_during(
+                reading,
+                lambda: [cursor for cursor in (*page, *self._wanted) if cursor.waiting and cursor.server is self],
+                self._sizes.patience,
+            )
             return reading.result()
         finally:
             if not reading.done():
                 reading.cancel()
                 await asyncio.wait((reading,))
 
-    async def _read_page(self, page: Sequence[Cursor], link: Link) -> bool:
+    async def _read_page(self, page: Sequence[Cursor]) -> bool:
         """One command for each slot. Returns whether there was anything."""
         slots: dict[int, list[Cursor]] = defaultdict(list)
         for cursor in page:
             slots[self._places.slot(cursor.stream)].append(cursor)
-        reads = (self._read_together(cursors, link) for cursors in slots.values())
+        reads = (self._read_together(cursors) for cursors in slots.values())
         if len(slots) == 1:
             outcomes = [await next(reads)]
         else:
             outcomes = await gather(*reads, name="redis_stream_client reads")
         failures = [outcome for outcome in outcomes if isinstance(outcome, _Failure)]
         if failures:
-            await self._failed(page, failures, link)
+            await self._failed(page, failures)
         return any(outcome is True for outcome in outcomes)
 
-    async def _read_together(self, cursors: Sequence[Cursor], link: Link) -> "bool | _Failure":
+    async def _read_together(self, cursors: Sequence[Cursor]) -> "bool | _Failure":
         streams = [cursor.stream for cursor in cursors]
         count, token = cursors[0].count, self.pairing.token
         sent = False
         try:
-            if link is self.link:
-                await self._verifier.look_before_reading(cursors, self._sizes.patience)
+            await self._verifier.look_before_reading(cursors, self._sizes.patience)
             positions = [cursor.position for cursor in cursors]
             started, sent = clock.now(), True
             command = ("XREAD", "COUNT", count, "STREAMS", *streams, *positions)
-            reply = await link.request(*command, timeout=self._sizes.patience)
+            reply = await self.link.request(*command, timeout=self._sizes.patience)
         except (Unanswered, GroupMissing) as error:
             return _Failure(cursors, error, sent)
         except RedisRejected as error:
             if len(cursors) > 1:  # one of them is no stream, or not permitted: the others go on
-                return _Failure.of_all([await self._read_together([cursor], link) for cursor in cursors])
+                return _Failure.of_all([await self._read_together([cursor]) for cursor in cursors])
             cursors[0].end()
             cursors[0].tell(_about(cursors[0].stream, error))
             return False
@@ -377,9 +372,14 @@ class Reading:
         self._sizes.answered(brought.values(), clock.now() - started)
         if not brought and all(cursor.idle for cursor in cursors):  # a wake-up for nothing, perhaps one of many
             await asyncio.sleep(FRUITLESS)
-        heard = token is not None and token is self.pairing.token and link is self.link
-        for cursor in cursors:
-            self._arrived(cursor, brought.get(cursor.stream.encode(), ()), count, heard)
+        heard = token is not None and token is self.pairing.token
+        for cursor, position in zip(cursors, positions, strict=True):
+            if cursor.position == position:
+                self._arrived(cursor, brought.get(cursor.stream.encode(), ()), count, heard)
+            else:  # it was read beside this
+                cursor.end()
+                if cursor.waiting and not cursor.closed:
+                    self.read(cursor)
         return bool(brought)
 
     def _arrived(self, cursor: Cursor, raw: Sequence[Any], count: int, heard: bool) -> None:
@@ -397,13 +397,13 @@ class Reading:
         cursor.reassured = False
         cursor.arrived(raw, count, heard)
 
-    async def _failed(self, page: Sequence[Cursor], failures: "Sequence[_Failure]", link: Link) -> None:
+    async def _failed(self, page: Sequence[Cursor], failures: "Sequence[_Failure]") -> None:
         """Some of a page, or all of it, was not answered. What was sent is repeated for less."""
         log.debug("reading data streams from %s: %s", self.endpoint.where, failures[0].error)
         for failure in failures:
             for cursor in failure.cursors:
                 cursor.end()
-        if link is self.link and any(failure.too_large for failure in failures):
+        if any(failure.too_large for failure in failures):
             self._sizes.unanswered(page)
             self._home.shrunk()
         self._home.doubt()
@@ -415,8 +415,8 @@ class Reading:
 
     async def close(self) -> None:
         """Close the connections; the tasks are cancelled by who has started them."""
-        for link in (self.link, self._beside):
-            await link.close()
+        await self.link.close()
+        await self._beside.close()
 
 
 class _Failure(NamedTuple):

@@ -9,12 +9,15 @@ from redis_stream_client.errors import ClientClosed, RedisRejected
 from redis_stream_client.faults import Unanswered
 from redis_stream_client.keys import Keys
 from redis_stream_client.lease import Lease
-from redis_stream_client.link import Greeting, Link
+from redis_stream_client.link import Link
+from redis_stream_client.operations import Greeter
 from redis_stream_client.places import Places
 from redis_stream_client.records import Owner, Records, Settle
 from redis_stream_client.settling import Item, Settling
 
 if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
     from redis_stream_client.endpoint import Endpoint
 
 PROGRESS_TTL = 7 * 86_400.0
@@ -22,6 +25,21 @@ PROGRESS_TTL = 7 * 86_400.0
 
 SETTLE_WAIT = 0.2
 """Seconds that ending a lease waits for its record."""
+
+
+class _Stranger:
+    """Refuses a server once that has another history than the one before: what waits for the connection was meant
+    for the server as it was, and is to be asked for anew."""
+
+    def __init__(self, greeter: Greeter) -> None:
+        self._greeter = greeter
+        self._known: str | None = None
+
+    async def __call__(self, connection: "AbstractConnection", timeout: float) -> None:
+        await self._greeter(connection, timeout)
+        before, self._known = self._known, self._greeter.history or self._known
+        if before not in (None, self._known):
+            raise Unanswered("another server is responsible now, or it has lost writes", maybe_executed=False)
 
 
 class Shelf:
@@ -35,7 +53,7 @@ class Shelf:
         spawn: Spawn,
         gone: Callable[[], ClientClosed],
         patience: float,
-        greeting: "Callable[[Endpoint], Greeting]",
+        greeting: "Callable[[Endpoint], Greeter]",
     ) -> None:
         self._keys = keys
         self._consumer = consumer
@@ -55,7 +73,9 @@ class Shelf:
             return None
         records = self._records.get(endpoint)
         if records is None:
-            link = self._links[endpoint] = Link(endpoint, greet=self._greeting(endpoint), role="records")
+            link = self._links[endpoint] = Link(
+                endpoint, greet=_Stranger(self._greeting(endpoint)), role="records"
+            )
             records = self._records[endpoint] = Records(
                 link, self._places.slot, self._spawn, self._gone, self._patience
             )
