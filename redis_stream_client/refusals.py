@@ -45,7 +45,13 @@ class Refusals:
 
 async def rest(lease: Lease) -> None:
     """However often its holder asks, a record that was refused is looked at more and more rarely."""
-    await asyncio.sleep(max(0.0, lease._refused_until - clock.now()))
+    left = lease._refused_until - clock.now()
+    if left > 0 and lease._lost is None:
+        lost = lease._add_waiter()
+        try:
+            await asyncio.wait((lost,), timeout=left)
+        finally:
+            lease._remove_waiter(lost)
 
 
 def rejected(lease: Lease, record: str, error: RedisRejected) -> RedisRejected:

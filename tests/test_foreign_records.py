@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import Redis
 
-from redis_stream_client import Fence, RedisRejected, RedisUnavailable
+from redis_stream_client import Fence, NotOwner, RedisRejected, RedisUnavailable
 from redis_stream_client.keys import Keys
 from tests.fleet import Member
 from tests.runs import Ledger, Running, add, record, write
@@ -211,6 +211,27 @@ async def test_a_record_that_turns_foreign_stops_its_owner(
         assert await redis.hget(key, "checkpoint") == b"1-0"
         await redis.delete(key)
         await lease.checkpoint("2-0")
+
+
+async def test_who_waits_for_a_refused_record_hears_of_a_loss_at_once(
+    server: Server, redis: Connection, service: str
+) -> None:
+    keys = Keys(service)
+    await redis.hset(keys.progress(CALL), mapping=FOREIGN[0])
+    async with Member(server.url, service, **TTL) as member:
+        await add(redis, service, [CALL])
+        await member.owns(CALL)
+        lease = member.lease(CALL)
+        with pytest.raises(RedisRejected):
+            await lease.checkpoint("1-0")
+        lease._refused_until += 60.0
+        step = asyncio.create_task(anext(lease.entries()))
+        await redis.set(keys.lock("redis-consumer-thief-00c0ffee"), "{}", ex=60)
+        await redis.xclaim(keys.lbs, keys.group, "redis-consumer-thief-00c0ffee", 0, [lease.lbs_id])
+        await redis.delete(keys.lock(member.client.id))
+        with pytest.raises(NotOwner):
+            async with asyncio.timeout(10):
+                await step
 
 
 async def test_a_record_that_keeps_changing_is_given_up_with_pauses(
