@@ -160,9 +160,14 @@ class Member:
 
     async def work(self, lease: Lease) -> None:
         """Process a stream, and let go of it in the end, whatever the end is."""
+        handled = False
         with contextlib.suppress(NotOwner, RedisUnavailable, ClientClosed, Refused, Away, Mischief):
             async with lease:
                 await self.handle(lease)
+                handled = True
+        while handled and lease.owned:  # without an answer the end of the block leaves it to us to say it again
+            with contextlib.suppress(NotOwner, RedisUnavailable, ClientClosed):
+                await lease.done()
 
     # The work itself.
 
