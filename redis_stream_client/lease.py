@@ -12,7 +12,13 @@ from redis_stream_client import clock
 from redis_stream_client.announcement import Announcement
 from redis_stream_client.entries import IN_DOUBT, Entries, OnGap
 from redis_stream_client.entry import START, order, require_id
-from redis_stream_client.errors import LossReason, NotOwner, RedisRejected, RedisStreamClientError
+from redis_stream_client.errors import (
+    LossReason,
+    NotOwner,
+    RedisRejected,
+    RedisStreamClientError,
+    RedisUnavailable,
+)
 from redis_stream_client.failures import is_a
 from redis_stream_client.fence import Fence, holder_of
 from redis_stream_client.gaps import UNKNOWN, Added, Count, Gap
@@ -24,6 +30,8 @@ from redis_stream_client.logs import log
 LEAVING_GRACE = 0.5
 """Seconds that leaving a block by cancellation, or leaving the client, may wait for Redis."""
 
+AGAIN = 0.05
+"""Seconds after which the end of a block is said again, when it got no answer for a lifetime of the lock."""
 
 ENDED: tuple[LossReason, ...] = ("done", "released", "dead")
 """How a lease ends that its holder ended."""
@@ -307,11 +315,25 @@ class Lease:
                 raise self._not_owner() from error
         elif error is None:
             if self._lost not in ENDED:
-                await self.done()
+                await self._finish()
         elif self._lost is None:
-            await self._hand_back(cancelled)
+            await self._hand_back(cancelled=cancelled)
 
-    async def _hand_back(self, cancelled: bool) -> None:
+    async def _finish(self) -> None:
+        """The block says that the stream is finished, until there is an answer: nobody is left to say it again."""
+        while True:
+            try:
+                return await self.done()
+            except RedisUnavailable:
+                if self._lost is not None:
+                    raise
+            try:
+                await asyncio.sleep(AGAIN)
+            except asyncio.CancelledError:
+                await self._hand_back(cancelled=True)
+                raise
+
+    async def _hand_back(self, *, cancelled: bool) -> None:
         """Release after a failure of the block, which is what the caller is to see."""
         grace = LEAVING_GRACE if cancelled else float("inf")
         try:

@@ -19,6 +19,7 @@ from redis_stream_client import (
 from redis_stream_client.keys import Keys
 from tests.fleet import Member, announce
 from tests.runs import record, write
+from tests.scenes import time_passes
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -138,6 +139,31 @@ async def test_a_repeated_done_is_not_believed_after_a_lapse(
         with pytest.raises(NotOwner) as refused:
             await lease.done()
         assert refused.value.gone
+
+
+async def test_the_end_of_a_block_is_said_until_it_is_answered(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str
+) -> None:
+    """Longer than a lifetime of the lock, which is held all the time: nobody else would ever say it."""
+    await load_scripts(redis)
+    async with Member(proxy.url, service, **FAST) as member:
+        await announce(server.url, service, "call-1")
+        await member.owns("call-1")
+        lease = member.lease("call-1")
+
+        async def work() -> None:
+            async with lease:
+                pass
+
+        lost = proxy.drop_requests_matching(scripts.load("done").sha.encode(), cut=True)
+        working = asyncio.create_task(work())
+        await wait_until(lambda: lost.matched, "the end was said")
+        await time_passes(2 * FAST["lock_ttl"], member.client)
+        assert not working.done()
+        assert lease.owned
+        lost.release()
+        await working
+        assert await redis.xlen(f"{service}-input") == 0
 
 
 @pytest.mark.parametrize("loss", LOSSES)
