@@ -21,8 +21,9 @@ from redis_stream_client.liveness import State
 from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
 from redis_stream_client.operations import PAGE, Delivered
-from redis_stream_client.pacing import Turns
+from redis_stream_client.pacing import Turns, in_turns
 from redis_stream_client.shelf import PROGRESS_TTL, Shelf
+from redis_stream_client.tasks import gather
 
 UNLIMITED = 1 << 30  # streams; no process holds as many
 
@@ -122,8 +123,8 @@ class Ownership:
             self._member.holdings.add(lease)
             self._member.inbox.added(lease)
             leases += 1
-        for entry, reason in malformed:
-            await self.bury_malformed(entry, reason)
+        for some in in_turns(malformed):  # side by side: one after the other they would hold the reader up
+            await gather(*(self.bury_malformed(*one) for one in some), name="redis_stream_client burying")
         return leases
 
     async def lifted(self, entry: Delivered) -> Delivered | None:

@@ -27,9 +27,10 @@ from redis_stream_client.verifying import Verifier
 from redis_stream_client.wakeups import Wakeups
 
 POLL = (0.05, 1.0)  # seconds between two looks where there are no wake-ups: the shortest, and the longest
-POLL_SHARE = 10  # such looks take a tenth of the time
+POLL_SHARE = 10  # such looks take a tenth of the time, unless that would make them rarer than the longest pause
 FRUITLESS = 0.02  # seconds to rest after a wake-up that brought nothing: a full tracking table sends one per read
 LONGEST_WATCH = 3.0  # seconds between two looks at what the server has become
+WATCH_SHARE = 4  # on a line with long round trips such looks leave four fifths of the time to the reads
 UNUSED = 30.0  # seconds after which the connections to a server are closed that is not read from any more
 
 
@@ -205,11 +206,14 @@ class Reading:
             started, found = clock.now(), False
             if started >= self._due:
                 self._look_at_all()
-            while self._wanted and clock.now() < min(self._due, self._next_duty()):
+            while self._wanted:  # one page in any case: where round trips are long, something else is always due
                 found |= await self._read_and_go_on()
+                if clock.now() >= min(self._due, self._next_duty()):
+                    break
             if not self._wanted:
                 self._work.clear()
-            shortest = max(POLL[0], POLL_SHARE * (clock.now() - started))
+            took = clock.now() - started
+            shortest = max(POLL[0], min(POLL_SHARE * took, max(POLL[1], 2 * took)))
             self._poll = shortest if found else max(shortest, min(self._poll * 1.5, POLL[1]))
             await self._do_duties()
         self._home.unused(self)
@@ -252,13 +256,16 @@ class Reading:
         now = clock.now()
         if now >= self._watch_at:
             longest = min(LONGEST_WATCH, max(0.2, self._quiet / 2))
-            self._watch_at = now + (min(longest, 0.5) if self.pairing.unproven else longest)
-            await self._watch()
+            pause = min(longest, 0.5) if self.pairing.unproven else longest
+            if await self._watch():
+                pause = max(pause, min(WATCH_SHARE * (clock.now() - now), LONGEST_WATCH))
+            now = clock.now()
+            self._watch_at = now + pause
         if self._verifier.due <= now:
             await self._verifier.look_at_due(self._sizes.patience)
 
-    async def _watch(self) -> None:
-        """Look what the server has become, and ring the bell."""
+    async def _watch(self) -> bool:
+        """Look what the server has become, and ring the bell. Returns whether it answered."""
         if self.endpoint.clustered:
             self._home.look_around()
         commands: list[tuple[Any, ...]] = [("INFO", "replication")] if self._info else []
@@ -266,19 +273,20 @@ class Reading:
         if lock and self.pairing.token is not None:
             commands.append(("PTTL", lock))
         if not commands:
-            return
+            return True
         try:
             replies = await self.link.together(*commands, timeout=self._sizes.patience)
         except (Unanswered, GroupMissing) as error:
             log.debug("watching %s: %s", self.endpoint.where, error)
             self._home.doubt()
-            return
+            return False
         if lock and self.pairing.token is not None and isinstance(replies[-1], int):
             self.pairing.rang(lock.encode(), replies[-1])
         if self._info and not isinstance(replies[0], bytes):
             self._info = False
         elif self._info:
             self._judge(replies[0].decode(errors="replace"))
+        return True
 
     def _judge(self, info: str) -> None:
         role = re.search(r"^role:(\w+)", info, re.MULTILINE)
@@ -358,7 +366,9 @@ class Reading:
             return _Failure(cursors, error, sent)
         except RedisRejected as error:
             if len(cursors) > 1:  # one of them is no stream, or not permitted: the others go on
-                return _Failure.of_all([await self._read_together([cursor]) for cursor in cursors])
+                middle = len(cursors) // 2
+                halves = map(self._read_together, (cursors[:middle], cursors[middle:]))
+                return _Failure.of_all(await gather(*halves, name="redis_stream_client reads"))
             cursors[0].end()
             cursors[0].tell(_about(cursors[0].stream, error))
             return False
@@ -428,7 +438,7 @@ class _Failure(NamedTuple):
 
     @classmethod
     def of_all(cls, outcomes: "Sequence[bool | _Failure]") -> "bool | _Failure":
-        """What reading several streams one by one has brought together."""
+        """What reading the streams of a page in parts has brought together."""
         failures = [outcome for outcome in outcomes if isinstance(outcome, _Failure)]
         if not failures:
             return any(outcomes)

@@ -18,7 +18,8 @@ from redis_stream_client.keys import NOBODY
 from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
 from redis_stream_client.operations import PAGE, Delivered, Member, Taken
-from redis_stream_client.pacing import Backoff
+from redis_stream_client.pacing import Backoff, in_turns
+from redis_stream_client.tasks import gather
 
 TURNS = 8  # the fleet sweeps this often in a lock's lifetime
 OWN_PERIOD = 2  # every client sweeps for itself this often, in lock lifetimes
@@ -218,10 +219,16 @@ class Sweeper:
 
     async def _forget(self, members: list[Member], alive: dict[str, bool]) -> None:
         long_dead = FORGET_AFTER * self._member.options.lock_ttl
-        for member in members:
-            idle = member.idle_ms >= 1000 * long_dead and not member.pending
-            if idle and not alive.get(member.name, True):
-                await self._member.operations.forget(member.name, long_dead, self._member.patience)
+        forgotten = [
+            member.name
+            for member in members
+            if member.idle_ms >= 1000 * long_dead and not member.pending and not alive.get(member.name, True)
+        ]
+        for names in in_turns(forgotten):  # side by side: after a night of restarts there are thousands
+            await gather(
+                *(self._member.operations.forget(name, long_dead, self._member.patience) for name in names),
+                name="redis_stream_client tidying",
+            )
 
     async def _rescue(self) -> None:
         last: str | None = None

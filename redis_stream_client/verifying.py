@@ -10,6 +10,7 @@ from redis_stream_client.faults import GroupMissing, KeyRejected, Unanswered
 from redis_stream_client.link import Link
 from redis_stream_client.logs import log
 from redis_stream_client.places import Places
+from redis_stream_client.tasks import gather
 
 
 class Verifier:
@@ -64,9 +65,15 @@ class Verifier:
         slots: dict[int, list[Cursor]] = defaultdict(list)
         for cursor in cursors:
             slots[self._places.slot(cursor.stream)].append(cursor)
-        for together in slots.values():
-            for start in range(0, len(together), gaps.CALL):
-                await self._look_together(together[start : start + gaps.CALL], patience)
+        looks = [
+            self._look_together(together[start : start + gaps.CALL], patience)
+            for together in slots.values()
+            for start in range(0, len(together), gaps.CALL)
+        ]
+        if len(looks) == 1:
+            await looks[0]
+        elif looks:  # side by side: one after the other they would take as many round trips as there are slots
+            await gather(*looks, name="redis_stream_client looks for gaps")
 
     async def _look_together(self, cursors: list[Cursor], patience: float) -> None:
         """One script call. It may leave the last ones out, which then are due still."""
