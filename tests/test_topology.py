@@ -25,6 +25,7 @@ from redis_stream_client import (
 from redis_stream_client.faults import Unanswered
 from redis_stream_client.keys import Keys
 from redis_stream_client.topology import Topology, View
+from tests.binaries import chosen, locate
 from tests.cluster import Cluster, start_cluster
 from tests.ports import HOST, free_port
 from tests.scenes import live_through_it
@@ -85,10 +86,9 @@ async def test_a_node_that_was_removed_keeps_nobody_out(own_cluster: Cluster, se
         own_cluster.remove(extra)
         assert extra.command("CLUSTER", "SLOTS") == []
         for _ in range(3):
-            before = client.statistics().reconnects
             cut(owner)
-            await wait_until(lambda: client.statistics().reconnects > before and client.alive, "it is back")
-            await asyncio.sleep(0.2)
+            beats = client.statistics().beats
+            await wait_until(lambda: client.statistics().beats > beats and client.alive, "it is back")
         assert client.statistics().lapses == 0
         async with RedisCluster.from_url(own_cluster.url) as other:
             await live_through_it(client, other, service)
@@ -105,11 +105,11 @@ async def test_a_node_that_hangs_costs_a_moment_once(own_cluster: Cluster) -> No
     frozen.freeze()
     started = time.monotonic()
     assert await connects(where) == owner.port
-    assert time.monotonic() - started < 0.6
+    assert time.monotonic() - started < 1.0
     started = time.monotonic()
     for _ in range(6):
         assert await connects(where) == owner.port
-    assert time.monotonic() - started < 0.6
+    assert time.monotonic() - started < 1.2
     frozen.thaw()
 
 
@@ -202,16 +202,22 @@ async def test_all_nodes_refusing_is_a_refusal_and_one_of_them_is_not(cluster: C
     with pytest.raises(RedisRejected, match="refuses the login"):
         await connects(endpoint.of(settings(*cluster.nodes, **wrong), key))
     node = cluster.nodes[0]
-    node.command("ACL", "SETUSER", "some", "on", ">secret", "allkeys", "+@all", "-cluster|slots")
-    for other in cluster.nodes[1:]:
+    for other in cluster.nodes[1:]:  # the user is not known on the first one
         other.command("ACL", "SETUSER", "some", "on", ">secret", "allkeys", "+@all")
     some: dict[str, Any] = {"username": "some", "password": "secret"}
-    assert await connects(endpoint.of(settings(*cluster.nodes, **some), key)) == node.port
+    other_key = cluster.key_on(cluster.nodes[1])
+    assert await connects(endpoint.of(settings(*cluster.nodes, **some), other_key)) == cluster.nodes[1].port
+    with pytest.raises(RedisRejected, match=f"{node.port} refuses the login"):
+        await connects(endpoint.of(settings(*cluster.nodes, **some), key))
 
 
 # What redis-py makes of it.
 
 
+preferred = pytest.mark.skipif(locate(chosen()).version < (7, 0), reason="its nodes prefer nothing")
+
+
+@preferred
 async def test_nodes_that_name_no_host_are_where_they_were_asked(cluster: Cluster, service: str) -> None:
     for node in cluster.nodes:
         node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "unknown-endpoint")
@@ -223,6 +229,7 @@ async def test_nodes_that_name_no_host_are_where_they_were_asked(cluster: Cluste
             node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
 
 
+@preferred
 async def test_nodes_whose_preferred_name_is_not_known_have_their_address(cluster: Cluster) -> None:
     for node in cluster.nodes:
         node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
