@@ -46,7 +46,9 @@ class Added(NamedTuple):
     def parse(cls, text: bytes) -> "Added":
         """As a record has it."""
         number = text.removesuffix(b"!")
-        return cls(int(number), text in (b"0", number + b"!")) if number.isdigit() else UNKNOWN
+        if not number.isdigit() or len(number) > 20:  # somebody else wrote it
+            return UNKNOWN
+        return cls(int(number), text in (b"0", number + b"!"))
 
 
 UNKNOWN = Added(None, False)

@@ -135,6 +135,8 @@ async def test_a_stream_with_a_foreign_record_goes_to_the_dead_letters(
         {"fence": MINE, "consumer": "x", "attempts": "many"},
         {"fence": MINE, "consumer": "x", "attempts": "inf"},
         {"fence": MINE, "consumer": "x", "attempts": "-3", "colour": "blue"},
+        {"fence": MINE, "consumer": "x", "attempts": "9" * 5000, "added": "9" * 5000},
+        {"fence": MINE, "consumer": "x", "added": b"\xff!"},
         {"fence": str(Fence.of("99999999999999-0", 7)), "consumer": b"\xff\x00"},
         {"consumer": "x", "attempts": "0x10"},
         {"checkpoint": "0-1"},

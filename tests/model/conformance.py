@@ -206,9 +206,9 @@ class Mirror:
                 argv = [_fence(fence), me, int(look_only), unrecorded, *self._owner(*replaces)]
                 return script([self._records[stream]], *argv)
             case "checkpoint", (_, stream, fence, position):
-                return script([self._records[stream]], _fence(fence), me, f"{position}-0")
+                return script([self._records[stream]], _fence(fence), me, f"{position}-0", "")
             case _:
-                return script([self._records[args[1]]], _fence(args[2]), me, 0)
+                return script([self._records[args[1]]], _fence(args[2]), me, 0, 0)
 
     def _reply(self, call: Call, reply: Any) -> Reply:
         """In the model's words."""
@@ -251,7 +251,7 @@ class Mirror:
 
     def _record_reply(self, reply: Any) -> Reply:
         match reply:
-            case [b"begun", position, attempts]:
+            case [b"begun", position, attempts, _]:
                 return ("begun", _position(position), attempts)
             case [b"refused", fence, consumer]:
                 return ("refused", _parse(fence), self._numbers.get(consumer, UNOWNED))
