@@ -26,16 +26,17 @@ class Standstill:
 
     def __init__(self, shortest: float) -> None:
         self.tick = max(SHORTEST_TICK, min(LONGEST_TICK, shortest / TICKS))
+        self._looked_at = clock.now()
         self._total = 0.0
         self._moments: deque[float] = deque()  # when a standstill ended
         self._before: deque[float] = deque()  # the total before that
 
     async def pass_by(self) -> float:
         """Wait for one tick. Returns by how much it was late."""
-        due = clock.now() + self.tick
         await asyncio.sleep(self.tick)
         now = clock.now()
-        late = now - due
+        late = now - self._looked_at - self.tick  # whatever happened between two ticks, too
+        self._looked_at = now
         if late > NEGLIGIBLE:
             self.stood_still(late, now)
         return late
