@@ -67,6 +67,13 @@ def uvloop(session: nox.Session) -> None:
     run_tests(session, RSC_TEST_LOOP="uvloop")
 
 
+@nox.session(python="3.13")
+def eager(session: nox.Session) -> None:
+    """Run the tests with eager tasks, which Python 3.12 brought; skipped where there is no Python 3.13."""
+    session.install("-e", ".[test]")
+    run_tests(session, RSC_TEST_TASKS="eager")
+
+
 @nox.session
 @nox.parametrize("server", list(SERVERS), ids=list(SERVERS))
 def servers(session: nox.Session, server: str) -> None:

@@ -14,7 +14,8 @@ def start_task(work: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
     """Run `work` in a task that does not begin before its creator goes on, whatever the loop's task factory is.
 
     With ``asyncio.eager_task_factory`` (Python 3.12) a task may be over before ``create_task()`` returns; what its
-    creator sets behind that line then comes too late. So the package starts its tasks here, and nowhere else.
+    creator sets behind that line then comes too late. So the package starts its tasks here, and nowhere else,
+    those of handlers too: a factory of the user's is for the tasks that the user starts.
     """
     return make_task(work, loop=asyncio.get_running_loop(), name=name)
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from tests.binaries import SERVERS, ServerMissing, chosen, locate
-from tests.loops import loop_factory, loop_name
+from tests.loops import loop_factory, loop_name, task_kind
 from tests.proxy import TcpProxy
 from tests.servers import Server
 from tests.workers import Worker
@@ -34,7 +34,7 @@ def pytest_configure() -> None:
 
 def pytest_report_header() -> str:
     """Say on what the suite runs."""
-    return f"server: {chosen()} (of {', '.join(SERVERS)}), loop: {loop_name()}"
+    return f"server: {chosen()} (of {', '.join(SERVERS)}), loop: {loop_name()}, tasks: {task_kind()}"
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -15,6 +15,7 @@ from redis_stream_client import settling
 from redis_stream_client.keys import Keys
 from redis_stream_client.records import NO_OWNER, Settle
 from redis_stream_client.settling import FIRST, Item, Pace, Settling
+from redis_stream_client.tasks import start_task
 from tests.runs import Running, add, write
 from tests.waiting import wait_until
 
@@ -182,7 +183,7 @@ def settling_on(deaf: Any) -> Settling:
     async def learn() -> None:
         pass
 
-    return Settling(lambda _: deaf, learn, lambda: None, asyncio.create_task)
+    return Settling(lambda _: deaf, learn, lambda: None, lambda work: start_task(work, "settling"))
 
 
 async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
