@@ -35,6 +35,7 @@ class Cursor:
         stream: its name.
         position: id of the last entry that was read.
         history: of the server that it was read on; None where that is not known.
+        careful: whether a gap must be known before an entry behind it is read.
         stale: the server may have lost writes since, so that its entries are no longer those that were read: this
             cursor reads no more, and whoever reads begins anew at the checkpoint.
         count: how many entries to ask for.
@@ -46,7 +47,8 @@ class Cursor:
 
     __slots__ = (
         "_caught_up", "_changed", "_closed", "_feed", "_items", "_on_restart", "_reading", "_waiter",
-        "added", "count", "history", "idle", "position", "reassured", "server", "since", "stale", "stream",
+        "added", "careful", "count", "history", "idle", "position", "reassured", "server", "since", "stale",
+        "stream",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +66,7 @@ class Cursor:
         self.position = position
         self.added = added
         self.history: str | None = None
+        self.careful = False
         self.stale = False
         self.count = FIRST_PIECE
         self.server: Reading | None = None

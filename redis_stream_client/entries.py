@@ -24,6 +24,9 @@ OnGap = Literal["warn", "raise"]
 class Source(Protocol):
     """Where entries come from."""
 
+    careful: bool
+    """Whether a gap must be known before an entry behind it is taken."""
+
     @property
     def stale(self) -> bool:
         """Whether the server may have lost writes: what was read is to be forgotten."""
@@ -103,6 +106,7 @@ class Entries:
             await lease._ensure_begun()
             self._added = lease._start_reading()
             self._source = lease._host.plane.follow(lease)
+            self._source.careful = self._on_gap == "raise"
             self._loop = asyncio.get_running_loop()
             return  # meanwhile it may have been drained
         waiter = lease._start_waiting()

@@ -202,8 +202,8 @@ class Lease:
 
         Args:
             on_gap: what to do where entries were trimmed or deleted before they were read. ``"warn"``: log it,
-                once, and go on. ``"raise"``: raise `EntriesTrimmed`; the next step goes on behind the gap. In a
-                stream that is being read, it may take a second until a gap is noticed.
+                once, and go on; that may take a second. ``"raise"``: raise `EntriesTrimmed` before an entry behind
+                the gap; the next step goes on there. It costs a look at the stream before each read.
 
         Raises (from ``anext()``):
             NotOwner: the lease is not owned any more.

@@ -75,6 +75,7 @@ class Cursor:
     """How far a data stream was read. It brings one entry at a time, so that an outage takes effect at once."""
 
     stale = False
+    careful = False
 
     def __init__(self, stream: Stream, passed: int) -> None:
         self._stream = stream

@@ -30,9 +30,12 @@ class Verifier:
         self._counts = True  # whether the server tells how many entries were ever added
 
     def changed(self, cursor: Cursor) -> None:
-        """Something has come to a stream; it may be gone again when it is read."""
+        """Something has come to a stream; it may be gone again when it is read.
+
+        For who must not read on behind a gap it is looked at before each read, for others once a second.
+        """
         if cursor.added.due is None and self._counts:
-            cursor.added.due = clock.now() + gaps.PAUSE
+            cursor.added.due = clock.now() + (0.0 if cursor.careful else gaps.PAUSE)
             self._pending[cursor] = None
 
     def forget(self, cursor: Cursor) -> None:

@@ -175,6 +175,22 @@ async def test_a_checkpoint_needs_no_step_of_entries_before_it(backend: Backend)
     assert await steps(lease, 1) == ["3-0"]
 
 
+@pytest.mark.parametrize("beyond", ["2-1", "3-0", "99999999999999-0"])
+async def test_a_checkpoint_beyond_what_was_handed_out_is_a_mistake(backend: Backend, beyond: str) -> None:
+    """Though more has arrived already. The furthest of several iterators counts."""
+    lease = await backend.own(TICKS, position="1-0")
+    first, second = lease.entries(), lease.entries()
+    assert (await anext(first)).id == "2-0"
+    with pytest.raises(ValueError, match=rf"{beyond} is beyond the last entry .* 2-0"):
+        await lease.checkpoint(beyond)
+    assert (await backend.facts()).position == "1-0"
+    await lease.checkpoint("0-5")  # at or below the stored one: changes nothing
+    assert lease.position == "1-0"
+    assert [(await anext(second)).id for _ in range(2)] == ["2-0", "3-0"]
+    await lease.checkpoint("3-0")
+    assert (lease.position, lease.owned) == ("3-0", True)
+
+
 async def given_up(lease: Lease, *ids: str) -> None:
     """Ask for checkpoints, and wait for none of them."""
     asked = [asyncio.create_task(lease.checkpoint(id)) for id in ids]

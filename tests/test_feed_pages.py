@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.connection import Connection
     from tests.servers import Server
 
-TTL: dict[str, Any] = {"lock_ttl": 2.0}
+TTL: dict[str, Any] = {"lock_ttl": 5.0}
 SMALL = "small"
 
 
@@ -53,9 +53,9 @@ class Reader:
 @pytest.mark.parametrize(
     ("streams", "size", "each", "rate"),
     [
-        (120, 300_000, 1, 30e6),  # 36 MB in one command
-        (5, 8_000_000, 1, 40e6),  # few of which exceed what the server holds
-        (1, 3_000_000, 8, 40e6),  # so does one piece of one stream
+        (120, 250_000, 1, 15e6),  # 30 MB in one command
+        (4, 7_000_000, 1, 15e6),  # few of which exceed what the server holds
+        (1, 3_500_000, 7, 15e6),  # so does one piece of one stream
     ],
 )
 async def test_what_exceeds_the_server_s_output_buffers_is_read_in_smaller_pieces(

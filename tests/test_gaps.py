@@ -127,6 +127,28 @@ async def test_who_must_stop_is_stopped_before_the_entries_behind_the_gap(
 
 
 @counts
+async def test_who_must_stop_is_stopped_in_a_stream_that_was_idle(
+    server: Server, redis: Connection, service: str
+) -> None:
+    async with Member(server.url, service, **TTL) as member:
+        await add(redis, service, [CALL])
+        await member.owns(CALL)
+        entries = member.lease(CALL).entries(on_gap="raise")
+        step = asyncio.ensure_future(anext(entries))
+        await redis.xadd(CALL, {"n": 1})
+        await step
+        step = asyncio.ensure_future(anext(entries))
+        await asyncio.sleep(1.2)  # it is idle
+        async with redis.pipeline(transaction=True) as pipe:
+            for _ in range(30):
+                pipe.xadd(CALL, {"n": 1}, maxlen=4, approximate=False)
+            await pipe.execute()
+        with pytest.raises(EntriesTrimmed, match="26 entries"):
+            await step
+        assert len(await read(entries, 4)) == 4
+
+
+@counts
 async def test_what_is_lost_while_an_owner_is_busy(server: Server, redis: Connection, service: str) -> None:
     await write(server.url, CALL, 2)
     async with Member(server.url, service, **TTL) as member:
