@@ -218,9 +218,10 @@ class Lease:
     async def checkpoint(self, id: str) -> None:
         """All entries up to this one are processed: the next owner continues after it.
 
-        An id that is not greater than the last checkpoint changes nothing. A lost reply is repeated until the
-        lock's deadline. Cancelling the wait does not take it back: it goes on in the background, and what Redis
-        accepts counts, for `position` and `attempts`, too.
+        An id that is not greater than the last checkpoint changes nothing. Nor does that of an entry which was
+        handed out before Redis restarted or failed over: it comes again. A lost reply is repeated until the lock's
+        deadline. Cancelling the wait does not take it back: it goes on in the background, and what Redis accepts
+        counts, for `position` and `attempts`, too.
 
         Args:
             id: an entry's id, ``entry.id``.

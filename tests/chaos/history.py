@@ -13,7 +13,7 @@ that is killed loses nothing that it has written. *lease* is the number of a lea
 | | `fenced` | lease, fence: it was raised |
 | | `handed` | lease, entry id |
 | | `effect` | lease, entry id, outcome by the ledger, when it was sent |
-| | `checkpoint` | lease, entry id, "accepted", "refused" or "unknown", when it was sent |
+| | `checkpoint` | lease, entry id, "accepted", "refused", "void" or "unknown", when it was sent |
 | | `returned` | lease: its handler has returned, and `done` is next |
 | | `failed` | lease, what the handler raised |
 | | `lost` | lease, reason: it has ended, "done" and "released" included |
