@@ -5,6 +5,7 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from redis_stream_client import forks
 from redis_stream_client.entry import Entry
 from redis_stream_client.errors import EntriesTrimmed, RedisRejected, RedisUnavailable
 from redis_stream_client.gaps import Gap
@@ -53,6 +54,7 @@ class Entries:
         self._on_gap = on_gap
         self._source: Source | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = forks.here()
         self._arrived: deque[Entry | Gap] = deque()
         self._busy = False
         self._added: int | None = None
@@ -135,6 +137,6 @@ class Entries:
 
     def __del__(self) -> None:
         """Called by the garbage collector, so perhaps from another thread."""
-        if self._source is not None and self._loop is not None:
+        if self._source is not None and self._loop is not None and self._process == forks.here():
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._source.close)

@@ -6,13 +6,11 @@ its parent. So a client knows where it joined, and its copy elsewhere does nothi
 
 import os
 import weakref
-from collections.abc import Callable
 from typing import Any, Protocol
 
 _forks = 0
 _members: "weakref.WeakSet[Member]" = weakref.WeakSet()
 _inherited: list[Any] = []
-_in_child: list[Callable[[], None]] = []
 
 
 class Member(Protocol):
@@ -33,11 +31,6 @@ def watch(member: Member) -> None:
     _members.add(member)
 
 
-def in_child(call: Callable[[], None]) -> None:
-    """Have something called in every child."""
-    _in_child.append(call)
-
-
 def _forked() -> None:
     global _forks
     _forks += 1
@@ -46,8 +39,6 @@ def _forked() -> None:
     _inherited.extend(copies)
     for copy in copies:
         copy.inherited()
-    for call in _in_child:
-        call()
 
 
 if hasattr(os, "register_at_fork"):

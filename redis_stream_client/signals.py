@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
-
-from redis_stream_client import forks
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -46,15 +45,39 @@ def handled(on_signal: Callable[[], None]) -> Generator[None, None, None]:
                 signal.signal(number, handler)
 
 
+# Around a fork. Until the child has handlers of its own, a signal to it would reach its parent's loop, whose pipe
+# it shares, and leave the child alive. So it is held back for that long.
+
+
+class _Mask(threading.local):
+    """The signals that this thread held back before it forked."""
+
+    before: set[int] | None = None
+
+
+_mask = _Mask()
+
+
+def _before_fork() -> None:
+    if _before and hasattr(signal, "pthread_sigmask"):
+        _mask.before = set(signal.pthread_sigmask(signal.SIG_BLOCK, ENDING))
+
+
+def _after_fork() -> None:
+    before, _mask.before = _mask.before, None
+    if before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _forget_the_parent() -> None:
-    """A child that gets a signal would tell its parent's loop, whose pipe it shares, and go on itself."""
-    if not _before:
-        return
-    signal.set_wakeup_fd(-1)
-    for number, handler in _before[0].items():
+    if _before:
         with contextlib.suppress(ValueError):  # not the main thread, which handles none
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-    _before.clear()
+            signal.set_wakeup_fd(-1)
+            for number, handler in _before[0].items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        _before.clear()
+    _after_fork()
 
 
-forks.in_child(_forget_the_parent)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forget_the_parent)
