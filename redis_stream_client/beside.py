@@ -1,8 +1,9 @@
 """Reading a little of many streams while something large takes its time to arrive on another connection."""
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from redis_stream_client import clock, scripts
@@ -13,6 +14,7 @@ from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.link import Greeting, Link
 from redis_stream_client.logs import log
 from redis_stream_client.places import Places
+from redis_stream_client.tasks import start_task
 
 AFTER = 1.0  # seconds that a read takes before others are read beside it
 LATE = 0.2  # and as long must it take still, when this process has looked again
@@ -36,23 +38,37 @@ class Beside:
         self._turn = 0
         self._used_at = float("inf")
 
-    async def read_during(
-        self, reading: "asyncio.Task[bool]", waiting: "Callable[[], Sequence[Cursor]]", patience: float
-    ) -> None:
-        """Until `reading` is over, read from time to time what is `waiting`."""
-        await asyncio.wait((reading,), timeout=AFTER)
-        if reading.done():
-            if clock.now() - self._used_at > UNUSED:
+    @contextlib.asynccontextmanager
+    async def reading(self, waiting: Callable[[], Sequence[Cursor]], patience: float) -> AsyncGenerator[None]:
+        """Should the block take long, read meanwhile, from time to time, what is `waiting`."""
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[None] | None = None
+
+        def start() -> None:
+            nonlocal task
+            task = start_task(self._read_on(waiting, patience), "redis_stream_client reading beside")
+
+        timer = loop.call_later(AFTER, start)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if task is not None:
+                task.cancel()
+                await asyncio.wait((task,))
+            elif clock.now() - self._used_at > UNUSED:
                 self._used_at = float("inf")
                 self._link.drop(Unanswered("it is not needed any more", maybe_executed=False))
-            return
-        await asyncio.wait((reading,), timeout=LATE)  # this process may be what is slow
+
+    async def _read_on(self, waiting: Callable[[], Sequence[Cursor]], patience: float) -> None:
+        """Until cancelled."""
+        await asyncio.sleep(LATE)  # this process may be what is slow
         pause = PAUSE[0]
-        while not reading.done():
-            if self._possible and (cursors := waiting()):
+        while self._possible:
+            if cursors := waiting():
                 self._used_at = clock.now()
                 await self._read(self._next(cursors), patience)
-            await asyncio.wait((reading,), timeout=pause)
+            await asyncio.sleep(pause)
             pause = min(pause * 1.2, PAUSE[1])
 
     def _next(self, cursors: Sequence[Cursor]) -> list[Cursor]:

@@ -58,6 +58,7 @@ class Entries:
         self._arrived: deque[Entry | Gap] = deque()
         self._busy = False
         self._added: int | None = None
+        self._last: str | None = None
 
     def __aiter__(self) -> "Entries":
         return self
@@ -98,7 +99,8 @@ class Entries:
             return None
         if self._added is not None:
             self._added += 1
-        lease._hand_over(item.id, self._added)
+        lease._hand_over(item.id, self._last, self._added)
+        self._last = item.id
         return item
 
     async def _fetch(self) -> None:

@@ -1,5 +1,7 @@
 """What `entries()` has handed out of one lease: how far a checkpoint may go, and what is missing."""
 
+from collections import deque
+
 from redis_stream_client.entry import START, order
 from redis_stream_client.gaps import Gap
 
@@ -23,18 +25,16 @@ class Handed:
         self.history: str | None = None
         self.gaps: tuple[Gap, ...] = ()
         self._before = START  # the furthest that was ever reached
-        self._marks: dict[str, int] | None = None
+        self._marks: deque[tuple[str, int]] | None = None
 
-    def hand_over(self, id: str, added: int | None) -> None:
-        """An entry goes to the user; it is the `added`-th that was ever added to the stream."""
-        if order(id) > order(self.reached):
+    def hand_over(self, id: str, after: str | None, added: int | None) -> None:
+        """An entry goes to the user, who was handed `after` before it; it is the `added`-th of the stream."""
+        if after is self.reached or order(id) > order(self.reached):
             self.reached = id
         if added is not None:
             if self._marks is None:
-                self._marks = {}
-            elif len(self._marks) >= MARKS:
-                del self._marks[next(iter(self._marks))]
-            self._marks[id] = added
+                self._marks = deque(maxlen=MARKS)
+            self._marks.append((id, added))
 
     def covers(self, id: str) -> bool:
         """Whether the entries up to this id were handed out. Those that were handed out before reading began again
@@ -52,7 +52,12 @@ class Handed:
 
     def added(self, id: str) -> int | None:
         """How many entries were added to the stream up to this one; None if it is not known."""
-        return self._marks.get(id) if self._marks else None
+        marks = self._marks
+        if not marks:
+            return None
+        if marks[0][0] == id:  # as where each has a checkpoint
+            return marks[0][1]
+        return next((added for mark, added in marks if mark == id), None)
 
     @property
     def furthest(self) -> str:
@@ -62,8 +67,8 @@ class Handed:
     def checkpointed(self, id: str) -> None:
         """What is before this entry is not asked for any more."""
         marks = self._marks
-        while marks and order(first := next(iter(marks))) <= order(id):
-            del marks[first]
+        while marks and (marks[0][0] == id or order(marks[0][0]) < order(id)):
+            marks.popleft()
         if not marks:
             self._marks = None
 

@@ -467,10 +467,10 @@ class Lease:
             )
             self._host.skipped(gap.entries)
 
-    def _hand_over(self, id: str, added: int | None) -> None:
+    def _hand_over(self, id: str, after: str | None, added: int | None) -> None:
         """An entry goes to the user."""
         assert self._handed is not None
-        self._handed.hand_over(id, added)
+        self._handed.hand_over(id, after, added)
         self._settled = False
         self._entries_handed_over += 1
         self._progress_at = clock.now()

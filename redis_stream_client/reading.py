@@ -22,7 +22,7 @@ from redis_stream_client.pacing import Backoff
 from redis_stream_client.pairing import Pairing
 from redis_stream_client.places import Places
 from redis_stream_client.sizes import Sizes
-from redis_stream_client.tasks import gather, start_task
+from redis_stream_client.tasks import gather
 from redis_stream_client.verifying import Verifier
 from redis_stream_client.wakeups import Wakeups
 
@@ -324,18 +324,12 @@ class Reading:
         Returns whether there was anything.
         """
         page = self._page()
-        reading = start_task(self._read_page(page), "redis_stream_client reading")
-        try:
-            await self._beside.read_during(
-                reading,
-                lambda: [cursor for cursor in (*page, *self._wanted) if cursor.waiting and cursor.server is self],
-                self._sizes.patience,
-            )
-            return reading.result()
-        finally:
-            if not reading.done():
-                reading.cancel()
-                await asyncio.wait((reading,))
+
+        def waiting() -> list[Cursor]:
+            return [cursor for cursor in (*page, *self._wanted) if cursor.waiting and cursor.server is self]
+
+        async with self._beside.reading(waiting, self._sizes.patience):
+            return await self._read_page(page)
 
     async def _read_page(self, page: Sequence[Cursor]) -> bool:
         """One command for each slot. Returns whether there was anything."""
