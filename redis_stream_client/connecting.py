@@ -19,8 +19,6 @@ from redis_stream_client.faults import Unanswered
 from redis_stream_client.lookups import Lookup, in_thread
 from redis_stream_client.resolver import Resolver
 
-NAMING = 1.0  # seconds that Redis has to take a connection's name
-
 _LOGIN = ("WRONGPASS", "NOAUTH")
 
 
@@ -134,12 +132,12 @@ class Connector:
         self._resolver.doubt(host or str(self.settings.get("host") or "localhost"))
 
     async def _introduce(self, connection: AbstractConnection, role: str) -> None:
-        """Tell Redis the connection's name. Where that is not permitted, go on without."""
+        """Tell Redis the connection's name, within the attempt. If that is forbidden, go on without."""
         name = settings.client_name(self._name, role)
         if name is None or self._nameless:
             return
         try:
-            await wire.roundtrip(connection, NAMING, "CLIENT", "SETNAME", name)
+            await wire.roundtrip(connection, None, "CLIENT", "SETNAME", name)
         except RedisRejected as error:
             why = faults.origin(error)
             if why is not None and _is_refused_login(why):  # the provider gave nothing to log in with

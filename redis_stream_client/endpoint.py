@@ -21,7 +21,7 @@ from redis_stream_client.topology import Topology
 from redis_stream_client.wire import abort, close, next_message, roundtrip, send
 
 __all__ = [
-    "Endpoint", "Node", "Slot", "abort", "check", "close", "next_message", "of", "roundtrip", "send",
+    "Endpoint", "Node", "Opener", "Slot", "abort", "check", "close", "next_message", "of", "roundtrip", "send",
 ]  # fmt: skip
 
 
@@ -55,6 +55,31 @@ class Endpoint(Protocol):
     def doubt(self) -> None:
         """A server that `open` led to does not answer, or is not responsible: look elsewhere first, next time."""
         ...
+
+
+LONGEST_ATTEMPT = 10.0  # seconds for one attempt to connect, after shorter ones were too short
+
+
+class Opener:
+    """Opens connections of one role, with more time after an attempt that took all that it had."""
+
+    def __init__(self, endpoint: Endpoint, role: str, first: float, longest: float = LONGEST_ATTEMPT) -> None:
+        self._endpoint = endpoint
+        self._role = role
+        self._first = self._attempt = first
+        self._longest = max(first, longest)
+
+    async def open(self) -> AbstractConnection:
+        """Connect. Raises as `Endpoint.open`."""
+        started, attempt = clock.now(), self._attempt
+        try:
+            connection = await self._endpoint.open(attempt, self._role)
+        except Unanswered:
+            if clock.now() - started >= attempt * 0.9:
+                self._attempt = min(2 * attempt, self._longest)
+            raise
+        self._attempt = min(max(self._first, 2 * (clock.now() - started)), self._longest)
+        return connection
 
 
 def check(redis: Any) -> None:

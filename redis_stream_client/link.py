@@ -40,7 +40,7 @@ class Link:
         *,
         greet: Greeting | None = None,
         on_loss: Callable[[Exception], None] | None = None,
-        longest_attempt: float = CONNECT_TIMEOUT,
+        longest_attempt: float = endpoints.LONGEST_ATTEMPT,
         role: str = "",
     ) -> None:
         self._endpoint = endpoint
@@ -168,7 +168,7 @@ class Link:
             raise
         finally:
             self._opening = None
-        self._attempt = CONNECT_TIMEOUT
+        self._attempt = max(CONNECT_TIMEOUT, min(2 * (clock.now() - started), self._longest_attempt))
         self._failure = None
         self._connection = connection
         self._heard = _Heard.of(connection)

@@ -7,7 +7,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from redis_stream_client import clock, endpoint, faults
-from redis_stream_client.endpoint import Endpoint
+from redis_stream_client.endpoint import Endpoint, Opener
 from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.keys import NOBODY
@@ -60,6 +60,7 @@ class Listener:
         self._greet = greet
         self._keys = options.keys
         self._endpoint = endpoint
+        self._opener = Opener(endpoint, "listener", options.lock_ttl, options.connect_timeout)
         self._operations = operations
         self._ears = ears
         self._outage = outage
@@ -90,7 +91,7 @@ class Listener:
             endpoint.abort(self._connection)
 
     async def _listen_once(self) -> None:
-        connection = self._connection = await self._endpoint.open(self._options.lock_ttl, "listener")
+        connection = self._connection = await self._opener.open()
         try:
             await self._greet(
                 connection, self._options.lock_ttl

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from redis_stream_client import clock, faults, wire
-from redis_stream_client.endpoint import Endpoint
+from redis_stream_client.endpoint import Endpoint, Opener
 from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.logs import log
@@ -54,6 +54,7 @@ class Wakeups:
         on_state: Callable[[], None],
     ) -> None:
         self._where = where
+        self._opener = Opener(where, "wake-ups", max(1.0, quiet))
         self._quiet = quiet
         self._on_change = on_change
         self._on_state = on_state
@@ -106,7 +107,7 @@ class Wakeups:
 
     async def _listen(self) -> None:
         patience = max(1.0, self._quiet)
-        connection = self._connection = await self._where.open(patience, "wake-ups")
+        connection = self._connection = await self._opener.open()
         try:
             await self._greeter(connection, patience)
             client_id = await wire.roundtrip(connection, patience, "CLIENT", "ID")

@@ -59,7 +59,7 @@ async def next_message(connection: AbstractConnection, quiet: float) -> list[Any
     return message if isinstance(message, list) else []
 
 
-async def roundtrip(connection: AbstractConnection, timeout: float, *command: Any) -> Any:
+async def roundtrip(connection: AbstractConnection, timeout: float | None, *command: Any) -> Any:
     """One command on a connection that nobody else uses now.
 
     Raises `Unanswered`, `GroupMissing` or `RedisRejected`; the connection is to be closed then.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from tests.connection import Connection as Client
     from tests.outside import Resolver
+    from tests.proxy import TcpProxy
     from tests.servers import Server
 
 SLOW = 0.7
@@ -422,6 +423,30 @@ async def test_a_tls_context_that_cannot_be_made_is_named(server: Server, servic
     with pytest.raises(RedisUnavailable, match="No such file or directory"):
         async with RedisStreamClient.from_url(url, service, connect_timeout=0.2):
             pass
+
+
+# A line on which connecting takes long.
+
+
+async def test_connecting_that_takes_longer_than_an_attempt_gets_more_time(
+    server: Server, proxy: TcpProxy, service: str
+) -> None:
+    proxy.delay(requests=0.1, replies=0.1)
+    opener = endpoint.Opener(endpoint.of(Redis.from_url(proxy.url), "key"), "beats", 0.1)
+    attempts = 0
+
+    async def opened() -> bool:
+        nonlocal attempts
+        attempts += 1
+        try:
+            endpoint.abort(await opener.open())
+        except Unanswered:
+            return False
+        return True
+
+    await wait_until(opened, "it has enough time", timeout=5)
+    assert attempts >= 3
+    assert await opened()  # what it took is remembered
 
 
 # Messages, and names.
