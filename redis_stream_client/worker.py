@@ -9,7 +9,7 @@ from redis_stream_client import clock
 from redis_stream_client.events import StreamAdded, StreamExpired
 from redis_stream_client.faults import GroupMissing, Unanswered
 from redis_stream_client.handler import Handler
-from redis_stream_client.handling import Job, Rules, start_watches
+from redis_stream_client.handling import LATE, Job, Rules, start_watches
 from redis_stream_client.inbox import owner_of
 from redis_stream_client.lease import LEAVING_GRACE, Lease
 from redis_stream_client.logs import log
@@ -163,7 +163,7 @@ class Worker:
             await self._release_arrivals()
             if not self._jobs:
                 break
-            await self._wait_for_change(min(0.1, deadline - clock.now()))
+            deadline += await self._wait_for_change(min(0.1, deadline - clock.now()))
         if self._jobs and not self._session.leaving:
             log.info("%d handlers are cancelled before a checkpoint", len(self._jobs), extra=who)
         in_time = clock.now() + (LEAVING_GRACE / 2 if self._cut_short else self._rules.patience)
@@ -207,13 +207,17 @@ class Worker:
         give_up = clock.now() + timeout
         was_cut_short = self._cut_short
         while self._jobs and clock.now() < give_up and self._cut_short == was_cut_short:
-            await self._wait_for_change(give_up - clock.now())
+            give_up += await self._wait_for_change(min(0.1, give_up - clock.now()))
 
-    async def _wait_for_change(self, timeout: float) -> None:
+    async def _wait_for_change(self, timeout: float) -> float:
+        """Returns for how long this process stood still meanwhile: the handlers had no turn, and get it back."""
+        due = clock.now() + max(0.0, timeout)
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, timeout)):
                 await self._changed.wait()
+        late = clock.now() - due
+        return 0.0 if self._cut_short or late < LATE else late
 
     async def _release_arrivals(self) -> None:
         while True:

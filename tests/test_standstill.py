@@ -13,7 +13,7 @@ import pytest
 
 from redis_stream_client import Lease, testing
 from redis_stream_client.standstill import REMEMBERED, Standstill
-from tests.runs import Running, add, dead_letters
+from tests.runs import Running, add, dead_letters, idle
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -188,3 +188,27 @@ async def test_a_handler_that_cleans_up_while_the_loop_is_blocked_is_not_one_tha
     outcome = await running
     assert outcome.position == "1-0"
     assert not any("ignores its cancellation" in entry.getMessage() for entry in caplog.records)
+
+
+async def test_a_drain_gives_back_the_time_in_which_the_loop_was_blocked(
+    server: Server, redis: Connection, service: str
+) -> None:
+    working, reached = asyncio.Event(), asyncio.Event()
+
+    async def handle(lease: Lease) -> None:
+        working.set()
+        for _ in range(4):  # pieces of some work, each of which needs a turn
+            await asyncio.sleep(0.1)
+        await lease.checkpoint("1-0")
+        reached.set()
+        await idle(lease)
+
+    async with Running(server.url, service, handle, lock_ttl=6.0, drain_timeout=1.0) as run:
+        await add(redis, service, ["call-1"])
+        await working.wait()
+        run.client.drain()
+        await asyncio.sleep(0.05)
+        time.sleep(1.5)  # noqa: ASYNC251
+        await asyncio.wait((run.task,), timeout=10)
+        assert run.task.done()
+    assert reached.is_set()
