@@ -218,3 +218,22 @@ async def test_garbage_on_the_channels_is_ignored_by_what_flows(
         assert [list(client.leases) for client in flow.clients] == before
         assert all(client.client.statistics().lapses == 0 for client in flow.clients)
     assert await dead_letters(redis, service) == []
+
+
+async def test_turns_and_locks_of_another_type_end_nobody(server: Server, redis: Connection, service: str) -> None:
+    """Whoever writes a list where a turn or the lock of a stranger belongs stops neither sweeps nor handlers."""
+    keys = Keys(service)
+    async with flowing(server.url, service, server.url, server.url, **FAST) as flow:
+        await redis.xgroup_createconsumer(keys.lbs, keys.group, "stranger")
+        for key in (keys.lock("stranger"), *keys.turns):
+            await redis.delete(key)
+            await redis.rpush(key, "garbage")
+        swept = [client.client.statistics().sweeps for client in flow.clients]
+        await wait_until(
+            lambda: all(
+                client.client.statistics().sweeps >= before + 2
+                for client, before in zip(flow.clients, swept, strict=True)
+            ),
+            "all have swept",
+        )
+        await flow.goes_on()

@@ -8,7 +8,8 @@ local alive, longest = {}, tonumber(ARGV[1])
 for i, lock in ipairs(KEYS) do
   local left = redis.call('PTTL', lock) -- -2: it does not exist; -1: it would live for ever
   if left > longest or left == -1 then
-    local ttl = tonumber(string.match(redis.call('GET', lock) or '', '"ttl": *(%d+)'))
+    local said = redis.pcall('GET', lock) -- an error for what is no string, so none of ours: it stays as it is
+    local ttl = type(said) == 'string' and tonumber(string.match(said, '"ttl": *(%d+)'))
     if ttl and (left > ttl or left == -1) then redis.call('PEXPIRE', lock, ttl) end
   end
   alive[i] = left == -2 and 0 or 1
