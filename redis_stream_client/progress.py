@@ -36,6 +36,11 @@ LBS_ID = 41
 """Characters of a fence that name the announcement."""
 
 
+PREPARING = 0.25
+"""Seconds that arrivals wait to be prepared together. A node that does not answer must not hold up the streams of
+the others; what is not ready by then begins by itself."""
+
+
 class Progress:
     """The data plane of one client's leases."""
 
@@ -53,19 +58,26 @@ class Progress:
     async def prepare(self, leases: Sequence[Lease]) -> set[Lease]:
         """Begin for streams that have just arrived, many in one call, those without a record left alone.
 
-        Best effort: returns the leases that need no `begin` any more before they are handled.
+        Best effort, within `PREPARING`: returns the leases that need no `begin` any more before they are handled.
         """
+        ready: set[Lease] = set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PREPARING):
+                await self._prepare(leases, ready)
+        return ready
+
+    async def _prepare(self, leases: Sequence[Lease], ready: set[Lease]) -> None:
         record = self._member.options.keys.progress
         names = [record(lease.stream) for lease in leases]
         shelved = await self._shelf.together(names)
         if shelved is None:
-            return set()
+            return
         first = {lease: name for lease, name in zip(leases, names, strict=True) if lease.deliveries == 1}
         try:
             fresh = not await shelved.any_of(list(first.values()), self._member.patience)
         except (Unanswered, GroupMissing, RedisRejected):
             fresh = False
-        ready = set(first) if fresh else set()
+        ready |= first.keys() if fresh else set()
         former = self._member.options.keys.former_progress
         later = [lease for lease in leases if lease not in ready]
         later = [lease for lease in later if lease in first or former(lease.stream) is None]
@@ -75,7 +87,6 @@ class Progress:
                 ready.add(lease)
                 if answer is not None:
                     lease._begin(answer.checkpoint, answer.attempts, answer.added)
-        return ready
 
     def _begin_of(self, lease: Lease, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
         record = self._member.options.keys.progress(lease.stream)

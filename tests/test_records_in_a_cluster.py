@@ -75,3 +75,21 @@ async def test_checkpoints_and_ends_go_on_when_a_node_with_records_dies(
         assert len(run.leases) == 3
         if harm == "frozen":
             node.thaw()
+
+
+async def test_a_node_that_does_not_answer_holds_up_no_stream_of_the_others(
+    cluster: Cluster, service: str
+) -> None:
+    home = cluster.owner_of(Keys(service).lbs)
+    stuck = cluster.key_apart_from(Keys(service).lbs)
+    elsewhere = cluster.key_on(home, "elsewhere-{}")
+    node = cluster.owner_of(stuck)
+    redis = RedisCluster.from_url(cluster.url)
+    async with redis, Running(redis, service, lock_ttl=4.0) as run:
+        node.freeze()
+        await add(redis, service, [stuck])
+        await wait_until(lambda: len(run.client.leases) == 1, "it has arrived")
+        await add(redis, service, [elsewhere])
+        await wait_until(lambda: elsewhere in run.working, "the other one is handled", 1.0)
+        await run.handles(stuck, elsewhere, timeout=20.0)
+        node.thaw()
