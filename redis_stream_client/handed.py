@@ -39,7 +39,7 @@ class Handed:
     def covers(self, id: str) -> bool:
         """Whether the entries up to this id were handed out. Those that were handed out before reading began again
         come once more."""
-        return order(id) <= order(self.reached)
+        return id == self.reached or order(id) <= order(self.reached)
 
     @property
     def any(self) -> bool:
