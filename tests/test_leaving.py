@@ -87,6 +87,7 @@ async def test_thousands_of_handlers_are_told_in_turns_and_the_lock_goes_first(
     async with Running(server.url, service, handle, lock_ttl=4.0) as run:
         await add(redis, service, [f"call-{i}" for i in range(MANY)])
         await wait_until(lambda: len(run.working) == MANY, "all are handled", 20.0)
+        await wait_until(lambda: all(lease._waiting for lease in run.leases), "all wait for entries", 20.0)
         turn()
         started = time.monotonic()
         await leave(run)
