@@ -326,7 +326,12 @@ class Reading:
         page = self._page()
 
         def waiting() -> list[Cursor]:
-            return [cursor for cursor in (*page, *self._wanted) if cursor.waiting and cursor.server is self]
+            cursors = (*page, *self._wanted)
+            return [
+                cursor
+                for cursor in cursors
+                if cursor.waiting and cursor.server is self and cursor.history and not cursor.careful
+            ]
 
         async with self._beside.reading(waiting, self._sizes.patience):
             return await self._read_page(page)
