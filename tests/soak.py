@@ -48,6 +48,8 @@ FAILS = 20
 LIVELY = 6 * LOCK_TTL
 """Seconds in which an announcement is read, and then finished, or taken by another: a process that is killed, or a
 handler that fails, costs about two lifetimes of a lock."""
+FRAGMENTS = 6_000_000
+"""What the process may grow by whatever it does: the longest backlog so far has left holes."""
 BYTES_PER_STREAM = 40
 """What the process may grow by for each stream that went through it: allocators never give all back."""
 
@@ -215,7 +217,7 @@ async def _footprint(redis: Connection, streams: int, started: float, watch: _Wa
     async for key in redis.scan_iter("{call-*:progress", count=1000):
         undying += await redis.pttl(key) < 0
         await redis.unlink(key)
-    await redis.delete(Keys(SERVICE).sweep)  # it comes and goes
+    await redis.delete(*Keys(SERVICE).turns)  # they come and go
     gc.collect()
     return Footprint(
         streams=streams,
@@ -239,7 +241,7 @@ def left_behind(footprints: list[Footprint]) -> list[str]:
         for name in ("tasks", "connections", "consumers")
         if getattr(last, name) > getattr(empty, name)
     ]
-    if last.keys > empty.keys + 1:  # `sweep` may be there again
+    if last.keys > empty.keys + len(Keys(SERVICE).turns):  # they may be there again
         words.append(f"keys: {empty.keys} at first, {last.keys} in the end")
     if undying := sum(footprint.undying for footprint in footprints):
         words.append(f"records that never expire: {undying}")
@@ -248,7 +250,7 @@ def left_behind(footprints: list[Footprint]) -> list[str]:
     streams = last.streams - warm.streams
     if last.objects - warm.objects > max(500, streams / 100):
         words.append(f"objects: {warm.objects} after the first wave, {last.objects} in the end")
-    if last.rss - warm.rss > max(4_000_000, streams * BYTES_PER_STREAM):
+    if last.rss - warm.rss > max(FRAGMENTS, streams * BYTES_PER_STREAM):
         words.append(f"resident bytes: {warm.rss} after the first wave, {last.rss} in the end")
     return words
 

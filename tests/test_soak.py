@@ -31,7 +31,7 @@ def test_what_is_left_behind_is_said() -> None:
         "tasks": 19,
         "connections": 8,
         "consumers": 2,
-        "keys": 4,
+        "keys": 7,
         "undying": 1,
         "waited": 3.1,
         "objects": 43_000,
