@@ -21,8 +21,8 @@ What is allowed, and only that:
   its effects are held to all promises even then.
 - While the server, or each peer that could take a stream over, suffers a fault, the clock of recovery stands; it
   starts anew at the fault's end. Whatever the histories measured is added: how late the event loops of that peer
-  and of the proxies were, and how long the producer's slowest round trip took in that time. A lag of a whole
-  heartbeat is a fault: the proxies' an outage of the server, a member's its own.
+  and of the proxies were, and how long the producer's slowest round trip took in that time, for three of them. A
+  lag of a whole heartbeat is a fault: the proxies' an outage of the server, a member's its own.
 - Of hundreds of streams that are lost at once, each adds a millisecond to the bound of all.
 """
 
@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
 BY_HOLDER = frozenset({"done", "released", "closed", "superseded", "dead"})
 """Why a lease ends that was not taken away."""
+ROUND_TRIPS = 3
+"""Of a recovery, one after the other: a look whose lock is gone, a claim, a handler's beginning."""
 EACH = 0.001
 """Seconds for each of the streams that were lost at once: their handlers share two cores with all else."""
 DRAIN = 5.0
@@ -497,7 +499,7 @@ def _due(story: Story, loss: _Loss, *, taken_by_run: bool) -> tuple[float, Event
             continue
         at = start + length + 2 * MEASURED_FROM + loss.together * EACH
         lags = total(member.lags, start, at) + total(story.run_lags, start, at)
-        slow = max(within(story.slow, start, at), default=0.0)
+        slow = ROUND_TRIPS * max(within(story.slow, start, at), default=0.0)
         due = min(due, (at + lags + slow, member.joined), key=lambda pair: pair[0])
     return due
 

@@ -48,6 +48,7 @@ class Faults(Generic[S]):
         self.history = history
         self.keys = Keys(service)
         self.dice = random.Random(seed)
+        self.decoys: list[str] = []
 
     async def do(self, fault: Fault) -> None:
         """Do one fault, from its beginning to its end. Raises `NotNow` when it cannot be done now."""
@@ -261,8 +262,14 @@ class Faults(Generic[S]):
         async with self.noted(fault):
             name = f'{{"DataStreamName": "decoy-{fault.number}"}}'
             id = _text(await self.servers.command("XADD", self.keys.lbs, "*", FIELD, name))
+            self.decoys.append(id)
             await asyncio.sleep(fault.seconds)
             await self.servers.command("XDEL", self.keys.lbs, id)
+
+    async def remove_decoys(self) -> None:
+        """Those, too, whose removal was not answered, or was forgotten in a fail-over."""
+        if self.decoys:
+            await self.servers.command("XDEL", self.keys.lbs, *self.decoys)
 
     async def _full(self, fault: Fault) -> None:
         async with self.servers.lock, self.noted(fault, "", fault.seconds):

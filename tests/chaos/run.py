@@ -135,6 +135,7 @@ class Run:
         await asyncio.gather(*tasks)
         for place in fleet.places:
             await place.network.mend()
+        await faults.remove_decoys()
         self.history.write("ended")
         await asyncio.sleep(LIVELY * LOCK_TTL + 1.0)  # what stands still now is found by the checker
 
