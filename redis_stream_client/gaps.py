@@ -73,11 +73,12 @@ class Count:
         position: id of the entry.
     """
 
-    __slots__ = ("_sure", "_verified", "due", "number")
+    __slots__ = ("_sure", "_told_anew", "_verified", "due", "number")
 
     def __init__(self, added: Added, position: str) -> None:
         self.number, self._sure = added
         self._verified = position
+        self._told_anew = False
         self.due: float | None = float("-inf")  # when to look; None when nothing has changed since
 
     def read(self, entries: int) -> None:
@@ -86,6 +87,17 @@ class Count:
             self.number, self._sure = None, True
         if self.number is not None:
             self.number += entries
+
+    def began_anew(self, position: str, look: Look) -> bool:
+        """Whether this is another stream by now, all of whose entries come before `position`. It is said once.
+
+        Trimming removes the oldest entries first, and Redis remembers the greatest id that was deleted.
+        """
+        behind = order(max(look.last, look.deleted, key=order)) < order(position)
+        if self._told_anew or not look.length or not behind:
+            return False
+        self._told_anew = True
+        return True
 
     def compare(self, position: str, look: Look) -> Gap | None:
         """What is missing after `position`, as Redis says now. It is reported once."""

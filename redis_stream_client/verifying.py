@@ -98,6 +98,13 @@ class Verifier:
             self._looked_at(cursor)
             if look is None or cursor.closed or not self._is_fresh(cursor) or cursor.position != position:
                 continue
+            if cursor.added.began_anew(position, look):
+                log.warning(
+                    "%s was deleted and is written anew, up to %s: what is not greater than %s is never read",
+                    cursor.stream,
+                    look.last,
+                    position,
+                )
             gap = cursor.added.compare(position, look)
             if gap is not None:
                 cursor.skipped(gap)

@@ -266,3 +266,31 @@ def test_a_gap_is_what_nothing_else_explains(added: Added, position: str, look: 
     count = Count(added, position)
     assert count.compare(position, look) == missing
     assert count.compare(position, look) is None  # once
+
+
+@counts
+async def test_a_stream_that_is_deleted_and_written_anew_with_smaller_ids_is_named_once(
+    server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger()
+
+    def warned() -> list[str]:
+        return [r.getMessage() for r in caplog.records if "written anew" in r.getMessage()]
+
+    async with Running(server.url, service, ledger.follow, **TTL) as member:
+        await add(redis, service, [CALL, "call-2"])
+        for id in ("5-1", "5-2", "5-3"):
+            await redis.xadd(CALL, {"n": 1}, id)
+            await redis.xadd("call-2", {"n": 1}, id)
+        await ledger.reached({CALL: 3, "call-2": 3})
+        await redis.xdel("call-2", "5-2", "5-3")  # by whoever has read them: this is no other stream
+        await redis.delete(CALL)
+        for id in ("1-1", "1-2", "1-3", "1-4"):
+            await redis.xadd(CALL, {"n": 1}, id)
+        await wait_until(warned, "it is said")
+        await redis.xadd(CALL, {"n": 1}, "5-4")
+        await ledger.reached({CALL: 4})
+        await member.handles(CALL, "call-2")
+    assert warned() == [
+        f"{CALL} was deleted and is written anew, up to 1-4: what is not greater than 5-3 is never read"
+    ]
