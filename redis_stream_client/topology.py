@@ -79,6 +79,7 @@ class Topology:
         self._unhelpful: dict[Address, float] = {}
         self._turn = 0
         self._in_doubt = False
+        self._said, self._view = "", View()
         self.connector = _connector(cluster, startup)
 
     @property
@@ -151,7 +152,13 @@ class Topology:
         finally:
             wire.abort(connection)
         try:
-            return await _interpret(self._manager, node, reply)
+            _name_hosts(node, reply)
+            text = repr(reply)  # what redis-py makes of it costs some ten milliseconds, and changes it
+            if text == self._said and self._manager.address_remap is None:
+                return self._view
+            view = await _interpret(self._manager, node, reply)
+            self._said, self._view = text, view
+            return view
         except Exception as error:  # the user's address_remap, or an answer that redis-py does not understand
             raise Unanswered(
                 f"what {host}:{port} says about the cluster cannot be used: {describe(error)}",
@@ -266,9 +273,6 @@ class _Said(ClusterNode):
 async def _interpret(manager: NodesManager, node: Address, reply: Any) -> View:
     """What a node's ``CLUSTER SLOTS`` means, by redis-py: with the user's `address_remap`, and the user's own
     kind of ``NodesManager``."""
-    for _, _, *nodes in reply:
-        for known in nodes:
-            known[0] = _host(known) or node[0].encode()
     if not reply:
         return View()
     more: dict[str, Any] = {"dynamic_startup_nodes": False} if hasattr(manager, "_dynamic_startup_nodes") else {}
@@ -288,6 +292,13 @@ async def _interpret(manager: NodesManager, node: Address, reply: Any) -> View:
         else:
             ranges.append((slot, slot, primary))
     return View(tuple(ranges), frozenset(_addresses(reader.nodes_cache.values())))
+
+
+def _name_hosts(node: Address, reply: Any) -> None:
+    """Where no host is named, the one that was asked is meant."""
+    for _, _, *nodes in reply:
+        for known in nodes:
+            known[0] = _host(known) or node[0].encode()
 
 
 def _host(known: Sequence[Any]) -> bytes | None:
