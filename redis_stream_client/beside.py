@@ -31,7 +31,10 @@ class Beside:
     streams are read on the other connection all the same, from where they are by then.
     """
 
-    def __init__(self, endpoint: Endpoint, places: Places, greet: Greeting) -> None:
+    def __init__(
+        self, endpoint: Endpoint, places: Places, greet: Greeting, is_fresh: Callable[[Cursor], bool]
+    ) -> None:
+        self._is_fresh = is_fresh
         self._places = places
         self._link = Link(endpoint, greet=greet, role="more entries")
         self._possible = True
@@ -97,7 +100,7 @@ class Beside:
                 self._possible = False
                 return
             for cursor, position, raw in zip(together, positions, replies, strict=False):
-                if raw and cursor.position == position and not cursor.closed:
+                if raw and cursor.position == position and not cursor.closed and self._is_fresh(cursor):
                     cursor.arrived_beside(raw)
 
     async def close(self) -> None:

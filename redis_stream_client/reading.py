@@ -85,7 +85,7 @@ class Reading:
         self.endpoint = endpoint
         self.link = Link(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
         self.wakeups = Wakeups(endpoint, quiet, self._heard, self._bell)
-        self._beside = Beside(endpoint, places, self._greet)
+        self._beside = Beside(endpoint, places, self._greet, self._is_fresh)
         self._verifier = Verifier(self.link, places, self._is_fresh)
         self.pairing = Pairing(self.link, self.wakeups, self._greeter, quiet, self._paired)
 
@@ -114,6 +114,7 @@ class Reading:
         if cursor.stale:
             return False
         if cursor.history is None or history is None or cursor.history == history:
+            cursor.history = history or cursor.history
             return True
         log.info(
             "reading %s begins again at its checkpoint: another server, or one that lost writes", cursor.stream
@@ -328,9 +329,7 @@ class Reading:
         def waiting() -> list[Cursor]:
             cursors = (*page, *self._wanted)
             return [
-                cursor
-                for cursor in cursors
-                if cursor.waiting and cursor.server is self and cursor.history and not cursor.careful
+                cursor for cursor in cursors if cursor.waiting and cursor.server is self and not cursor.careful
             ]
 
         async with self._beside.reading(waiting, self._sizes.patience):
@@ -395,7 +394,6 @@ class Reading:
         if not self._is_fresh(cursor):
             cursor.end()
             return
-        cursor.history = self._greeter.history or cursor.history
         if raw:
             if cursor.reassured and self.pairing.token is not None:
                 self.pairing.found(cursor.stream.encode())
