@@ -17,8 +17,6 @@ from redis_stream_client import (
     RedisStreamClient,
     RedisUnavailable,
     StreamGone,
-    audit,
-    heartbeat,
     operations,
     scripts,
 )
@@ -254,8 +252,16 @@ async def test_a_count_that_redis_lost_is_lifted_above_every_fence_that_was_hand
 async def test_audits_and_resumes_page_through_what_is_pending(
     server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (operations, audit, heartbeat):
-        monkeypatch.setattr(module, "LOOK_PAGE", 7)
+    asked: list[int] = []
+    ask = operations.Operations.pending
+
+    async def pending(self: operations.Operations, *arguments: Any) -> Any:
+        page = await ask(self, *arguments)
+        asked.append(len(page.found))
+        return page
+
+    monkeypatch.setattr(operations, "LOOK_PAGE", 7)
+    monkeypatch.setattr(operations.Operations, "pending", pending)
     names = sorted(f"call-{i:02}" for i in range(30))
     async with Member(server.url, service, **FAST) as one:
         await announce(server.url, service, *names)
@@ -270,6 +276,7 @@ async def test_audits_and_resumes_page_through_what_is_pending(
         audits = one.client.statistics().audits
         await wait_until(lambda: one.client.statistics().audits > audits, "it audits")
         assert len(one.owned) == 26
+    assert max(asked) <= 10  # the smallest page
 
 
 async def test_an_unknown_script_is_sent_once(server: Server, redis: Connection, service: str) -> None:

@@ -104,7 +104,7 @@ class Truth:
     async def erase(self, streams: Iterable[str], others: Iterable[str]) -> None:
         """Delete every key of the demo, also those that would expire: the library's, the data streams, and
         `others`."""
-        keys = [self._keys.lbs, self._keys.dead, self._keys.sweep, *others]
+        keys = [self._keys.lbs, self._keys.dead, *self._keys.turns, *others]
         keys += [self._keys.lock(consumer) for consumer in await self._consumers() or ()]
         for stream in streams:
             keys += [stream, self._keys.progress(stream)]
