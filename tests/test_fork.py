@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import pickle
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -60,16 +61,19 @@ client = RedisStreamClient.from_url(url, service, consumer_name="web")
 """
 
 
-async def program(server: Server, service: str, text: str) -> Any:
-    """Run a program; what it prints at last, as JSON."""
+async def program(server: Server, service: str, text: str, first: str = "") -> Any:
+    """Run a program, which begins with `first`, before all imports; what it prints at last, as JSON."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM + text, server.url, service, stdout=-1, stderr=-1
+        *(sys.executable, "-c", first + PROGRAM + text, server.url, service),
+        stdout=-1,
+        stderr=-1,
+        start_new_session=True,
     )
     try:
         async with asyncio.timeout(20):
             out, err = await process.communicate()
     except BaseException:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # with its children, which would keep the pipes open
         await process.wait()
         raise
     assert process.returncode == 0, err.decode()
@@ -198,14 +202,23 @@ print(json.dumps(told))
     assert told["lapses"] == told["reconnects"] == 0
 
 
-async def test_a_child_that_is_terminated_does_not_drain_its_parent(server: Server, service: str) -> None:
+AT_BIRTH = """
+import os, signal
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+"""
+
+
+@pytest.mark.parametrize("first", ["", AT_BIRTH], ids=["later", "at birth"])
+async def test_a_child_that_is_terminated_does_not_drain_its_parent(
+    server: Server, service: str, first: str
+) -> None:
     told = await program(
         server,
         service,
         """
 async def main():
     running = asyncio.create_task(client.run(idle, handle_signals=True))
-    while not client.alive:
+    while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         await asyncio.sleep(0.01)
     worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
     worker.start()
@@ -218,6 +231,7 @@ async def main():
     return told
 print(json.dumps(asyncio.run(main())))
 """,
+        first,
     )
     assert told == [-15, False]
 
