@@ -33,7 +33,7 @@ def is_cancellation(error: BaseException | None) -> bool:
         return False
     groups: list[BaseException] = [error]
     for group in groups:  # which grows
-        for inner in BaseExceptionGroup.exceptions.__get__(group):
+        for inner in vars(BaseExceptionGroup)["exceptions"].__get__(group):
             if is_a(inner, BaseExceptionGroup):
                 groups.append(inner)
             elif not is_a(inner, asyncio.CancelledError):

@@ -62,16 +62,22 @@ class Line:
         self._free_at = 0.0
         self._turn = asyncio.Lock()
 
+    @property
+    def limited(self) -> bool:
+        """Whether it has a limit now; it may be lifted while somebody waits."""
+        return self.rate is not None
+
     async def carry(self, length: int) -> int:
         """Wait for the line; returns how many of `length` bytes have passed."""
-        if self.rate is None:
+        if not self.limited:
             return length
         async with self._turn:
-            if self.rate is None:
+            rate = self.rate
+            if rate is None:
                 return length
-            passed = min(length, max(1, round(self.rate * PIECE)))
+            passed = min(length, max(1, round(rate * PIECE)))
             now = time.monotonic()
-            self._free_at = max(self._free_at, now - BURST) + passed / self.rate
+            self._free_at = max(self._free_at, now - BURST) + passed / rate
             await asyncio.sleep(self._free_at - now)
             return passed
 

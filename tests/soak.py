@@ -32,7 +32,7 @@ from tests.servers import Server
 from tests.waiting import stop, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from tests.connection import Connection
 
@@ -165,7 +165,7 @@ class _Watch:
 
 
 @contextlib.asynccontextmanager
-async def watching(url: str) -> AsyncIterator[_Watch]:
+async def watching(url: str) -> AsyncGenerator[_Watch]:
     """Look on until the end of the block, over one connection, which is there from the beginning."""
     async with Redis.from_url(url) as redis:
         watch = _Watch(redis)

@@ -20,7 +20,7 @@ from tests.scenes import time_passes
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from tests.connection import Connection
     from tests.proxy import TcpProxy
@@ -220,7 +220,7 @@ async def test_locks_that_redis_evicts_stop_nothing_that_flows(
 
 
 @contextlib.contextmanager
-def writes_are_refused(server: Server, code: str) -> Iterator[None]:
+def writes_are_refused(server: Server, code: str) -> Generator[None]:
     """Let the server refuse every write, the renewal of a lock too, until the end of the block."""
     if code == "NOREPLICAS":
         server.command("CONFIG", "SET", "min-replicas-to-write", 1)

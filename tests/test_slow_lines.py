@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from redis.asyncio import Redis
 
-from redis_stream_client import LoadBalancerStream
+from redis_stream_client import LoadBalancerStream, endpoint
 from redis_stream_client.announcement import MAX_BYTES
 from redis_stream_client.faults import Unanswered
 from redis_stream_client.keys import Keys
@@ -103,28 +104,16 @@ async def test_a_server_that_cuts_connections_for_large_replies_is_asked_for_les
         assert member.client.statistics().lapses == 0
 
 
-class Endpoint:
-    """Where the proxy is."""
-
-    db = 0
-    where = "the proxy"
-
-    def __init__(self, url: str) -> None:
-        from redis.asyncio import Redis
-
-        from redis_stream_client import endpoint
-
-        self._endpoint: Any = endpoint.of(Redis.from_url(url), "x")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._endpoint, name)
+def link_to(url: str) -> Link:
+    """A link to what is there."""
+    return Link(endpoint.of(Redis.from_url(url), "x"))
 
 
 async def test_a_reply_that_is_arriving_is_not_given_up_and_one_that_is_not_is(
     server: Server, proxy: TcpProxy, redis: Connection, service: str
 ) -> None:
     await redis.set("large", "x" * 600_000)
-    link = Link(Endpoint(proxy.url))
+    link = link_to(proxy.url)
     try:
         proxy.bandwidth(replies=500_000)
         assert len(await link.request("GET", "large", timeout=0.3)) == 600_000
@@ -145,7 +134,7 @@ async def test_a_reply_that_is_arriving_is_not_given_up_and_one_that_is_not_is(
 async def test_a_reply_that_came_while_the_loop_stood_still_is_read(server: Server, service: str) -> None:
     import time
 
-    link = Link(Endpoint(server.url))
+    link = link_to(server.url)
     try:
         await link.request("PING", timeout=1)
         asking = asyncio.ensure_future(link.request("PING", timeout=0.05))
