@@ -32,8 +32,9 @@ _PASSING = {
     "ASK",
     "UNBLOCKED",
 }
-# Of these, the ones that say that another server is responsible: connect anew, to the right one.
-_ELSEWHERE = {"READONLY", "MASTERDOWN", "MOVED", "ASK", "CLUSTERDOWN"}
+# Of these, the ones that say that another server is responsible: connect anew, to the right one. Not ASK: it is
+# about one key, whose slot is being moved; looking around finds nothing new until the word is MOVED.
+_ELSEWHERE = {"READONLY", "MASTERDOWN", "MOVED", "CLUSTERDOWN"}
 _LOGIN = {"NOAUTH", "WRONGPASS"}
 
 # Errors without a code of their own are known by how their text begins. What stands further back may be anybody's

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
 
 from redis_stream_client import clock
 from redis_stream_client.beside import Beside
@@ -31,6 +32,7 @@ POLL_SHARE = 10  # such looks take a tenth of the time, unless that would make t
 FRUITLESS = 0.02  # seconds to rest after a wake-up that brought nothing: a full tracking table sends one per read
 LONGEST_WATCH = 3.0  # seconds between two looks at what the server has become
 WATCH_SHARE = 4  # on a line with long round trips such looks leave four fifths of the time to the reads
+PASSING = 0.25  # seconds until streams are read again that the server refused for now
 UNUSED = 30.0  # seconds after which the connections to a server are closed that is not read from any more
 
 
@@ -413,12 +415,18 @@ class Reading:
         if any(failure.too_large for failure in failures):
             self._sizes.unanswered(page)
             self._home.shrunk()
+        cursors = [cursor for failure in failures for cursor in failure.cursors]
+        if all(failure.passing for failure in failures):
+            asyncio.get_running_loop().call_later(PASSING, self._read_again, cursors)
+            return
         self._home.doubt()
         await asyncio.sleep(self._backoff.pause())
-        for failure in failures:
-            for cursor in failure.cursors:
-                if cursor.waiting and not cursor.closed and not cursor.reading:
-                    self._home.read(cursor)
+        self._read_again(cursors)
+
+    def _read_again(self, cursors: Sequence[Cursor]) -> None:
+        for cursor in cursors:
+            if cursor.waiting and not cursor.closed and not cursor.reading:
+                self._home.read(cursor)
 
     async def close(self) -> None:
         """Close the connections; the tasks are cancelled by who has started them."""
@@ -441,6 +449,14 @@ class _Failure(NamedTuple):
             return any(outcomes)
         cursors = [cursor for failure in failures for cursor in failure.cursors]
         return cls(cursors, failures[0].error, failures[0].sent)
+
+    @property
+    def passing(self) -> bool:
+        """Whether the server has refused these streams, for now, and may accept others: a slot is being moved."""
+        error = self.error
+        if not isinstance(error, Unanswered) or error.maybe_executed or error.elsewhere:
+            return False
+        return isinstance(error.__cause__, ResponseError)
 
     @property
     def too_large(self) -> bool:

@@ -102,6 +102,34 @@ async def test_a_stream_whose_slot_moves_is_followed_to_its_new_node(
     assert len(run.leases) == 1
 
 
+async def test_a_slot_that_is_being_moved_holds_up_no_stream_of_others(
+    cluster: Cluster, nodes: Connection, service: str
+) -> None:
+    lbs = cluster.owner_of(Keys(service).lbs)
+    moving = next(s for s in STREAMS if cluster.owner_of(s) is not lbs)
+    source = cluster.owner_of(moving)
+    others = [name for i in range(150) if cluster.owner_of(name := f"other-{i}") is source]
+    ledger = Ledger()
+    async with Running(nodes, service, ledger.follow, lock_ttl=2.0) as run:
+        await feed(nodes, [moving, *others], 1)
+        await add(nodes, service, [moving, *others])
+        await ledger.reached(dict.fromkeys([moving, *others], 1))
+        move = cluster.start_to_move(moving)
+        while move.keys():  # from here on the source sends whoever asks for it to the target
+            pass
+        connections = source.command("INFO", "stats")["total_connections_received"]
+        for other in others[:30]:
+            await feed(nodes, [other], 1)
+            await asyncio.sleep(0.05)  # time itself: the move takes its time
+        await ledger.reached(dict.fromkeys(others[:30], 2))
+        opened = source.command("INFO", "stats")["total_connections_received"] - connections
+        assert opened < 8  # one is our own; each that is opened anew makes all streams wait
+        move.finish()
+        await feed(nodes, [moving], 1)
+        await ledger.reached({moving: 2})
+        assert run.client.statistics().lapses == 0
+
+
 # Sentinel.
 
 
