@@ -6,7 +6,8 @@
 -- ARGV  1 group   2 the consumer that never has a lock   3 first id, "-" or "(id"   4 page size
 --       5 bytes of announcements after which to stop   6 control channel
 -- Returns {how many were rescued, last id looked at or '' when it has seen all}
-local PIECE = 16
+local PIECE, LARGE = 16, 125 -- entries that are read at once, at first and at most
+local SMALL = 65536 -- bytes of a piece after which a larger one is read
 local last
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local info = {}
@@ -17,16 +18,18 @@ if not last then return redis.error_reply('NOGROUP no such consumer group') end
 local time = redis.call('TIME')
 local count = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local ids, looked, bytes, from, ended = {}, 0, tonumber(ARGV[5]), ARGV[3], false
+local piece = PIECE
 while looked < tonumber(ARGV[4]) and bytes > 0 and not ended do
-  local page = redis.call('XRANGE', KEYS[1], from, last, 'COUNT', PIECE)
-  ended = #page < PIECE
+  local page = redis.call('XRANGE', KEYS[1], from, last, 'COUNT', piece)
+  ended = #page < piece
   looked = looked + #page
   local known = {}
   if #page > 0 then
-    for _, pending in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], page[1][1], page[#page][1], 2 * PIECE)) do
+    for _, pending in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], page[1][1], page[#page][1], 2 * piece)) do
       known[pending[1]] = true
     end
   end
+  local before = bytes
   for _, entry in ipairs(page) do
     local id = entry[1]
     from = '(' .. id
@@ -36,6 +39,7 @@ while looked < tonumber(ARGV[4]) and bytes > 0 and not ended do
       ids[#ids + 1] = id
     end
   end
+  piece = before - bytes < SMALL and math.min(LARGE, 4 * piece) or PIECE
 end
 if #ids > 0 then redis.call('PUBLISH', ARGV[6], 'released ' .. table.concat(ids, ' ')) end
 return {#ids, ended and '' or string.sub(from, 2)}
