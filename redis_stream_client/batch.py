@@ -10,6 +10,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
+_Entry = tuple[Item, Callable[[Result | Exception], None] | None, "asyncio.Future[Result]"]
 
 
 class Batch(Generic[Item, Result]):
@@ -29,18 +30,20 @@ class Batch(Generic[Item, Result]):
         self._spawn = spawn
         self._gone = gone
         self._most = most
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
-        self._under_way: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._waiting: list[_Entry[Item, Result]] = []
+        self._under_way: list[_Entry[Item, Result]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, item: Item) -> "asyncio.Future[Result]":
-        """Send `item` with the next call. The future carries its result, or its exception."""
+    def add(
+        self, item: Item, heard: "Callable[[Result | Exception], None] | None" = None
+    ) -> "asyncio.Future[Result]":
+        """Send `item` with the next call. The future carries its result, or its exception.
+
+        `heard` is called with either, whoever waits for the future still, and before that one goes on.
+        """
         task = self._task or self._spawn(self._run())  # which may be refused: then nothing waits
-        loop = asyncio.get_running_loop()
-        if task.get_loop() is not loop:
-            raise RuntimeError("this client joined on another event loop: use it there")
-        outcome: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((item, outcome))
+        outcome: asyncio.Future[Result] = task.get_loop().create_future()
+        self._waiting.append((item, heard, outcome))
         if self._task is None:
             self._task = task
             task.add_done_callback(self._ended)
@@ -48,14 +51,16 @@ class Batch(Generic[Item, Result]):
 
     def has(self, item: Item) -> bool:
         """Whether `item` waits, or is under way."""
-        return any(other is item for other, _ in (*self._under_way, *self._waiting))
+        return any(other is item for other, _, _ in (*self._under_way, *self._waiting))
 
     async def _run(self) -> None:
         while self._waiting:
             most = self._most if isinstance(self._most, int) else self._most()
             self._under_way, self._waiting = self._waiting[:most], self._waiting[most:]
-            results = await self._send([item for item, _ in self._under_way])
-            for (_, outcome), result in zip(self._under_way, results, strict=True):
+            results = await self._send([item for item, _, _ in self._under_way])
+            for (_, heard, outcome), result in zip(self._under_way, results, strict=True):
+                if heard is not None:
+                    heard(result)
                 _settle(outcome, result)
             self._under_way = []
         self._task = None  # whoever comes from now on starts another
@@ -68,7 +73,7 @@ class Batch(Generic[Item, Result]):
         self._task = None
         left = [*self._under_way, *self._waiting]
         self._under_way, self._waiting = [], []
-        for _, outcome in left:
+        for _, _, outcome in left:
             _settle(outcome, error if isinstance(error, Exception) else self._gone())
 
 

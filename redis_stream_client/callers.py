@@ -67,19 +67,6 @@ class Callers:
             log.info("after its caller was cancelled: %s", error, extra=lease._log_fields())
 
 
-async def over(outcome: "asyncio.Future[Any]") -> None:
-    """Wait until a future has its result, and leave it alone when cancelled."""
-    if not outcome.done():
-        waiter = asyncio.get_running_loop().create_future()
-        outcome.add_done_callback(functools.partial(_wake, waiter))
-        await waiter
-
-
-def _wake(waiter: "asyncio.Future[None]", _: "asyncio.Future[Any]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
 async def _caught(work: Work) -> Outcome:
     """What goes wrong is its caller's to hear, and not the supervisor's."""
     try:

@@ -1,8 +1,7 @@
 """A lease: one data stream that this client owns, under one fence."""
 
 import asyncio
-import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NoReturn, get_args
 
@@ -37,6 +36,24 @@ ENDED: tuple[LossReason, ...] = ("done", "released", "dead")
 """How a lease ends that its holder ended."""
 
 
+class _Asked:
+    """The holder of a lease waits for the client inside of the block."""
+
+    __slots__ = ("_lease",)
+
+    def __init__(self, lease: "Lease") -> None:
+        self._lease = lease
+
+    def __enter__(self) -> None:
+        self._lease._asking += 1
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, RedisRejected):
+            self._lease._refused = error
+        self._lease._asking -= 1
+        self._lease._progress_at = clock.now()
+
+
 class Lease:
     """A data stream that this client owns.
 
@@ -58,6 +75,7 @@ class Lease:
         "_done_sent",
         "_draining",
         "_entries_handed_over",
+        "_fence_text",
         "_guard",
         "_handed",
         "_handed_out",
@@ -91,6 +109,7 @@ class Lease:
         self._announcement = announcement
         self._deliveries = deliveries
         self._holder = holder_of(consumer)
+        self._fence_text: str | None = None  # once it is needed: each checkpoint carries it
         self._lost: LossReason | None = None
         self._handed_out = False
         self._guard: Guard | None = None
@@ -352,6 +371,11 @@ class Lease:
         self._position = position
         self._attempts = attempts
 
+    def _recount(self, deliveries: int) -> None:
+        """Redis counts this delivery otherwise now."""
+        self._deliveries = deliveries
+        self._fence_text = None
+
     def _checkpointed(self, id: str, *, advanced: bool, handed_over: int) -> None:
         """A checkpoint was accepted, which was asked for when so many entries had been handed over."""
         if handed_over == self._entries_handed_over:
@@ -395,19 +419,10 @@ class Lease:
             with self._asked():
                 await self._host.plane.begin(self)
 
-    @contextlib.contextmanager
-    def _asked(self) -> Generator[None]:
+    def _asked(self) -> "_Asked":
         """The holder waits for the client: whatever time that takes is not the holder's."""
         self._host.require_here()
-        self._asking += 1
-        try:
-            yield
-        except RedisRejected as refused:
-            self._refused = refused
-            raise
-        finally:
-            self._asking -= 1
-            self._progress_at = clock.now()
+        return _Asked(self)
 
     def _start_reading(self) -> int | None:
         """Entries are read from the position on. Returns how many there were up to there, if that is known."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from redis_stream_client import announcement
 from redis_stream_client.announcement import Malformed
-from redis_stream_client.callers import Callers, over
+from redis_stream_client.callers import Callers
 from redis_stream_client.cursor import Cursor
 from redis_stream_client.entry import START
 from redis_stream_client.errors import ClientClosed, NotOwner, RedisRejected
@@ -108,15 +108,16 @@ class Progress:
         """See `Lease.checkpoint`. Its reply counts when it arrives, whoever waits for it still."""
         outcome = self._send_at_once(lease, id)
         if outcome is not None:
-            try:
-                await over(outcome)
-            except asyncio.CancelledError:
-                if not _accepted(outcome):
-                    with contextlib.suppress(ClientClosed):
-                        self._callers.go_on(lease, self._checkpoint(lease, id, outcome))
-                raise
-            if _accepted(outcome):
-                return
+            with contextlib.suppress(Unanswered, GroupMissing, RedisRejected, ClientClosed):
+                try:
+                    answer = await outcome
+                except asyncio.CancelledError:
+                    if not _accepted(outcome):  # said again, it is answered in the background
+                        with contextlib.suppress(ClientClosed):
+                            self._callers.go_on(lease, self._checkpoint(lease, id))
+                    raise
+                if not isinstance(answer, Refused):
+                    return
         await self._callers.wait_for(lease, self._checkpoint(lease, id))
 
     async def answered(self, lease: Lease) -> None:
@@ -180,18 +181,11 @@ class Progress:
             outcome = asyncio.get_running_loop().create_future()
             outcome.set_result(False)
             return outcome
-        outcome = records.checkpoint(Checkpoint(record, self._owner(lease), id, lease._added_up_to(id)))
-        outcome.add_done_callback(functools.partial(_apply, lease, id, lease._entries_handed_over))
-        return outcome
+        ask = Checkpoint(record, self._owner(lease), id, lease._added_up_to(id))
+        return records.checkpoint(ask, functools.partial(_apply, lease, id, lease._entries_handed_over))
 
-    async def _checkpoint(
-        self, lease: Lease, id: str, before: "asyncio.Future[Refused | bool] | None" = None
-    ) -> None:
-        """Until it is answered, after a first try that is under way already."""
-        if before is not None:
-            await over(before)
-            if _accepted(before):
-                return
+    async def _checkpoint(self, lease: Lease, id: str) -> None:
+        """Until it is answered."""
         await rest(lease)
         refusals = Refusals(lease, self._member.options.lock_ttl)
         if not lease._begun:
@@ -204,7 +198,9 @@ class Progress:
             await self._begin(lease, replaces=await self._examine(lease, answer.by))
 
     def _owner(self, lease: Lease) -> Owner:
-        return Owner(str(lease.fence), self._member.options.consumer)
+        if lease._fence_text is None:
+            lease._fence_text = str(lease.fence)
+        return Owner(lease._fence_text, self._member.options.consumer)
 
     async def _ask(self, lease: Lease, what: str, send: "Callable[[Records], Awaitable[T]]") -> T:
         """Repeat until there is an answer, for one lifetime of the lock: every operation on a record may be."""
@@ -257,7 +253,7 @@ class Progress:
         except ValueError:  # whether somebody else wrote it, `begin` decides
             stored = None
         if standing is not None and standing == (self._member.options.consumer, _lifted_to(lease, stored)):
-            lease._deliveries = standing[1]  # by an earlier try, whose answer was lost
+            lease._recount(standing[1])  # by an earlier try, whose answer was lost
             return NO_OWNER
         if standing != (self._member.options.consumer, lease.deliveries):
             raise self._not_mine(lease, standing[0] if standing else "")
@@ -267,7 +263,7 @@ class Progress:
             outcome = await operations.lift(lease.lbs_id, lease.deliveries, to, timeout)
             if outcome != "raised":
                 raise self._not_mine(lease, "" if outcome == "gone" else outcome)
-            lease._deliveries = to
+            lease._recount(to)
             return NO_OWNER
         newer = await operations.announcement(stored.lbs_id, timeout)
         if newer is not None:
@@ -308,8 +304,8 @@ def _accepted(outcome: "asyncio.Future[Refused | bool]") -> bool:
     )
 
 
-def _apply(lease: Lease, id: str, handed_over: int, outcome: "asyncio.Future[Refused | bool]") -> None:
+def _apply(lease: Lease, id: str, handed_over: int, answer: Refused | bool | Exception) -> None:
     """What the answer to a checkpoint means for its lease. It is called before whoever waits goes on."""
-    if _accepted(outcome):
+    if isinstance(answer, bool):
         lease._refused_for = 0.0
-        lease._checkpointed(id, advanced=outcome.result() is True, handed_over=handed_over)
+        lease._checkpointed(id, advanced=answer, handed_over=handed_over)

@@ -137,9 +137,11 @@ class Records:
         """`begin` for up to `CALL` records in one call of their own."""
         return await self._begin(asks)
 
-    def checkpoint(self, ask: Checkpoint) -> "asyncio.Future[Refused | bool]":
-        """Advance a record; true if it advanced, false if it was there already."""
-        return self._checkpoints.add(ask)
+    def checkpoint(
+        self, ask: Checkpoint, heard: Callable[[Refused | bool | Exception], None]
+    ) -> "asyncio.Future[Refused | bool]":
+        """Advance a record; true if it advanced, false if it was there already. `heard` as in `Batch.add`."""
+        return self._checkpoints.add(ask, heard)
 
     async def any_of(self, records: Sequence[str], timeout: float) -> bool:
         """Whether one of these exists; they are in one slot."""
