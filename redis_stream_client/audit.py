@@ -5,6 +5,8 @@ from redis_stream_client.heartbeat import owners_of
 from redis_stream_client.logs import log
 from redis_stream_client.membership import Membership
 from redis_stream_client.ownership import Ownership
+from redis_stream_client.pacing import in_turns
+from redis_stream_client.tasks import gather
 
 PERIOD = 5  # in lock lifetimes
 THOROUGH = 8  # every so many audits, each lease is looked up by itself
@@ -100,9 +102,10 @@ class Auditor:
         """
         holdings = self._member.holdings
         self._ownership.lose(holdings.disagreeing(pending), "claimed")
-        for lbs_id, count, handed_out in holdings.behind(pending):
-            await self._member.operations.lift(lbs_id, count, handed_out, self._member.patience)
-            pending[lbs_id] = handed_out
+        for behind in in_turns(holdings.behind(pending)):  # side by side: all others wait for the audit
+            lift, patience = self._member.operations.lift, self._member.patience
+            await gather(*(lift(*lease, patience) for lease in behind), name="redis_stream_client lifting")
+            pending.update((lbs_id, handed_out) for lbs_id, _, handed_out in behind)
         if not self._member.liveness.believed(epoch):
             return
         unknown = list(holdings.unknown(pending))

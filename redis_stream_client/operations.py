@@ -25,7 +25,9 @@ from redis_stream_client.faults import Unanswered
 from redis_stream_client.keys import NOBODY
 from redis_stream_client.link import Link
 from redis_stream_client.options import Options
+from redis_stream_client.pacing import in_turns
 from redis_stream_client.scripts import Script
+from redis_stream_client.tasks import gather
 from redis_stream_client.version import __version__
 from redis_stream_client.window import Window
 
@@ -338,11 +340,18 @@ class Operations:
         again: list[Delivered] = []
         try:
             now = int(1000 * await self.time(timeout))
-            for entry in delivered:
-                if order(entry.lbs_id) > before:
-                    again.append(entry)
-                elif await self.lift(entry.lbs_id, 1, now, timeout) == "raised":
-                    again.append(replace(entry, deliveries=now))
+            for some in in_turns(delivered):  # side by side: all of a large group may come again
+                repeated = [entry for entry in some if order(entry.lbs_id) <= before]
+                lifts = (self.lift(entry.lbs_id, 1, now, timeout) for entry in repeated)
+                outcomes = await gather(*lifts, name="redis_stream_client lifting")
+                raised = {
+                    entry.lbs_id for entry, outcome in zip(repeated, outcomes, strict=True) if outcome == "raised"
+                }
+                for entry in some:
+                    if order(entry.lbs_id) > before:
+                        again.append(entry)
+                    elif entry.lbs_id in raised:
+                        again.append(replace(entry, deliveries=now))
         except Unanswered as error:  # the delivery itself was executed
             raise Unanswered(str(error), maybe_executed=True, elsewhere=error.elsewhere) from error
         return again

@@ -107,10 +107,7 @@ class Ownership:
         counts as `unrecorded` if it left no record. Returns how many leases they gave."""
         leases = 0
         malformed: list[tuple[Delivered, str]] = []
-        for delivered in entries:
-            entry = await self.lifted(delivered)
-            if entry is None:
-                continue
+        for entry in await self._all_lifted(list(entries)):
             try:
                 announced = announcement.decode(entry.fields)
             except Malformed as error:
@@ -126,6 +123,15 @@ class Ownership:
         for some in in_turns(malformed):  # side by side: one after the other they would hold the reader up
             await gather(*(self.bury_malformed(*one) for one in some), name="redis_stream_client burying")
         return leases
+
+    async def _all_lifted(self, entries: list[Delivered]) -> list[Delivered]:
+        """As `lifted`, those that are ours still, side by side: all of them may have been counted anew."""
+        handed_out = self._member.holdings.handed_out
+        found: dict[str, Delivered | None] = {}
+        for some in in_turns([entry for entry in entries if entry.deliveries <= handed_out(entry.lbs_id)]):
+            lifted = await gather(*map(self.lifted, some), name="redis_stream_client lifting")
+            found.update(zip((entry.lbs_id for entry in some), lifted, strict=True))
+        return [entry for before in entries if (entry := found.get(before.lbs_id, before)) is not None]
 
     async def lifted(self, entry: Delivered) -> Delivered | None:
         """An entry that is ours, under a greater fence than any lease of it that was handed out here.

@@ -79,3 +79,21 @@ async def test_many_malformed_announcements_are_buried_side_by_side(
         await LoadBalancerStream(redis, service).add("call-1")
         await member.handles("call-1", timeout=6.0)
         assert await redis.xlen(keys.dead) == 400
+
+
+async def test_a_group_that_is_made_anew_gives_all_of_its_streams_back_side_by_side(
+    proxy: TcpProxy, redis: Connection, service: str
+) -> None:
+    keys = Keys(service)
+    names = [f"{service}-{i}" for i in range(200)]
+    async with Running(proxy.url, service, idle, lock_ttl=1.0) as member:
+        await LoadBalancerStream(redis, service).add_many(names)
+        await member.handles(*names)
+        fences = {lease.stream: lease.fence for lease in member.client.leases.values()}
+        proxy.request_delay = 0.05
+        async with redis.pipeline(transaction=True) as pipe:  # as by a peer that has seen none of them
+            pipe.xgroup_destroy(keys.lbs, keys.group)
+            pipe.xgroup_create(keys.lbs, keys.group, "0")
+            await pipe.execute()
+        await wait_until(lambda: len(member.leases) == 2 * len(names), "all are handled again", timeout=7)
+        assert all(lease.fence > fences[lease.stream] for lease in member.client.leases.values())
