@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Loss = Literal["reply, connection cut", "reply, silence", "request, silence"]
 LOSSES: list[Loss] = ["reply, connection cut", "reply, silence", "request, silence"]
-FAST: dict[str, Any] = {"lock_ttl": 0.4}
+FAST: dict[str, Any] = {"lock_ttl": 0.8}
 
 
 def lose(proxy: TcpProxy, operation: str, loss: Loss) -> Fault:

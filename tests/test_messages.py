@@ -165,13 +165,27 @@ async def test_a_server_without_config_and_client_is_joined_and_they_are_named(
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Every text of the package that is used, so no docstring, and where it is."""
+    """Every text of the package that is used, so no docstring and no type, and where it is."""
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())
-        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        unused = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        unused |= {id(part) for node in ast.walk(tree) for said in types_of(node) for part in ast.walk(said)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in unused:
                 yield f"{path.name}:{node.lineno}", node.value
+
+
+def types_of(node: ast.AST) -> list[ast.expr]:
+    """What a definition says about types."""
+    match node:
+        case ast.FunctionDef(returns=said) | ast.AsyncFunctionDef(returns=said):
+            return [said] if said else []
+        case ast.arg(annotation=said):
+            return [said] if said else []
+        case ast.AnnAssign(annotation=annotation):
+            return [annotation]
+        case _:
+            return []
 
 
 def test_no_message_names_a_class_that_users_cannot_import() -> None:

@@ -57,7 +57,7 @@ def test_it_looks_often_enough(shortest: float, tick: float) -> None:
 PROGRAM = """
 import asyncio, json, sys, time
 from redis_stream_client import RedisStreamClient
-url, service, pieces = sys.argv[1], sys.argv[2], int(sys.argv[3])
+url, service, pieces, timeout = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 stopped = []
 
 async def handle(lease):
@@ -72,13 +72,13 @@ async def handle(lease):
 
 async def main():
     client = RedisStreamClient.from_url(url, service, lock_ttl=4.0)
-    running = asyncio.create_task(client.run(handle, progress_timeout=0.8))
+    running = asyncio.create_task(client.run(handle, progress_timeout=timeout))
     while client.statistics().handlers < 3:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-    await asyncio.sleep(1.7)
+    await asyncio.sleep(timeout + 0.9)
     print(json.dumps([stopped, client.statistics().handlers_failed]), flush=True)
     running.cancel()
     await asyncio.wait([running])
@@ -87,13 +87,14 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("pieces", [1, 6])
+@pytest.mark.parametrize(("pieces", "timeout"), [(1, 0.8), (6, 1.5)])
 async def test_a_process_that_was_stopped_stops_none_of_its_handlers(
-    server: Server, redis: Connection, service: str, pieces: int
+    server: Server, redis: Connection, service: str, pieces: int, timeout: float
 ) -> None:
+    """Not for one stop that is longer than the time-out, and not for several that together are."""
     await add(redis, service, ["call-1", "call-2", "call-3"])
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, server.url, service, str(pieces), stdin=-1, stdout=-1
+        *(sys.executable, "-c", PROGRAM, server.url, service, str(pieces), str(timeout)), stdin=-1, stdout=-1
     )
     assert process.stdin is not None
     assert process.stdout is not None
