@@ -170,13 +170,19 @@ class Sweeper:
         dead += [member.name for member in members if member.name == NOBODY and member.pending]
         self._swept_at = clock.now()
         self._member.counters.sweeps += 1
+        to_tell: list[str] = []
         for owner in dead:
             ended, took = self._last_look(owner)
             if clock.now() - ended > max(self._member.options.lock_ttl / 2, RECHECK_DISTANCE * took):
                 self.suspect(owner)
             if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._member.options.lock_ttl:
                 self._told_at[owner] = clock.now()
-                await self._member.operations.tell(f"dead {owner}", self._member.patience)
+                to_tell.append(owner)
+        for owners in in_turns(to_tell):
+            await gather(
+                *(self._member.operations.tell(f"dead {owner}", self._member.patience) for owner in owners),
+                name="redis_stream_client telling",
+            )
         if tidy:
             await self._tidy(members, alive, mine=tell)
 
@@ -242,11 +248,16 @@ class Sweeper:
 
     async def _look_at_suspects(self) -> None:
         now = clock.now()
+        members: list[Member] | None = None  # looked up once: after an outage hundreds may be dead
         for owner in [owner for owner, due in self._suspects.items() if due <= now]:
             del self._suspects[owner]
             started = clock.now()
             try:
-                await (self._take(owner) if self.taking else self._look_at(owner))
+                if self.taking:
+                    members = members or await self._member.operations.members(self._member.patience)
+                    await self._take(owner, members)
+                else:
+                    await self._look_at(owner)
             except Unanswered:
                 self._suspects.setdefault(owner, clock.now())
                 raise
@@ -268,11 +279,10 @@ class Sweeper:
                 break
         self._member.inbox.withdraw_absent(owner, present, known)
 
-    async def _take(self, owner: str) -> None:
+    async def _take(self, owner: str, members: list[Member]) -> None:
         """Take a share of what is pending for `owner`, if it is dead; after a while, what others left, too."""
         now = clock.now()
         rest_at = self._rest_at.setdefault(owner, now + self._member.options.lock_ttl * REST)
-        members = await self._member.operations.members(self._member.patience)
         if now < rest_at:
             taken, left = await self._take_share(owner, self._heirs(owner, members))
             again = rest_at

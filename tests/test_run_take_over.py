@@ -225,3 +225,16 @@ async def test_a_failing_stream_does_not_hold_up_the_others_of_its_owner(
         streams = [f"call-{i}" for i in range(100)]
         await ghost(redis, service, bodies(streams))
         await wait_until(lambda: {*run.working} >= {*streams}, "the orphans are taken", timeout=4)
+
+
+async def test_many_dead_owners_are_looked_up_together(server: Server, redis: Connection, service: str) -> None:
+    """On a line with long round trips one more for each would hold the last ones up for seconds."""
+    dead, keys = 40, Keys(service)
+    await redis.xgroup_create(keys.lbs, keys.group, "0", mkstream=True)
+    for i in range(dead):
+        await ghost(redis, service, bodies([f"call-{i}"]), lives=0.05)
+    before = await calls(redis, "xinfo", "xinfo|consumers")
+    async with Running(server.url, service, lock_ttl=2.0) as member:
+        await member.handles(*(f"call-{i}" for i in range(dead)))
+        looks = await calls(redis, "xinfo", "xinfo|consumers") - before
+    assert looks < 1.6 * dead  # one inside each claim
