@@ -357,7 +357,15 @@ class Job:
             reason,
             extra=lease._log_fields(),
         )
-        await self._insist(partial(self._host.bury, reason=reason))
+        try:
+            await self._insist(partial(self._host.bury, reason=reason))
+        except KeyRejected as refused:
+            log.error("%s cannot be buried: %s", lease.stream, describe(refused), extra=lease._log_fields())
+            pause = self._rules.pause(lease.attempts)
+            await self._rest(pause)
+            if lease._lost is None:
+                await self._release(failed_for=pause)
+            return self._outcome("failed", error)
         return self._outcome("dead", error)
 
     def _log_failure(self, error: BaseException) -> None:

@@ -14,7 +14,7 @@ from redis_stream_client.announcement import Malformed
 from redis_stream_client.batch import Batch
 from redis_stream_client.errors import ClientClosed, LossReason, NotOwner, RedisUnavailable
 from redis_stream_client.events import ExpiredStream
-from redis_stream_client.faults import GroupMissing, Unanswered
+from redis_stream_client.faults import GroupMissing, KeyRejected, Unanswered
 from redis_stream_client.host import Plane
 from redis_stream_client.lease import Lease
 from redis_stream_client.liveness import State
@@ -187,7 +187,7 @@ class Ownership:
             outcome = await self._member.operations.bury(
                 entry.lbs_id, entry.deliveries, reason, self._member.patience
             )
-        except (Unanswered, GroupMissing) as error:
+        except (Unanswered, GroupMissing, KeyRejected) as error:
             log.warning("could not bury %s yet: %s", entry.lbs_id, error, extra={"lbs_id": entry.lbs_id})
             return
         if outcome == "buried":
@@ -355,14 +355,16 @@ class Ownership:
         Raises:
             NotOwner: the lease is no longer ours; nothing was changed.
             RedisUnavailable: no answer until the lock lapsed; the outcome is unknown.
+            KeyRejected: the dead letters cannot be written; nothing was changed.
         """
         task = self._member.supervisor.spawn(self._bury(lease, reason))
         await asyncio.wait((task,))  # a caller that is cancelled only stops waiting
         if task.cancelled():
             raise self._member.supervisor.gone()
-        task.result()
+        if (refused := task.result()) is not None:
+            raise refused
 
-    async def _bury(self, lease: Lease, reason: str) -> None:
+    async def _bury(self, lease: Lease, reason: str) -> KeyRejected | None:
         async with self._member.gate.passing():
             try:
                 outcome = await self.persist(
@@ -371,6 +373,8 @@ class Ownership:
                 )
             except Lapsed:
                 raise lapsed(lease, "bury") from None
+            except KeyRejected as error:  # no reason to close: all others go on
+                return error
             except GroupMissing:
                 self._member.liveness.lapse("missing")
                 outcome = "gone"
@@ -381,6 +385,7 @@ class Ownership:
         await self._shelf.settle([lease], PROGRESS_TTL)  # after: until then its attempts count
         self._member.counters.dead_letters += 1
         self._member.supervisor.room_changed()
+        return None
 
     def skipped(self, entries: int) -> None:
         """So many entries of a data stream are missing."""

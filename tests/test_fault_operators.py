@@ -17,6 +17,7 @@ from tests.test_run_take_over import bodies, ghost
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from redis_stream_client import Lease
     from tests.connection import Connection
     from tests.servers import Server
 
@@ -218,6 +219,35 @@ async def test_garbage_on_the_channels_is_ignored_by_what_flows(
         assert [list(client.leases) for client in flow.clients] == before
         assert all(client.client.statistics().lapses == 0 for client in flow.clients)
     assert await dead_letters(redis, service) == []
+
+
+async def test_dead_letters_of_another_type_end_nobody_and_are_written_when_they_can_be(
+    server: Server, redis: Connection, service: str
+) -> None:
+    async def handle(lease: Lease) -> None:
+        if lease.stream == "bad":
+            raise ValueError("no good")
+        async for entry in lease.entries():
+            await lease.checkpoint(entry.id)
+
+    keys = Keys(service)
+    async with Running(server.url, service, handle, lock_ttl=0.4, max_attempts=1) as member:
+        await redis.set(keys.dead, "text")
+        await redis.xadd(keys.lbs, {"lbs-input": "no JSON"})
+        await add(redis, service, ["bad", "good"])
+        await wait_until(lambda: member.client.statistics().handlers_failed, "it failed, and could not be buried")
+        await redis.xadd("good", {"n": 1})
+        await wait_until(lambda: record_of(redis, service, "good"), "the other one goes on")
+        await redis.delete(keys.dead)
+        await wait_until(lambda: at_least(redis, keys.dead, 2), "both are buried", timeout=20)
+
+
+async def record_of(redis: Connection, service: str, stream: str) -> object:
+    return await redis.hget(Keys(service).progress(stream), "checkpoint")
+
+
+async def at_least(redis: Connection, stream: str, length: int) -> bool:
+    return bool(await redis.xlen(stream) >= length)
 
 
 async def test_turns_and_locks_of_another_type_end_nobody(server: Server, redis: Connection, service: str) -> None:
