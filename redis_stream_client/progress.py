@@ -77,7 +77,8 @@ class Progress:
             fresh = not await shelved.any_of(list(first.values()), self._member.patience)
         except (Unanswered, GroupMissing, RedisRejected):
             fresh = False
-        ready |= first.keys() if fresh else set()
+        if fresh:
+            ready.update(first)
         former = self._member.options.keys.former_progress
         later = [lease for lease in leases if lease not in ready]
         later = [lease for lease in later if lease in first or former(lease.stream) is None]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from redis_stream_client import progress
 from redis_stream_client.keys import Keys
 from tests.fleet import Member
 from tests.runs import Running, add, calls, dead_letters, owners
@@ -238,3 +239,22 @@ async def test_many_dead_owners_are_looked_up_together(server: Server, redis: Co
         await member.handles(*(f"call-{i}" for i in range(dead)))
         looks = await calls(redis, "xinfo", "xinfo|consumers") - before
     assert looks < 1.6 * dead  # one inside each claim
+
+
+async def test_what_arrives_is_begun_together_and_once(
+    server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PREPARING", 10.0)
+
+    async def handle(lease: Lease) -> None:
+        await asyncio.Event().wait()
+
+    fresh, orphans = ([f"{kind}-{n}" for n in range(50)] for kind in ("fresh", "orphan"))
+    async with Running(server.url, service, handle, **TTL) as one:
+        await redis.config_resetstat()
+        await add(redis, service, fresh)
+        await one.handles(*fresh)
+        assert await calls(redis, "hmget", "hset") == 0
+        await ghost(redis, service, bodies(orphans))
+        await one.handles(*fresh, *orphans)
+        assert await calls(redis, "hset") == len(orphans)
