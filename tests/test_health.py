@@ -96,7 +96,7 @@ async def test_announcements_that_a_full_fleet_leaves_unread_are_named(
         [stuck] = member.client.health().stuck
         assert stuck.what == "announcement"
         assert "max_streams" in stuck.why
-        [lease] = member.leases
+        [lease] = member.client.leases.values()
         await lease.done()
         await wait_until(lambda: member.client.health().ok, "it was read")
 

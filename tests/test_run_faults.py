@@ -430,7 +430,7 @@ async def test_a_stream_that_is_idle_outlives_any_number_of_outages(
         await ledger.reached({CALL: 2})
         for outage in range(2, 6):
             proxy.freeze()
-            await wait_until(lambda: not run.client.alive, "the lock lapsed")
+            await wait_until(lambda: not run.working, "the lock lapsed, and the lease is lost")
             proxy.cut()
             proxy.thaw()
             lease = await run.lease(CALL, nth=outage)
