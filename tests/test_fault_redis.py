@@ -57,6 +57,7 @@ async def test_nothing_is_lost_of_what_flows_when_redis_restarts_with_its_data(
 ) -> None:
     server = own_server("--appendonly", "yes", "--appendfsync", "always")
     async with flowing(server.url, service, server.url, server.url, **FAST) as flow:
+        flow.restarted = True
         if how == "killed":
             await asyncio.to_thread(server.kill)
             server.start()
