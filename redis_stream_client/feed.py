@@ -184,10 +184,6 @@ class Feed:
         if server is not None:
             server.met(history)
 
-    def move(self) -> None:
-        """Another server may be responsible now."""
-        self.renew()
-
     # What is asked.
 
     def renewed(self, endpoint: Endpoint, history: str) -> None:

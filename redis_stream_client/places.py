@@ -1,7 +1,6 @@
 """Where data streams live: on the one server there is, or on the nodes of a cluster."""
 
 import asyncio
-import logging
 from typing import Any, Protocol
 
 from redis.asyncio import RedisCluster
@@ -11,9 +10,8 @@ from redis_stream_client import clock
 from redis_stream_client.endpoint import Endpoint, Node, Slot
 from redis_stream_client.errors import RedisRejected
 from redis_stream_client.faults import Unanswered
+from redis_stream_client.logs import log
 from redis_stream_client.topology import Address, Topology, View
-
-log = logging.getLogger("redis_stream_client")
 
 PAUSE = (0.1, 1.0)  # seconds between two looks: the shortest, and the longest after looks that brought nothing new
 

@@ -359,7 +359,7 @@ class Session:
             self._heartbeat.poke()  # what ended the connection may have ended our lock
             if isinstance(reason, Unanswered) and reason.elsewhere:
                 self._listener.move()
-                self._feed.move()
+                self._feed.renew()
 
     def _greeting(self, endpoint: Endpoint) -> Greeter:
         """What a connection to a server with data streams learns first: that server's own history, or, where there
@@ -387,7 +387,7 @@ class Session:
         self._listener.move()
         self._shelf.renew()
         self._feed.met(self._endpoint, history)
-        self._feed.move()
+        self._feed.renew()
 
     def room_changed(self) -> None:
         """A stream was taken from the inbox, or ended."""
