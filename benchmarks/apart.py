@@ -13,8 +13,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tests.processes import die_with_parent
-from tests.workers import ROOT
+from tests.harness.processes import die_with_parent
+from tests.harness.workers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -41,10 +41,10 @@ from benchmarks.apart import apart
 from benchmarks.scenario import number
 from benchmarks.scenarios import burst, members, throughput
 from redis_stream_client import LoadBalancerStream, RedisStreamClient
-from tests import test_cost
-from tests.runs import calls
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.harness.runs import calls
+from tests.harness.servers import Server
+from tests.harness.waiting import wait_until
+from tests.proof import test_cost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -213,7 +213,7 @@ async def sweeps() -> list[Check]:
 
 
 TESTED = (hold, commands, memory)
-"""What `tests/test_cost.py` checks as well."""
+"""What `tests/proof/test_cost.py` checks as well."""
 
 BUDGETS = (*TESTED, take_over, assign_and_done, spread, sweeps)
 

@@ -16,9 +16,9 @@ import psutil
 from redis.asyncio import Redis
 
 from redis_stream_client import LoadBalancerStream
-from tests.processes import die_with_parent
-from tests.waiting import wait_until
-from tests.workers import ROOT
+from tests.harness.processes import die_with_parent
+from tests.harness.waiting import wait_until
+from tests.harness.workers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

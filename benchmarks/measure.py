@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.connection import Connection
+    from tests.harness.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)

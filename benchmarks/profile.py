@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.apart import apart
 from benchmarks.scenario import number
 from benchmarks.scenarios import entries, throughput
-from tests.workers import ROOT
+from tests.harness.workers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from benchmarks.scenario import FAILED, Result, Scenario, number, ratios
-from tests.binaries import chosen, locate
+from tests.harness.binaries import chosen, locate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

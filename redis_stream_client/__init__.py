@@ -1,9 +1,9 @@
 """Redis Streams, each owned by exactly one live consumer, recovered within a heartbeat when a process dies."""
 
-from redis_stream_client.client import EventIterator, RedisStreamClient
-from redis_stream_client.dead_letters import DeadLetter, DeadLetters
-from redis_stream_client.entry import Entry
-from redis_stream_client.errors import (
+from redis_stream_client._leases.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
+from redis_stream_client._leases.lease import Lease
+from redis_stream_client._model.entry import Entry
+from redis_stream_client._model.errors import (
     AlreadyClaimed,
     ClientClosed,
     EntriesTrimmed,
@@ -15,15 +15,15 @@ from redis_stream_client.errors import (
     RedisUnavailable,
     StreamGone,
 )
-from redis_stream_client.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
-from redis_stream_client.fence import Fence
-from redis_stream_client.gaps import Gap
-from redis_stream_client.handler import Handler
-from redis_stream_client.health import Health, Stuck
-from redis_stream_client.lease import Lease
+from redis_stream_client._model.fence import Fence
+from redis_stream_client._model.gaps import Gap
+from redis_stream_client._model.health import Health, Stuck
+from redis_stream_client._model.statistics import Statistics
+from redis_stream_client._model.version import __version__
+from redis_stream_client._run.handler import Handler
+from redis_stream_client.client import EventIterator, RedisStreamClient
+from redis_stream_client.dead_letters import DeadLetter, DeadLetters
 from redis_stream_client.producer import LoadBalancerStream
-from redis_stream_client.statistics import Statistics
-from redis_stream_client.version import __version__
 
 __all__ = [
     "AlreadyClaimed",

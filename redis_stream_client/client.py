@@ -10,20 +10,22 @@ from typing import Any, Final, NoReturn, Unpack, overload
 import anyio
 from redis.asyncio import Redis, RedisCluster
 
-from redis_stream_client import clock, endpoint, forks, options, places
-from redis_stream_client.errors import (
+from redis_stream_client._concurrency import clock, forks
+from redis_stream_client._concurrency.backoff import in_turns
+from redis_stream_client._consumer.session import Session
+from redis_stream_client._leases.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
+from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
+from redis_stream_client._model import options
+from redis_stream_client._model.errors import (
     ClientClosed,
     NotJoined,
     NotOwner,
 )
-from redis_stream_client.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
-from redis_stream_client.handler import Handler
-from redis_stream_client.health import Health, judge
-from redis_stream_client.lease import LEAVING_GRACE, Lease
-from redis_stream_client.pacing import in_turns
-from redis_stream_client.running import Run, Running
-from redis_stream_client.session import Session
-from redis_stream_client.statistics import Counters, Statistics
+from redis_stream_client._model.health import Health, judge
+from redis_stream_client._model.statistics import Counters, Statistics
+from redis_stream_client._redis import endpoint, placement
+from redis_stream_client._run.handler import Handler
+from redis_stream_client._run.run import Run, Running
 
 _NOT_GIVEN: Final = object()
 
@@ -80,7 +82,7 @@ class RedisStreamClient:
             connect_timeout=connect_timeout,
         )
         self._endpoint = endpoint.of(redis, self._options.keys.lbs)
-        self._places = places.of(redis, self._endpoint)
+        self._places = placement.of(redis, self._endpoint)
         self._events = EventIterator(self)
 
     @classmethod

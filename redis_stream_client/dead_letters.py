@@ -8,12 +8,12 @@ from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 
-from redis_stream_client import packed, scripts
-from redis_stream_client.announcement import Info, Malformed, decode
-from redis_stream_client.borrowed import Borrowed, Loan
-from redis_stream_client.errors import RedisUnavailable, StreamGone
-from redis_stream_client.keys import Keys, require_name
-from redis_stream_client.window import Window
+from redis_stream_client._model.announcement import Info, Malformed, decode
+from redis_stream_client._model.errors import RedisUnavailable, StreamGone
+from redis_stream_client._model.keys import Keys, require_name
+from redis_stream_client._protocol import msgpack, scripts
+from redis_stream_client._redis.pooled import Borrowed, Loan
+from redis_stream_client._redis.window import Window
 
 PAGE = 50
 """The most letters that one XRANGE brings."""
@@ -270,7 +270,7 @@ def _letter(entry: Sequence[Any]) -> DeadLetter:
     else:
         head = ()
     if head and len(words) == 2 and words[0] == _PACKED:
-        unpacked = packed.unpack(words[1])
+        unpacked = msgpack.unpack(words[1])
         if unpacked is not None and len(unpacked) > _PACKED_FROM and len(unpacked) % 2 == 0:
             words = unpacked
     stream: str | None = None

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from redis.asyncio import Redis, RedisCluster
 
-from redis_stream_client.announcement import FIELD, Info, encode
-from redis_stream_client.borrowed import Borrowed, Loan
-from redis_stream_client.errors import RedisRejected, RedisUnavailable
-from redis_stream_client.keys import Keys, require_name
+from redis_stream_client._model.announcement import FIELD, Info, encode
+from redis_stream_client._model.errors import RedisRejected, RedisUnavailable
+from redis_stream_client._model.keys import Keys, require_name
+from redis_stream_client._redis.pooled import Borrowed, Loan
 
 CHUNK = 500  # announcements that travel in one pipeline, at the most
 CHUNK_BYTES = 256 * 1024  # and their size together, but for a single larger one: a slow line needs its time for it

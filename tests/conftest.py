@@ -12,16 +12,16 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from tests.binaries import SERVERS, ServerMissing, chosen, locate
-from tests.loops import loop_factory, loop_name, task_kind
-from tests.proxy import TcpProxy
-from tests.servers import Server
-from tests.workers import Worker
+from tests.harness.binaries import SERVERS, ServerMissing, chosen, locate
+from tests.harness.loops import loop_factory, loop_name, task_kind
+from tests.harness.proxy import TcpProxy
+from tests.harness.servers import Server
+from tests.harness.workers import Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from tests.connection import Connection
+    from tests.harness.connection import Connection
 
 
 def pytest_configure() -> None:

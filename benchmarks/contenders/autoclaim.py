@@ -18,7 +18,7 @@ from benchmarks.contenders.by_hand import BATCH, Announcements, follow, insist, 
 
 if TYPE_CHECKING:
     from benchmarks.member import Report
-    from tests.connection import Connection
+    from tests.harness.connection import Connection
 
 IDLE = 1.0
 """Seconds after which a pending announcement is anybody's."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from benchmarks.member import Report
-    from tests.connection import Connection
+    from tests.harness.connection import Connection
 
 BATCH = 100
 """Entries of a data stream that one command reads, and orphans that one claims."""

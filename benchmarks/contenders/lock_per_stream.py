@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from benchmarks.member import Report
-    from tests.connection import Connection
+    from tests.harness.connection import Connection
 
 LOCK_TTL = 2.0
 CONNECTIONS = 16

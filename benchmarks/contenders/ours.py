@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.contenders.sweepless import stop_sweeping
 from redis_stream_client import Lease, RedisStreamClient
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from benchmarks.member import Report

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from redis_stream_client import clock
-from redis_stream_client.heartbeat import Heartbeat
-from redis_stream_client.sweeper import Sweeper
+from redis_stream_client._concurrency import clock
+from redis_stream_client._consumer.heartbeat import Heartbeat
+from redis_stream_client._consumer.sweeper import Sweeper
 
 
 def stop_sweeping() -> None:

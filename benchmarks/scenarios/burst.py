@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from benchmarks.fleet import Process, owned
 from benchmarks.scenario import Chart, Scenario
 from redis_stream_client import LoadBalancerStream
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.harness.servers import Server
+from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from benchmarks.scenario import Contender, Sample

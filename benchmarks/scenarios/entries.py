@@ -16,14 +16,14 @@ from benchmarks.apart import contender
 from benchmarks.measure import Work
 from benchmarks.scenario import Chart, Scenario
 from redis_stream_client import LoadBalancerStream, RedisStreamClient
-from tests.servers import Server
+from tests.harness.servers import Server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from benchmarks.scenario import Sample
     from redis_stream_client import Lease
-    from tests.connection import Connection
+    from tests.harness.connection import Connection
 
 SERVICE = "bench"
 GROUP = "bench-group"

@@ -17,15 +17,15 @@ from redis.asyncio import Redis
 from benchmarks.measure import Work
 from benchmarks.scenario import Chart, Scenario
 from redis_stream_client import Lease, LoadBalancerStream, RedisStreamClient
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.harness.servers import Server
+from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from benchmarks.scenario import Contender, Sample
-    from tests.connection import Connection
+    from tests.harness.connection import Connection
 
     Way = Callable[[Connection, str, int], AbstractAsyncContextManager[list[float]]]
 

@@ -11,7 +11,7 @@ from benchmarks.contenders import MODULES
 from benchmarks.fleet import Process, announce, patiently
 from benchmarks.measure import Work
 from benchmarks.scenario import Case, Chart, Sample, Scenario
-from tests.servers import Server
+from tests.harness.servers import Server
 
 SECONDS = 4.0
 """How long each is watched."""

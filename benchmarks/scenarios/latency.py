@@ -17,15 +17,15 @@ from redis.asyncio import Redis
 from benchmarks.apart import apart
 from benchmarks.scenario import Chart, Scenario
 from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamAdded
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.harness.servers import Server
+from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from benchmarks.scenario import Contender, Sample
     from redis_stream_client import Lease
-    from tests.connection import Connection
+    from tests.harness.connection import Connection
 
 SERVICE = "bench"
 LBS, GROUP = "bench-input", "bench-group"

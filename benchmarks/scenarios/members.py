@@ -22,14 +22,14 @@ from benchmarks.contenders import MODULES
 from benchmarks.fleet import Process, announce, owned
 from benchmarks.measure import Work
 from benchmarks.scenario import Chart, Sample, Scenario
-from redis_stream_client import scripts
-from tests.servers import Server
-from tests.waiting import wait_until
+from redis_stream_client._protocol import scripts
+from tests.harness.servers import Server
+from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.connection import Connection
+    from tests.harness.connection import Connection
 
 STREAMS = 10
 """For each consumer."""
@@ -164,7 +164,10 @@ def _kind(words: list[bytes], kinds: Mapping[str, str]) -> str:
 
 @cache
 def _scripts() -> dict[str, str]:
-    names = [path.name.removesuffix(".lua") for path in files("redis_stream_client").joinpath("lua").iterdir()]
+    names = [
+        path.name.removesuffix(".lua")
+        for path in files("redis_stream_client").joinpath("_protocol", "lua").iterdir()
+    ]
     return {scripts.load(name).sha: name for name in names}
 
 

@@ -21,13 +21,13 @@ from redis.asyncio import Redis
 from benchmarks.contenders import MODULES
 from benchmarks.fleet import Process, Span, announce, owned, owned_twice, patiently
 from benchmarks.scenario import Sample, Scenario
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.harness.servers import Server
+from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tests.connection import Connection
+    from tests.harness.connection import Connection
 
 PROCESSES = 4
 PACE = 0.5

@@ -18,13 +18,13 @@ from redis.asyncio import Redis
 from benchmarks.contenders import MODULES
 from benchmarks.fleet import Process, announce, owned, owned_twice, unevenness
 from benchmarks.scenario import Case, Chart, Sample, Scenario
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.harness.servers import Server
+from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.connection import Connection
+    from tests.harness.connection import Connection
 
 SETTLING = 1.0
 """Seconds between the last peer's start and the kill."""

@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from redis_stream_client.keys import Keys
+from redis_stream_client._model.keys import Keys
 
 
 @dataclass(frozen=True, slots=True)

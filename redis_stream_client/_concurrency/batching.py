@@ -1,0 +1,86 @@
+"""Calls that are made at about the same time share one script call."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar
+
+from redis_stream_client._model.errors import ClientClosed
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
+_Entry = tuple[Item, Callable[[Result | Exception], None] | None, "asyncio.Future[Result]"]
+
+
+class Batch(Generic[Item, Result]):
+    """Collects items while one call is under way, and sends them together with the next.
+
+    The I/O belongs to the client: a caller that is cancelled only stops waiting.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
+        spawn: Spawn,
+        gone: Callable[[], ClientClosed],
+        most: int | Callable[[], int],
+    ) -> None:
+        self._send = send
+        self._spawn = spawn
+        self._gone = gone
+        self._most = most
+        self._waiting: list[_Entry[Item, Result]] = []
+        self._under_way: list[_Entry[Item, Result]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(
+        self, item: Item, heard: "Callable[[Result | Exception], None] | None" = None
+    ) -> "asyncio.Future[Result]":
+        """Send `item` with the next call. The future carries its result, or its exception.
+
+        `heard` is called with either, whoever waits for the future still, and before that one goes on.
+        """
+        task = self._task or self._spawn(self._run())  # which may be refused: then nothing waits
+        outcome: asyncio.Future[Result] = task.get_loop().create_future()
+        self._waiting.append((item, heard, outcome))
+        if self._task is None:
+            self._task = task
+            task.add_done_callback(self._ended)
+        return outcome
+
+    def has(self, item: Item) -> bool:
+        """Whether `item` waits, or is under way."""
+        return any(other is item for other, _, _ in (*self._under_way, *self._waiting))
+
+    async def _run(self) -> None:
+        while self._waiting:
+            most = self._most if isinstance(self._most, int) else self._most()
+            self._under_way, self._waiting = self._waiting[:most], self._waiting[most:]
+            results = await self._send([item for item, _, _ in self._under_way])
+            for (_, heard, outcome), result in zip(self._under_way, results, strict=True):
+                if heard is not None:
+                    heard(result)
+                _settle(outcome, result)
+            self._under_way = []
+        self._task = None  # whoever comes from now on starts another
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """It did not get to its end, or not even to its beginning: nobody is left waiting for that."""
+        error = None if task.cancelled() else task.exception()
+        if error is None and not task.cancelled():
+            return
+        self._task = None
+        left = [*self._under_way, *self._waiting]
+        self._under_way, self._waiting = [], []
+        for _, _, outcome in left:
+            _settle(outcome, error if isinstance(error, Exception) else self._gone())
+
+
+def _settle(outcome: "asyncio.Future[Result]", result: Result | Exception) -> None:
+    if outcome.done():
+        return
+    if isinstance(result, Exception):
+        outcome.set_exception(result)
+    else:
+        outcome.set_result(result)

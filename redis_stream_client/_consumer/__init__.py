@@ -1,0 +1,1 @@
+"""The tasks of one member of the fleet."""

@@ -1,0 +1,203 @@
+"""The reader: takes announcements from the load balancer stream, one consumer after the other in turn."""
+
+import asyncio
+import contextlib
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._consumer.audit import Auditor
+from redis_stream_client._consumer.fairness import MOST_IN_TURN, NUDGE, Turns
+from redis_stream_client._consumer.membership import Membership
+from redis_stream_client._model.logs import log
+from redis_stream_client._ownership.redis_backend import Ownership
+from redis_stream_client._protocol.operations import Delivered
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+
+LARGEST_READ = 1_000
+
+
+class Reader:
+    """Reads only while the lock is held and there is room: what this client cannot take, a peer should get.
+
+    While nothing waits, it blocks for one announcement at a time, so that the blocked consumers are served
+    in turn. After each one it looks whether more wait. Redis would give such a backlog to whoever asks first;
+    instead each client takes what brings it level with its live peers, and waits a moment for the others to
+    do the same. A lone client takes all there is room for.
+    """
+
+    def __init__(self, member: Membership, ownership: Ownership, auditor: Auditor) -> None:
+        self._member = member
+        self._ownership = ownership
+        self._auditor = auditor
+        self._turns = Turns(member.options.block)
+        self._served = False
+        self._changed = asyncio.Event()
+        self._backlog = _Backlog(grace=member.options.lock_ttl / 4)
+        self._backoff = member.backoff()
+
+    def poke(self) -> None:
+        """There may be room now, or the lock may be held again, or an audit be due."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
+        while True:
+            await self._ready()
+            try:
+                if self._auditor.due:
+                    await self._auditor.run()
+                    continue  # which does not prove that reading works
+                if self._backlog.expected:
+                    await self._read_share()
+                else:
+                    await self._read_one()
+                self._backoff.reset()
+            except Unanswered as error:
+                log.debug("reader: %s", error)
+                await asyncio.sleep(self._backoff.pause())
+            except GroupMissing as error:
+                log.warning("the consumer group is gone: %s", error)
+                self._member.liveness.lapse("missing")
+                await asyncio.sleep(self._backoff.pause())
+
+    async def _ready(self) -> None:
+        """Wait until the lock is held, and there is room or an audit due."""
+        while True:
+            self._changed.clear()
+            self._member.liveness.check()
+            delay: float | None = None
+            if self._member.liveness.held:
+                if self._ownership.room > 0 or self._auditor.due:
+                    return
+                delay = self._auditor.delay
+            try:
+                async with asyncio.timeout(delay):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def _read_one(self) -> None:
+        if self._turns.clock_due(clock.now()):
+            await self._look_at_clock()
+        if self._served and self._takes_turns:
+            await asyncio.sleep(self._turns.settling(clock.now(), self._member.counters.live_members))
+        self._served = False
+        epoch = self._member.liveness.epoch
+        block = self._turns.block(clock.now())
+        nudge = start_task(self._nudge(block), "redis_stream_client nudge")
+        try:
+            entries = await self._member.operations.read(block, block + 1.0)
+        except Unanswered as error:
+            if error.maybe_executed:
+                self._auditor.read_lost()
+            raise
+        finally:
+            nudge.cancel()
+        if not self._member.liveness.believed(epoch):
+            self._auditor.request()
+        elif entries:
+            await self._served_one(entries)
+        else:
+            self._member.waiting.seen(None, clock.now())
+            if self._takes_turns:
+                members = await self._member.operations.members(self._member.patience)
+                await asyncio.sleep(self._turns.pause(self._member.options.consumer, members))
+
+    async def _served_one(self, entries: list[Delivered]) -> None:
+        self._served = True
+        self._backlog.expect()
+        if self._member.holdings.handled_at_once and not self._ownership.capacity:  # a take-over was faster
+            await self._ownership.put_back(entries)
+            return
+        self._member.counters.streams_added += await self._ownership.receive(entries)
+
+    async def _look_at_clock(self) -> None:
+        """A few times, until one of the answers comes so quickly that it is precise."""
+        for _ in range(5):
+            asked = clock.now()
+            self._turns.server_clock(await self._member.operations.time(1.0), asked, clock.now())
+            if self._turns.certain:
+                break
+
+    @property
+    def _takes_turns(self) -> bool:
+        return 1 < self._member.counters.live_members <= MOST_IN_TURN
+
+    async def _nudge(self, block: float) -> None:
+        """Make Redis notice that the blocking reads are due."""
+        await asyncio.sleep(block + NUDGE)
+        if self._takes_turns:
+            with contextlib.suppress(Unanswered, GroupMissing):
+                await self._member.operations.nudge(1.0)
+
+    async def _read_share(self) -> None:
+        if self._backlog.others is None:
+            members = await self._member.operations.members(self._member.patience)
+            self._backlog.others = [
+                m.name for m in members if m.name not in self._member.departing | {self._member.options.consumer}
+            ]
+        epoch = self._member.liveness.epoch
+        most = min(self._ownership.room, LARGEST_READ)
+        with self._ownership.expecting(most):
+            try:
+                share = await self._member.operations.share(
+                    most, self._backlog.patient, self._backlog.others, self._member.patience
+                )
+            except Unanswered as error:
+                if error.maybe_executed:
+                    self._auditor.read_lost()
+                raise
+            if not self._member.liveness.believed(epoch):
+                self._auditor.request()
+                return
+            if share is None:
+                self._member.liveness.lapse("missing")
+                return
+            self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
+            if not share.waiting:
+                self._member.waiting.seen(None, clock.now())
+            if share.entries:
+                added = await self._ownership.receive(share.entries)
+                self._member.counters.streams_added += added
+        if share.waiting and not share.entries:
+            await asyncio.sleep(min(0.05, 0.002 * share.members))
+
+
+class _Backlog:
+    """What is known of the announcements that wait.
+
+    Others get `grace` seconds to take their share, counted from when one of them last took something, and four
+    times that in all; then they are taken to be full, slow or stuck, and the rest is for whoever asks.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._waiting = 0
+        self._progress_at = 0.0
+        self._since = 0.0
+        self.expected = True  # there may be one already when we join
+        self.patient = True
+        self.others: list[str] | None = None
+
+    def expect(self) -> None:
+        """Something arrived, so more may wait."""
+        if not self.expected:
+            self.expected = True
+            self.patient = True
+            self._waiting = 0
+
+    def seen(self, waiting: int, now: float, took: bool) -> None:
+        """So many wait still; `took` says whether we took some."""
+        if waiting == 0:
+            self.expected = False
+            self.others = None
+            return
+        if self._waiting == 0:
+            self._since = now
+        if took:
+            self._since = self._progress_at = now
+        elif waiting < self._waiting or self._waiting == 0:
+            self._progress_at = now
+        if now - self._progress_at > self._grace or now - self._since > 4 * self._grace:
+            self.patient = False
+        self._waiting = waiting

@@ -1,0 +1,518 @@
+"""One membership of the fleet, from joining to leaving: the tasks, and the supervisor that owns all I/O."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+from redis_stream_client._concurrency import clock, forks
+from redis_stream_client._concurrency.backoff import TURN, Backoff, in_turns
+from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._consumer.audit import Auditor
+from redis_stream_client._consumer.heartbeat import Heartbeat
+from redis_stream_client._consumer.listener import Listener
+from redis_stream_client._consumer.membership import Membership, Waiting
+from redis_stream_client._consumer.reader import Reader
+from redis_stream_client._consumer.sweeper import Sweeper
+from redis_stream_client._leases.event_queue import Inbox
+from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
+from redis_stream_client._leases.lock_state import LapseCause, Liveness
+from redis_stream_client._leases.table import Gate, Holdings
+from redis_stream_client._model.errors import (
+    ClientClosed,
+    RedisRejected,
+    RedisStreamClientError,
+    RedisUnavailable,
+)
+from redis_stream_client._model.failures import describe
+from redis_stream_client._model.health import Health, judge
+from redis_stream_client._model.logs import log
+from redis_stream_client._model.options import MAX_OFFER_PAUSE, Options
+from redis_stream_client._model.statistics import Counters, Statistics
+from redis_stream_client._ownership.checkpoints import Progress
+from redis_stream_client._ownership.claims import Claims
+from redis_stream_client._ownership.redis_backend import Ownership
+from redis_stream_client._protocol.operations import Greeter, Operations
+from redis_stream_client._redis.connection import Link
+from redis_stream_client._redis.endpoint import Endpoint
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, origin
+from redis_stream_client._redis.outage import OutageLog
+from redis_stream_client._redis.placement import Places
+from redis_stream_client._streams.fetcher import Feed
+from redis_stream_client._streams.record_store import Shelf
+
+
+class Session:
+    """Everything that lives while a client is joined.
+
+    The supervisor is a task of its own: no task group stands around the user's code, a user's task only ever
+    waits for I/O, and a session may be left from another task than the one that joined.
+    """
+
+    def __init__(self, options: Options, where: Endpoint, where_streams_are: Places) -> None:
+        self.options = options
+        self._endpoint = where
+        greeter = Greeter(self._another_history, clustered=where.clustered)
+        self._beats, self._commands, self._reads = (
+            Link(
+                where,
+                greet=greeter,
+                on_loss=self._connection_lost,
+                longest_attempt=options.connect_timeout,
+                role=role,
+            )
+            for role in ("beats", "commands", "reads")
+        )
+        self._operations = Operations(options, self._beats, self._commands, self._reads)
+        inbox = Inbox(options.lock_ttl, MAX_OFFER_PAUSE)
+        who = {"consumer": options.consumer}
+        outage = OutageLog(lambda: f"Redis ({where.where})", who)
+        self.member = member = Membership(
+            options=options,
+            operations=self._operations,
+            greeter=greeter,
+            liveness=Liveness(options.lock_ttl, options.heartbeat_interval, self._lapsed),
+            inbox=inbox,
+            holdings=Holdings(inbox),
+            gate=Gate(),
+            counters=Counters(),
+            supervisor=self,
+            waiting=Waiting(),
+            outage=outage,
+            departing=set(),
+        )
+        patience = member.patience
+        self._shelf = Shelf(
+            options.keys, options.consumer, where_streams_are, self.spawn, self.gone, patience, self._greeting
+        )
+        lock = options.keys.lock(options.consumer)
+        self._feed = Feed(where_streams_are, options.lock_ttl, self.spawn, self.gone, lock=lock, renewed=self._met)
+        self.ownership = Ownership(member, self._shelf)
+        self.ownership.plane = self.progress = Progress(member, self.ownership, self._shelf, self._feed)
+        self.claims = Claims(member, self.ownership)
+        self._auditor = Auditor(member, self.ownership)
+        self._heartbeat = Heartbeat(member, self.ownership, self._held_again)
+        self._reader = Reader(member, self.ownership, self._auditor)
+        self.sweeper = Sweeper(member, self.claims)
+        ears = OutageLog(lambda: f"the subscription at {where.where}", who, within=outage, failures=5)
+        self._listener = Listener(options, where, greeter, self._operations, self, ears)
+        self._process = forks.here()
+        forks.watch(self)
+        self._work: set[asyncio.Task[Any]] = set()
+        self._leave = asyncio.Event()
+        self.leave_by = float("inf")  # when the end is to be over, should it have begun before leaving
+        self._supervisor: asyncio.Task[None] | None = None
+        self._joined = False
+        self.failure: BaseException | None = None
+        self.closed = asyncio.Event()
+
+    # Joining.
+
+    def start(self) -> "asyncio.Future[None]":
+        """Start the supervisor. The future says when the session is ready, or why it cannot be."""
+        self._loop = asyncio.get_running_loop()
+        self._give_up = clock.now() + self.options.connect_timeout
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._supervisor = start_task(self._supervise(ready), "redis_stream_client supervisor")
+        return ready
+
+    async def _supervise(self, ready: "asyncio.Future[None]") -> None:
+        tasks: list[asyncio.Task[Any]] = []
+        leave = start_task(self._leave.wait(), "redis_stream_client leaving")
+        try:
+            join = self.spawn(self._join())
+            await asyncio.wait((join, leave), return_when=asyncio.FIRST_COMPLETED)
+            if not leave.done():
+                join.result()
+                tasks = [
+                    start_task(part.run(), f"redis_stream_client {type(part).__name__.lower()}")
+                    for part in (self._heartbeat, self._reader, self._listener, self.sweeper)
+                ]
+                subscribed = start_task(self._subscribed(), "redis_stream_client subscribing")
+                tasks.append(subscribed)
+                watched: set[asyncio.Future[Any]] = {*tasks, leave}
+                while not leave.done():
+                    done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done - {leave}:
+                        task.result()  # a task that ends at all has failed, but for this one:
+                    if subscribed in done:
+                        watched.discard(subscribed)
+                        _resolve(ready, None)
+        except asyncio.CancelledError:  # the loop is shutting down
+            pass
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the user is told
+            self.failure = error
+            log.error("closing: %s", describe(error), extra={"consumer": self.options.consumer})
+        finally:
+            leave.cancel()
+            await self._shut_down(tasks)
+            _resolve(ready, self.failure or ClientClosed("the client was closed while it joined"))
+
+    async def _subscribed(self) -> None:
+        """Wait for the first try to subscribe, as long as joining may take: recovery does not depend on it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._give_up - clock.now())):
+                await self._listener.first_try.wait()
+
+    async def _join(self) -> None:
+        """Take the lock; within `connect_timeout`, or give up."""
+        give_up = self._give_up
+        backoff = Backoff(0.02, 0.5)
+        last: Exception = Unanswered(f"no answer from {self._endpoint.where} in time", maybe_executed=False)
+        while True:
+            remaining = give_up - clock.now()
+            try:
+                if remaining <= 0:
+                    raise last
+                sent = clock.now()
+                await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
+                remaining = max(0.01, give_up - clock.now())
+                await self._operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
+                if self.member.liveness.held_since(sent):
+                    self.member.holdings.history = self.member.greeter.history
+                    break
+            except (Unanswered, GroupMissing) as error:
+                pause, last = backoff.pause(), error
+                if clock.now() + pause >= give_up:
+                    raise RedisUnavailable(
+                        f"could not join {self.options.keys.service!r} within "
+                        f"{self.options.connect_timeout:g} s: {error}",
+                        hint="connect_timeout says how long joining keeps trying",
+                    ) from origin(error)
+                await asyncio.sleep(pause)
+        self._joined = True
+        log.info("joined %s", self.options.keys.service, extra={"consumer": self.options.consumer})
+
+    # Leaving.
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the end has begun."""
+        return self._leave.is_set()
+
+    def leave(self) -> None:
+        """Ask the supervisor to hand everything over and end. Idempotent, and returns at once."""
+        self._leave.set()
+        self.member.inbox.end()
+
+    # Where it is at home.
+
+    @property
+    def in_this_process(self) -> bool:
+        """Whether this is no copy of it in a forked child."""
+        return self._process == forks.here()
+
+    def inherited(self) -> None:
+        """This is a copy in a forked child: nothing is believed here. The original goes on in the parent."""
+        self.member.liveness.close()
+
+    def require_here(self) -> None:
+        """Raise ``RuntimeError`` in a forked child, and on another event loop than the one it joined on."""
+        if not self.in_this_process:
+            raise RuntimeError(
+                f"this client joined in process {self._process[0]}, before the fork: its connections, its lock "
+                "and its streams are that process's; make a new RedisStreamClient in this one"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "this client joined on another event loop: use it there (asyncio.run_coroutine_threadsafe() does "
+                "that from another thread), or make a new RedisStreamClient for this one"
+            )
+
+    def abandon(self) -> None:
+        """Nobody holds the client any more. Called by the garbage collector, so from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the lock expires by itself
+            self._loop.call_soon_threadsafe(self.leave)
+
+    async def _shut_down(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """Believe nothing, give up the lock, and stop, cancelled or not.
+
+        The lock goes first, within `LEAVING_GRACE` however many leases there are. These end beside it, in pieces.
+        """
+        self._leave.set()
+        self.member.liveness.close()
+        held = list(self.member.holdings)
+        everything = [*tasks, *self._work]
+        for task in everything:
+            task.cancel()
+        self._reads.drop(Unanswered("closing", maybe_executed=True))  # nothing more is delivered to us
+        failure = await _whatever_happens(lambda: self._farewell(everything, held))
+        failure = await _whatever_happens(self._close_links) or failure
+        failure = await _whatever_happens(lambda: self._lose(held)) or failure
+        self.failure = self.failure or failure
+        self.member.inbox.end()
+        self.closed.set()
+        if self._joined:
+            log.info("left %s", self.options.keys.service, extra={"consumer": self.options.consumer})
+
+    async def _farewell(self, tasks: list[asyncio.Task[Any]], held: list[Lease]) -> None:
+        """Everything that needs Redis, side by side, on two connections; what has begun ends in good order."""
+        grace = max(0.1, min(LEAVING_GRACE * 0.9, self.leave_by - clock.now()))
+        lock = start_task(self._give_up_lock(), "redis_stream_client farewell: lock")  # written before all else
+        settling = start_task(self._settle(held), "redis_stream_client farewell: records")
+        losing = start_task(self._lose(held), "redis_stream_client farewell: leases")
+        try:
+            await asyncio.wait((lock, settling, *tasks), timeout=grace)
+            if not lock.done():  # the answer may be there, and only we are late
+                await asyncio.wait((lock,), timeout=0.01)
+            self._say_what_is_left(lock, settling)
+        finally:
+            for task in (lock, settling, losing):
+                task.cancel()
+        for task in (lock, settling):
+            if task.done() and not task.cancelled():
+                task.result()
+
+    def _say_what_is_left(self, lock: asyncio.Task[bool], settling: asyncio.Task[None]) -> None:
+        who = {"consumer": self.options.consumer}
+        if not lock.done():
+            log.warning("Redis did not answer while leaving: the lock expires by itself", extra=who)
+        elif not lock.cancelled() and lock.exception() is None and not lock.result():
+            log.warning("Redis was not there while leaving: the lock expires by itself", extra=who)
+        elif not settling.done():
+            log.warning(
+                "there was no time to record for every stream that its owner left: for some this attempt counts",
+                extra=who,
+            )
+
+    async def _settle(self, held: list[Lease]) -> None:
+        for leases in in_turns(held, 10 * TURN):
+            await self._shelf.settle_at_last(leases)
+        await self._shelf.settle_at_last(())
+
+    async def _lose(self, held: list[Lease]) -> None:
+        """Nothing is believed any more; here it is told."""
+        for leases in in_turns(held):
+            for lease in leases:
+                self.member.holdings.lose(lease, "closed")
+            await asyncio.sleep(0)
+        self.member.holdings.lose_all("closed")
+
+    async def _close_links(self) -> None:
+        for link in (self._beats, self._commands, self._reads, self._shelf, self._feed):
+            await link.close()
+
+    async def _give_up_lock(self) -> bool:
+        """On the connection that is there, else on a new one. Nothing to do where none ever was.
+
+        Returns whether the lock is not ours any more.
+        """
+        if not self._beats.connections:
+            return True
+        for _ in range(3):
+            try:
+                await self._operations.leave(LEAVING_GRACE / 2)
+                return True
+            except (Unanswered, GroupMissing, RedisRejected) as error:
+                log.debug("leaving: %s", error)
+                await asyncio.sleep(0.01)
+        return False
+
+    # What the parts tell each other.
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run I/O that a user waits for, in a task that is not the user's."""
+        if self._leave.is_set() or self.closed.is_set():
+            work.close()
+            raise self.gone()
+        try:
+            self.require_here()
+        except RuntimeError:
+            work.close()
+            raise
+        task = start_task(work, "redis_stream_client operation")
+        self._work.add(task)
+        task.add_done_callback(self._worked)
+        return task
+
+    def _worked(self, task: asyncio.Task[Any]) -> None:
+        self._work.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+            expected = isinstance(error, RedisStreamClientError) and not isinstance(error, RedisRejected)
+            if error is not None and not expected:
+                self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Close, for a reason that cannot be retried."""
+        if self.failure is None:
+            self.failure = error
+        self._leave.set()
+
+    def _lapsed(self, cause: LapseCause) -> None:
+        self._heartbeat.lapsed(cause)
+        self._reader.poke()
+
+    def _held_again(self) -> None:
+        self.request_audit()
+        self.sweeper.tidy_now()
+
+    def request_audit(self) -> None:
+        """Something may have happened that never reached us."""
+        self._auditor.request()
+        self._reader.poke()
+
+    def _connection_lost(self, reason: Exception) -> None:
+        """What was under way on it may have been executed, or lost in a fail-over."""
+        if not self._leave.is_set():
+            self.request_audit()
+            self._heartbeat.poke()  # what ended the connection may have ended our lock
+            if isinstance(reason, Unanswered) and reason.elsewhere:
+                self._listener.move()
+                self._feed.renew()
+
+    def _greeting(self, endpoint: Endpoint) -> Greeter:
+        """What a connection to a server with data streams learns first: that server's own history, or, where there
+        is but one server, the one that all share."""
+        if endpoint is self._endpoint:
+            return self.member.greeter
+        return Greeter(lambda history: self._met(endpoint, history))
+
+    def _met(self, endpoint: Endpoint, history: str) -> None:
+        """A connection to a server with data streams has met another history than before."""
+        if endpoint is not self._endpoint:
+            self._shelf.renew(endpoint)
+            self._feed.met(endpoint, history)
+            self._feed.renew(endpoint)
+        elif history != self.member.greeter.history:
+            self._another_history(history)
+
+    def _another_history(self, history: str) -> None:
+        """A new connection has met another server than the others, or one that has lost writes: a session talks to
+        one history. Whoever is connected to another one connects anew."""
+        log.info("Redis is another server than before, or has lost writes (%s)", history)
+        reason = Unanswered("another server is responsible now, or it has lost writes", maybe_executed=True)
+        for link in (self._beats, self._commands, self._reads):
+            link.drop(reason)
+        self._listener.move()
+        self._shelf.renew()
+        self._feed.met(self._endpoint, history)
+        self._feed.renew()
+
+    def room_changed(self) -> None:
+        """A stream was taken from the inbox, or ended."""
+        self._reader.poke()
+        self.sweeper.room_changed()
+
+    # Ears.
+
+    def suspect(self, owner: str) -> None:
+        """This consumer's streams may be orphans."""
+        self.sweeper.suspect(owner)
+
+    def claimed(self, lbs_id: str) -> None:
+        """A peer says that it took this orphan."""
+        self.sweeper.claimed(lbs_id)
+
+    def joined(self) -> None:
+        """Somebody joined."""
+        self.sweeper.membership_changed(1)
+
+    def departing(self, consumer: str) -> None:
+        """A peer is draining: it takes nothing new."""
+        if consumer not in self.member.departing:
+            self.member.departing.add(consumer)
+            self.sweeper.membership_changed(-1)
+
+    def left(self, consumer: str) -> None:
+        """A peer has left."""
+        if consumer in self.member.departing:
+            self.member.departing.discard(consumer)
+        else:
+            self.sweeper.membership_changed(-1)
+
+    def missed_something(self) -> None:
+        """There was a gap in what was heard."""
+        self.sweeper.sweep_now()
+
+    def own_lock_gone(self) -> None:
+        """Our own lock expired or was deleted."""
+        self._heartbeat.poke()
+
+    # What users ask.
+
+    def gone(self) -> ClientClosed:
+        """The error of every call after the end."""
+        error = ClientClosed("the client is closed")
+        error.__cause__ = self.failure
+        return error
+
+    def health(self, handled: Collection[Lease] | None) -> Health:
+        """What is stuck. `handled`: in `run()`, the leases whose handler was called."""
+        now = clock.now()
+        held = [
+            lease
+            for lease in self.member.holdings
+            if not lease._handed_out or (handled is not None and lease not in handled)
+        ]
+        oldest = min(held, key=lambda lease: lease._progress_at, default=None)
+        return judge(
+            self.options,
+            alive=self.member.liveness.held,
+            announcement=self.member.waiting.age(now),
+            full=not self.ownership.room,
+            lease=(oldest.stream, now - oldest._progress_at) if oldest is not None else None,
+            wakeup=self._feed.oldest_unread(now),
+        )
+
+    def statistics(self, health: Health) -> Statistics:
+        """A snapshot."""
+        counters = self.member.counters
+        beat_at = self.member.liveness.beat_at
+        return Statistics(
+            leases=len(self.member.holdings),
+            unread_events=self.member.inbox.unread,
+            last_beat_age=None if beat_at is None else clock.now() - beat_at,
+            beats=counters.beats,
+            lapses=self.member.liveness.lapses,
+            reconnects=self._beats.losses + self._commands.losses + self._reads.losses + self._listener.gaps,
+            streams_added=counters.streams_added,
+            claims_won=counters.claims_won,
+            claims_lost=counters.claims_lost,
+            streams_done=counters.streams_done,
+            streams_released=counters.streams_released,
+            streams_disowned=counters.streams_disowned,
+            handlers=counters.handlers,
+            handlers_failed=counters.handlers_failed,
+            dead_letters=counters.dead_letters,
+            audits=counters.audits,
+            sweeps=counters.sweeps,
+            gaps=counters.gaps,
+            entries_skipped=counters.entries_skipped,
+            live_members=counters.live_members,
+            oldest_announcement=health.oldest_announcement,
+            oldest_unhandled=health.oldest_unhandled,
+            oldest_wakeup=health.oldest_wakeup,
+            requests_shrunk=(
+                counters.requests_shrunk
+                + self._operations.shrunk
+                + self._feed.requests_shrunk
+                + self._shelf.shrunk
+            ),
+            records_unsettled=self._shelf.unsettled,
+        )
+
+
+async def _whatever_happens(work: Callable[[], Coroutine[Any, Any, None]]) -> BaseException | None:
+    """Do the work to its end, also when the loop is shutting down and cancels whatever it finds.
+
+    Returns what it raised.
+    """
+    for _ in range(3):
+        task = start_task(work(), "redis_stream_client farewell")
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+        if not task.cancelled():
+            return task.exception()
+    return None
+
+
+def _resolve(ready: "asyncio.Future[None]", failure: BaseException | None) -> None:
+    if ready.done():
+        return
+    if failure is None:
+        ready.set_result(None)
+    else:
+        ready.set_exception(failure)
+        ready.exception()  # counts as seen, also when whoever joined is gone

@@ -1,0 +1,349 @@
+"""The sweeper: finds dead consumers by looking, and offers their streams. The backstop and clock of recovery.
+
+Whatever was or was not heard, the group's consumers are looked at several times in a lock's lifetime, by one
+member of the fleet in turn; and what a dead one has pending is looked up in Redis, never remembered.
+"""
+
+import asyncio
+import math
+import random
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.backoff import Backoff, in_turns
+from redis_stream_client._concurrency.tasks import gather
+from redis_stream_client._consumer.heartbeat import beat
+from redis_stream_client._consumer.membership import Membership
+from redis_stream_client._leases.events import ExpiredStream
+from redis_stream_client._model import announcement
+from redis_stream_client._model.announcement import Malformed
+from redis_stream_client._model.keys import NOBODY
+from redis_stream_client._model.logs import log
+from redis_stream_client._ownership.claims import Claims
+from redis_stream_client._protocol.operations import PAGE, Delivered, Member, Taken
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+
+TURNS = 8  # the fleet sweeps this often in a lock's lifetime
+OWN_PERIOD = 2  # every client sweeps for itself this often, in lock lifetimes
+LARGE = 16  # members from which on each sweeps for itself, and asks for the turn, more rarely, in proportion
+MOST_RARELY = 2.3  # the turn is asked for at most so many times more rarely: about as often as the lock is renewed
+FORGET_AFTER = 10  # idle time of a consumer that is removed from the group, in lock lifetimes
+RECHECK_DISTANCE = 50  # looks that only offer anew take a fiftieth of the time
+THOROUGH = 8  # every so many periods, the fleet looks for what is pending for nobody, though the census is even
+REST = 1 / 4  # what is left of a dead consumer's streams after this time is for whoever asks, in lock lifetimes
+LOOKS = 200  # locks that one script call looks at
+
+
+class Sweeper:
+    """Looks for dead consumers, and at what they have pending."""
+
+    def __init__(self, member: Membership, claims: Claims) -> None:
+        self._member = member
+        self._claims = claims
+        self._keys = member.options.keys
+        self._wake = asyncio.Event()
+        self._turn_length = member.options.lock_ttl / TURNS
+        now = clock.now()
+        self._next_turn = now
+        self._swept_at = float("-inf")
+        self._tidied_at = now
+        self._began_at = now
+        self._lapsed = False
+        self._recount = True
+        self._suspects: dict[str, float] = {}  # consumer: when to look at what it has pending
+        self._looked_at: dict[str, tuple[float, float]] = {}  # consumer: when that ended, how long it took
+        self._told_at: dict[str, float] = {}
+        self._rest_at: dict[str, float] = {}  # owner: when what its heirs left of its streams is for whoever asks
+        self._no_room_for: set[str] = set()  # owners of whose streams we left some for lack of room
+        self._backoff = Backoff(0.005, self._turn_length)
+        self.taking = False  # streams of dead consumers are taken, not offered
+
+    # What was heard.
+
+    def suspect(self, owner: str, distance: int = 3) -> None:
+        """This consumer's streams may be orphans: look.
+
+        Looks at one consumer keep a `distance`, a multiple of how long the last one took, so that a storm of
+        hints costs no more than a few looks.
+        """
+        ended, took = self._last_look(owner)
+        due = max(clock.now(), ended + max(self._member.options.lock_ttl / 200, distance * took))
+        self._suspects[owner] = min(due, self._suspects.get(owner, due))
+        self._wake.set()
+
+    def claimed(self, lbs_id: str) -> None:
+        """A peer says that it took this orphan. Should that be untrue, the next look offers it again."""
+        self._member.inbox.withdraw(lbs_id)
+
+    def membership_changed(self, by: int) -> None:
+        """Somebody joined or left. The next time that this client tidies up, it counts."""
+        self._member.counters.live_members = max(1, self._member.counters.live_members + by)
+
+    def tidy_now(self) -> None:
+        """After a lapse, perhaps after somebody destroyed the group: all must be looked at."""
+        self._lapsed = True
+        self.sweep_now()
+
+    def room_changed(self) -> None:
+        """There may be room for what was left for lack of it."""
+        if self._no_room_for and self._claims.capacity:
+            for owner in self._no_room_for:
+                self.suspect(owner)
+            self._no_room_for.clear()
+
+    def sweep_now(self) -> None:
+        """There was a gap in what was heard."""
+        self._swept_at = float("-inf")
+        self._wake.set()
+
+    def _last_look(self, owner: str) -> tuple[float, float]:
+        """When the last look at a consumer's streams ended, and how long it took."""
+        return self._looked_at.get(owner, (float("-inf"), 0.0))
+
+    # The task.
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
+        while True:
+            await self._sleep()
+            if not self._member.liveness.held or self._member.liveness.quiet:
+                continue
+            try:
+                await self._take_turn()
+                await self._look_at_suspects()
+                self._backoff.reset()
+            except Unanswered as error:
+                log.debug("sweeper: %s", error)
+                await asyncio.sleep(self._backoff.pause())
+            except GroupMissing:
+                self._member.liveness.lapse("missing")
+                await asyncio.sleep(self._backoff.pause())
+
+    async def _sleep(self) -> None:
+        """Until the next turn, or the next look at a suspect."""
+        due = min((self._next_turn, *self._suspects.values()))
+        delay = max(0.0, due - clock.now())
+        if not self._member.liveness.held or self._member.liveness.quiet:
+            delay = max(delay, self._turn_length / 2)
+        try:
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _take_turn(self) -> None:
+        now = clock.now()
+        members = self._member.counters.live_members
+        own_period = OWN_PERIOD * self._member.options.lock_ttl * max(1.0, members / LARGE)
+        own_due = now - self._swept_at >= own_period
+        if now < self._next_turn and not own_due:
+            return
+        won = await beat(self._member, self._turn_length)
+        if not self._member.liveness.held:
+            return
+        # Who has swept lets the next turn to the others, unless it is overdue. In a large fleet somebody always
+        # asks soon; still each asks so often that the last one left sweeps within a quarter of a lifetime.
+        rarely = min(MOST_RARELY, max(1.0, members / LARGE))
+        self._next_turn = clock.now() + self._turn_length * (1.5 if won else random.uniform(0.7, 0.8) * rarely)
+        if won or own_due:
+            await self._sweep(tell=won)
+        due, unread = self._member.inbox.owners_to_recheck(clock.now())
+        for owner in due:
+            self.suspect(owner, RECHECK_DISTANCE)
+        for owner in unread:
+            ended, _ = self._last_look(owner)
+            if clock.now() - ended > self._member.options.lock_ttl / 2:
+                self.suspect(owner, RECHECK_DISTANCE)
+
+    async def _sweep(self, *, tell: bool) -> None:
+        members = await self._member.operations.members(self._member.patience)
+        if all(member.name != self._member.options.consumer for member in members):
+            self._member.liveness.lapse("missing")  # the group was destroyed, or we were removed from it
+            return
+        others = [member for member in members if member.name not in (self._member.options.consumer, NOBODY)]
+        tidy = self._lapsed or clock.now() - self._tidied_at > self._tidy_period
+        everybody = self._recount or tidy
+        alive = await self._look([member for member in others if member.pending or everybody])
+        if everybody:
+            self._recount = False
+            self._member.counters.live_members = 1 + sum(alive.values())
+        dead = [member.name for member in others if member.pending and not alive[member.name]]
+        dead += [member.name for member in members if member.name == NOBODY and member.pending]
+        self._swept_at = clock.now()
+        self._member.counters.sweeps += 1
+        to_tell: list[str] = []
+        for owner in dead:
+            ended, took = self._last_look(owner)
+            if clock.now() - ended > max(self._member.options.lock_ttl / 2, RECHECK_DISTANCE * took):
+                self.suspect(owner)
+            if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._member.options.lock_ttl:
+                self._told_at[owner] = clock.now()
+                to_tell.append(owner)
+        for owners in in_turns(to_tell):
+            await gather(
+                *(self._member.operations.tell(f"dead {owner}", self._member.patience) for owner in owners),
+                name="redis_stream_client telling",
+            )
+        if tidy:
+            await self._tidy(members, alive, mine=tell)
+
+    async def _look(self, members: list[Member]) -> dict[str, bool]:
+        alive: dict[str, bool] = {}
+        for start in range(0, len(members), LOOKS):
+            names = [member.name for member in members[start : start + LOOKS]]
+            looked = await self._member.operations.look(names, self._member.patience)
+            alive.update(zip(names, looked, strict=True))
+        return alive
+
+    @property
+    def _tidy_period(self) -> float:
+        return OWN_PERIOD * self._member.options.lock_ttl
+
+    async def _tidy(self, members: list[Member], alive: dict[str, bool], *, mine: bool) -> None:
+        """Forget what is not needed any more. What costs Redis more, to find the long dead and what is pending for
+        nobody, is done once for the fleet, in turns like the sweeps."""
+        operations, patience = self._member.operations, self._member.patience
+        if self._lapsed or (mine and await operations.turn(self._keys.tidy, self._tidy_period, patience)):
+            await self._forget(members, alive)
+            census = await operations.census(patience)
+            # Something missing elsewhere hides an entry too many, and a long backlog hides all.
+            suspicious = census.balance is not None and census.balance > 0
+            if suspicious:
+                rescue = await operations.turn(self._keys.rescue_now, self._member.options.lock_ttl, patience)
+            else:
+                period = THOROUGH * self._tidy_period
+                been_here = clock.now() - self._began_at
+                rescue = been_here > period and await operations.turn(self._keys.rescue, period, patience)
+            if rescue:
+                await self._rescue()
+        known = {member.name for member in members}
+        self._looked_at = {name: look for name, look in self._looked_at.items() if name in known}
+        self._told_at = {name: at for name, at in self._told_at.items() if name in known}
+        self._rest_at = {name: at for name, at in self._rest_at.items() if name in known}
+        self._member.departing.intersection_update(known)
+        self._lapsed = False
+        self._tidied_at = clock.now()
+
+    async def _forget(self, members: list[Member], alive: dict[str, bool]) -> None:
+        long_dead = FORGET_AFTER * self._member.options.lock_ttl
+        forgotten = [
+            member.name
+            for member in members
+            if member.idle_ms >= 1000 * long_dead and not member.pending and not alive.get(member.name, True)
+        ]
+        for names in in_turns(forgotten):  # side by side: after a night of restarts there are thousands
+            await gather(
+                *(self._member.operations.forget(name, long_dead, self._member.patience) for name in names),
+                name="redis_stream_client tidying",
+            )
+
+    async def _rescue(self) -> None:
+        last: str | None = None
+        while True:
+            rescued, last = await self._member.operations.rescue(last, self._member.patience)
+            if rescued:
+                log.warning("%d announcements were delivered but pending for nobody; rescued", rescued)
+                self.suspect(NOBODY)
+            if last is None:
+                return
+
+    async def _look_at_suspects(self) -> None:
+        now = clock.now()
+        members: list[Member] | None = None  # looked up once: after an outage hundreds may be dead
+        for owner in [owner for owner, due in self._suspects.items() if due <= now]:
+            del self._suspects[owner]
+            started = clock.now()
+            try:
+                if self.taking:
+                    members = members or await self._member.operations.members(self._member.patience)
+                    await self._take(owner, members)
+                else:
+                    await self._look_at(owner)
+            except Unanswered:
+                self._suspects.setdefault(owner, clock.now())
+                raise
+            self._looked_at[owner] = (clock.now(), clock.now() - started)
+
+    async def _look_at(self, owner: str) -> None:
+        """Offer all that is pending for `owner`, if it is dead, and withdraw what is not any more."""
+        known = self._member.inbox.offered(owner)
+        present: list[str] = []
+        last: str | None = None
+        while True:
+            page = await self._member.operations.orphans(owner, last, self._member.patience)
+            if not self._member.liveness.held:
+                return
+            present += [entry.lbs_id for entry in page.found]
+            await self._offer(owner, page.found)
+            last = page.last
+            if last is None:
+                break
+        self._member.inbox.withdraw_absent(owner, present, known)
+
+    async def _take(self, owner: str, members: list[Member]) -> None:
+        """Take a share of what is pending for `owner`, if it is dead; after a while, what others left, too."""
+        now = clock.now()
+        rest_at = self._rest_at.setdefault(owner, now + self._member.options.lock_ttl * REST)
+        if now < rest_at:
+            taken, left = await self._take_share(owner, self._heirs(owner, members))
+            again = rest_at
+        else:
+            taken, left = await self._take_rest(owner, members)
+            again = clock.now() + self._member.options.lock_ttl * REST / TURNS
+        if left:
+            if not self._claims.capacity:
+                self._no_room_for.add(owner)
+            elif taken or now < rest_at:
+                self._suspects[owner] = min(again, self._suspects.get(owner, again))
+            return
+        self._rest_at.pop(owner, None)
+
+    async def _take_share(self, owner: str, heirs: list[str]) -> tuple[int, int]:
+        """As much as brings us level with the heirs, page by page. Returns how many were taken in the last page,
+        and how many are left that we do not hold ourselves back from."""
+        while True:
+            page, left = await self._take_page(owner, heirs, PAGE)
+            if not ((page.entries or page.more) and left and self._claims.capacity):
+                return len(page.entries), left
+
+    async def _take_rest(self, owner: str, members: list[Member]) -> tuple[int, int]:
+        """A part of what is left, since others have room, too."""
+        pending = sum(member.pending for member in members if member.name == owner)
+        most = math.ceil(pending / self._member.counters.live_members) or 1
+        taken = 0
+        while True:
+            page, left = await self._take_page(owner, None, most - taken)
+            taken += len(page.entries)
+            if not (page.more and left and self._claims.capacity and taken < most):
+                return taken, left
+
+    async def _take_page(self, owner: str, heirs: list[str] | None, most: int) -> tuple[Taken, int]:
+        """Take some. Returns what that brought, and how many are left that we do not hold ourselves back from."""
+        known = self._member.inbox.offered(owner)
+        held_back = self._member.inbox.held_back(owner, clock.now())
+        page = await self._claims.take(owner, heirs, held_back, most)
+        if page.left == 0:
+            self._member.inbox.withdraw_absent(owner, self._member.holdings.parting, known)
+        return page, max(0, page.left - len(held_back))
+
+    def _heirs(self, owner: str, members: list[Member]) -> list[str]:
+        """The other consumers that may want a share."""
+        without = self._member.departing | {self._member.options.consumer, owner, NOBODY}
+        return [member.name for member in members if member.name not in without]
+
+    async def _offer(self, owner: str, orphans: list[Delivered]) -> None:
+        """In an order of this client's own: peers that take one after the other then rarely meet."""
+        now = clock.now()
+        random.shuffle(orphans)
+        for entry in orphans:
+            if self._member.holdings.get(entry.lbs_id) is not None:
+                continue  # taken by us since the page was listed
+            try:
+                announced = announcement.decode(entry.fields)
+            except Malformed as error:
+                await self._claims.take_malformed(entry, owner, str(error))
+                continue
+            previous = None if owner == NOBODY else owner
+            self._member.inbox.offer(
+                ExpiredStream(announced.stream, entry.lbs_id, announced.info, previous, entry.deliveries), now
+            )

@@ -1,0 +1,1 @@
+"""What this client owns and believes. No I/O."""

@@ -1,0 +1,89 @@
+"""What `entries()` has handed out of one lease: how far a checkpoint may go, and what is missing."""
+
+from collections import deque
+
+from redis_stream_client._model.entry import START, order
+from redis_stream_client._model.gaps import Gap
+
+MARKS = 1_024
+"""Entries without a checkpoint whose number is kept."""
+
+
+class Handed:
+    """How far the entries of a lease were handed out.
+
+    Attributes:
+        reached: id of the furthest entry since reading began, or began again.
+        history: of the server on which reading began again, since it may have lost writes.
+        gaps: entries that were trimmed or deleted before they were read.
+    """
+
+    __slots__ = ("_before", "_marks", "gaps", "history", "reached")
+
+    def __init__(self) -> None:
+        self.reached = START
+        self.history: str | None = None
+        self.gaps: tuple[Gap, ...] = ()
+        self._before = START  # the furthest that was ever reached
+        self._marks: deque[tuple[str, int]] | None = None
+
+    def hand_over(self, id: str, after: str | None, added: int | None) -> None:
+        """An entry goes to the user, who was handed `after` before it; it is the `added`-th of the stream."""
+        if after is self.reached or order(id) > order(self.reached):
+            self.reached = id
+        if added is not None:
+            if self._marks is None:
+                self._marks = deque(maxlen=MARKS)
+            self._marks.append((id, added))
+
+    def covers(self, id: str) -> bool:
+        """Whether the entries up to this id were handed out. Those that were handed out before reading began again
+        come once more."""
+        return id == self.reached or order(id) <= order(self.reached)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything was handed out at all."""
+        return self.reached != START or self._before != START
+
+    def covered_before(self, id: str) -> bool:
+        """Whether they were handed out before reading began again."""
+        return order(id) <= order(self._before)
+
+    def added(self, id: str) -> int | None:
+        """How many entries were added to the stream up to this one; None if it is not known."""
+        marks = self._marks
+        if not marks:
+            return None
+        if marks[0][0] == id:  # as where each has a checkpoint
+            return marks[0][1]
+        return next((added for mark, added in marks if mark == id), None)
+
+    @property
+    def furthest(self) -> str:
+        """Id of the furthest entry that was ever handed out."""
+        return max(self._before, self.reached, key=order)
+
+    def checkpointed(self, id: str) -> None:
+        """What is before this entry is not asked for any more."""
+        marks = self._marks
+        while marks and (marks[0][0] == id or order(marks[0][0]) < order(id)):
+            marks.popleft()
+        if not marks:
+            self._marks = None
+
+    def restart(self, history: str) -> None:
+        """Reading begins again at the checkpoint, once on a server of this history."""
+        if history == self.history:
+            return
+        self.history = history
+        self._before = max(self._before, self.reached, key=order)
+        self.reached = START
+        self._marks = None
+
+    def skipped(self, gap: Gap) -> bool:
+        """Entries are missing. Returns whether that is news."""
+        if gap in self.gaps:
+            return False
+        self.gaps += (gap,)
+        return True

@@ -1,0 +1,158 @@
+"""The leases that this client holds, and the gate that keeps the audit and other operations apart."""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from types import MappingProxyType
+
+from redis_stream_client._leases.event_queue import Inbox
+from redis_stream_client._leases.lease import Lease
+from redis_stream_client._model.errors import LossReason
+
+REMEMBERED = 10_000  # leases that have ended
+
+
+class Holdings:
+    """The table of leases, by LBS id. Every change is one synchronous step."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._leases: dict[str, Lease] = {}
+        self._parting: set[str] = set()
+        # The counts of leases that have ended: those lost since the last audit, and the newest of all.
+        self._lost_counts: dict[str, int] = {}
+        self._ended_counts: OrderedDict[str, int] = OrderedDict()
+        self.draining = False  # nothing new is wanted
+        self.handled_at_once = False  # whatever arrives gets a handler, and does not lie unread
+        self.occupied = 0  # handlers that go on without their lease; each keeps its place
+        self.expected = 0  # what requests under way may bring
+        self.history: str | None = None  # of the server, when the leases were last compared with what it knows
+        self.view: Mapping[str, Lease] = MappingProxyType(self._leases)
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(list(self._leases.values()))
+
+    def get(self, lbs_id: str) -> Lease | None:
+        """The lease of an announcement, if it is held."""
+        return self._leases.get(lbs_id)
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether it is this very lease that is held, and not an older or newer one of the same stream."""
+        return self._leases.get(lease._lbs_id) is lease
+
+    def add(self, lease: Lease) -> None:
+        """A lease that was won. One of the same stream that is held still is lost by that."""
+        older = self._leases.get(lease._lbs_id)
+        if older is not None:
+            self.lose(older, "claimed")
+        self._leases[lease._lbs_id] = lease
+
+    def end(self, lease: Lease, reason: LossReason) -> None:
+        """A lease that its holder ended; there is no event about it."""
+        if self.holds(lease):
+            del self._leases[lease._lbs_id]
+        self._ended_counts[lease._lbs_id] = lease._deliveries
+        if len(self._ended_counts) > REMEMBERED:
+            self._ended_counts.popitem(last=False)
+        self._inbox.unadd(lease)
+        lease._lose(reason)
+
+    def handed_out(self, lbs_id: str) -> int:
+        """The greatest count of a lease of this announcement, held or ended, as far as is remembered."""
+        lease = self._leases.get(lbs_id)
+        held = lease.deliveries if lease is not None else 0
+        return max(held, self._lost_counts.get(lbs_id, 0), self._ended_counts.get(lbs_id, 0))
+
+    @property
+    def parting(self) -> frozenset[str]:
+        """The LBS ids of what is being released."""
+        return frozenset(self._parting)
+
+    def part(self, lease: Lease) -> None:
+        """A lease that is being released: not ours from now on, though Redis may still say so."""
+        self._parting.add(lease._lbs_id)
+        self.end(lease, "released")
+
+    def parted(self, lease: Lease) -> None:
+        """The release of a lease has ended, one way or the other."""
+        self._parting.discard(lease._lbs_id)
+
+    def lose(self, lease: Lease, reason: LossReason) -> None:
+        """A lease that was lost; the user is told."""
+        if self.holds(lease):
+            self._lost_counts[lease._lbs_id] = lease.deliveries
+            self.end(lease, reason)
+            self._inbox.lost(lease, reason)
+
+    def lose_all(self, reason: LossReason) -> None:
+        """Every lease is lost."""
+        for lease in self:
+            self.lose(lease, reason)
+
+    def behind(self, pending: Mapping[str, int]) -> list[tuple[str, int, int]]:
+        """What is pending for us with a count below that of a lease which was lost: Redis lost writes.
+
+        Triples of LBS id, count in Redis, and count that was handed out.
+        """
+        return [
+            (lbs_id, pending[lbs_id], count)
+            for lbs_id, count in self._lost_counts.items()
+            if lbs_id in pending and lbs_id not in self._leases and pending[lbs_id] < count
+        ]
+
+    def audited(self, history: str | None) -> None:
+        """What was lost before the audit that is complete now needs no memory of its own any more."""
+        self._lost_counts.clear()
+        self.history = history
+
+    def disagreeing(self, pending: Mapping[str, int]) -> list[Lease]:
+        """The leases that are not pending for us with their count."""
+        return [lease for lease in self if pending.get(lease._lbs_id) != lease.deliveries]
+
+    def unknown(self, pending: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+        """What is pending for us without a lease, and is not on its way from us either."""
+        known = self._leases.keys() | self._parting
+        return [(lbs_id, count) for lbs_id, count in pending.items() if lbs_id not in known]
+
+
+class Gate:
+    """Lets any number of operations pass, or one audit alone.
+
+    An audit that overlapped a read, a claim or a `done` would disown what is just arriving, and adopt what
+    was just finished.
+    """
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._nobody_inside = asyncio.Event()
+        self._nobody_inside.set()
+        self._open = asyncio.Event()
+        self._open.set()
+
+    @contextlib.asynccontextmanager
+    async def passing(self) -> AsyncGenerator[None]:
+        """An operation that changes what is pending for this client."""
+        while not self._open.is_set():
+            await self._open.wait()
+        self._inside += 1
+        self._nobody_inside.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if self._inside == 0:
+                self._nobody_inside.set()
+
+    @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncGenerator[None]:
+        """The audit. There is one at a time: it runs in the reader."""
+        self._open.clear()
+        try:
+            await self._nobody_inside.wait()
+            yield
+        finally:
+            self._open.set()

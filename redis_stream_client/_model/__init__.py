@@ -1,0 +1,1 @@
+"""Values: what is named, counted, configured and raised."""

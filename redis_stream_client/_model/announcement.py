@@ -1,0 +1,88 @@
+"""The wire format of the load balancer stream: one field that holds a small JSON document.
+
+``lbs-input`` → ``{"DataStreamName": "call-17", "Info": {…}}``, as the Go library's producers write it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from redis_stream_client._model.keys import name_problem, require_name
+
+FIELD = "lbs-input"
+MAX_BYTES = 256 * 1024
+"""The largest announcement; what is larger belongs into the data stream itself."""
+
+Info = Mapping[str, Any]
+
+
+class Malformed(Exception):
+    """An announcement that cannot be processed; the message says why. It never leaves the package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A data stream that wants an owner."""
+
+    stream: str
+    info: Info | None
+
+
+def encode(stream: str, info: Info | None = None) -> bytes:
+    """The announcement of a data stream. Raises ``TypeError`` or ``ValueError`` for what a reader refuses."""
+    require_name(stream, "stream")
+    document: dict[str, Any] = {"DataStreamName": stream}
+    if info is not None:
+        if not isinstance(info, Mapping):
+            raise TypeError(f"info must be a mapping or None, not {type(info).__name__}")
+        document["Info"] = dict(info)
+    try:
+        encoded = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+    except TypeError as error:
+        raise TypeError(f"info must be JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"info must be JSON: {error}") from error
+    if len(encoded) > MAX_BYTES:
+        raise ValueError(
+            f"the announcement of {stream!r} has {len(encoded)} bytes, more than {MAX_BYTES}: "
+            "write large data to the data stream itself"
+        )
+    return encoded
+
+
+def decode(fields: Sequence[bytes]) -> Announcement:
+    """Read an entry's fields (name, value, name, value, …). Raises `Malformed`."""
+    values = [fields[i + 1] for i in range(0, len(fields) - 1, 2) if fields[i] == _FIELD]
+    if not values:
+        raise Malformed(f"no field {FIELD!r}")
+    if len(values) > 1:
+        raise Malformed(f"more than one field {FIELD!r}")
+    if len(values[0]) > MAX_BYTES:
+        raise Malformed(f"{len(values[0])} bytes, more than {MAX_BYTES}")
+    try:
+        document = _DECODER.decode(values[0].decode())
+    except UnicodeDecodeError as error:
+        raise Malformed(f"not UTF-8: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise Malformed(f"not a JSON object but a {type(document).__name__}")
+    stream = document.get("DataStreamName")
+    if not isinstance(stream, str):
+        raise Malformed("no DataStreamName" if stream is None else "DataStreamName is not a string")
+    problem = name_problem(stream)
+    if problem:
+        raise Malformed(f"DataStreamName {problem}")
+    info = document.get("Info")
+    if info is not None and not isinstance(info, dict):
+        raise Malformed("Info is not an object")
+    return Announcement(stream, info)
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_FIELD = FIELD.encode()
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

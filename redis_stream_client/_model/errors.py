@@ -1,0 +1,145 @@
+"""The package's errors, arranged by whose fault it was.
+
+redis-py's errors appear only as a ``__cause__``. Misuse is a ``TypeError``, ``ValueError`` or
+``RuntimeError``.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from redis_stream_client._model.gaps import Gap
+
+LossReason = Literal["expired", "claimed", "gone", "superseded", "closed", "done", "released", "dead"]
+"""Why a lease is no longer owned.
+
+- ``expired``: the consumer lock lapsed and could not be renewed in time;
+- ``claimed``: a peer owns the stream now;
+- ``gone``: the announcement was finished by a peer, trimmed or deleted;
+- ``superseded``: the same stream was announced again, and the owner of the newer announcement has begun;
+- ``closed``: the client left, and the peers may take the stream;
+- ``done``, ``released``: the lease's holder said so itself, or `run()` on its behalf;
+- ``dead``: it went to the dead letters.
+"""
+
+
+class RedisStreamClientError(Exception):
+    """Base of every error of this package.
+
+    Attributes:
+        stream: name of the data stream concerned, where known.
+        lbs_id: id of its announcement, where known.
+        owner: id of the consumer that owns the stream, where known.
+        hint: what to do about it, where there is something to do.
+
+    All of these errors can be copied and pickled.
+    """
+
+    _public: ClassVar["type[RedisStreamClientError] | None"] = None
+    """The class that users know, of one that only this package does."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stream: str | None = None,
+        lbs_id: str | None = None,
+        owner: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.stream = stream
+        self.lbs_id = lbs_id
+        self.owner = owner
+        self.hint = hint
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} ({self.hint})" if self.hint else message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._public or type(self), self.args, self.__dict__.copy())
+
+
+def _restored(
+    kind: type[RedisStreamClientError], args: tuple[Any, ...], state: dict[str, Any]
+) -> RedisStreamClientError:
+    """An error that was copied or pickled. What its class asks for by keyword is in its state."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class NotOwner(RedisStreamClientError):
+    """The lease was lost; what was asked for was not done.
+
+    Attributes:
+        reason: why it was lost.
+        gone: true when an earlier ``done()`` of this lease was sent, its reply never came, and the
+            announcement is no longer there: it was finished, but perhaps by a peer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: LossReason,
+        gone: bool = False,
+        stream: str | None = None,
+        lbs_id: str | None = None,
+        owner: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, stream=stream, lbs_id=lbs_id, owner=owner, hint=hint)
+        self.reason: LossReason = reason
+        self.gone = gone
+
+
+class AlreadyClaimed(RedisStreamClientError):
+    """A peer was first, or the stream's owner is back; ``owner`` says who."""
+
+
+class StreamGone(RedisStreamClientError):
+    """The announcement was finished, trimmed or deleted: there is nothing left to own."""
+
+
+class NotJoined(RedisStreamClientError):
+    """This client's own lock is not held at the moment; rejoining is under way."""
+
+
+class EntriesTrimmed(RedisStreamClientError):
+    """Entries of the data stream were trimmed or deleted before they were read.
+
+    Attributes:
+        gap: which, and how many.
+    """
+
+    def __init__(self, message: str, *, gap: "Gap", stream: str, lbs_id: str, hint: str) -> None:
+        super().__init__(message, stream=stream, lbs_id=lbs_id, hint=hint)
+        self.gap = gap
+
+
+class RedisUnavailable(RedisStreamClientError):
+    """Redis gave no answer by the deadline. The outcome is unknown, and repeating is safe.
+
+    But for an announcement: one that is repeated may be there twice. The hint says what is known.
+
+    Attributes:
+        announced: of `LoadBalancerStream.add_many`: the ids of what is known to be announced, in the order of the
+            streams, with None in the place of every other one. Else empty.
+    """
+
+    announced: tuple[str | None, ...] = ()
+
+
+class RedisRejected(RedisStreamClientError):
+    """Redis refuses for good: password, permission, type of a key, version. It is not retried.
+
+    Attributes:
+        announced: as of `RedisUnavailable`.
+    """
+
+    announced: tuple[str | None, ...] = ()
+
+
+class ClientClosed(RedisStreamClientError):
+    """The client is closed: by you, or by a failure, which is the ``__cause__``."""

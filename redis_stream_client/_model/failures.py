@@ -1,0 +1,66 @@
+"""What users' code raised: looked at and described without trusting it.
+
+An exception is an object of the user's. Its text, its attributes, its truth value and its class's name may raise,
+lie, or be endless. None of that may end more than the attempt that raised it, so the package looks at such
+exceptions here, and logs them through `logs`.
+"""
+
+import asyncio
+from typing import TypeGuard, TypeVar
+
+from redis_stream_client._model import errors
+
+LONGEST_TEXT = 500
+"""Characters of a description, and so of a dead letter's reason."""
+
+Kind = TypeVar("Kind", bound=BaseException)
+
+# Read past whatever the class of the class has to say.
+_name_of_class = type.__dict__["__name__"].__get__
+_bases_of_class = type.__dict__["__mro__"].__get__
+
+
+def is_a(error: BaseException | None, kind: type[Kind]) -> TypeGuard[Kind]:
+    """``isinstance()`` that does not ask the exception, whose ``__class__`` may raise, or lie."""
+    return error is not None and issubclass(type(error), kind)
+
+
+def is_cancellation(error: BaseException | None) -> bool:
+    """Whether this is a `CancelledError`, or a group of nothing else."""
+    if is_a(error, asyncio.CancelledError):
+        return True
+    if not is_a(error, BaseExceptionGroup):
+        return False
+    groups: list[BaseException] = [error]
+    for group in groups:  # which grows
+        for inner in vars(BaseExceptionGroup)["exceptions"].__get__(group):
+            if is_a(inner, BaseExceptionGroup):
+                groups.append(inner)
+            elif not is_a(inner, asyncio.CancelledError):
+                return False
+    return True
+
+
+def describe(error: BaseException) -> str:
+    """The class and the text of an exception, whatever it is: short, printable in UTF-8, and without raising."""
+    name = _name(error)
+    try:
+        text = str.__str__(str(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # noqa: BLE001 - its text cannot be had, for whatever reason
+        return f"{name} (its text cannot be had: __str__ raised {_name(failure)})"
+    return _clean(f"{name}: {text[:LONGEST_TEXT]}" if text else name)
+
+
+def _name(error: BaseException) -> str:
+    """The name of its class; of one that is private to this package, the public one that users know."""
+    kind = type(error)
+    for base in _bases_of_class(kind):
+        if getattr(errors, name := _name_of_class(base), None) is base:
+            return _clean(name)
+    return _clean(_name_of_class(kind))
+
+
+def _clean(text: str) -> str:
+    return text[:LONGEST_TEXT].encode(errors="backslashreplace").decode()[:LONGEST_TEXT]

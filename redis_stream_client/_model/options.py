@@ -1,0 +1,118 @@
+"""The constructor's parameters, checked."""
+
+import math
+import os
+import re
+import secrets
+import socket
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
+
+from redis_stream_client._model.keys import Keys, require_name
+
+MIN_LOCK_TTL = 0.1
+MAX_OFFER_PAUSE = 5.0
+
+
+class Parameters(TypedDict, total=False):
+    """The constructor's keyword parameters; `RedisStreamClient` says what they mean."""
+
+    consumer_name: str | None
+    lock_ttl: float
+    heartbeat_interval: float | None
+    max_streams: int | None
+    prefetch: int
+    connect_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a client was made with. Durations are seconds."""
+
+    keys: Keys
+    consumer_name: str | None
+    consumer: str
+    lock_ttl: float
+    heartbeat_interval: float
+    max_streams: int | None
+    prefetch: int
+    connect_timeout: float
+
+    def renamed(self) -> "Options":
+        """The same for a new identity."""
+        return replace(self, consumer=_consumer_id(self.consumer_name))
+
+    @property
+    def lock_ttl_ms(self) -> int:
+        """The lock's lifetime in whole milliseconds, the unit Redis takes; never less than is believed here."""
+        return math.ceil(self.lock_ttl * 1000)
+
+    @property
+    def block(self) -> float:
+        """The longest blocking read: short against the lock's lifetime, so that a consumer that was stopped
+        is handed nothing once its lock is gone."""
+        return self.lock_ttl / 2
+
+
+def check(
+    service: str,
+    *,
+    consumer_name: str | None,
+    lock_ttl: float,
+    heartbeat_interval: float | None,
+    max_streams: int | None,
+    prefetch: int,
+    connect_timeout: float,
+) -> Options:
+    """Check the constructor's arguments. Raises ``TypeError`` or ``ValueError`` that names the parameter."""
+    keys = Keys(require_name(service, "service"))
+    lock_ttl = seconds(lock_ttl, "lock_ttl", at_least=MIN_LOCK_TTL)
+    if heartbeat_interval is None:
+        heartbeat_interval = lock_ttl / 4
+    heartbeat_interval = seconds(heartbeat_interval, "heartbeat_interval", at_least=0.01)
+    if heartbeat_interval > lock_ttl / 2:
+        raise ValueError(
+            f"heartbeat_interval must be at most lock_ttl / 2 = {lock_ttl / 2:g} s, not {heartbeat_interval:g} s"
+        )
+    if max_streams is not None:
+        max_streams = count(max_streams, "max_streams")
+    return Options(
+        keys=keys,
+        consumer_name=consumer_name,
+        consumer=_consumer_id(consumer_name),
+        lock_ttl=lock_ttl,
+        heartbeat_interval=heartbeat_interval,
+        max_streams=max_streams,
+        prefetch=count(prefetch, "prefetch"),
+        connect_timeout=seconds(connect_timeout, "connect_timeout", at_least=0.01),
+    )
+
+
+def _consumer_id(name: str | None) -> str:
+    """``redis-consumer-<name>-<8 hex>``: every client is a new identity, also one with an old name."""
+    if name is None:
+        name = os.environ.get("POD_NAME") or os.environ.get("POD_IP") or socket.gethostname() or "localhost"
+        name = re.sub(r"[^\x21-\x7e]", "-", name)  # what the environment says must not keep us from starting
+    elif not isinstance(name, str):
+        raise TypeError(f"consumer_name must be a str or None, not {type(name).__name__}")
+    elif not name or not name.isprintable() or " " in name:
+        raise ValueError(f"consumer_name must be printable, without spaces and not empty: {name!r}")
+    return f"redis-consumer-{name}-{secrets.token_hex(4)}"
+
+
+def seconds(value: Any, parameter: str, *, at_least: float) -> float:
+    """Check a duration. Raises ``TypeError`` or ``ValueError`` that names the parameter."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{parameter} must be a number of seconds, not {type(value).__name__}")
+    if not at_least <= value <= 86_400:  # also refuses NaN
+        raise ValueError(f"{parameter} must be between {at_least:g} s and 86400 s, not {value} s")
+    return float(value)
+
+
+def count(value: Any, parameter: str) -> int:
+    """Check a number of something, at least 1. Raises ``TypeError`` or ``ValueError``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{parameter} must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{parameter} must be at least 1, not {value}")
+    return value

@@ -1,0 +1,321 @@
+"""Fenced checkpoints: what the answers about a stream's record mean for the lease, also when one is lost."""
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from redis_stream_client._consumer.membership import Membership
+from redis_stream_client._leases.lease import Lease
+from redis_stream_client._leases.lock_state import State
+from redis_stream_client._model import announcement
+from redis_stream_client._model.announcement import Malformed
+from redis_stream_client._model.entry import START
+from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected
+from redis_stream_client._model.fence import Fence
+from redis_stream_client._ownership.callers import Callers
+from redis_stream_client._ownership.redis_backend import Lapsed, Ownership, lapsed
+from redis_stream_client._ownership.refusals import Refusals, about, rejected, rest
+from redis_stream_client._protocol.progress_records import (
+    NO_OWNER,
+    Begin,
+    Begun,
+    Checkpoint,
+    Foreign,
+    Owner,
+    Records,
+    Refused,
+)
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._streams.cursor import Cursor
+from redis_stream_client._streams.fetcher import Feed
+from redis_stream_client._streams.record_store import Shelf
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+NUMBERS = 62
+"""Characters of a fence that order the owners of a record: without the holder. As in ``begin.lua``."""
+
+LBS_ID = 41
+"""Characters of a fence that name the announcement."""
+
+
+PREPARING = 0.25
+"""Seconds that arrivals wait to be prepared together. A node that does not answer must not hold up the streams of
+the others; what is not ready by then begins by itself."""
+
+
+class Progress:
+    """The data plane of one client's leases."""
+
+    def __init__(self, member: Membership, ownership: Ownership, shelf: Shelf, feed: Feed) -> None:
+        self._member = member
+        self._ownership = ownership
+        self._shelf = shelf
+        self._feed = feed
+        self._callers = Callers(member.supervisor.spawn, member.supervisor.gone)
+
+    def follow(self, lease: Lease) -> Cursor:
+        """Read a lease's stream, after its checkpoint."""
+        return self._feed.follow(lease.stream, lease.position or START, lease._count, lease._restarted)
+
+    async def prepare(self, leases: Sequence[Lease]) -> set[Lease]:
+        """Begin for streams that have just arrived, many in one call, those without a record left alone.
+
+        Best effort, within `PREPARING`: returns the leases that need no `begin` any more before they are handled.
+        """
+        ready: set[Lease] = set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PREPARING):
+                await self._prepare(leases, ready)
+        return ready
+
+    async def _prepare(self, leases: Sequence[Lease], ready: set[Lease]) -> None:
+        record = self._member.options.keys.progress
+        names = [record(lease.stream) for lease in leases]
+        shelved = await self._shelf.together(names)
+        if shelved is None:
+            return
+        first = {lease: name for lease, name in zip(leases, names, strict=True) if lease.deliveries == 1}
+        try:
+            fresh = not await shelved.any_of(list(first.values()), self._member.patience)
+        except (Unanswered, GroupMissing, RedisRejected):
+            fresh = False
+        if fresh:
+            ready.update(first)
+        former = self._member.options.keys.former_progress
+        later = [lease for lease in leases if lease not in ready]
+        later = [lease for lease in later if lease in first or former(lease.stream) is None]
+        asks = [self._begin_of(lease, look_only=not lease._unrecorded) for lease in later]
+        for lease, answer in zip(later, await shelved.begin_many(asks) if asks else (), strict=True):
+            if not isinstance(answer, Refused | Exception):
+                ready.add(lease)
+                if answer is not None:
+                    lease._begin(answer.checkpoint, answer.attempts, answer.added)
+
+    def _begin_of(self, lease: Lease, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
+        record = self._member.options.keys.progress(lease.stream)
+        return Begin(record, self._owner(lease), look_only, lease._unrecorded, replaces)
+
+    async def begin(self, lease: Lease, *, look_only: bool = False) -> None:
+        """Become the owner of a lease's record, or, with `look_only`, only if there is one already.
+
+        It goes on when the caller is cancelled.
+
+        Raises:
+            NotOwner: there is a newer owner.
+            RedisUnavailable: no answer until the lock lapsed. Repeating is safe.
+            RedisRejected: Redis refuses, or the record is not one that this library has written.
+        """
+        await self._callers.wait_for(lease, self._begin(lease, look_only=look_only))
+
+    async def checkpoint(self, lease: Lease, id: str) -> None:
+        """See `Lease.checkpoint`. Its reply counts when it arrives, whoever waits for it still."""
+        outcome = self._send_at_once(lease, id)
+        if outcome is not None:
+            with contextlib.suppress(Unanswered, GroupMissing, RedisRejected, ClientClosed):
+                try:
+                    answer = await outcome
+                except asyncio.CancelledError:
+                    if not _accepted(outcome):  # said again, it is answered in the background
+                        with contextlib.suppress(ClientClosed):
+                            self._callers.go_on(lease, self._checkpoint(lease, id))
+                    raise
+                if not isinstance(answer, Refused):
+                    return
+        await self._callers.wait_for(lease, self._checkpoint(lease, id))
+
+    async def answered(self, lease: Lease) -> None:
+        """Wait for what cancelled callers have asked, and Redis has not answered yet: a lock's lifetime or so."""
+        await self._callers.answered(lease)
+
+    # Beginning.
+
+    async def _begin(self, lease: Lease, *, look_only: bool = False, replaces: Owner = NO_OWNER) -> None:
+        await rest(lease)
+        await self._move(lease)
+        refusals = Refusals(lease, self._member.options.lock_ttl)
+        while True:
+            ask = self._begin_of(lease, look_only=look_only, replaces=replaces)
+            answer = await self._ask(lease, "begin", functools.partial(Records.begin, ask=ask))
+            if not isinstance(answer, Refused):
+                self._begun(lease, answer)
+                return
+            await refusals.another()
+            replaces = await self._examine(lease, answer.by)
+
+    async def _move(self, lease: Lease) -> None:
+        """Bring the record along from where version 0.1 had it."""
+        keys = self._member.options.keys
+        former = keys.former_progress(lease.stream)
+        if former is not None and lease.deliveries > 1 and not lease._begun:  # the first owner left none there
+            fences = str(lease.fence)[:LBS_ID]
+            record = keys.progress(lease.stream)
+            timeout = self._member.patience
+            await self._ask(lease, "begin", lambda records: records.move(record, former, fences, timeout))
+
+    def _begun(self, lease: Lease, answer: Begun | None) -> None:
+        if not self._member.holdings.holds(lease):
+            raise lease._not_owner()
+        lease._refused_for = 0.0
+        if answer is not None:
+            lease._begin(answer.checkpoint, answer.attempts, answer.added)
+
+    async def acquit(self, leases: Sequence[Lease]) -> None:
+        """The attempts of these owners do not count."""
+        await self._shelf.settle(leases, 0)
+        for lease in leases:
+            lease._attempts = 0
+
+    # Checkpoints.
+
+    def _send_at_once(self, lease: Lease, id: str) -> "asyncio.Future[Refused | bool] | None":
+        """Send a checkpoint where nothing has to be found out before. None: something has."""
+        member = self._member
+        member.liveness.check()
+        if not lease._begun or not member.holdings.holds(lease) or member.liveness.state is not State.HELD:
+            return None
+        if lease._refused_for:
+            return None
+        records = self._shelf.known(lease.stream)
+        return None if records is None else self._send(lease, id, records)
+
+    def _send(self, lease: Lease, id: str, records: Records) -> "asyncio.Future[Refused | bool]":
+        record = self._member.options.keys.progress(lease.stream)
+        if lease._is_outdated(id):  # a fail-over came between, and reading began again
+            outcome = asyncio.get_running_loop().create_future()
+            outcome.set_result(False)
+            return outcome
+        ask = Checkpoint(record, self._owner(lease), id, lease._added_up_to(id))
+        return records.checkpoint(ask, functools.partial(_apply, lease, id, lease._entries_handed_over))
+
+    async def _checkpoint(self, lease: Lease, id: str) -> None:
+        """Until it is answered."""
+        await rest(lease)
+        refusals = Refusals(lease, self._member.options.lock_ttl)
+        if not lease._begun:
+            await self._begin(lease)
+        while True:
+            answer = await self._ask(lease, "checkpoint", functools.partial(self._send, lease, id))
+            if not isinstance(answer, Refused):
+                return
+            await refusals.another()
+            await self._begin(lease, replaces=await self._examine(lease, answer.by))
+
+    def _owner(self, lease: Lease) -> Owner:
+        if lease._fence_text is None:
+            lease._fence_text = str(lease.fence)
+        return Owner(lease._fence_text, self._member.options.consumer)
+
+    async def _ask(self, lease: Lease, what: str, send: "Callable[[Records], Awaitable[T]]") -> T:
+        """Repeat until there is an answer, for one lifetime of the lock: every operation on a record may be."""
+
+        async def attempt(timeout: float) -> T:
+            records = await self._shelf.records(lease.stream, timeout)
+            try:
+                return await send(records)
+            except Unanswered:
+                self._shelf.moved()  # a server that is gone answers nothing, so nothing says where its keys are
+                raise
+
+        try:
+            return await self._ownership.persist(
+                attempt, lambda: self._member.holdings.holds(lease), changes_ownership=False
+            )
+        except Lapsed:
+            raise lapsed(lease, what) from None
+        except RedisRejected as error:
+            raise rejected(lease, self._member.options.keys.progress(lease.stream), error) from error.__cause__
+
+    # A refusal.
+
+    async def _examine(self, lease: Lease, by: Owner) -> Owner:
+        """The record is another's: ask the load balancer stream whose the announcement is.
+
+        Returns the owner that `begin` may replace, if it is ours indeed. Raises `NotOwner` if not.
+        """
+        try:
+            async with self._member.gate.passing():
+                return await self._ownership.persist(
+                    lambda timeout: self._compare(lease, by, timeout),
+                    lambda: self._member.holdings.holds(lease),
+                )
+        except Lapsed:
+            raise lapsed(lease, "begin") from None
+        except GroupMissing:
+            self._member.liveness.lapse("missing")
+            raise lease._not_owner(gone=True) from None
+        except Foreign as error:
+            raise rejected(lease, self._member.options.keys.progress(lease.stream), error) from error.__cause__
+        except RedisRejected as error:
+            raise about(lease, error) from error.__cause__
+
+    async def _compare(self, lease: Lease, by: Owner, timeout: float) -> Owner:
+        operations = self._member.operations
+        standing = await operations.standing(lease.lbs_id, timeout)
+        try:
+            stored = Fence.parse(by.fence) if by.fence else None
+        except ValueError:  # whether somebody else wrote it, `begin` decides
+            stored = None
+        if standing is not None and standing == (self._member.options.consumer, _lifted_to(lease, stored)):
+            lease._recount(standing[1])  # by an earlier try, whose answer was lost
+            return NO_OWNER
+        if standing != (self._member.options.consumer, lease.deliveries):
+            raise self._not_mine(lease, standing[0] if standing else "")
+        if stored is None or str(stored)[:NUMBERS] < str(lease.fence)[:NUMBERS]:
+            return NO_OWNER  # Redis lost our begin
+        if to := _lifted_to(lease, stored):  # Redis lost a claim, and counts anew
+            outcome = await operations.lift(lease.lbs_id, lease.deliveries, to, timeout)
+            if outcome != "raised":
+                raise self._not_mine(lease, "" if outcome == "gone" else outcome)
+            lease._recount(to)
+            return NO_OWNER
+        newer = await operations.announcement(stored.lbs_id, timeout)
+        if newer is not None:
+            if not _announces(newer, lease.stream):
+                raise Foreign("fence", by.fence.encode())  # of another stream's owner
+            await operations.done([(lease.lbs_id, lease.deliveries)], timeout)
+            self._ownership.lose([lease], "superseded")
+            raise lease._not_owner(owner=by.consumer)
+        return by  # the newer announcement was finished, or the load balancer stream began anew
+
+    def _not_mine(self, lease: Lease, owner: str) -> NotOwner:
+        self._ownership.lose_to([(lease, owner)])
+        return lease._not_owner(gone=not owner, owner=owner or None)
+
+
+def _lifted_to(lease: Lease, stored: Fence | None) -> int:
+    """The count that a lease needs to be newer than the owner that is stored, of the same announcement, or 0."""
+    if stored is None or stored.lbs_id != lease.lbs_id or stored.deliveries < lease.deliveries:
+        return 0
+    return stored.deliveries + 1
+
+
+def _announces(fields: Sequence[bytes], stream: str) -> bool:
+    """Whether an announcement is one of this data stream."""
+    try:
+        return announcement.decode(fields).stream == stream
+    except Malformed:
+        return False
+
+
+def _accepted(outcome: "asyncio.Future[Refused | bool]") -> bool:
+    """Whether a checkpoint has its answer, and it is not a refusal."""
+    return (
+        outcome.done()
+        and not outcome.cancelled()
+        and outcome.exception() is None
+        and not isinstance(outcome.result(), Refused)
+    )
+
+
+def _apply(lease: Lease, id: str, handed_over: int, answer: Refused | bool | Exception) -> None:
+    """What the answer to a checkpoint means for its lease. It is called before whoever waits goes on."""
+    if isinstance(answer, bool):
+        lease._refused_for = 0.0
+        lease._checkpointed(id, advanced=answer, handed_over=handed_over)

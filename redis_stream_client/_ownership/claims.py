@@ -1,0 +1,216 @@
+"""Taking over orphans: the compare-and-set, its repeats, and what its refusals mean."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._consumer.membership import Membership
+from redis_stream_client._leases.event_queue import owner_of
+from redis_stream_client._leases.events import ExpiredStream
+from redis_stream_client._leases.lease import Lease
+from redis_stream_client._model import announcement
+from redis_stream_client._model.errors import AlreadyClaimed, ClientClosed, NotJoined, StreamGone
+from redis_stream_client._model.keys import NOBODY
+from redis_stream_client._ownership.redis_backend import Ownership, about, unavailable
+from redis_stream_client._protocol.operations import PAGE, Delivered, Refusal, Taken, Won
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+
+
+class Claims:
+    """The claims of one client, at most one at a time for each announcement."""
+
+    def __init__(self, member: Membership, ownership: Ownership) -> None:
+        self._member = member
+        self._ownership = ownership
+        self._claiming: set[str] = set()
+
+    async def claim(self, payload: ExpiredStream) -> Lease:
+        """Take over an orphan. See `RedisStreamClient.claim`."""
+        self._member.liveness.check()
+        if not self._member.liveness.held:
+            raise self._not_joined(payload)
+        if payload.lbs_id in self._claiming:
+            raise self._already(
+                payload, self._member.options.consumer, "another task of this client is claiming it"
+            )
+        self._claiming.add(payload.lbs_id)
+        task = self._member.supervisor.spawn(self._claim_while_marked(payload))
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            task.add_done_callback(self._give_back)
+            raise
+        if task.cancelled():
+            raise self._member.supervisor.gone()
+        return task.result()  # type: ignore[no-any-return]
+
+    async def _claim_while_marked(self, payload: ExpiredStream) -> Lease:
+        try:
+            await asyncio.sleep(max(0.0, self._member.liveness.quiet_until - clock.now()))
+            async with self._member.gate.passing():
+                return await self._claim(payload)
+        except (AlreadyClaimed, StreamGone):
+            self._member.counters.claims_lost += 1
+            self._member.inbox.withdraw(payload.lbs_id)
+            raise
+        finally:
+            self._claiming.discard(payload.lbs_id)
+
+    async def _claim(self, payload: ExpiredStream) -> Lease:
+        epoch = self._member.liveness.epoch
+        owner = owner_of(payload)
+        sent = False
+        give_up = clock.now() + self._member.options.lock_ttl
+        backoff = self._member.backoff()
+        while True:
+            held = self._member.liveness.believed(epoch)
+            if (not held and sent) or clock.now() >= give_up:
+                raise unavailable(payload, "claim")
+            if not held:
+                raise self._not_joined(payload)
+            try:
+                reply = await self._member.operations.claim(payload.lbs_id, owner, self._member.patience)
+            except Unanswered as error:
+                if error.maybe_executed:
+                    sent = True
+                    self._member.supervisor.request_audit()
+                await asyncio.sleep(backoff.pause())
+                continue
+            except GroupMissing:
+                self._member.liveness.lapse("missing")
+                raise StreamGone(f"{payload.stream!r} is gone", **about(payload)) from None
+            if not self._member.liveness.believed(epoch):
+                self._member.supervisor.request_audit()
+                raise self._not_joined(payload)
+            match reply:
+                case Won(deliveries):
+                    return await self._won(payload, deliveries)
+                case Refusal("gone"):
+                    raise StreamGone(f"{payload.stream!r} is gone", **about(payload))
+                case Refusal("alive", owner=current):
+                    raise self._already(payload, current, "its owner lives")
+                case Refusal("lapsed"):
+                    self._member.liveness.lapse("missing")
+                    raise self._not_joined(payload)
+                case Refusal("owner", owner=current, deliveries=count):
+                    if current == self._member.options.consumer:
+                        return await self._mine_already(payload, count, epoch)
+                    owner = current
+
+    async def _mine_already(self, payload: ExpiredStream, count: int, epoch: int) -> Lease:
+        """It is pending for us: our own claim whose reply was lost, or something the audit would adopt.
+
+        Which of them cannot be told: with this count there may have been a lease that was lost. So it is adopted,
+        under a fence of its own.
+        """
+        if self._member.holdings.get(payload.lbs_id) is not None:
+            raise self._already(payload, self._member.options.consumer, "this client has it")
+        try:
+            adopted = await self._member.operations.adopt([(payload.lbs_id, count)], self._member.patience)
+        except (Unanswered, GroupMissing):
+            self._member.supervisor.request_audit()
+            raise unavailable(payload, "claim") from None
+        if adopted is None or not self._member.liveness.believed(epoch):
+            self._member.supervisor.request_audit()
+            raise self._not_joined(payload)
+        if not adopted.entries:
+            raise StreamGone(f"{payload.stream!r} is gone", **about(payload))
+        return await self._won(payload, adopted.entries[0].deliveries)
+
+    async def _won(self, payload: ExpiredStream, deliveries: int) -> Lease:
+        """A lease of what was offered: an announcement never changes."""
+        entry = await self._ownership.lifted(Delivered(payload.lbs_id, deliveries, ()))
+        if entry is None:
+            raise unavailable(payload, "claim")
+        announced = announcement.Announcement(payload.stream, payload.info)
+        died = int(payload.previous_owner is not None)
+        lease = Lease(
+            self._ownership,
+            payload.lbs_id,
+            announced,
+            entry.deliveries,
+            unrecorded=died,
+            consumer=self._member.options.consumer,
+        )
+        self._claimed(lease)
+        return lease
+
+    def _claimed(self, lease: Lease) -> None:
+        """It is the caller's from now on: should it be lost before the caller wakes, an event says so."""
+        lease._handed_out = True
+        self._member.inbox.withdraw(lease.lbs_id)
+        self._member.holdings.add(lease)
+        self._member.counters.claims_won += 1
+
+    def _give_back(self, task: "asyncio.Task[Lease]") -> None:
+        """The caller of `claim` is gone: nobody would ever know of the lease."""
+        if not task.cancelled() and task.exception() is None:
+            lease = task.result()
+            self._member.inbox.forget(lease)
+            if self._member.holdings.holds(lease):
+                with contextlib.suppress(ClientClosed):  # closing releases it, too
+                    self._ownership.start_release(lease)
+
+    @property
+    def capacity(self) -> int:
+        """How many more streams this client wants."""
+        return self._ownership.capacity
+
+    async def take(self, owner: str, others: Sequence[str] | None, but: Sequence[str], most: int) -> Taken:
+        """Take a page of a dead owner's streams; they arrive like new ones.
+
+        Args:
+            owner: the dead consumer, or `NOBODY`.
+            others: the fleet's other consumers, to take no more than our share; None: take what is there.
+            but: LBS ids to leave alone.
+            most: streams to take at the most; no more than a page, and than there is room for.
+
+        What was taken has arrived by then. Raises `GroupMissing`; and `Unanswered`, also
+        when our own lock is not held, or not for long enough, so that this owner is looked at again.
+        """
+        most = min(most, PAGE, self._ownership.capacity)
+        with self._ownership.expecting(most):
+            async with self._member.gate.passing():
+                liveness = self._member.liveness
+                if not liveness.held or liveness.quiet:  # since this owner was found dead
+                    raise Unanswered("this client's own lock is not held, or only just", maybe_executed=False)
+                epoch = liveness.epoch
+                try:
+                    reply = await self._member.operations.claim_many(
+                        owner, most, self._member.patience, level_with=others, but=but
+                    )
+                except Unanswered as error:
+                    if error.maybe_executed:
+                        self._member.supervisor.request_audit()
+                    raise
+                if not liveness.believed(epoch):
+                    self._member.supervisor.request_audit()
+                    raise Unanswered("this client's own lock has lapsed", maybe_executed=True)
+                if isinstance(reply, Refusal):
+                    if reply.why == "lapsed":
+                        liveness.lapse("missing")
+                        raise Unanswered("this client's own lock has lapsed", maybe_executed=False)
+                    return Taken([], 0)
+                won = await self._ownership.receive(reply.entries, unrecorded=int(owner != NOBODY))
+                self._member.counters.claims_won += won
+        return reply
+
+    async def take_malformed(self, entry: Delivered, owner: str, reason: str) -> None:
+        """An orphan that cannot be offered, since it is malformed: claim it and bury it."""
+        async with self._member.gate.passing():
+            reply = await self._member.operations.claim(entry.lbs_id, owner, self._member.patience)
+            if isinstance(reply, Won):
+                await self._ownership.bury_malformed(
+                    Delivered(entry.lbs_id, reply.deliveries, reply.fields), reason
+                )
+
+    def _not_joined(self, payload: ExpiredStream) -> NotJoined:
+        return NotJoined(
+            "this client's own lock is not held",
+            hint="rejoining is under way; claim again",
+            **about(payload),
+        )
+
+    def _already(self, payload: ExpiredStream, owner: str, why: str) -> AlreadyClaimed:
+        return AlreadyClaimed(f"{payload.stream!r} is owned by {owner}: {why}", owner=owner, **about(payload))

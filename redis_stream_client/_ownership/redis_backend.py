@@ -1,0 +1,474 @@
+"""Getting, ending and losing leases: what the operations mean for the table, also when a reply is lost.
+
+Every method that changes ownership changes it in one synchronous step, next to the reply that says so.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.backoff import Turns, in_turns
+from redis_stream_client._concurrency.batching import Batch
+from redis_stream_client._concurrency.tasks import gather
+from redis_stream_client._consumer.membership import Membership
+from redis_stream_client._leases.backend import Plane
+from redis_stream_client._leases.events import ExpiredStream
+from redis_stream_client._leases.lease import Lease
+from redis_stream_client._leases.lock_state import State
+from redis_stream_client._model import announcement
+from redis_stream_client._model.announcement import Malformed
+from redis_stream_client._model.errors import ClientClosed, LossReason, NotOwner, RedisUnavailable
+from redis_stream_client._model.logs import log
+from redis_stream_client._protocol.operations import PAGE, Delivered
+from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
+from redis_stream_client._streams.record_store import PROGRESS_TTL, Shelf
+
+UNLIMITED = 1 << 30  # streams; no process holds as many
+
+LOGGED = 10  # losses that are logged one by one, when many happen at once
+
+T = TypeVar("T")
+
+
+class Lapsed(Exception):
+    """The lock lapsed, or would have by now, before Redis answered. It never leaves the package."""
+
+    def __init__(self, maybe_executed: bool) -> None:
+        super().__init__("the consumer lock lapsed before Redis answered")
+        self.maybe_executed = maybe_executed
+
+
+class Ownership:
+    """The leases of one client: the host that every lease refers to."""
+
+    plane: Plane
+
+    def __init__(self, member: Membership, shelf: Shelf) -> None:
+        self._member = member
+        self._shelf = shelf
+        self._turns = Turns()
+        supervisor = member.supervisor
+        self._doing = Batch[Lease, None](self._send_done, supervisor.spawn, supervisor.gone, PAGE)
+        self.releasing: set[asyncio.Future[None]] = set()
+        """The releases under way."""
+        self._releasing = Batch[tuple[Lease, bool], None](
+            self._send_release, supervisor.spawn, supervisor.gone, PAGE
+        )
+
+    @property
+    def held(self) -> bool:
+        """Whether the consumer lock is held, by the local clock."""
+        return self._member.liveness.held
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client has left, or is about to: no lease is ours any more."""
+        return self._member.supervisor.leaving
+
+    def require_here(self) -> None:
+        """See `Host.require_here`."""
+        self._member.supervisor.require_here()
+
+    @property
+    def room(self) -> int:
+        """How many more streams this client will read."""
+        holdings = self._member.holdings
+        unread = (
+            max(PAGE, self._member.options.prefetch) if holdings.handled_at_once else self._member.options.prefetch
+        )
+        return max(0, min(unread - self._member.inbox.unread_added, self.capacity))
+
+    @property
+    def capacity(self) -> int:
+        """How many more streams this client wants to own at all."""
+        holdings, most = self._member.holdings, self._member.options.max_streams
+        if holdings.draining:
+            return 0
+        if most is None:
+            return UNLIMITED
+        return max(0, most - len(holdings) - holdings.occupied - holdings.expected)
+
+    @contextlib.contextmanager
+    def expecting(self, streams: int) -> Generator[None]:
+        """A request under way may bring so many streams: their room is not given to another one."""
+        self._member.holdings.expected += streams
+        try:
+            yield
+        finally:
+            self._member.holdings.expected -= streams
+            self._member.supervisor.room_changed()
+
+    # Arriving.
+
+    async def receive(self, entries: Iterable[Delivered], *, unrecorded: int = 0) -> int:
+        """Entries that are ours since they were delivered, adopted or claimed from a dead owner, whose attempt
+        counts as `unrecorded` if it left no record. Returns how many leases they gave."""
+        leases = 0
+        malformed: list[tuple[Delivered, str]] = []
+        for entry in await self._all_lifted(list(entries)):
+            try:
+                announced = announcement.decode(entry.fields)
+            except Malformed as error:
+                malformed.append((entry, str(error)))
+                continue
+            consumer = self._member.options.consumer
+            lease = Lease(
+                self, entry.lbs_id, announced, entry.deliveries, unrecorded=unrecorded, consumer=consumer
+            )
+            self._member.holdings.add(lease)
+            self._member.inbox.added(lease)
+            leases += 1
+        for some in in_turns(malformed):  # side by side: one after the other they would hold the reader up
+            await gather(*(self.bury_malformed(*one) for one in some), name="redis_stream_client burying")
+        return leases
+
+    async def _all_lifted(self, entries: list[Delivered]) -> list[Delivered]:
+        """As `lifted`, those that are ours still, side by side: all of them may have been counted anew."""
+        handed_out = self._member.holdings.handed_out
+        found: dict[str, Delivered | None] = {}
+        for some in in_turns([entry for entry in entries if entry.deliveries <= handed_out(entry.lbs_id)]):
+            lifted = await gather(*map(self.lifted, some), name="redis_stream_client lifting")
+            found.update(zip((entry.lbs_id for entry in some), lifted, strict=True))
+        return [entry for before in entries if (entry := found.get(before.lbs_id, before)) is not None]
+
+    async def lifted(self, entry: Delivered) -> Delivered | None:
+        """An entry that is ours, under a greater fence than any lease of it that was handed out here.
+
+        In a fail-over Redis may have forgotten them, and counts anew. None if it is ours no more, or if that is
+        not known: the next audit finds it then.
+        """
+        epoch, handed_out = self._member.liveness.epoch, self._member.holdings.handed_out(entry.lbs_id)
+        if entry.deliveries > handed_out:
+            return entry
+        try:
+            outcome = await self._member.operations.lift(
+                entry.lbs_id, entry.deliveries, handed_out + 1, self._member.patience
+            )
+        except (Unanswered, GroupMissing) as error:
+            log.debug("could not lift %s yet: %s", entry.lbs_id, error)
+            outcome = ""
+        if outcome == "raised" and self._member.liveness.believed(epoch):
+            return replace(entry, deliveries=handed_out + 1)
+        self._member.supervisor.request_audit()
+        return None
+
+    async def put_back(self, entries: Iterable[Delivered]) -> None:
+        """Entries that were delivered when their room was taken meanwhile: a peer, or we later, take them."""
+        given_back = [(entry.lbs_id, entry.deliveries) for entry in entries]
+        try:
+            await self._member.operations.release(given_back, self._member.patience)
+        except Unanswered:
+            self._member.supervisor.request_audit()
+            raise
+
+    async def adopt(self, unknown: Sequence[tuple[str, int]], epoch: int) -> None:
+        """What is pending for us, but has no lease, becomes one; what there is no room for is released."""
+        room = min(len(unknown), self.capacity)
+        start = 0
+        while start < room:
+            page = unknown[start : min(room, start + PAGE)]
+            adopted = await self._member.operations.adopt(page, self._member.patience)
+            if adopted is None:
+                self._member.liveness.lapse("missing")
+            if adopted is None or not self._member.liveness.believed(epoch):
+                return
+            added = await self.receive(adopted.entries)
+            self._member.counters.streams_added += added
+            start += len(page) - adopted.left
+        for start in range(room, len(unknown), PAGE):
+            await self._member.operations.release(unknown[start : start + PAGE], self._member.patience)
+
+    async def bury_malformed(self, entry: Delivered, reason: str) -> None:
+        """Move a malformed announcement to the dead letters. If that fails, it stays pending for us, and
+        the next audit tries again."""
+        try:
+            outcome = await self._member.operations.bury(
+                entry.lbs_id, entry.deliveries, reason, self._member.patience
+            )
+        except (Unanswered, GroupMissing, KeyRejected) as error:
+            log.warning("could not bury %s yet: %s", entry.lbs_id, error, extra={"lbs_id": entry.lbs_id})
+            return
+        if outcome == "buried":
+            self._member.counters.dead_letters += 1
+            log.error(
+                "malformed announcement %s moved to the dead letters: %s",
+                entry.lbs_id,
+                reason,
+                extra={"lbs_id": entry.lbs_id, "consumer": self._member.options.consumer},
+            )
+
+    # Ending.
+
+    def finish(self, lease: Lease) -> "asyncio.Future[None]":
+        """Acknowledge and delete. See `Lease.done`."""
+        self._member.liveness.check()
+        if not self._member.holdings.holds(lease):
+            raise lease._not_owner(gone=lease._done_sent is not None)
+        return self._doing.add(lease)
+
+    async def answered(self, lease: Lease) -> None:
+        """Wait for what callers who are gone have said about a lease, and is under way."""
+        await self.plane.answered(lease)
+        if self._doing.has(lease):
+            with contextlib.suppress(NotOwner, RedisUnavailable, ClientClosed):
+                await self._doing.add(lease)
+
+    async def _send_done(self, leases: list[Lease]) -> list[Exception | None]:
+        await self._shelf.settle(leases, PROGRESS_TTL)  # before: a crash between must leave no record for ever
+        async with self._member.gate.passing():
+            try:
+                results, repeated = await self._persist_done(leases)
+            except Lapsed:
+                return [self._done_lapsed(lease) for lease in leases]
+            except GroupMissing:
+                self._member.liveness.lapse("missing")
+                results, repeated = ["gone"] * len(leases), [False] * len(leases)
+            doubtful = any(result == "gone" and again for result, again in zip(results, repeated, strict=True))
+            if doubtful and not await self._lock_was_held():
+                repeated = [False] * len(leases)
+            failures = [
+                self._after_done(lease, result, again)
+                for lease, result, again in zip(leases, results, repeated, strict=True)
+            ]
+            self._member.supervisor.room_changed()
+            return failures
+
+    async def _persist_done(self, leases: list[Lease]) -> tuple[list[str], list[bool]]:
+        """Send until there is an answer, remembering for each lease whether an earlier call may have been
+        executed, and in which epoch of the lock and of the server's history that was."""
+        repeated: list[bool] = []
+
+        async def attempt(timeout: float) -> list[str]:
+            first = [lease for lease in leases if lease._done_sent is None]
+            repeated[:] = [lease._done_sent is not None for lease in leases]
+            mark = (self._member.liveness.epoch, self._member.greeter.history)
+            for lease in first:
+                lease._done_sent = mark
+            try:
+                return await self._member.operations.done([(le.lbs_id, le.deliveries) for le in leases], timeout)
+            except Unanswered as error:
+                if not error.maybe_executed:
+                    for lease in first:
+                        lease._done_sent = None
+                raise
+
+        results = await self.persist(attempt, lambda: any(map(self._member.holdings.holds, leases)))
+        return results, repeated
+
+    async def _lock_was_held(self) -> bool:
+        """Without a gap until now: the next beat only would miss a lock that was evicted, and a peer may have been
+        faster. One that is there has been there all the time, since only a resume brings it back."""
+        try:
+            there = await self._member.operations.beat(self._member.options.heartbeat_interval)
+        except Unanswered:
+            return False
+        if not there:
+            self._member.liveness.lapse("missing")
+        return there
+
+    def _after_done(self, lease: Lease, result: str, again: bool) -> Exception | None:
+        if lease._lost == "done":  # by a call at the same time
+            return None
+        mine_before = (
+            result == "gone"
+            and again
+            and lease._done_sent is not None
+            and lease._done_sent[1] is not None
+            and lease._done_sent[1] == self._member.greeter.history == self._member.holdings.history
+            and self._member.liveness.believed(lease._done_sent[0])
+        )
+        if result == "done" or mine_before:
+            self._member.holdings.end(lease, "done")
+            self._member.counters.streams_done += 1
+            return None
+        self.lose([lease], "gone" if result == "gone" else "claimed")
+        return lease._not_owner(gone=result == "gone", owner=result if result != "gone" else None)
+
+    def _done_lapsed(self, lease: Lease) -> Exception | None:
+        if lease._lost == "done":
+            return None
+        if lease._done_sent is not None or self._member.holdings.holds(lease):
+            return unavailable(lease, "done")
+        return lease._not_owner()
+
+    async def release(self, lease: Lease, *, failed_for: float | None = None) -> None:
+        """Hand to the peers. See `Lease.release`."""
+        self._member.liveness.check()
+        if not self._member.holdings.holds(lease):
+            raise lease._not_owner()
+        outcome = self.start_release(lease, failed_for=failed_for)
+        await asyncio.wait((outcome,))  # a caller that is cancelled only stops waiting
+        outcome.result()
+
+    def start_release(self, lease: Lease, *, failed_for: float | None = None) -> "asyncio.Future[None]":
+        """Not ours from this moment on. This client is offered the stream too, but later than its peers."""
+        self._member.holdings.part(lease)
+        self._member.supervisor.room_changed()
+        orphan = ExpiredStream(lease.stream, lease.lbs_id, lease.info, None, lease.deliveries)
+        pause = self._member.options.lock_ttl if failed_for is None else failed_for
+        self._member.inbox.hold_back(orphan, clock.now() + pause)
+        outcome = self._releasing.add((lease, failed_for is None))
+        self.releasing.add(outcome)
+        outcome.add_done_callback(self._released)
+        return outcome
+
+    def _released(self, outcome: "asyncio.Future[None]") -> None:
+        self.releasing.discard(outcome)
+        if not outcome.cancelled():
+            outcome.exception()  # counts as seen: not everybody waits for it
+
+    async def _send_release(self, items: list[tuple[Lease, bool]]) -> list[Exception | None]:
+        leases = [lease for lease, _ in items]
+        try:
+            await self._shelf.settle([lease for lease, graceful in items if graceful], 0)
+            return await self._release_behind_gate(leases)
+        finally:
+            for lease in leases:
+                self._member.holdings.parted(lease)
+
+    async def _release_behind_gate(self, leases: list[Lease]) -> list[Exception | None]:
+        entries = [(lease.lbs_id, lease.deliveries) for lease in leases]
+        async with self._member.gate.passing():
+            try:
+                results = await self.persist(
+                    lambda timeout: self._member.operations.release(entries, timeout), lambda: True
+                )
+            except Lapsed:
+                return [unavailable(lease, "release") for lease in leases]
+            except GroupMissing:
+                self._member.liveness.lapse("missing")
+                results = ["gone"] * len(leases)
+        failures: list[Exception | None] = []
+        for lease, result in zip(leases, results, strict=True):
+            if result == "released":
+                self._member.counters.streams_released += 1
+                failures.append(None)
+            else:
+                failures.append(lease._not_owner(owner=None if result == "gone" else result))
+        return failures
+
+    async def bury(self, lease: Lease, reason: str) -> None:
+        """Move a lease's announcement to the dead letters; put back, it starts anew, after its checkpoint.
+
+        Raises:
+            NotOwner: the lease is no longer ours; nothing was changed.
+            RedisUnavailable: no answer until the lock lapsed; the outcome is unknown.
+            KeyRejected: the dead letters cannot be written; nothing was changed.
+        """
+        task = self._member.supervisor.spawn(self._bury(lease, reason))
+        await asyncio.wait((task,))  # a caller that is cancelled only stops waiting
+        if task.cancelled():
+            raise self._member.supervisor.gone()
+        if (refused := task.result()) is not None:
+            raise refused
+
+    async def _bury(self, lease: Lease, reason: str) -> KeyRejected | None:
+        async with self._member.gate.passing():
+            try:
+                outcome = await self.persist(
+                    lambda timeout: self._member.operations.bury(lease.lbs_id, lease.deliveries, reason, timeout),
+                    lambda: self._member.holdings.holds(lease),
+                )
+            except Lapsed:
+                raise lapsed(lease, "bury") from None
+            except KeyRejected as error:  # no reason to close: all others go on
+                return error
+            except GroupMissing:
+                self._member.liveness.lapse("missing")
+                outcome = "gone"
+            if outcome != "buried":
+                self.lose_to([(lease, "" if outcome == "gone" else outcome)])
+                raise lease._not_owner(gone=outcome == "gone")
+            self._member.holdings.end(lease, "dead")
+        await self._shelf.settle([lease], PROGRESS_TTL)  # after: until then its attempts count
+        self._member.counters.dead_letters += 1
+        self._member.supervisor.room_changed()
+        return None
+
+    def skipped(self, entries: int) -> None:
+        """So many entries of a data stream are missing."""
+        self._member.counters.gaps += 1
+        self._member.counters.entries_skipped += entries
+
+    def tell(self, tell: Callable[[], None]) -> None:
+        """Thousands may be lost at once: the loop turns in between."""
+        self._turns.call(tell)
+
+    def keep_place(self, by: int) -> None:
+        """One handler more or less goes on without its lease."""
+        self._member.holdings.occupied += by
+        self._member.supervisor.room_changed()
+
+    # Losing.
+
+    def lose(self, leases: Iterable[Lease], reason: LossReason) -> None:
+        """Leases that were lost, as the table or Redis says."""
+        lost = [lease for lease in leases if self._member.holdings.holds(lease)]
+        for lease in lost:
+            self._member.holdings.lose(lease, reason)
+        self._member.counters.streams_disowned += len(lost)
+        who = {"consumer": self._member.options.consumer}
+        for lease in lost[:LOGGED]:
+            log.warning("lost %s: %s", lease.stream, reason, extra={**lease._log_fields(), **who})
+        if len(lost) > LOGGED:
+            log.warning("lost %d streams more: %s", len(lost) - LOGGED, reason, extra=who)
+        if lost:
+            self._member.supervisor.room_changed()
+
+    def lose_to(self, owners: Iterable[tuple[Lease, str]]) -> None:
+        """Leases that are not ours any more, with who owns the stream now; '' for one that is gone."""
+        moved = list(owners)
+        self.lose([lease for lease, owner in moved if owner], "claimed")
+        self.lose([lease for lease, owner in moved if not owner], "gone")
+
+    # Persistence.
+
+    async def persist(
+        self,
+        attempt: Callable[[float], Awaitable[T]],
+        wanted: Callable[[], bool],
+        *,
+        changes_ownership: bool = True,
+    ) -> T:
+        """Repeat until Redis answers, for one lifetime of the lock, as long as the lock is held, or comes back
+        and `wanted` still holds. Raises `Lapsed` when that is over."""
+        give_up = clock.now() + self._member.options.lock_ttl
+        backoff = self._member.backoff()
+        maybe_executed = False
+        while True:
+            self._member.liveness.check()
+            if self._member.liveness.state is State.SUSPECT:
+                await asyncio.sleep(self._member.options.heartbeat_interval / 20)
+                continue
+            if self._member.liveness.state is not State.HELD or not wanted() or clock.now() >= give_up:
+                raise Lapsed(maybe_executed)
+            try:
+                return await attempt(self._member.patience)
+            except Unanswered as error:
+                if error.maybe_executed:
+                    maybe_executed = True
+                    if changes_ownership:
+                        self._member.supervisor.request_audit()
+                await asyncio.sleep(backoff.pause())
+
+
+def lapsed(lease: Lease, operation: str) -> NotOwner | RedisUnavailable:
+    """The error of an operation on a lease that the end of the lock overtook."""
+    return unavailable(lease, operation) if lease._lost is None else lease._not_owner()
+
+
+def unavailable(what: Lease | ExpiredStream, operation: str) -> RedisUnavailable:
+    """The error of an operation that got no answer."""
+    return RedisUnavailable(
+        f"no answer to {operation!r} for {what.stream!r} within the lifetime of the consumer lock",
+        hint="the outcome is unknown; repeating is safe",
+        **about(what),
+    )
+
+
+def about(what: Lease | ExpiredStream) -> dict[str, str]:
+    """What every error about a stream carries."""
+    return {"stream": what.stream, "lbs_id": what.lbs_id}

@@ -1,0 +1,87 @@
+"""Records of progress that refuse their lease: bounded, with pauses that grow, and said once."""
+
+import asyncio
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._leases.lease import Lease
+from redis_stream_client._model.errors import RedisRejected
+from redis_stream_client._model.logs import log
+from redis_stream_client._ownership.redis_backend import unavailable
+from redis_stream_client._protocol.progress_records import Foreign
+from redis_stream_client._redis.error_mapping import KeyRejected, WrongType
+
+FIRST_REST, LONGEST_REST = 0.5, 10.0
+"""Seconds until a record that was refused is looked at again for the same lease; they double."""
+
+
+class Refusals:
+    """Bounds what a lease and its record may contradict each other, whatever the cause.
+
+    Args:
+        lease: the lease.
+        most: seconds; a lifetime of the lock.
+    """
+
+    def __init__(self, lease: Lease, most: float) -> None:
+        self._lease = lease
+        self._give_up = clock.now() + most
+        self._backoff = Backoff(0.005, most / 4)
+        self._count = 0
+
+    async def another(self) -> None:
+        """One more refusal. Raises `RedisUnavailable` when it goes on for too long."""
+        self._count += 1
+        if self._count == 1:  # the usual one: there was another owner
+            return
+        if clock.now() >= self._give_up:
+            lease = self._lease
+            log.warning(
+                "the record of %s was refused %d times", lease.stream, self._count, extra=lease._log_fields()
+            )
+            raise unavailable(lease, "begin")
+        await asyncio.sleep(self._backoff.pause())
+
+
+async def rest(lease: Lease) -> None:
+    """However often its holder asks, a record that was refused is looked at more and more rarely."""
+    left = lease._refused_until - clock.now()
+    if left > 0 and lease._lost is None:
+        lost = lease._add_waiter()
+        try:
+            await asyncio.wait((lost,), timeout=left)
+        finally:
+            lease._remove_waiter(lost)
+
+
+def rejected(lease: Lease, record: str, error: RedisRejected) -> RedisRejected:
+    """The record is of no use for this lease as it is. Returns the error that says why."""
+    first = lease._refused_for == 0
+    lease._refused_for = min(max(FIRST_REST, lease._refused_for * 2), LONGEST_REST)
+    lease._refused_until = clock.now() + lease._refused_for
+    if not isinstance(error, Foreign):
+        return about(lease, error)
+    foreign = KeyRejected(
+        f"the record of the progress of {lease.stream!r} was not written by this library: in the hash {record!r}, "
+        f"{error.args[0]}",
+        hint="it is left as it is; find out who wrote it, then delete that key, or repair it",
+        stream=lease.stream,
+        lbs_id=lease.lbs_id,
+    )
+    if first:
+        log.error("%s", foreign, extra=lease._log_fields())
+    return foreign
+
+
+def about(lease: Lease, error: RedisRejected) -> RedisRejected:
+    """Why the progress of one stream cannot be recorded."""
+    about = {"stream": lease.stream, "lbs_id": lease.lbs_id}
+    if isinstance(error, WrongType):
+        return WrongType(
+            f"the key for the progress of {lease.stream!r} holds another type of value than a hash",
+            hint="only this library writes it; delete or rename that key",
+            **about,
+        )
+    return type(error)(
+        f"the progress of {lease.stream!r} cannot be recorded: {error.args[0]}", hint=error.hint, **about
+    )

@@ -1,0 +1,1 @@
+"""Our scripts, and a typed stub for each."""

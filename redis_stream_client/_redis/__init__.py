@@ -1,0 +1,1 @@
+"""Any Redis: addresses, connections, topology, and what errors mean."""

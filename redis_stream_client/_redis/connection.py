@@ -1,0 +1,314 @@
+"""One Redis connection that any number of tasks share: requests are pipelined, replies matched in order."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._model.errors import RedisRejected
+from redis_stream_client._protocol.scripts import Script
+from redis_stream_client._redis import endpoint as endpoints
+from redis_stream_client._redis import error_mapping
+from redis_stream_client._redis.endpoint import Endpoint
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+
+CONNECT_TIMEOUT = 2.0
+"""Seconds for one attempt to connect, and as many to greet; the callers' own deadlines may be shorter. After an
+attempt that took so long the next one gets twice as much, up to the client's `connect_timeout`."""
+
+GRACE = 0.02
+"""Seconds more for a reply that may have arrived already: a loop that stood still sees the timer first."""
+
+Greeting = Callable[[AbstractConnection, float], Awaitable[None]]
+
+
+class Link:
+    """A connection that is opened when it is needed, and closed as soon as one reply was given up.
+
+    A reply that was given up must not arrive later, when something else is already believed. So a request
+    that is not answered in time takes the connection with it; all requests under way on it end in
+    `Unanswered`, which says whether Redis may have executed them.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        greet: Greeting | None = None,
+        on_loss: Callable[[Exception], None] | None = None,
+        longest_attempt: float = endpoints.LONGEST_ATTEMPT,
+        role: str = "",
+    ) -> None:
+        self._endpoint = endpoint
+        self._greet = greet
+        self._on_loss = on_loss
+        self._role = role
+        self._failure: Exception | None = None  # of the last attempt to connect
+        self._attempt = CONNECT_TIMEOUT
+        self._longest_attempt = max(CONNECT_TIMEOUT, longest_attempt)
+        self._heard: _Heard | None = None
+        self._opening: asyncio.Task[AbstractConnection] | None = None
+        self._connection: AbstractConnection | None = None
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._reader: asyncio.Task[None] | None = None
+        self._closed = False
+        self.losses = 0
+        self.connections = 0
+
+    async def request(self, *command: Any, timeout: float) -> Any:
+        """Send one command and return its reply.
+
+        Args:
+            command: the command's words.
+            timeout: seconds to wait for a connection, and again for the reply. A reply of which something has
+                arrived is not given up before the connection was silent for so long: what is large takes its time.
+
+        Raises:
+            Unanswered: no usable reply.
+            GroupMissing: the stream or its group does not exist.
+            RedisRejected: refused for good.
+
+        A cancelled caller leaves the request on its way.
+        """
+        [reply] = await self._exchange((command,), timeout)
+        return self._accepted(reply)
+
+    async def together(self, *commands: tuple[Any, ...], timeout: float) -> list[Any]:
+        """Send commands in one piece: most of what a small one costs Redis is to read and answer it.
+
+        Returns their replies; a refusal stands among them as the exception that `request` would raise.
+
+        Raises:
+            Unanswered: no usable reply to any of them.
+        """
+        replies = await self._exchange(commands, timeout)
+        return [self._refused(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
+
+    async def run(
+        self, script: Script, keys: Sequence[str | bytes], args: Sequence[Any], *, timeout: float
+    ) -> Any:
+        """Run a script, sending its text only when the server does not know it yet. Raises as `request`."""
+        words = (len(keys), *keys, *args)
+        [reply] = await self._exchange((("EVALSHA", script.sha, *words),), timeout)
+        if isinstance(reply, NoScriptError):
+            return await self.request("EVAL", script.text, *words, timeout=timeout)
+        return self._accepted(reply)
+
+    def _accepted(self, reply: Any) -> Any:
+        if isinstance(reply, ResponseError):
+            raise self._refused(reply) from reply
+        return reply
+
+    def _refused(self, error: ResponseError) -> Exception:
+        fault = error_mapping.of_reply(error)
+        if isinstance(fault, Unanswered) and fault.elsewhere:
+            self.drop(fault)
+        return fault
+
+    async def _exchange(self, commands: Sequence[tuple[Any, ...]], timeout: float) -> list[Any]:
+        """The replies to commands that are written together. What Redis refuses is a reply, too."""
+        loop = asyncio.get_running_loop()
+        connection = self._connection or await self._connect(timeout)
+        # One that was lost before we woke answers nothing: among the next one's requests ours would take a reply.
+        if connection is not self._connection:
+            raise Unanswered("the connection was lost as it opened", maybe_executed=False)
+        replies: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
+        # Counted from here: a connection that took long to open is not given up for that.
+        patience = _Patience(self, connection, timeout)
+        self._waiting.extend(replies)
+        try:
+            # Written to the transport before the first suspension, so in the order of `_waiting`.
+            await endpoints.send(connection, *commands)
+            return [await reply for reply in replies]
+        except (RedisError, OSError) as error:  # the connection broke while these were written
+            fault = error_mapping.of(error)
+            if connection is self._connection:
+                self.drop(fault)
+            raise fault from error
+        finally:
+            patience.end()
+
+    async def _connect(self, timeout: float) -> AbstractConnection:
+        """Wait for the connection. An attempt outlives the callers who are less patient than it may take."""
+        if self._closed:
+            raise Unanswered("the connection is closed", maybe_executed=False)
+        if self._opening is None:
+            self._opening = start_task(self._open(), "redis_stream_client connecting")
+            self._opening.add_done_callback(lambda opening: opening.cancelled() or opening.exception())
+        opening = self._opening
+        await asyncio.wait((opening,), timeout=timeout)
+        if not opening.done():
+            why = f": {self._failure}" if self._failure is not None else ""
+            message = f"no connection to {self._endpoint.where} in time{why}"
+            raise Unanswered(message, maybe_executed=False) from self._failure
+        if opening.cancelled():
+            raise Unanswered("the connection was closed", maybe_executed=False)
+        return opening.result()
+
+    async def _open(self) -> AbstractConnection:
+        connection: AbstractConnection | None = None
+        attempt, started = self._attempt, clock.now()
+        try:
+            connection = await self._endpoint.open(attempt, self._role)
+            if self._greet is not None:
+                await self._greet(connection, attempt)
+        except BaseException as error:
+            if isinstance(error, Unanswered | GroupMissing):
+                self._failure = error
+                if connection is not None:
+                    self._endpoint.doubt()
+            if connection is not None:
+                endpoints.abort(connection)
+            if clock.now() - started >= attempt * 0.9:
+                self._attempt = min(2 * attempt, self._longest_attempt)
+            raise
+        finally:
+            self._opening = None
+        self._attempt = max(CONNECT_TIMEOUT, min(2 * (clock.now() - started), self._longest_attempt))
+        self._failure = None
+        self._connection = connection
+        self._heard = _Heard.of(connection)
+        self.connections += 1
+        self._reader = start_task(self._read(connection), "redis_stream_client replies")
+        return connection
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        """Give each reply to the oldest request."""
+        while True:
+            reply: Any
+            try:
+                reply = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+            except ResponseError as error:
+                reply = error
+            except (RedisError, OSError) as error:
+                if connection is self._connection:
+                    self.drop(error_mapping.of(error))
+                return
+            except asyncio.CancelledError:  # by others: the loop is shutting down
+                if connection is self._connection:
+                    self.drop(Unanswered("the event loop is shutting down", maybe_executed=True))
+                raise
+            if not self._waiting:
+                if connection is self._connection:
+                    self.drop(Unanswered("a reply that nobody asked for", maybe_executed=True))
+                return
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(reply)
+            del reply, waiter  # else a connection that is idle holds its last reply, which may be megabytes
+
+    def silent_since(self, connection: AbstractConnection) -> float:
+        """When something was last heard on a connection; infinite for one that is not used any more."""
+        if connection is not self._connection or self._heard is None:
+            return float("inf")
+        return self._heard.at
+
+    def give_up(self, connection: AbstractConnection, timeout: float) -> None:
+        """A request on this connection was not answered in time."""
+        if connection is self._connection:
+            self.drop(
+                Unanswered(f"no answer from {self._endpoint.where} within {timeout:.3g} s", maybe_executed=True)
+            )
+
+    def drop(self, reason: Exception) -> None:
+        """Close the connection; the next request opens a new one."""
+        connection, self._connection = self._connection, None
+        self._heard = None
+        reader, self._reader = self._reader, None
+        waiting, self._waiting = self._waiting, deque()
+        if connection is None:
+            return
+        self.losses += 1
+        if not self._closed:
+            self._endpoint.doubt()
+        endpoints.abort(connection)
+        if reader is not None and reader is not asyncio.current_task():
+            reader.cancel()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_exception(_copy(reason))
+                waiter.exception()  # counts as seen, also when its caller is gone
+        if self._on_loss is not None and not self._closed:
+            self._on_loss(reason)
+
+    async def close(self) -> None:
+        """Close for good. Requests under way end in `Unanswered`."""
+        self._closed = True
+        tasks = [task for task in (self._opening, self._reader) if task is not None]
+        if self._opening is not None:
+            self._opening.cancel()
+        self.drop(Unanswered("the connection was closed", maybe_executed=True))
+        if tasks:
+            await asyncio.wait(tasks)
+        self.drop(Unanswered("the connection was closed", maybe_executed=True))
+
+
+class _Patience:
+    """How long one exchange waits for bytes. When none come, its link gives the connection up."""
+
+    __slots__ = ("_connection", "_handle", "_last_chance", "_link", "_since", "_timeout")
+
+    def __init__(self, link: Link, connection: AbstractConnection, timeout: float) -> None:
+        self._link = link
+        self._connection = connection
+        self._timeout = timeout
+        self._since = clock.now()
+        self._last_chance = False
+        self._handle = asyncio.get_running_loop().call_later(timeout, self._look)
+
+    def _look(self) -> None:
+        heard_at = self._link.silent_since(self._connection)
+        if heard_at == float("inf"):
+            return
+        left = max(self._since, heard_at) + self._timeout - clock.now()
+        if left > 0:
+            self._last_chance = False
+        elif not self._last_chance:
+            self._last_chance = True
+            left = GRACE
+        else:
+            self._link.give_up(self._connection, self._timeout)
+            return
+        self._handle = asyncio.get_running_loop().call_later(left, self._look)
+
+    def end(self) -> None:
+        """There was an answer, or nobody waits for one."""
+        self._handle.cancel()
+
+
+class _Heard:
+    """The bytes that a connection reads, and when the last of them came. redis-py does not tell."""
+
+    def __init__(self, stream: asyncio.StreamReader) -> None:
+        self._stream = stream
+        self.at = clock.now()
+
+    @classmethod
+    def of(cls, connection: AbstractConnection) -> "_Heard":
+        """Put it between a connection and its parser."""
+        parser: Any = connection._parser
+        parser._stream = heard = cls(parser._stream)
+        return heard
+
+    async def read(self, most: int) -> bytes:
+        """As ``StreamReader.read``."""
+        data = await self._stream.read(most)
+        self.at = clock.now()
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _copy(reason: Exception) -> Exception:
+    """The reason of a lost connection, for one of the requests that were under way on it."""
+    if isinstance(reason, RedisRejected):
+        return reason
+    copy = Unanswered(str(reason), maybe_executed=True)
+    copy.__cause__ = reason.__cause__
+    return copy

@@ -1,0 +1,225 @@
+"""Where the load balancer stream lives, and how to open a connection to it.
+
+The user's client is only a source of settings. Connections are our own, one object each, with RESP2 (one
+shape of reply), without decoding, and without redis-py's automatic retries, which re-send commands that may
+have been executed.
+"""
+
+from typing import Any, Protocol
+
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.crc import key_slot
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._model.errors import RedisRejected
+from redis_stream_client._redis import settings
+from redis_stream_client._redis.connecting import Connector, address_of
+from redis_stream_client._redis.error_mapping import Unanswered
+from redis_stream_client._redis.sentinels import KnownMaster, Masters
+from redis_stream_client._redis.topology import Topology
+from redis_stream_client._redis.wire import abort, close, next_message, roundtrip, send
+
+__all__ = [
+    "Endpoint", "Node", "Opener", "Slot", "abort", "check", "close", "next_message", "of", "roundtrip", "send",
+]  # fmt: skip
+
+
+class Endpoint(Protocol):
+    """A server, found anew for every connection."""
+
+    @property
+    def db(self) -> int:
+        """Index of the database."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """The server's address, for messages."""
+        ...
+
+    @property
+    def clustered(self) -> bool:
+        """Whether it may be a node of a Redis Cluster: whoever asks here goes where the slots are."""
+        ...
+
+    async def open(self, timeout: float, role: str = "") -> AbstractConnection:
+        """Connect within `timeout` seconds. Raises `Unanswered` or `RedisRejected`.
+
+        A `role`, such as ``beats``, shows in ``CLIENT LIST`` behind the user's `client_name`.
+
+        Names and credentials that were asked for are not asked for anew by the next attempt.
+        """
+        ...
+
+    def doubt(self) -> None:
+        """A server that `open` led to does not answer, or is not responsible: look elsewhere first, next time."""
+        ...
+
+
+LONGEST_ATTEMPT = 10.0  # seconds for one attempt to connect, after shorter ones were too short
+
+
+class Opener:
+    """Opens connections of one role, with more time after an attempt that took all that it had."""
+
+    def __init__(self, endpoint: Endpoint, role: str, first: float, longest: float = LONGEST_ATTEMPT) -> None:
+        self._endpoint = endpoint
+        self._role = role
+        self._first = self._attempt = first
+        self._longest = max(first, longest)
+
+    async def open(self) -> AbstractConnection:
+        """Connect. Raises as `Endpoint.open`."""
+        started, attempt = clock.now(), self._attempt
+        try:
+            connection = await self._endpoint.open(attempt, self._role)
+        except Unanswered:
+            if clock.now() - started >= attempt * 0.9:
+                self._attempt = min(2 * attempt, self._longest)
+            raise
+        self._attempt = min(max(self._first, 2 * (clock.now() - started)), self._longest)
+        return connection
+
+
+def check(redis: Any) -> None:
+    """Raise ``TypeError`` for anything but a redis-py client of asyncio's."""
+    if isinstance(redis, Redis | RedisCluster):
+        return
+    given = f"{type(redis).__module__}.{type(redis).__qualname__}"
+    hint = ""
+    if any(base.__module__.partition(".")[0] == "valkey" for base in type(redis).__mro__):
+        hint = "; redis-py speaks to Valkey just as well: pip install redis"
+    raise TypeError(f"redis must be a redis.asyncio.Redis or RedisCluster, not {given}{hint}")
+
+
+def of(redis: Any, key: str, *, pooled: bool = False) -> Endpoint:
+    """The endpoint of `key`, from a user's client; `pooled` if connections come from that one's own pool.
+
+    Raises ``TypeError`` for anything but a redis-py client, and ``ValueError`` for one with a setting that cannot
+    be kept.
+    """
+    check(redis)
+    if isinstance(redis, RedisCluster):
+        return Slot(Topology(redis), key)
+    pool = redis.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        if not pool.is_master:
+            raise ValueError(f"is_master is False: {settings.REFUSED['is_master']}")
+        return _Sentinel(pool)
+    makes = type(pool).make_connection
+    if not pooled and makes is not ConnectionPool.make_connection and not _is_fake(pool.connection_class):
+        raise ValueError(f"connection_pool is a {type(pool).__qualname__}: {settings.REFUSED['make_connection']}")
+    return Node(Connector(pool.connection_class, pool.connection_kwargs))
+
+
+class Node:
+    """One server at a known address: the user's only one, or a node of a cluster."""
+
+    def __init__(self, connector: Connector, address: tuple[str, int] | None = None) -> None:
+        self._connector = connector
+        self._aim: dict[str, Any] = {} if address is None else {"host": address[0], "port": address[1]}
+
+    def __repr__(self) -> str:
+        return f"<Node {self.where}>"
+
+    @property
+    def db(self) -> int:
+        """As `Endpoint`."""
+        return self._connector.db
+
+    @property
+    def where(self) -> str:
+        """As `Endpoint`."""
+        return address_of({**self._connector.settings, **self._aim})
+
+    @property
+    def clustered(self) -> bool:
+        """As `Endpoint`."""
+        return bool(self._aim)
+
+    async def open(self, timeout: float, role: str = "") -> AbstractConnection:
+        """As `Endpoint`."""
+        if _is_fake(self._connector.connection_class):
+            raise RedisRejected("a fake Redis has no other members to notify; join with a real server")
+        return await self._connector.open(timeout, role, **self._aim)
+
+    def doubt(self) -> None:
+        """As `Endpoint`."""
+        self._connector.doubt(self._aim.get("host"))
+
+
+class _Sentinel:
+    """The master that the sentinels name."""
+
+    clustered = False
+
+    def __init__(self, pool: SentinelConnectionPool) -> None:
+        self._masters = Masters(pool)
+        self._connector = Connector(pool.connection_class, pool.connection_kwargs)
+
+    @property
+    def db(self) -> int:
+        return self._connector.db
+
+    @property
+    def where(self) -> str:
+        return f"the master of {self._masters.service!r}"
+
+    async def open(self, timeout: float, role: str = "") -> AbstractConnection:
+        until = clock.now() + timeout
+        address, pool = await self._masters.find(timeout * 0.75)
+        host, port = address
+        known = KnownMaster(pool, address)
+        left = max(0.0, until - clock.now())
+        try:
+            return await self._connector.open(left, role, host=host, port=port, connection_pool=known)
+        except Unanswered:
+            self._masters.doubt()
+            raise
+
+    def doubt(self) -> None:
+        self._masters.doubt()
+
+
+class Slot:
+    """The primary that owns the key's slot; followed when the slot moves.
+
+    Attributes:
+        topology: of its cluster.
+    """
+
+    db = 0
+    clustered = True
+
+    def __init__(self, topology: Topology, key: str) -> None:
+        self.topology = topology
+        self._slot = key_slot(key.encode())
+
+    @property
+    def where(self) -> str:
+        """As `Endpoint`."""
+        return self.topology.where
+
+    async def open(self, timeout: float, role: str = "") -> AbstractConnection:
+        """As `Endpoint`. Each connection looks at the topology anew."""
+        until = clock.now() + timeout
+        view = await self.topology.look(self._slot, timeout * 0.75)
+        owner = view.owner(self._slot)
+        assert owner is not None
+        host, port = owner
+        left = max(0.0, until - clock.now())
+        try:
+            return await self.topology.connector.open(left, role, host=host, port=port)
+        except Unanswered:
+            self.topology.doubt(owner)
+            raise
+
+    def doubt(self) -> None:
+        """As `Endpoint`."""
+        self.topology.doubt()
+
+
+def _is_fake(connection_class: type[AbstractConnection]) -> bool:
+    return connection_class.__module__.partition(".")[0] == "fakeredis"

@@ -1,0 +1,1 @@
+"""`run()`: handlers, one for each stream."""

@@ -1,0 +1,439 @@
+"""What happens to one lease that a handler works on: the rules of `run()`, for one stream.
+
+The same code runs in a client and in users' tests (`testing`); what differs is the lease's host.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.cancel_scope import Guard
+from redis_stream_client._concurrency.standstill import Standstill
+from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._leases.lease import ENDED, Lease
+from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
+from redis_stream_client._model.failures import describe, is_a, is_cancellation
+from redis_stream_client._model.logs import log
+from redis_stream_client._redis.error_mapping import KeyRejected
+from redis_stream_client._run.handler import Handler
+
+if TYPE_CHECKING:
+    from redis_stream_client._leases.backend import Host
+
+Status = Literal["done", "released", "failed", "dead", "drained", "stalled", "lost"]
+"""How the work on a lease ended.
+
+- ``done``: the handler returned, or called ``lease.done()``;
+- ``released``: the handler called ``lease.release()``;
+- ``failed``: the handler raised; the stream was released after a pause;
+- ``dead``: it went to the dead letters, since it failed too often;
+- ``drained``: the handler was asked to stop; the stream was released, and the attempt does not count;
+- ``stalled``: there was no progress for `progress_timeout`; the stream was released;
+- ``lost``: the lease was lost.
+"""
+
+Stop = Literal["drained", "stalled"]
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+LATE = 0.05  # seconds that a timer may be late before this process counts as having stood still
+SHORTEST_LOOK = 0.005  # seconds between two looks for idle handlers, whatever the patience is
+RETRY = 0.05  # seconds between two tries of what got no answer for a lifetime of the lock
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What `run()` was told. Durations are seconds.
+
+    Attributes:
+        max_attempts: owners that may fail before a stream goes to the dead letters.
+        progress_timeout: how long a handler may show no progress; None: for ever.
+        patience: how long a handler may take to end when it was cancelled.
+        first_pause, longest_pause: how long a stream rests after its handler failed; it doubles with each attempt.
+    """
+
+    max_attempts: int
+    progress_timeout: float | None
+    patience: float
+    first_pause: float = FIRST_PAUSE
+    longest_pause: float = LONGEST_PAUSE
+
+    def pause(self, attempts: int) -> float:
+        """Seconds to rest after so many failed attempts."""
+        pause = min(self.longest_pause, self.first_pause * 2 ** min(30, max(0, attempts - 1)))
+        return random.uniform(pause / 2, pause)
+
+
+class Outcome(NamedTuple):
+    """How the work on a lease ended.
+
+    Attributes:
+        status: see `Status`.
+        error: what the handler raised, if it did.
+        position: the last checkpoint.
+        attempts: how many owners have tried since it last advanced.
+    """
+
+    status: Status
+    error: BaseException | None
+    position: str | None
+    attempts: int
+
+    @property
+    def failed(self) -> bool:
+        """Whether the handler was at fault."""
+        return self.status in ("failed", "stalled") or (self.status == "dead" and self.error is not None)
+
+
+class Job:
+    """One lease and its handler.
+
+    Args:
+        lease: what to work on.
+        handler: the user's.
+        rules: what `run()` was told.
+        ready: whether earlier owners' record was looked at, or is known not to exist.
+    """
+
+    __slots__ = (
+        "_handler",
+        "_host",
+        "_keeps_place",
+        "_pausing",
+        "_ready",
+        "_rules",
+        "_stop",
+        "_timer",
+        "_working",
+        "called",
+        "lease",
+        "task",
+    )
+
+    def __init__(self, lease: Lease, handler: Handler, rules: Rules, *, ready: bool = False) -> None:
+        self.lease = lease
+        self._ready = ready
+        self._host: Host = lease._host
+        self._handler = handler
+        self._rules = rules
+        self._stop: Stop | None = None
+        self._working = False
+        self.called = False  # the handler was
+        self._keeps_place = False
+        self._pausing: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[Any] | None = None
+
+    # What others ask of it.
+
+    def drain(self) -> None:
+        """Stop at the next step of entries() after a checkpoint; at once when the handler does not work now."""
+        self.lease._drain()
+        if not self._working:
+            self.stop("drained")
+
+    def stop(self, why: Stop) -> None:
+        """Cancel the handler."""
+        self._stop = self._stop or why
+        if self._pausing is not None and not self._pausing.done():
+            self._pausing.set_result(None)
+        elif self.lease._guard is not None:
+            self.lease._guard.fire(why)
+
+    def stalled(self, now: float, standstill: Standstill) -> bool:
+        """Whether the handler shows no progress for too long. One that waits for an entry, or for an answer of
+        Redis, does; and nobody could while this process stood still."""
+        timeout, since = self._rules.progress_timeout, self.lease._progress_at
+        return (
+            timeout is not None
+            and self._working
+            and not (self.lease._waiting or self.lease._asking)
+            and now - since > timeout
+            and now - since - standstill.since(since) > timeout
+        )
+
+    def idle_for(self, now: float) -> float:
+        """Seconds that the handler has waited for an entry, all before it processed, while its attempt counts."""
+        lease = self.lease
+        if not (self._working and lease._begun and lease._waiting and lease._settled and lease._attempts):
+            return 0.0
+        return now - lease._progress_at
+
+    # The work.
+
+    async def run(self) -> Outcome:
+        """Handle the lease to its end. Raises `RedisRejected` when Redis does not permit what is needed."""
+        lease = self.lease
+        try:
+            guard = lease._enter(self.task)
+        except NotOwner as lost:
+            return self._outcome("lost", lost)
+        guard.on_fire = self._fired
+        error: BaseException | None = None
+        try:
+            if self._stop is None:
+                if not self._ready:
+                    await self._begin()
+                if lease.attempts > self._rules.max_attempts:
+                    raise TooManyAttempts
+                if self._rules.progress_timeout is not None:
+                    lease.progress()
+                self._working = self.called = True
+                await self._handler(lease)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:
+            if is_a(raised, GeneratorExit) and not guard.here:
+                raise  # nobody raised it: this task is being collected, after its loop was closed
+            error = raised
+        finally:
+            self._working = False
+        if is_cancellation(error) and guard.cancelled_by_others:
+            # All tasks are being cancelled, or this one alone: if the client is leaving, it knows after one turn.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        noticed = False
+        if not guard.leave_unfired():
+            noticed, _ = await guard.leave(is_cancellation(error))
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._keeps_place:
+            self._host.keep_place(-1)
+        return await self._conclude(error, stopped=self._stopped(guard, noticed))
+
+    async def _begin(self) -> None:
+        """Learn how far earlier owners got. Where there were none, that leaves no trace."""
+        lease = self.lease
+        await self._insist(partial(self._host.plane.begin, look_only=not lease._unrecorded))
+
+    async def _insist(self, operation: Callable[[Lease], Awaitable[None]]) -> None:
+        """What must happen to a lease that is still ours, however often there is no answer."""
+        while True:
+            try:
+                return await operation(self.lease)
+            except RedisRejected as refused:
+                self.lease._refused = refused
+                raise
+            except RedisUnavailable:
+                if self.lease._lost is not None:
+                    raise
+                await asyncio.sleep(RETRY)
+
+    def _stopped(self, guard: Guard, noticed: bool) -> Stop | None:
+        """Why the handler was cancelled, unless it ended by itself before it noticed."""
+        if self._stop is not None and not guard.fired:  # it had not begun
+            return self._stop
+        if not noticed:
+            return None
+        return self._stop or "drained"
+
+    def _fired(self) -> None:
+        """The handler was cancelled. One that ignores that loses the stream, but keeps its place."""
+        if self.lease._lost is not None:
+            self._keep_place()
+        if self._timer is None:
+            self._be_patient(self._rules.patience)
+
+    def _be_patient(self, seconds: float) -> None:
+        due = clock.now() + seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._ignored, due)
+
+    def _ignored(self, due: float) -> None:
+        late = clock.now() - due
+        if late > max(LATE, self._rules.patience / 10):  # this process stood still, and its handler, too
+            self._be_patient(min(late, self._rules.patience))
+            return
+        lease = self.lease
+        log.warning(
+            "the handler of %s ignores its cancellation since %g s; the stream is not kept for it",
+            lease.stream,
+            self._rules.patience,
+            extra=lease._log_fields(),
+        )
+        if lease._lost is None:
+            pause = self._rules.pause(lease.attempts) if self._stop == "stalled" else None
+            with contextlib.suppress(ClientClosed):  # leaving releases it, too
+                self._host.start_release(lease, failed_for=pause)
+        self._keep_place()
+
+    def _keep_place(self) -> None:
+        if not self._keeps_place:
+            self._keeps_place = True
+            self._host.keep_place(1)
+
+    # The end.
+
+    async def _conclude(self, error: BaseException | None, stopped: Stop | None) -> Outcome:
+        lease = self.lease
+        refused = lease._refused
+        if refused is not None and refused is error and not isinstance(refused, KeyRejected):
+            raise refused  # no stream could be handled: this one is not at fault
+        try:
+            if lease._lost is not None or self._host.closed:  # which is told one after the other
+                return self._lost(error, stopped)
+            if is_a(error, TooManyAttempts):
+                return await self._bury(f"given up after {self._rules.max_attempts} attempts", None)
+            if stopped == "drained":
+                if error is not None and not is_cancellation(error):
+                    self._log_failure(error)
+                await self._release()
+                return self._outcome("drained", error)
+            if stopped == "stalled":
+                return await self._failed(error, "stalled", "no progress in time")
+            if error is None:
+                await self._insist(self._host.finish)
+                return self._outcome("done", None)
+            self._log_failure(error)
+            return await self._failed(error, "failed", describe(error))
+        except (NotOwner, ClientClosed, RedisUnavailable) as failure:
+            return self._outcome("lost", failure)
+
+    def _lost(self, error: BaseException | None, stopped: Stop | None) -> Outcome:
+        lost = self.lease._lost
+        if lost not in ENDED:
+            return self._outcome("lost", error)
+        if error is not None and not is_cancellation(error):
+            self._log_failure(error)
+        return self._outcome(stopped or lost, error)  # type: ignore[arg-type]
+
+    async def _failed(self, error: BaseException | None, status: Status, what: str) -> Outcome:
+        """Count the attempt, rest, release; or bury it, if it was one too many."""
+        lease = self.lease
+        await self._host.answered(lease)  # a checkpoint that it did not wait for any more may have been accepted
+        if lease._lost is not None:
+            return self._lost(error, None)
+        attempts = lease.attempts
+        if not lease._begun:
+            try:
+                await self._host.plane.begin(lease)
+                attempts = lease.attempts
+            except RedisUnavailable as failure:
+                log.debug("could not count the attempt on %s: %s", lease.stream, failure)
+            except RedisRejected as failure:  # nothing but the deliveries counts the attempts at such a stream
+                log.debug("could not count the attempt on %s: %s", lease.stream, failure)
+                attempts = max(attempts, lease.deliveries)
+        if attempts >= self._rules.max_attempts:
+            return await self._bury(f"failed {attempts} times, at last: {what}", error)
+        pause = self._rules.pause(attempts)
+        if status == "stalled":
+            log.warning(
+                "no progress on %s for %s s; it is released",
+                lease.stream,
+                self._rules.progress_timeout,
+                extra=lease._log_fields(),
+            )
+        elif not lease._draining:
+            await self._rest(pause)
+        if lease._lost is None:
+            await self._release(failed_for=pause)
+        return self._outcome(status, error)
+
+    async def _release(self, *, failed_for: float | None = None) -> None:
+        """Without an answer the lease has ended all the same, and a peer takes the stream."""
+        with contextlib.suppress(RedisUnavailable):
+            await self._host.release(self.lease, failed_for=failed_for)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, unless the lease is lost or the client drains."""
+        self._pausing = waiter = self.lease._add_waiter()
+        timer = asyncio.get_running_loop().call_later(seconds, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self.lease._remove_waiter(waiter)
+            self._pausing = None
+
+    async def _bury(self, reason: str, error: BaseException | None) -> Outcome:
+        lease = self.lease
+        log.error(
+            "%s goes to the dead letters: %s",
+            lease.stream,
+            reason,
+            extra=lease._log_fields(),
+        )
+        try:
+            await self._insist(partial(self._host.bury, reason=reason))
+        except KeyRejected as refused:
+            log.error("%s cannot be buried: %s", lease.stream, describe(refused), extra=lease._log_fields())
+            pause = self._rules.pause(lease.attempts)
+            await self._rest(pause)
+            if lease._lost is None:
+                await self._release(failed_for=pause)
+            return self._outcome("failed", error)
+        return self._outcome("dead", error)
+
+    def _log_failure(self, error: BaseException) -> None:
+        lease = self.lease
+        log.error(
+            "the handler of %s failed (fence %s, attempt %d of %d)",
+            lease.stream,
+            lease.fence,
+            lease.attempts,
+            self._rules.max_attempts,
+            error=error,
+            extra=lease._log_fields(),
+        )
+
+    def _outcome(self, status: Status, error: BaseException | None) -> Outcome:
+        return Outcome(status, error, self.lease.position, self.lease.attempts)
+
+
+class TooManyAttempts(Exception):
+    """A stream that no owner got on with. It never leaves the package."""
+
+
+def start_watches(
+    jobs: Collection[Job], rules: Rules, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
+) -> "list[asyncio.Task[None]]":
+    """Look after the jobs from time to time, in tasks that go on until they are cancelled."""
+    return [
+        start_task(watch, "redis_stream_client progress")
+        for watch in (_watch_progress(jobs, rules.progress_timeout), _watch_idle(jobs, rules.patience, acquit))
+    ]
+
+
+async def _watch_progress(jobs: Collection[Job], timeout: float | None) -> None:
+    """Stop those of the jobs that show no progress for `timeout` seconds, until cancelled."""
+    if timeout is None:
+        return
+    standstill, looked_at = Standstill(timeout), clock.now()
+    while True:
+        late = await standstill.pass_by()
+        if late > standstill.tick:
+            await asyncio.sleep(0)  # who waited for a turn as well has it first
+        now = clock.now()
+        if now - looked_at < min(1.0, timeout / 4):
+            continue
+        looked_at = now
+        for job in [job for job in jobs if job.stalled(now, standstill)]:
+            job.stop("stalled")
+
+
+async def _watch_idle(
+    jobs: Collection[Job], after: float, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
+) -> None:
+    """Acquit the owners that have nothing left to do for `after` seconds, until cancelled.
+
+    Such a one is not what its stream's owners die of. Else a stream that is idle for months would end in the dead
+    letters after so many outages.
+    """
+    while True:
+        due = clock.now() + max(after, SHORTEST_LOOK)
+        await asyncio.sleep(max(after, SHORTEST_LOOK))
+        now = clock.now()
+        if now - due > max(LATE, after / 10):  # nobody had a turn, so nobody has waited
+            continue
+        idle = [job.lease for job in jobs if job.idle_for(now) > after]
+        if idle:
+            await acquit(idle)
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

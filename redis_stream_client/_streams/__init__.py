@@ -1,0 +1,1 @@
+"""Following data streams, and the records of their progress."""

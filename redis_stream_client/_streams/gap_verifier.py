@@ -1,0 +1,116 @@
+"""Looks whether entries have vanished from data streams before they were read."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.tasks import gather
+from redis_stream_client._model import gaps
+from redis_stream_client._model.errors import RedisRejected
+from redis_stream_client._model.logs import log
+from redis_stream_client._protocol import scripts
+from redis_stream_client._redis.connection import Link
+from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
+from redis_stream_client._redis.placement import Places
+from redis_stream_client._streams.cursor import Cursor
+
+
+class Verifier:
+    """The looks at the streams of one server: before the first read, and each second where something comes.
+
+    Args:
+        link: the connection that reads: a look before a read sees what the read will find.
+        places: which streams may be looked at together.
+        is_fresh: whether a cursor still belongs to what the server has.
+    """
+
+    def __init__(self, link: Link, places: Places, is_fresh: Callable[[Cursor], bool]) -> None:
+        self._link = link
+        self._places = places
+        self._is_fresh = is_fresh
+        self._pending: dict[Cursor, None] = {}
+        self._counts = True  # whether the server tells how many entries were ever added
+
+    def changed(self, cursor: Cursor) -> None:
+        """Something has come to a stream; it may be gone again when it is read.
+
+        For who must not read on behind a gap it is looked at before each read, for others once a second.
+        """
+        if cursor.added.due is None and self._counts:
+            cursor.added.due = clock.now() + (0.0 if cursor.careful else gaps.PAUSE)
+            self._pending[cursor] = None
+
+    def forget(self, cursor: Cursor) -> None:
+        """A cursor that is not needed any more."""
+        self._pending.pop(cursor, None)
+
+    @property
+    def due(self) -> float:
+        """When to look; infinite if there is nothing to look at."""
+        return min((cursor.added.due or 0.0 for cursor in self._pending), default=float("inf"))
+
+    async def look_at_due(self, patience: float) -> None:
+        """Look at what has changed a while ago and is not being read. Whatever fails is tried again."""
+        late = self._due_of(cursor for cursor in self._pending if not cursor.reading)
+        try:
+            await self._look(late, patience)
+        except (Unanswered, GroupMissing):
+            for cursor in late:
+                cursor.added.due = clock.now() + gaps.PAUSE
+
+    async def look_before_reading(self, cursors: Iterable[Cursor], patience: float) -> None:
+        """Look at those of which something may be missing. Raises `Unanswered` or `GroupMissing`."""
+        await self._look(self._due_of(cursors), patience)
+
+    def _due_of(self, cursors: Iterable[Cursor]) -> list[Cursor]:
+        now = clock.now()
+        return [cursor for cursor in cursors if cursor.added.due is not None and cursor.added.due <= now]
+
+    async def _look(self, cursors: Iterable[Cursor], patience: float) -> None:
+        slots: dict[int, list[Cursor]] = defaultdict(list)
+        for cursor in cursors:
+            slots[self._places.slot(cursor.stream)].append(cursor)
+        looks = [
+            self._look_together(together[start : start + gaps.CALL], patience)
+            for together in slots.values()
+            for start in range(0, len(together), gaps.CALL)
+        ]
+        if len(looks) == 1:
+            await looks[0]
+        elif looks:  # side by side: one after the other they would take as many round trips as there are slots
+            await gather(*looks, name="redis_stream_client looks for gaps")
+
+    async def _look_together(self, cursors: list[Cursor], patience: float) -> None:
+        """One script call. It may leave the last ones out, which then are due still."""
+        if not self._counts:
+            for cursor in cursors:
+                self._looked_at(cursor)
+            return
+        streams = [cursor.stream for cursor in cursors]
+        positions = [cursor.position for cursor in cursors]
+        try:
+            replies = await self._link.run(scripts.load("gaps"), streams, (gaps.TOUCHED,), timeout=patience)
+        except RedisRejected as error:
+            self._counts = isinstance(error, KeyRejected)  # then it is one stream's fault
+            log.debug("whether entries are trimmed unread cannot be told: %s", error)
+            replies = [[]] * len(cursors)
+        if [0] in replies:
+            self._counts = False
+        for cursor, position, look in zip(cursors, positions, gaps.parse(replies), strict=False):
+            self._looked_at(cursor)
+            if look is None or cursor.closed or not self._is_fresh(cursor) or cursor.position != position:
+                continue
+            if cursor.added.began_anew(position, look):
+                log.warning(
+                    "%s was deleted and is written anew, up to %s: what is not greater than %s is never read",
+                    cursor.stream,
+                    look.last,
+                    position,
+                )
+            gap = cursor.added.compare(position, look)
+            if gap is not None:
+                cursor.skipped(gap)
+
+    def _looked_at(self, cursor: Cursor) -> None:
+        cursor.added.due = None
+        self._pending.pop(cursor, None)

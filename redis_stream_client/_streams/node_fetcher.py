@@ -1,0 +1,479 @@
+"""The data streams on one server: one connection that reads them, page by page, and one that says what changed."""
+
+import asyncio
+import contextlib
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._concurrency.tasks import gather
+from redis_stream_client._model.errors import RedisRejected
+from redis_stream_client._model.logs import log
+from redis_stream_client._protocol.operations import Greeter
+from redis_stream_client._redis.connection import Link
+from redis_stream_client._redis.endpoint import Endpoint
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, WrongType
+from redis_stream_client._redis.placement import Places
+from redis_stream_client._streams.cursor import Cursor
+from redis_stream_client._streams.gap_verifier import Verifier
+from redis_stream_client._streams.read_sizes import Sizes
+from redis_stream_client._streams.side_reader import Beside
+from redis_stream_client._streams.tracking import Wakeups
+from redis_stream_client._streams.tracking_check import Pairing
+
+POLL = (0.05, 1.0)  # seconds between two looks where there are no wake-ups: the shortest, and the longest
+POLL_SHARE = 10  # such looks take a tenth of the time, unless that would make them rarer than the longest pause
+FRUITLESS = 0.02  # seconds to rest after a wake-up that brought nothing: a full tracking table sends one per read
+LONGEST_WATCH = 3.0  # seconds between two looks at what the server has become
+WATCH_SHARE = 4  # on a line with long round trips such looks leave four fifths of the time to the reads
+PASSING = 0.25  # seconds until streams are read again that the server refused for now
+UNUSED = 30.0  # seconds after which the connections to a server are closed that is not read from any more
+
+
+class Home(Protocol):
+    """All servers that are read from."""
+
+    def read(self, cursor: Cursor) -> None:
+        """Read a cursor's stream where it is now."""
+        ...
+
+    def doubt(self) -> None:
+        """Streams may be elsewhere by now."""
+        ...
+
+    def look_around(self) -> None:
+        """The same, though nothing says so: to be called now and then."""
+        ...
+
+    def unused(self, reading: "Reading") -> None:
+        """A server that nothing is read from any more: it ends."""
+        ...
+
+    def shrunk(self) -> None:
+        """A request went unanswered, and is repeated for less."""
+        ...
+
+    def renewed(self, endpoint: Endpoint, history: str) -> None:
+        """A server has another history than before."""
+        ...
+
+
+class Reading:
+    """The data streams on one server."""
+
+    def __init__(self, home: Home, endpoint: Endpoint, places: Places, quiet: float, lock: str | None) -> None:
+        self._home = home
+        self._places = places
+        self._cursors: dict[bytes, list[Cursor]] = defaultdict(list)
+        self._wanted: dict[Cursor, None] = {}
+        self._work = asyncio.Event()
+        self._backoff = Backoff(0.005, 0.25)
+        self._poll = POLL[0]
+        self._quiet = quiet
+        self._sizes = Sizes(quiet)
+        self._answered_at = float("-inf")
+        self._looked_at = clock.now()
+        self._watch_at = float("-inf")
+        self._unused_since: float | None = None
+        self._info = True
+        self._lock = lock
+        self._greeter = Greeter(lambda history: home.renewed(endpoint, history))
+        self.endpoint = endpoint
+        self.link = Link(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
+        self.wakeups = Wakeups(endpoint, quiet, self._heard, self._bell)
+        self._beside = Beside(endpoint, places, self._greet, self._is_fresh)
+        self._verifier = Verifier(self.link, places, self._is_fresh)
+        self.pairing = Pairing(self.link, self.wakeups, self._greeter, quiet, self._paired)
+
+    @property
+    def history(self) -> str | None:
+        """Of the server, while it is known."""
+        return self._greeter.history
+
+    @property
+    def cursors(self) -> list[Cursor]:
+        """All that are read here."""
+        return [cursor for cursors in self._cursors.values() for cursor in cursors]
+
+    async def _greet(self, connection: AbstractConnection, timeout: float) -> None:
+        try:
+            await self._greeter(connection, timeout)
+        except Unanswered as error:  # no read was sent yet
+            raise Unanswered(str(error), maybe_executed=False, elsewhere=error.elsewhere) from error
+        for cursor in self.cursors:
+            self._is_fresh(cursor)
+
+    def _is_fresh(self, cursor: Cursor) -> bool:
+        """Whether what was read before still holds. Where the server has lost writes, the place in the stream that
+        the cursor stands for may not be reached yet; what is written there must not be skipped."""
+        history = self._greeter.history
+        if cursor.stale:
+            return False
+        if cursor.history is None or history is None or cursor.history == history:
+            cursor.history = history or cursor.history
+            return True
+        log.info(
+            "reading %s begins again at its checkpoint: another server, or one that lost writes", cursor.stream
+        )
+        cursor.restart(history)
+        return False
+
+    def met(self, history: str) -> None:
+        """A connection to this server, ours or another one, has met this history."""
+        for cursor in self.cursors:
+            if cursor.history not in (None, history):
+                cursor.restart(history)
+
+    # Cursors.
+
+    def read(self, cursor: Cursor) -> None:
+        """Read a cursor's stream with the next command."""
+        if cursor.server is not self:
+            if cursor.server is not None:
+                cursor.server.remove(cursor)
+            cursor.server = self
+            self._cursors[cursor.stream.encode()].append(cursor)
+        cursor.due()
+        self._wanted[cursor] = None
+        self._work.set()
+
+    def remove(self, cursor: Cursor) -> None:
+        """A cursor that is not needed any more."""
+        self._wanted.pop(cursor, None)
+        self._verifier.forget(cursor)
+        cursor.server = None
+        key = cursor.stream.encode()
+        cursors = self._cursors[key]
+        if cursor in cursors:
+            cursors.remove(cursor)
+        if not cursors:
+            del self._cursors[key]
+        self._work.set()
+
+    # What is heard.
+
+    def _heard(self, keys: Sequence[bytes] | None) -> None:
+        if keys is None:
+            self._changed(heard=False)
+            return
+        self.pairing.heard(keys)
+        for key in keys:
+            for cursor in self._cursors.get(key, ()):
+                self._verifier.changed(cursor)
+                self._look_again(cursor, heard=True)
+
+    def _changed(self, *, heard: bool) -> None:
+        for cursor in self.cursors:
+            self._look_again(cursor, heard=heard)
+
+    def _look_again(self, cursor: Cursor, *, heard: bool) -> None:
+        if cursor.changed(heard):
+            self.read(cursor)
+
+    def _bell(self) -> None:
+        """The connection that wake-ups come on is there, or gone."""
+        if self.wakeups.id is None:
+            self.pairing.lost()
+            self._changed(heard=False)
+        self._work.set()
+
+    def _lost(self, reason: Exception) -> None:
+        """Nothing is watched any more. What is being read now fails by itself."""
+        self.pairing.lost()
+        self._changed(heard=False)
+        self._work.set()
+
+    def _paired(self) -> None:
+        """What was read before is not watched."""
+        self._look_at_all()
+        self._watch_at = clock.now()
+
+    def renew(self, reason: str) -> None:
+        """Open both connections anew, and look at everything."""
+        self.wakeups.drop()
+        self.link.drop(Unanswered(reason, maybe_executed=True, elsewhere=True))
+        self._changed(heard=False)
+
+    # Reading.
+
+    async def run(self) -> None:
+        """Until cancelled, or unused. However busy some are, all that wait are looked at in every period."""
+        while not self._is_unused():
+            await self._rest(min(self._due, self._next_duty()))
+            started, found = clock.now(), False
+            if started >= self._due:
+                self._look_at_all()
+            while self._wanted:  # one page in any case: where round trips are long, something else is always due
+                found |= await self._read_and_go_on()
+                if clock.now() >= min(self._due, self._next_duty()):
+                    break
+            if not self._wanted:
+                self._work.clear()
+            took = clock.now() - started
+            shortest = max(POLL[0], min(POLL_SHARE * took, max(POLL[1], 2 * took)))
+            self._poll = shortest if found else max(shortest, min(self._poll * 1.5, POLL[1]))
+            await self._do_duties()
+        self._home.unused(self)
+
+    @property
+    def _due(self) -> float:
+        """When all are looked at that wait."""
+        return self._looked_at + (self._poll if self.pairing.token is None else self.pairing.period)
+
+    def _look_at_all(self) -> None:
+        self._looked_at = clock.now()
+        self._changed(heard=False)
+
+    async def _rest(self, until: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until - clock.now())):
+                await self._work.wait()
+
+    def _is_unused(self) -> bool:
+        if self._cursors:
+            self._unused_since = None
+        elif self._unused_since is None:
+            self._unused_since = clock.now()
+        return self._unused_since is not None and clock.now() - self._unused_since >= UNUSED
+
+    # Beside reading.
+
+    def _next_duty(self) -> float:
+        """When something else than reading is to be done. Nothing comes before the first read."""
+        if not self._cursors:
+            return (self._unused_since or clock.now()) + UNUSED
+        if self._answered_at == float("-inf"):
+            return float("inf")
+        return min(self._watch_at, self._verifier.due)
+
+    async def _do_duties(self) -> None:
+        if not self._cursors or self._answered_at == float("-inf"):
+            return
+        await self.pairing.tend(self._answered_at)
+        now = clock.now()
+        if now >= self._watch_at:
+            longest = min(LONGEST_WATCH, max(0.2, self._quiet / 2))
+            pause = min(longest, 0.5) if self.pairing.unproven else longest
+            if await self._watch():
+                pause = max(pause, min(WATCH_SHARE * (clock.now() - now), LONGEST_WATCH))
+            now = clock.now()
+            self._watch_at = now + pause
+        if self._verifier.due <= now:
+            await self._verifier.look_at_due(self._sizes.patience)
+
+    async def _watch(self) -> bool:
+        """Look what the server has become, and ring the bell. Returns whether it answered."""
+        if self.endpoint.clustered:
+            self._home.look_around()
+        commands: list[tuple[Any, ...]] = [("INFO", "replication")] if self._info else []
+        lock = self._lock if self._lock and self._places.of(self._lock) is self.endpoint else None
+        if lock and self.pairing.token is not None:
+            commands.append(("PTTL", lock))
+        if not commands:
+            return True
+        try:
+            replies = await self.link.together(*commands, timeout=self._sizes.patience)
+        except (Unanswered, GroupMissing) as error:
+            log.debug("watching %s: %s", self.endpoint.where, error)
+            self._home.doubt()
+            return False
+        if lock and self.pairing.token is not None and isinstance(replies[-1], int):
+            self.pairing.rang(lock.encode(), replies[-1])
+        if self._info and not isinstance(replies[0], bytes):
+            self._info = False
+        elif self._info:
+            self._judge(replies[0].decode(errors="replace"))
+        return True
+
+    def _judge(self, info: str) -> None:
+        role = re.search(r"^role:(\w+)", info, re.MULTILINE)
+        replid = re.search(r"^master_replid:(\w+)", info, re.MULTILINE)
+        history = self._greeter.history
+        if role and role[1] != "master":
+            log.info("%s is a replica now: its data streams are looked for anew", self.endpoint.where)
+            self.renew("the server is a replica now")
+            self._home.doubt()
+        elif replid and history and history.partition("/")[2] != replid[1]:
+            self.renew("the server may have lost writes")
+
+    # Pages.
+
+    def _page(self) -> list[Cursor]:
+        """Cursors that are read with the same count; of one stream, one at a time. Of streams that are looked at
+        though nothing was heard not much is expected, of others as much as they may bring."""
+        first = next(iter(self._wanted))
+        most = self._sizes.streams(first)
+        page: dict[str, Cursor] = {}
+        for cursor in self._wanted:
+            alike = cursor.count == first.count and cursor.idle == first.idle
+            if alike and cursor.reassured == first.reassured:
+                page.setdefault(cursor.stream, cursor)
+                if len(page) >= most:
+                    break
+        for cursor in page.values():
+            del self._wanted[cursor]
+            cursor.begin()
+        return list(page.values())
+
+    async def _read_and_go_on(self) -> bool:
+        """Read a page. While a large one takes its time to arrive, others are read beside it.
+
+        Returns whether there was anything.
+        """
+        page = self._page()
+
+        def waiting() -> list[Cursor]:
+            cursors = (*page, *self._wanted)
+            return [
+                cursor for cursor in cursors if cursor.waiting and cursor.server is self and not cursor.careful
+            ]
+
+        async with self._beside.reading(waiting, self._sizes.patience):
+            return await self._read_page(page)
+
+    async def _read_page(self, page: Sequence[Cursor]) -> bool:
+        """One command for each slot. Returns whether there was anything."""
+        slots: dict[int, list[Cursor]] = defaultdict(list)
+        for cursor in page:
+            slots[self._places.slot(cursor.stream)].append(cursor)
+        reads = (self._read_together(cursors) for cursors in slots.values())
+        if len(slots) == 1:
+            outcomes = [await next(reads)]
+        else:
+            outcomes = await gather(*reads, name="redis_stream_client reads")
+        failures = [outcome for outcome in outcomes if isinstance(outcome, _Failure)]
+        if failures:
+            await self._failed(page, failures)
+        return any(outcome is True for outcome in outcomes)
+
+    async def _read_together(self, cursors: Sequence[Cursor]) -> "bool | _Failure":
+        streams = [cursor.stream for cursor in cursors]
+        count, token = cursors[0].count, self.pairing.token
+        sent = False
+        try:
+            await self._verifier.look_before_reading(cursors, self._sizes.patience)
+            positions = [cursor.position for cursor in cursors]
+            started, sent = clock.now(), True
+            command = ("XREAD", "COUNT", count, "STREAMS", *streams, *positions)
+            reply = await self.link.request(*command, timeout=self._sizes.patience)
+        except (Unanswered, GroupMissing) as error:
+            return _Failure(cursors, error, sent)
+        except RedisRejected as error:
+            if len(cursors) > 1:  # one of them is no stream, or not permitted: the others go on
+                middle = len(cursors) // 2
+                halves = map(self._read_together, (cursors[:middle], cursors[middle:]))
+                return _Failure.of_all(await gather(*halves, name="redis_stream_client reads"))
+            cursors[0].end()
+            cursors[0].tell(_about(cursors[0].stream, error))
+            return False
+        except BaseException:
+            for cursor in cursors:
+                cursor.end()
+            raise
+        brought = dict(reply or ())
+        self._backoff.reset()
+        self._answered_at = clock.now()
+        self._sizes.answered(brought.values(), clock.now() - started)
+        if not brought and all(cursor.idle for cursor in cursors):  # a wake-up for nothing, perhaps one of many
+            await asyncio.sleep(FRUITLESS)
+        heard = token is not None and token is self.pairing.token
+        for cursor, position in zip(cursors, positions, strict=True):
+            if cursor.position == position:
+                self._arrived(cursor, brought.get(cursor.stream.encode(), ()), count, heard)
+            else:  # it was read beside this
+                cursor.end()
+                if cursor.waiting and not cursor.closed:
+                    self.read(cursor)
+        return bool(brought)
+
+    def _arrived(self, cursor: Cursor, raw: Sequence[Any], count: int, heard: bool) -> None:
+        if not self._is_fresh(cursor):
+            cursor.end()
+            return
+        if raw:
+            if cursor.reassured and self.pairing.token is not None:
+                self.pairing.found(cursor.stream.encode())
+            if cursor.server is self:
+                self._verifier.changed(cursor)
+            if len(raw) == count:
+                cursor.count = self._sizes.entries(count, raw)
+        cursor.reassured = False
+        cursor.arrived(raw, count, heard)
+
+    async def _failed(self, page: Sequence[Cursor], failures: "Sequence[_Failure]") -> None:
+        """Some of a page, or all of it, was not answered. What was sent is repeated for less."""
+        log.debug("reading data streams from %s: %s", self.endpoint.where, failures[0].error)
+        for failure in failures:
+            for cursor in failure.cursors:
+                cursor.end()
+        if any(failure.too_large for failure in failures):
+            self._sizes.unanswered(page)
+            self._home.shrunk()
+        cursors = [cursor for failure in failures for cursor in failure.cursors]
+        if all(failure.passing for failure in failures):
+            asyncio.get_running_loop().call_later(PASSING, self._read_again, cursors)
+            return
+        self._home.doubt()
+        await asyncio.sleep(self._backoff.pause())
+        self._read_again(cursors)
+
+    def _read_again(self, cursors: Sequence[Cursor]) -> None:
+        for cursor in cursors:
+            if cursor.waiting and not cursor.closed and not cursor.reading:
+                self._home.read(cursor)
+
+    async def close(self) -> None:
+        """Close the connections; the tasks are cancelled by who has started them."""
+        await self.link.close()
+        await self._beside.close()
+
+
+class _Failure(NamedTuple):
+    """Streams whose read was not answered, and whether it was sent."""
+
+    cursors: Sequence[Cursor]
+    error: Exception
+    sent: bool
+
+    @classmethod
+    def of_all(cls, outcomes: "Sequence[bool | _Failure]") -> "bool | _Failure":
+        """What reading the streams of a page in parts has brought together."""
+        failures = [outcome for outcome in outcomes if isinstance(outcome, _Failure)]
+        if not failures:
+            return any(outcomes)
+        cursors = [cursor for failure in failures for cursor in failure.cursors]
+        return cls(cursors, failures[0].error, failures[0].sent)
+
+    @property
+    def passing(self) -> bool:
+        """Whether the server has refused these streams, for now, and may accept others: a slot is being moved."""
+        error = self.error
+        if not isinstance(error, Unanswered) or error.maybe_executed or error.elsewhere:
+            return False
+        return isinstance(error.__cause__, ResponseError)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it may have been too large for the line, or for the server."""
+        error = self.error
+        return self.sent and isinstance(error, Unanswered) and error.maybe_executed and not error.elsewhere
+
+
+def _about(stream: str, error: RedisRejected) -> RedisRejected:
+    """Why one data stream cannot be read."""
+    if isinstance(error, WrongType):
+        rejected: RedisRejected = WrongType(
+            f"the key {stream!r} holds another type of value than a stream",
+            hint="a data stream must be written with XADD; delete or rename that key",
+            stream=stream,
+        )
+    else:
+        rejected = type(error)(f"the data stream {stream!r} cannot be read: {error.args[0]}", stream=stream)
+    rejected.__cause__ = error.__cause__
+    return rejected

@@ -1,0 +1,167 @@
+"""The records of all data streams, wherever they are."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from redis_stream_client._concurrency.batching import Spawn
+from redis_stream_client._leases.lease import Lease
+from redis_stream_client._model.errors import ClientClosed, RedisRejected
+from redis_stream_client._model.keys import Keys
+from redis_stream_client._protocol.operations import Greeter
+from redis_stream_client._protocol.progress_records import Owner, Records, Settle
+from redis_stream_client._redis.connection import Link
+from redis_stream_client._redis.error_mapping import Unanswered
+from redis_stream_client._redis.placement import Places
+from redis_stream_client._streams.settling import Item, Settling
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+    from redis_stream_client._redis.endpoint import Endpoint
+
+PROGRESS_TTL = 7 * 86_400.0
+"""Seconds that the record of a finished stream stays, and a consumer that wakes late is refused."""
+
+SETTLE_WAIT = 0.2
+"""Seconds that ending a lease waits for its record."""
+
+
+class _Stranger:
+    """Refuses a server once that has another history than the one before: what waits for the connection was meant
+    for the server as it was, and is to be asked for anew."""
+
+    def __init__(self, greeter: Greeter) -> None:
+        self._greeter = greeter
+        self._known: str | None = None
+
+    async def __call__(self, connection: "AbstractConnection", timeout: float) -> None:
+        await self._greeter(connection, timeout)
+        before, self._known = self._known, self._greeter.history or self._known
+        if before not in (None, self._known):
+            raise Unanswered("another server is responsible now, or it has lost writes", maybe_executed=False)
+
+
+class Shelf:
+    """One connection for each server that holds data streams, opened when it is needed."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        consumer: str,
+        places: Places,
+        spawn: Spawn,
+        gone: Callable[[], ClientClosed],
+        patience: float,
+        greeting: "Callable[[Endpoint], Greeter]",
+    ) -> None:
+        self._keys = keys
+        self._consumer = consumer
+        self._places = places
+        self._spawn = spawn
+        self._gone = gone
+        self._patience = patience
+        self._greeting = greeting
+        self._links: dict[Endpoint, Link] = {}
+        self._records: dict[Endpoint, Records] = {}
+        self._settling = Settling(self.known, lambda: self._learn(patience), self.moved, spawn)
+
+    def known(self, stream: str) -> Records | None:
+        """Where the record of a stream is, as far as that is known."""
+        endpoint = self._places.of(stream)
+        if endpoint is None:
+            return None
+        records = self._records.get(endpoint)
+        if records is None:
+            link = self._links[endpoint] = Link(
+                endpoint, greet=_Stranger(self._greeting(endpoint)), role="records"
+            )
+            records = self._records[endpoint] = Records(
+                link, self._places.slot, self._spawn, self._gone, self._patience
+            )
+        return records
+
+    async def records(self, stream: str, timeout: float) -> Records:
+        """Where the record of a stream is. Raises `Unanswered`."""
+        records = self.known(stream)
+        if records is None:
+            await self._learn(timeout)
+            records = self.known(stream)
+            if records is None:
+                raise Unanswered(f"no server holds {stream!r} now", maybe_executed=False)
+        return records
+
+    async def _learn(self, timeout: float) -> None:
+        await self._places.learn(timeout)
+        for endpoint in [endpoint for endpoint in self._records if not self._places.current(endpoint)]:
+            gone = self._records.pop(endpoint)
+            del self._links[endpoint]
+            self._settling.leave(gone)
+            with contextlib.suppress(ClientClosed):
+                self._spawn(gone.close())
+
+    async def together(self, records: Sequence[str]) -> Records | None:
+        """Where these records are, if one call may look at all of them, and it is known where they are."""
+        if not records or len({self._places.slot(record) for record in records}) > 1:
+            return None
+        try:
+            return await self.records(records[0], self._patience)
+        except (Unanswered, RedisRejected):
+            return None
+
+    async def settle(self, leases: Iterable[Lease], lifetime: float) -> None:
+        """These leases end cleanly: their attempts do not count. It fails for nobody.
+
+        Waits `SETTLE_WAIT` at the most. What Redis has not answered by then is repeated in the background until it
+        has, as long as the client lives.
+
+        Args:
+            leases: those that have not begun have no record.
+            lifetime: how long, in seconds, their records stay; 0 for as long as the next owner needs them.
+        """
+        await self._settling.settle(self._items(leases, lifetime), SETTLE_WAIT)
+
+    async def settle_at_last(self, leases: Iterable[Lease]) -> None:
+        """The client is leaving: as `settle`, with all that was not answered before. The caller bounds it."""
+        await self._settling.last(self._items(leases, 0, ended=True))
+
+    @property
+    def unsettled(self) -> int:
+        """How many records are to be settled still."""
+        return len(self._settling)
+
+    @property
+    def shrunk(self) -> int:
+        """How often a request about records went unanswered, and was made smaller."""
+        return self._settling.shrunk + sum(records.shrunk for records in self._records.values())
+
+    def _items(self, leases: Iterable[Lease], lifetime: float, *, ended: bool = False) -> list[Item]:
+        return [
+            Item(
+                lease.stream,
+                Settle(
+                    self._keys.progress(lease.stream),
+                    Owner(str(lease.fence), self._consumer),
+                    lifetime,
+                    (ended or lease._lost is not None) and lease._all_checkpointed,
+                ),
+            )
+            for lease in leases
+            if lease._begun
+        ]
+
+    def renew(self, endpoint: "Endpoint | None" = None) -> None:
+        """Open the connections to one server, or to all, anew: another server may be behind them by now."""
+        reason = Unanswered("another server is responsible now, or it has lost writes", maybe_executed=True)
+        for place, link in self._links.items():
+            if endpoint is None or place is endpoint:
+                link.drop(reason)
+
+    def moved(self) -> None:
+        """Records are elsewhere by now."""
+        self._places.forget()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for records in self._records.values():
+            await records.close()

@@ -1,0 +1,109 @@
+"""Reading a little of many streams while something large takes its time to arrive on another connection."""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._model.errors import RedisRejected
+from redis_stream_client._model.logs import log
+from redis_stream_client._protocol import scripts
+from redis_stream_client._redis.connection import Greeting, Link
+from redis_stream_client._redis.endpoint import Endpoint
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.placement import Places
+from redis_stream_client._streams.cursor import Cursor
+
+AFTER = 1.0  # seconds that a read takes before others are read beside it
+LATE = 0.2  # and as long must it take still, when this process has looked again
+UNUSED = 5.0  # seconds after which the connection is closed, when large replies arrive quickly again
+PAUSE = (0.2, 1.0)  # seconds between two of these: at first, and at the most
+ROOM = 1 << 17  # bytes that come at once
+STREAMS = 250  # streams in one look
+
+
+class Beside:
+    """A connection of its own to one server, opened when it is needed.
+
+    What is read here is bounded by bytes, on the server, so it is never late itself. Nothing is watched here: the
+    streams are read on the other connection all the same, from where they are by then.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, places: Places, greet: Greeting, is_fresh: Callable[[Cursor], bool]
+    ) -> None:
+        self._is_fresh = is_fresh
+        self._places = places
+        self._link = Link(endpoint, greet=greet, role="more entries")
+        self._possible = True
+        self._turn = 0
+        self._used_at = float("inf")
+
+    @contextlib.asynccontextmanager
+    async def reading(self, waiting: Callable[[], Sequence[Cursor]], patience: float) -> AsyncGenerator[None]:
+        """Should the block take long, read meanwhile, from time to time, what is `waiting`."""
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[None] | None = None
+
+        def start() -> None:
+            nonlocal task
+            task = start_task(self._read_on(waiting, patience), "redis_stream_client reading beside")
+
+        timer = loop.call_later(AFTER, start)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if task is not None:
+                task.cancel()
+                await asyncio.wait((task,))
+            elif clock.now() - self._used_at > UNUSED:
+                self._used_at = float("inf")
+                self._link.drop(Unanswered("it is not needed any more", maybe_executed=False))
+
+    async def _read_on(self, waiting: Callable[[], Sequence[Cursor]], patience: float) -> None:
+        """Until cancelled."""
+        await asyncio.sleep(LATE)  # this process may be what is slow
+        pause = PAUSE[0]
+        while self._possible:
+            if cursors := waiting():
+                self._used_at = clock.now()
+                await self._read(self._next(cursors), patience)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, PAUSE[1])
+
+    def _next(self, cursors: Sequence[Cursor]) -> list[Cursor]:
+        """Some of them, by turns; of one stream, one."""
+        start = self._turn % len(cursors)
+        self._turn += STREAMS
+        chosen = {cursor.stream: cursor for cursor in [*cursors[start:], *cursors[:start]][:STREAMS]}
+        return list(chosen.values())
+
+    async def _read(self, cursors: Sequence[Cursor], patience: float) -> None:
+        slots: dict[int, list[Cursor]] = defaultdict(list)
+        for cursor in cursors:
+            slots[self._places.slot(cursor.stream)].append(cursor)
+        for together in slots.values():
+            positions = [cursor.position for cursor in together]
+            streams = [cursor.stream for cursor in together]
+            try:
+                replies: list[Any] = await self._link.run(
+                    scripts.load("peek"), streams, (ROOM, *positions), timeout=patience
+                )
+            except (Unanswered, GroupMissing) as error:
+                log.debug("reading beside: %s", error)
+                return
+            except RedisRejected as error:
+                log.debug("reading beside is not possible: %s", error)
+                self._possible = False
+                return
+            for cursor, position, raw in zip(together, positions, replies, strict=False):
+                if raw and cursor.position == position and not cursor.closed and self._is_fresh(cursor):
+                    cursor.arrived_beside(raw)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._link.close()

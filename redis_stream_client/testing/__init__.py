@@ -1,0 +1,381 @@
+"""For the tests of your own handlers: leases without Redis, under the rules of `run()`.
+
+``lease()`` makes a real `Lease` of a data stream that lives in memory, ``controller()`` makes happen to it what
+happens to leases, and ``run_handler()`` runs a handler as ``client.run()`` would, and says how that ended::
+
+    async def test_a_summary_goes_on_where_the_last_owner_stopped() -> None:
+        call = testing.lease("call-17", entries=[{"text": "hello"}, {"text": "bye"}], position="1-0")
+        outcome = await testing.run_handler(summarise, call)
+        assert outcome.status == "done"
+        assert outcome.position == "2-0"
+
+    async def test_a_summary_is_not_written_after_the_stream_was_lost() -> None:
+        call = testing.lease("call-17", entries=[{"text": "hello"}])
+        running = asyncio.create_task(testing.run_handler(summarise, call))
+        await testing.wait_until(lambda: testing.controller(call).checkpoints, "the first entry is processed")
+        testing.controller(call).lose()
+        assert (await running).status == "lost"
+        assert "call-17" not in summaries
+
+It needs no test framework, and works with all of them. Pauses that `run()` makes are left out. ``expire()`` is for
+tests with a real Redis.
+"""
+
+import asyncio
+import inspect
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, TypeVar, get_args, overload
+
+import anyio
+from redis.asyncio import Redis, RedisCluster
+
+from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
+from redis_stream_client._model import announcement, options
+from redis_stream_client._model.announcement import Info
+from redis_stream_client._model.entry import Entry, order, require_id
+from redis_stream_client._model.keys import Keys, require_name
+from redis_stream_client._model.logs import log
+from redis_stream_client._redis.pooled import Borrowed
+from redis_stream_client._run.handler import Handler, require_handler
+from redis_stream_client._run.handler_task import Job, Outcome, Rules, Status, start_watches
+from redis_stream_client.testing._memory import Fields, Memory, Record
+
+__all__ = [
+    "Controller",
+    "Entry",
+    "Outcome",
+    "Status",
+    "controller",
+    "expire",
+    "lease",
+    "run_handler",
+    "wait_until",
+]
+
+T = TypeVar("T")
+
+Loss = Literal["expired", "claimed", "gone", "superseded", "closed"]
+"""Why a lease is lost: the reasons that are not its holder's own doing. See `LossReason`."""
+
+POLL = 0.005
+
+_announcements = itertools.count(1)
+
+
+# Without Redis.
+
+
+def lease(
+    stream: str,
+    *,
+    info: Info | None = None,
+    entries: Iterable[Entry | Fields] = (),
+    position: str | None = None,
+    attempts: int = 1,
+) -> Lease:
+    """A lease of a data stream that lives in memory, owned until the test says otherwise.
+
+    It is a `Lease` like any other: give it to `run_handler`, or use it with ``async with``. Its fence is greater
+    than that of every lease that was made before. No event loop is needed to make it.
+
+    Args:
+        stream: name of the data stream.
+        info: what the producer announced, a mapping that can be JSON.
+        entries: what is in the stream. An `Entry` comes with its id; a mapping of names to values gets the next
+            of the ids ``1-0``, ``2-0``, …, and its words are encoded as redis-py does.
+        position: the checkpoint that an earlier owner has left; ``lease.entries()`` begins after it.
+        attempts: what ``lease.attempts`` says: how many owners began, this one included, since one got on.
+
+    Raises:
+        TypeError, ValueError: what Redis, or `run()`, would never bring about.
+    """
+    payload = announcement.encode(stream, info)
+    if position is not None:
+        position = require_id(position)
+    before = options.count(attempts, "attempts") - 1
+    memory = Memory(Record(position, before) if position is not None or before else None)
+    memory.stream.add(entries)
+    if position is not None:
+        memory.stream.last = max(memory.stream.last, position, key=order)
+    announced = announcement.decode((announcement.FIELD.encode(), payload))
+    return Lease(memory, f"{next(_announcements)}-0", announced, attempts, unrecorded=before)
+
+
+def controller(lease: Lease) -> "Controller":
+    """What a test holds of a lease that `lease()` made.
+
+    Raises:
+        TypeError: it is not a lease.
+        ValueError: it is the lease of a client.
+    """
+    return Controller(lease)
+
+
+class Controller:
+    """Makes happen to a lease what happens to leases, and says what of its doings has been accepted.
+
+    All of it belongs to the event loop on which the lease is used, and takes effect at once.
+    """
+
+    def __init__(self, lease: Lease) -> None:
+        self._memory = _memory_of(lease)
+        self._lease = lease
+
+    # What happens.
+
+    def feed(self, *entries: Entry | Fields) -> list[str]:
+        """Add entries to the data stream, as a producer would, and wake who waits for them.
+
+        Args:
+            entries: as for `lease()`; the ids go on after the greatest so far.
+
+        Returns:
+            The entries' ids.
+
+        Raises:
+            TypeError, ValueError: Redis would not accept one of them; nothing was added.
+        """
+        return self._memory.stream.add(entries)
+
+    def lose(self, reason: Loss = "claimed") -> None:
+        """The lease is lost, by default to a peer: the block or handler is cancelled, and whatever is asked of the
+        lease from now on is a `NotOwner`. Does nothing to a lease that has ended.
+
+        Raises:
+            ValueError: the reason is not one for which leases are lost.
+        """
+        if reason not in get_args(Loss):
+            raise ValueError(f"reason must be one of {', '.join(get_args(Loss))}, not {reason!r}")
+        self._lease._lose(reason)
+
+    def drain(self) -> None:
+        """As ``client.drain()``: the handler is cancelled at its first step of ``entries()`` after a checkpoint,
+        or when `drain_timeout` is over. A handler that has not begun yet is not called at all.
+
+        Only for a lease that `run_handler` works on, now or later.
+        """
+        self._memory.drain()
+
+    def refuse_checkpoint(self) -> None:
+        """A newer owner has begun, and this one has not heard of it: as after a freeze.
+
+        The lease seems to be owned. The next checkpoint, or ``done()``, is refused with `NotOwner`, and by that
+        the lease is lost.
+        """
+        self._memory.overtake()
+
+    def unavailable(self) -> AbstractContextManager[None]:
+        """Redis does not answer inside of the ``with`` block, though the lock is held: an outage of a part of it,
+        or one that ends in time.
+
+        Checkpoints, ``done()``, ``release()`` and the first step of ``entries()`` raise `RedisUnavailable`, at
+        once where a client waits for `lock_ttl`, and nothing is stored. Later steps of ``entries()`` wait for the
+        end of the outage. `run_handler` repeats what `run()` repeats.
+        """
+        return self._memory.outage()
+
+    def in_doubt(self) -> AbstractContextManager[None]:
+        """The lock is not known to be held inside of the ``with`` block, as when the event loop stood still for
+        longer than `lock_ttl`: ``lease.owned`` is false, and all that is asked of the lease waits.
+
+        After it the lease is owned as before, unless it was lost meanwhile, as `lose` says.
+        """
+        return self._memory.doubt()
+
+    # What was accepted.
+
+    @property
+    def position(self) -> str | None:
+        """The checkpoint that is stored: the next owner's ``entries()`` begin after it."""
+        return self._memory.record.checkpoint if self._memory.record is not None else None
+
+    @property
+    def attempts(self) -> int:
+        """The attempts that are stored: the next owner's ``lease.attempts`` is one more."""
+        return self._memory.record.attempts if self._memory.record is not None else 0
+
+    @property
+    def checkpoints(self) -> Sequence[str]:
+        """The ids whose checkpoint was accepted, in order; also those that were late, and moved nothing."""
+        return tuple(self._memory.checkpoints)
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream is finished: its announcement is deleted."""
+        return self._memory.done
+
+    @property
+    def released(self) -> bool:
+        """Whether the stream was given to the peers."""
+        return self._memory.released
+
+    @property
+    def dead(self) -> str | None:
+        """Why the stream is among the dead letters; None if it is not."""
+        return self._memory.dead
+
+    def __repr__(self) -> str:
+        return f"<Controller of {self._lease!r} position={self.position} attempts={self.attempts}>"
+
+
+async def run_handler(
+    handler: Handler,
+    lease: Lease,
+    *,
+    max_attempts: int = 16,
+    progress_timeout: float | None = None,
+    drain_timeout: float = 1.0,
+    patience: float = 0.5,
+) -> Outcome:
+    """Give a lease to a handler as ``client.run()`` would, by the same code, and return how that ended.
+
+    Nothing that the handler raises comes out of here: it is the outcome's ``error``. It returns when the handler
+    has ended, also where `run()` would let a handler that ignores its cancellation go on by itself. Cancelled, it
+    does as `run()` does: the handler is cancelled, and the stream released.
+
+    Args:
+        handler: any async callable that takes a `Lease`.
+        lease: made by `lease()`, and not used before.
+        max_attempts: as for `run()`.
+        progress_timeout: as for `run()`, in seconds; default: for ever.
+        drain_timeout: seconds that ``controller(lease).drain()`` gives the handler to reach a checkpoint;
+            default 1.
+        patience: seconds after its cancellation when a handler that goes on loses the stream at the latest; in a
+            client `lock_ttl`, here by default 0.5.
+
+    Raises:
+        TypeError, ValueError: an argument is not allowed; or it is the lease of a client, which `run()` is for.
+        RuntimeError: the lease was entered before.
+    """
+    memory = _memory_of(lease)
+    if progress_timeout is not None:
+        progress_timeout = options.seconds(progress_timeout, "progress_timeout", at_least=0.01)
+    drain_timeout = options.seconds(drain_timeout, "drain_timeout", at_least=0.0)
+    rules = Rules(
+        options.count(max_attempts, "max_attempts"),
+        progress_timeout,
+        options.seconds(patience, "patience", at_least=0.0),
+        first_pause=0.0,
+        longest_pause=0.0,
+    )
+    job = Job(lease, require_handler(handler), rules)
+    timers: list[asyncio.TimerHandle] = []
+
+    def drain() -> None:
+        job.drain()
+        timers.append(asyncio.get_running_loop().call_later(drain_timeout, job.stop, "drained"))
+
+    working = start_task(job.run(), f"handler of {lease.stream}")
+    watches = start_watches((job,), rules, memory.acquit)
+    try:
+        with memory.drained_by(drain):
+            await asyncio.wait((working,))
+    except asyncio.CancelledError:
+        await _cut_short(job, working, memory)
+        raise
+    finally:
+        for watch in watches:
+            watch.cancel()
+        for timer in timers:
+            timer.cancel()
+    return working.result()
+
+
+async def _cut_short(job: Job, working: "asyncio.Task[Outcome]", memory: Memory) -> None:
+    """Release at once; a handler that does not end in time goes on without its stream."""
+    working.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    job.stop("drained")
+    with anyio.move_on_after(LEAVING_GRACE / 2, shield=True):
+        await asyncio.wait((working,))
+    if not working.done():
+        log.warning("the handler of %s goes on after the end", job.lease.stream)
+        if job.lease._lost is None:
+            memory.start_release(job.lease)
+
+
+def _memory_of(lease: Any) -> Memory:
+    if not isinstance(lease, Lease):
+        raise TypeError(
+            f"a lease is needed, made by redis_stream_client.testing.lease(), not {type(lease).__name__}"
+        )
+    if not isinstance(lease._host, Memory):
+        raise ValueError(
+            f"{lease!r} belongs to a client: only a lease made by redis_stream_client.testing.lease() can be "
+            "controlled, or given to run_handler()"
+        )
+    return lease._host
+
+
+# With and without.
+
+
+@overload
+async def wait_until(
+    condition: Callable[[], Awaitable[T | None]], description: str, timeout: float = 10.0
+) -> T: ...
+
+
+@overload
+async def wait_until(condition: Callable[[], T | None], description: str, timeout: float = 10.0) -> T: ...
+
+
+async def wait_until(condition: Callable[[], Any], description: str, timeout: float = 10.0) -> Any:
+    """Return the condition's first truthy value, polling every few milliseconds.
+
+    Args:
+        condition: a plain function, or one that returns an awaitable.
+        description: what is waited for, for the message.
+        timeout: seconds; after them it is looked at once more.
+
+    Raises:
+        AssertionError: the condition has not come true; with the description and the last value seen.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    while True:
+        late = loop.time() >= deadline
+        value = condition()
+        result = await value if inspect.isawaitable(value) else value
+        if result:
+            return result
+        if late:
+            raise AssertionError(f"not within {timeout:g} s: {description} (last value: {result!r})")
+        await asyncio.sleep(POLL)
+
+
+# With Redis.
+
+
+async def expire(redis: Redis | RedisCluster, service: str, consumer_id: str) -> None:
+    """Let a consumer's lock expire now, as if its lifetime had passed without a beat; return when it is gone.
+
+    The peers are notified, and offered its streams. A consumer that lives takes its lock again with its next beat,
+    at the latest after a `heartbeat_interval`: it keeps what nobody has taken by then, and learns what it lost.
+
+    Args:
+        redis: a ``redis.asyncio.Redis`` or ``RedisCluster`` of the server that the fleet uses.
+        service: name of the service.
+        consumer_id: the consumer's, ``client.id``.
+
+    Raises:
+        TypeError, ValueError: an argument is not allowed.
+        LookupError: that consumer holds no lock.
+        RedisUnavailable: no answer; the lock may be gone, and repeating is safe.
+        RedisRejected: Redis refuses.
+    """
+    keys = Keys(require_name(service, "service"))
+    if not isinstance(consumer_id, str):
+        raise TypeError(f"consumer_id must be a str, not {type(consumer_id).__name__}; pass client.id")
+    lock = keys.lock(consumer_id)
+    async with Borrowed(redis, keys.lbs).connection("expire a lock", "repeating is safe") as loan:
+        # A lifetime in the past would be a deletion. When the time is over, Redis notices it by being asked; and
+        # should a beat have come in between, it is asked again.
+        found = False
+        while await loan.exchange(("PEXPIRE", lock, 1)) == [1]:
+            found = True
+            await asyncio.sleep(0.002)
+    if not found:
+        raise LookupError(f"{consumer_id!r} holds no lock of {service!r}: it has left, is dead, or never joined")

@@ -1,0 +1,370 @@
+"""A lease's host, data plane and data stream in memory, which answer as a client and Redis do.
+
+What `testing` stands on. One contract is tested on both, so that they cannot drift apart.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._leases.entry_iterator import IN_DOUBT
+from redis_stream_client._leases.lease import Lease
+from redis_stream_client._model.entry import START, Entry, order, require_id
+from redis_stream_client._model.gaps import Gap
+from redis_stream_client._ownership.redis_backend import unavailable
+
+PEER = "redis-consumer-peer-00000000"
+"""The consumer that has taken the stream, where one has."""
+
+Value = str | bytes | int | float
+Fields = Mapping[str, Value] | Mapping[bytes, Value]
+
+
+@dataclass(slots=True)
+class Record:
+    """How far a data stream was processed, as its owners have recorded it."""
+
+    checkpoint: str | None
+    attempts: int
+
+
+class Stream:
+    """A data stream: entries are added, and followed."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.last = START
+        self.outages = 0
+        self._cursors: list[Cursor] = []
+
+    def add(self, entries: Iterable[Entry | Fields]) -> list[str]:
+        """Add entries, all or none, and return their ids. Raises ``TypeError`` or ``ValueError``."""
+        if isinstance(entries, Mapping | Entry):
+            raise TypeError("entries must be an iterable of entries, not one entry")
+        last, added = self.last, list[Entry]()
+        for entry in entries:
+            added.append(_entry(entry, last))
+            last = added[-1].id
+        self.entries += added
+        self.last = last
+        self.tell()
+        return [entry.id for entry in added]
+
+    def follow(self, position: str) -> "Cursor":
+        """A cursor after the entry `position`."""
+        passed = sum(order(entry.id) <= order(position) for entry in self.entries)
+        cursor = Cursor(self, passed)
+        self._cursors.append(cursor)
+        return cursor
+
+    def leave(self, cursor: "Cursor") -> None:
+        """A cursor that is not needed any more."""
+        with contextlib.suppress(ValueError):
+            self._cursors.remove(cursor)
+
+    def tell(self) -> None:
+        """There may be something to read now."""
+        for cursor in self._cursors:
+            cursor.look()
+
+
+class Cursor:
+    """How far a data stream was read. It brings one entry at a time, so that an outage takes effect at once."""
+
+    stale = False
+    careful = False
+
+    def __init__(self, stream: Stream, passed: int) -> None:
+        self._stream = stream
+        self._passed = passed
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def _there(self) -> list[Entry]:
+        return [] if self._stream.outages else self._stream.entries[self._passed : self._passed + 1]
+
+    def take(self) -> list[Entry | Gap]:
+        """The entries that have arrived, in order."""
+        entries: list[Entry | Gap] = [*self._there]
+        self._passed += len(entries)
+        return entries
+
+    def want(self, waiter: "asyncio.Future[None]") -> None:
+        """Have `waiter` resolved when there are entries to take."""
+        self._waiter = waiter
+        self.look()
+
+    def look(self) -> None:
+        """Tell who waits, if there is something."""
+        if self._waiter is not None and not self._waiter.done() and self._there:
+            self._waiter.set_result(None)
+
+    def close(self) -> None:
+        """Read no more."""
+        self._stream.leave(self)
+
+
+class Memory:
+    """The host of one lease, and its data plane."""
+
+    def __init__(self, record: Record | None) -> None:
+        self.stream = Stream()
+        self.record = record
+        self.begun = False
+        self.overtaken = False  # a newer owner has begun; the lease has not heard of it yet
+        self.checkpoints: list[str] = []
+        self.done = False
+        self.released = False
+        self.dead: str | None = None
+        self.draining = False
+        self._drains: list[Callable[[], None]] = []
+        self._doubts = 0
+        self._work: set[asyncio.Task[None]] = set()
+
+    # What tests do to it.
+
+    def overtake(self) -> None:
+        """A newer owner begins."""
+        if not self.overtaken:
+            self.overtaken = True
+            self.record = self.record or Record(None, 0)
+            self.record.attempts += 1
+
+    @contextlib.contextmanager
+    def outage(self) -> Generator[None]:
+        """Nothing is answered."""
+        self.stream.outages += 1
+        try:
+            yield
+        finally:
+            self.stream.outages -= 1
+            self.stream.tell()
+
+    @contextlib.contextmanager
+    def doubt(self) -> Generator[None]:
+        """The consumer lock is not known to be held."""
+        self._doubts += 1
+        try:
+            yield
+        finally:
+            self._doubts -= 1
+
+    def drain(self) -> None:
+        """Tell the job, the one that runs or will run."""
+        if not self.draining:
+            self.draining = True
+            for drain in self._drains:
+                drain()
+
+    @contextlib.contextmanager
+    def drained_by(self, drain: Callable[[], None]) -> Generator[None]:
+        """What draining means inside of the block."""
+        self._drains.append(drain)
+        try:
+            if self.draining:
+                drain()
+            yield
+        finally:
+            self._drains.remove(drain)
+
+    # The data plane.
+
+    async def begin(self, lease: Lease, *, look_only: bool = False) -> None:
+        """Become the owner of the record, or, with `look_only`, only if there is one already."""
+        await self._wait_for(self._spawn(self._begin(lease, look_only=look_only)), lease)
+
+    async def _begin(self, lease: Lease, *, look_only: bool = False) -> None:
+        await self._answer(lease, "begin")
+        if self.record is None:
+            if look_only:
+                return
+            self.record = Record(None, lease._unrecorded)
+        if not self.begun:
+            self.begun = True
+            self.record.attempts += 1
+        record = self.record
+        await asyncio.sleep(0)
+        if lease._lost is not None:
+            raise lease._not_owner()
+        lease._begin(record.checkpoint, record.attempts)
+
+    async def checkpoint(self, lease: Lease, id: str) -> None:
+        """Advance the record. The wait for the reply may be cancelled; it goes on, and what was stored counts."""
+        await self._wait_for(self._spawn(self._checkpoint(lease, id, lease._entries_handed_over)), lease)
+
+    async def _checkpoint(self, lease: Lease, id: str, handed_over: int) -> None:
+        if not lease._begun:
+            await self._begin(lease)
+        await self._answer(lease, "checkpoint")
+        record = self.record
+        assert record is not None
+        advanced = record.checkpoint is None or order(id) > order(record.checkpoint)
+        if advanced:
+            record.checkpoint, record.attempts = id, 0
+        self.checkpoints.append(id)
+        await asyncio.sleep(0)
+        lease._checkpointed(id, advanced=advanced, handed_over=handed_over)
+
+    async def answered(self, lease: Lease) -> None:
+        """Wait for what callers who are gone have asked for."""
+        while self._work:
+            await asyncio.wait(self._work)
+
+    async def acquit(self, leases: Sequence[Lease]) -> None:
+        """The attempts of these owners, of this one, do not count."""
+        self._settle()
+        for lease in leases:
+            lease._attempts = 0
+
+    def follow(self, lease: Lease) -> Cursor:
+        """The stream's entries after the checkpoint."""
+        return self.stream.follow(lease.position or START)
+
+    # The host.
+
+    @property
+    def held(self) -> bool:
+        """Whether the consumer lock is held."""
+        return not self._doubts
+
+    @property
+    def closed(self) -> bool:
+        """There is nothing to leave."""
+        return False
+
+    def require_here(self) -> None:
+        """It is wherever its test is."""
+
+    @property
+    def plane(self) -> "Memory":
+        """Its data plane."""
+        return self
+
+    async def finish(self, lease: Lease) -> None:
+        """Acknowledge and delete the announcement."""
+        await self._wait_for(self._spawn(self._finish(lease)))
+
+    async def _finish(self, lease: Lease) -> None:
+        await self._answer(lease, "done")
+        self._settle()
+        self.done = True
+        lease._lose("done")
+
+    async def bury(self, lease: Lease, reason: str) -> None:
+        """Move the announcement to the dead letters."""
+        await self._wait_for(self._spawn(self._bury(lease, reason)))
+
+    async def _bury(self, lease: Lease, reason: str) -> None:
+        await self._answer(lease, "bury")
+        self._settle()
+        self.dead = reason
+        lease._lose("dead")
+
+    async def release(self, lease: Lease, *, failed_for: float | None = None) -> None:
+        """Hand the stream to the peers."""
+        if lease._lost is not None:
+            raise lease._not_owner()
+        await self._wait_for(self.start_release(lease, failed_for=failed_for))
+
+    def start_release(self, lease: Lease, *, failed_for: float | None = None) -> "asyncio.Future[None]":
+        """`release`, without waiting for it: the lease ends at once."""
+        lease._lose("released")
+        return self._spawn(self._release(lease, graceful=failed_for is None))
+
+    async def _release(self, lease: Lease, graceful: bool) -> None:
+        await self._certain(lambda: True)
+        if self.stream.outages:
+            raise unavailable(lease, "release")
+        if self.overtaken:  # nothing is left to do
+            return
+        if graceful:
+            self._settle()
+        self.released = True
+
+    def skipped(self, entries: int) -> None:
+        """Nothing is trimmed here."""
+
+    def tell(self, tell: Callable[[], None]) -> None:
+        """A single lease waits for no others."""
+        tell()
+
+    def keep_place(self, by: int) -> None:
+        """A single handler takes up nobody's place."""
+
+    # What both have in common.
+
+    async def _answer(self, lease: Lease, what: str) -> None:
+        """Wait until Redis would execute the operation. Raises as the operation does."""
+        await self._certain(lambda: lease._lost is None)
+        await asyncio.sleep(0)
+        if lease._lost is not None:
+            raise lease._not_owner()
+        if self.stream.outages:
+            raise unavailable(lease, what)
+        if self.overtaken:
+            lease._lose("claimed")
+            raise lease._not_owner(owner=PEER)
+
+    async def _certain(self, wanted: Callable[[], bool]) -> None:
+        """Wait while the lock is in doubt, as long as `wanted` holds."""
+        while True:
+            if self.held or not wanted():
+                return
+            await asyncio.sleep(IN_DOUBT)
+
+    def _settle(self) -> None:
+        """This owner ends in good order: its attempt does not count."""
+        if self.begun and self.record is not None:
+            self.record.attempts = 0
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """What a caller waits for, and does not take back by being cancelled."""
+        task = start_task(work, "redis_stream_client operation")
+        self._work.add(task)
+        task.add_done_callback(self._worked)
+        return task
+
+    def _worked(self, task: "asyncio.Task[None]") -> None:
+        self._work.discard(task)
+        if not task.cancelled():
+            task.exception()  # counts as seen, also when its caller is gone
+
+    async def _wait_for(self, task: "asyncio.Future[None]", lease: Lease | None = None) -> None:
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            guard = lease._guard if lease is not None else None
+            if not (task.done() and guard is not None and guard.postpone()):
+                raise
+        task.result()
+
+
+def _entry(entry: Entry | Fields, last: str) -> Entry:
+    """The entry that Redis would add after the one with the id `last`."""
+    if isinstance(entry, Entry):
+        id = require_id(entry.id)
+        fields: Any = entry.fields
+        if order(id) <= order(last):
+            raise ValueError(f"ids grow: {id} must be greater than {last}")
+    elif isinstance(entry, Mapping):
+        id = f"{order(last)[0] + 1}-0"
+        fields = entry
+    else:
+        raise TypeError(f"an entry must be an Entry or a mapping of its fields, not {type(entry).__name__}")
+    if not fields:
+        raise ValueError("an entry must have a field")
+    return Entry(id, {_word(name): _word(value) for name, value in fields.items()})
+
+
+def _word(value: object) -> bytes:
+    """A field's name or value, as redis-py sends it."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytes | memoryview):
+        return bytes(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(value).encode()
+    raise TypeError(f"fields must be str, bytes, int or float, as redis-py takes them, not {type(value).__name__}")

@@ -1,0 +1,139 @@
+"""Whose turn it is: all members end their blocking reads at the same moments, and queue up by their turns."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from redis_stream_client._consumer.fairness import CLOCK_PERIOD, STEP, Turns
+from redis_stream_client._protocol.operations import Member
+
+PERIOD = 1.0
+
+times = st.floats(0, 1e7)
+servers = st.floats(0, 2e9)
+
+
+def with_clock(server: float = 0.0, now: float = 0.0, period: float = PERIOD) -> Turns:
+    turns = Turns(period)
+    turns.server_clock(server, now, now)
+    return turns
+
+
+def member(name: str, served_ms: float) -> Member:
+    return Member(name, pending=0, idle_ms=0, served_ms=served_ms)
+
+
+# The common moments.
+
+
+@given(server=servers, set_at=times, elapsed=st.floats(0, 1000), period=st.floats(0.05, 10))
+def test_a_read_blocks_no_longer_than_a_period_and_never_for_ever(
+    server: float, set_at: float, elapsed: float, period: float
+) -> None:
+    assert 0.001 <= with_clock(server, set_at, period).block(set_at + elapsed) <= period
+
+
+@given(server=servers, one=times, other=times, elapsed=st.floats(0, 1000))
+def test_members_whose_clocks_differ_end_their_reads_at_the_same_moment(
+    server: float, one: float, other: float, elapsed: float
+) -> None:
+    first = with_clock(server, one).block(one + elapsed)
+    second = with_clock(server, other).block(other + elapsed)
+    apart = abs(first - second)
+    assert min(apart, PERIOD - apart) < 0.002
+
+
+@pytest.mark.parametrize(("server", "block"), [(0.0, 1.0), (0.25, 0.75), (999.9, 0.1), (1000.0, 1.0)])
+def test_a_read_ends_at_a_multiple_of_the_period_on_the_servers_clock(server: float, block: float) -> None:
+    assert with_clock(server, 77.7).block(77.7) == pytest.approx(block, abs=0.002)
+
+
+# The server's clock.
+
+
+def test_a_reading_counts_for_the_middle_of_its_round_trip() -> None:
+    turns = Turns(PERIOD)
+    turns.server_clock(100.5, 10.0, 10.002)
+    assert turns.block(10.001) == pytest.approx(0.5)
+
+
+def test_a_slow_reading_does_not_replace_a_quick_one() -> None:
+    turns = with_clock(100.0, 10.0)
+    turns.server_clock(101.2, 11.0, 11.3)  # 101.15 would be its middle, and 11.15 says the same within its error
+    assert turns.block(10.0) == pytest.approx(1.0)
+    assert turns.certain
+
+
+def test_a_reading_that_contradicts_means_that_a_clock_was_set() -> None:
+    turns = with_clock(100.0, 10.0)
+    turns.server_clock(500.25, 11.0, 11.1)
+    assert turns.block(11.05) == pytest.approx(0.75)
+
+
+def test_the_order_is_kept_only_when_the_clock_is_known_well_enough() -> None:
+    turns = Turns(PERIOD)
+    assert not turns.certain
+    turns.server_clock(100.0, 10.0, 10.5)
+    assert not turns.certain
+    turns.server_clock(101.0, 11.0, 11.001)
+    assert turns.certain
+
+
+def test_the_clock_is_looked_at_now_and_then() -> None:
+    turns = Turns(PERIOD)
+    assert turns.clock_due(0.0)
+    turns.server_clock(100.0, 10.0, 10.0)
+    assert not turns.clock_due(10.0 + CLOCK_PERIOD)
+    assert turns.clock_due(10.1 + CLOCK_PERIOD)
+
+
+# The queue.
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(0, 1e6) | st.just(math.inf), min_size=1))
+def test_who_was_served_longest_ago_asks_first_and_everybody_at_another_moment(ages: dict[str, float]) -> None:
+    members = [member(name, served_ms) for name, served_ms in ages.items()]
+    pauses = {one.name: with_clock().pause(one.name, members) for one in members}
+    assert len(set(pauses.values())) == len(members)
+    order = sorted(members, key=lambda one: pauses[one.name])
+    assert [one.served_ms for one in order] == sorted(ages.values(), reverse=True)
+    assert pauses[order[0].name] == 0
+
+
+def test_who_was_never_served_asks_at_once() -> None:
+    members = [member("old", 60_000), member("new", math.inf)]
+    assert with_clock().pause("new", members) == 0
+
+
+def test_who_is_not_in_the_group_asks_at_once() -> None:
+    assert with_clock().pause("stranger", [member("a", 1), member("b", 2)]) == 0
+    assert with_clock().pause("stranger", []) == 0
+
+
+def test_the_members_of_a_small_fleet_are_further_apart_than_the_noise() -> None:
+    members = [member(f"m{number}", number) for number in range(4)]
+    pauses = sorted(with_clock().pause(one.name, members) for one in members)
+    assert pauses == pytest.approx([0, STEP, 2 * STEP, 3 * STEP])
+
+
+@given(size=st.integers(1, 1000), period=st.floats(0.05, 10))
+def test_queueing_up_takes_a_small_part_of_the_period_however_large_the_fleet(size: int, period: float) -> None:
+    members = [member(f"m{number}", number) for number in range(size)]
+    assert with_clock(period=period).pause("m0", members) <= 0.1 * period
+
+
+@given(now=st.floats(0, 100), size=st.integers(1, 100), since=st.floats(0, 0.99), period=st.floats(0.05, 10))
+def test_who_is_served_while_the_others_queue_up_waits_until_they_have(
+    now: float, size: int, since: float, period: float
+) -> None:
+    turns = with_clock(now=now, period=period)
+    last = turns.pause("m0", [member(f"m{number}", number) for number in range(size)])
+    asked = since * period
+    assume(abs(asked - last) > 1e-6)
+    wait = turns.settling(now + asked, size)
+    assert asked + wait >= last - 1e-6
+    assert 0 <= wait <= 0.1 * period + 1e-6

@@ -1,0 +1,281 @@
+"""Leaving: the lock first, whatever is held, no handler outlives `run()`, and the log says what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from redis_stream_client import Lease, RedisStreamClient, RedisStreamClientError
+from redis_stream_client._concurrency.backoff import TURN, Turns
+from redis_stream_client._leases.lease import LEAVING_GRACE
+from redis_stream_client._model.keys import Keys
+from tests.harness.runs import Running, add, idle, record
+from tests.harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.harness.connection import Connection
+    from tests.harness.proxy import TcpProxy
+    from tests.harness.servers import Server
+
+SLACK = 0.5
+MANY = 1_500
+
+
+class Turn:
+    """Counts the turns of the event loop."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._going = True
+
+    def __call__(self) -> None:
+        """One more."""
+        self.number += 1
+        if self._going:
+            asyncio.get_running_loop().call_soon(self)
+
+    def stop(self) -> None:
+        """Count no more."""
+        self._going = False
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged at WARNING or above."""
+    return [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING]
+
+
+async def cancel(run: Running) -> None:
+    """Cancel `run()`."""
+    run.task.cancel()
+
+
+async def close(run: Running) -> None:
+    """Close its client."""
+    await run.client.aclose()
+
+
+async def drain(run: Running) -> None:
+    """Drain."""
+    run.client.drain()
+
+
+@pytest.mark.parametrize("leave", [cancel, close, drain])
+async def test_thousands_of_handlers_are_told_in_turns_and_the_lock_goes_first(
+    server: Server,
+    redis: Connection,
+    service: str,
+    caplog: pytest.LogCaptureFixture,
+    leave: Callable[[Running], Awaitable[None]],
+) -> None:
+    turn = Turn()
+    ended: Counter[int] = Counter()
+
+    async def handle(lease: Lease) -> None:
+        try:
+            await idle(lease)
+        finally:
+            ended[turn.number] += 1
+
+    async with Running(server.url, service, handle, lock_ttl=4.0) as run:
+        await add(redis, service, [f"call-{i}" for i in range(MANY)])
+        await wait_until(lambda: len(run.working) == MANY, "all are handled", 20.0)
+        await wait_until(lambda: all(lease._waiting for lease in run.leases), "all wait for entries", 20.0)
+        turn()
+        started = time.monotonic()
+        await leave(run)
+        await asyncio.wait((run.task,), timeout=10)
+        took = time.monotonic() - started
+        turn.stop()
+        assert run.task.done()
+        assert not await redis.exists(Keys(service).lock(run.client.id))
+        assert took < LEAVING_GRACE + SLACK or leave is drain
+        await wait_until(lambda: not run.working, "all handlers end")
+    assert ended.total() == MANY
+    assert max(ended.values()) <= MANY // 3  # some end with the requests that they had made
+    assert not any("did not answer" in message for message in warnings_of(caplog))
+
+
+async def test_thousands_of_leases_that_are_finished_at_once(
+    server: Server, redis: Connection, service: str
+) -> None:
+    async with RedisStreamClient.from_url(server.url, service, prefetch=MANY, lock_ttl=4.0) as client:
+        await add(redis, service, [f"call-{i}" for i in range(MANY)])
+        for _ in range(MANY):
+            await anext(client.events())
+        turn = Turn()
+        turn()
+        await client.done()
+        turn.stop()
+        assert turn.number > MANY / TURN
+    assert not await redis.xlen(Keys(service).lbs)
+
+
+async def test_calls_are_made_in_turns_and_in_order() -> None:
+    turns, turn = Turns(3), Turn()
+    turn()
+    made: list[tuple[int, int]] = []
+
+    def note(number: int) -> None:
+        made.append((number, turn.number))
+
+    for number in range(10):
+        turns.call(lambda number=number: note(number))  # type: ignore[misc]
+    assert [number for number, _ in made] == [0, 1, 2]
+    await wait_until(lambda: len(made) == 10, "all calls are made")
+    turn.stop()
+    assert [number for number, _ in made] == list(range(10))
+    assert max(Counter(at for _, at in made).values()) <= 3
+
+
+# The log.
+
+
+async def test_redis_did_not_answer_is_said_when_it_did_not(
+    server: Server, proxy: TcpProxy, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with RedisStreamClient.from_url(proxy.url, service):
+        proxy.freeze()
+    assert "Redis did not answer while leaving: the lock expires by itself" in warnings_of(caplog)
+
+
+async def test_redis_was_not_there_is_said_when_it_was_not(
+    server: Server, proxy: TcpProxy, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with RedisStreamClient.from_url(proxy.url, service):
+        await proxy.refuse()
+        proxy.cut()
+    assert any("the lock expires by itself" in message for message in warnings_of(caplog))
+
+
+async def test_who_never_joined_does_not_leave(
+    proxy: TcpProxy, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "redis_stream_client")
+    await proxy.refuse()
+    with pytest.raises(RedisStreamClientError):
+        async with RedisStreamClient.from_url(proxy.url, service, connect_timeout=0.1):
+            pass
+    assert not any(entry.getMessage().startswith(("joined", "left")) for entry in caplog.records)
+
+
+# From inside a handler.
+
+
+async def called(
+    server: Server, redis: Connection, service: str, body: Callable[[RedisStreamClient, Lease], Awaitable[Any]]
+) -> tuple[Running, list[BaseException | None]]:
+    """Let a handler of one of three streams do something to its client. Returns what that raised."""
+    raised: list[BaseException | None] = []
+
+    async def handle(lease: Lease) -> None:
+        if lease.stream != "call-0" or raised:
+            await idle(lease)
+        try:
+            await body(run.client, lease)
+        except BaseException as error:
+            raised.append(error)
+            raise
+        raised.append(None)
+
+    async with Running(server.url, service, handle, lock_ttl=1.0, drain_timeout=0.5) as run:
+        await add(redis, service, ["call-0", "call-1", "call-2"])
+        await wait_until(lambda: raised, "it was called")
+        if run.client.alive:
+            await run.handles("call-0", "call-1", "call-2")  # and all goes on
+    assert not run.working
+    return run, raised
+
+
+async def test_done_without_a_lease_is_refused_while_run_works(
+    server: Server, redis: Connection, service: str
+) -> None:
+    _, [error] = await called(server, redis, service, lambda client, _: client.done())
+    assert isinstance(error, RuntimeError)
+    assert "lease.done()" in str(error)
+    assert "client.drain()" in str(error)
+    assert await redis.xlen(Keys(service).lbs) == 3
+
+
+async def test_done_without_a_lease_is_refused_in_the_block_of_running(server: Server, service: str) -> None:
+    client = RedisStreamClient.from_url(server.url, service)
+    async with client.running(idle):
+        with pytest.raises(RuntimeError, match="drain"):
+            await client.done()
+        assert client.alive
+
+
+async def test_a_second_run_is_refused_inside_a_handler(server: Server, redis: Connection, service: str) -> None:
+    _, [error] = await called(server, redis, service, lambda client, _: client.run(idle))
+    assert isinstance(error, RuntimeError)
+
+
+async def test_events_are_refused_inside_a_handler(server: Server, redis: Connection, service: str) -> None:
+    _, [error] = await called(server, redis, service, lambda client, _: anext(client.events()))
+    assert isinstance(error, RuntimeError)
+
+
+async def test_the_block_of_a_lease_is_refused_inside_its_handler(
+    server: Server, redis: Connection, service: str
+) -> None:
+    _, [error] = await called(server, redis, service, lambda _, lease: lease.__aenter__())
+    assert isinstance(error, RuntimeError)
+    assert "run()" in str(error)
+
+
+async def test_closing_inside_a_handler_ends_all_of_them(server: Server, redis: Connection, service: str) -> None:
+    run, [error] = await called(server, redis, service, lambda client, _: client.aclose())
+    assert isinstance(error, asyncio.CancelledError)
+    assert run.task.done()
+    assert await redis.xlen(Keys(service).lbs) == 3
+
+
+@pytest.mark.parametrize("leave", [cancel, close, drain])
+@pytest.mark.parametrize("end", ["done", "release"])
+async def test_a_handler_that_goes_on_after_its_lease_does_not_outlive_run(
+    server: Server,
+    redis: Connection,
+    service: str,
+    leave: Callable[[Running], Awaitable[None]],
+    end: str,
+) -> None:
+    ended = asyncio.Event()
+
+    async def handle(lease: Lease) -> None:
+        await getattr(lease, end)()
+        ended.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 60)
+
+    async with Running(server.url, service, handle, lock_ttl=1.0, drain_timeout=0.2) as run:
+        await add(redis, service, ["call-1"])
+        await ended.wait()
+        await leave(run)
+        await asyncio.wait((run.task,), timeout=5)
+        assert run.task.done()
+        assert not run.working
+
+
+async def test_leaving_counts_no_attempt(server: Server, redis: Connection, service: str) -> None:
+    async def handle(lease: Lease) -> None:
+        await anext(lease.entries())
+        started.append(lease.stream)
+        await asyncio.Event().wait()
+
+    started: list[str] = []
+    streams = [f"call-{i}" for i in range(2 * TURN)]
+    for stream in streams:
+        await redis.xadd(stream, {"n": 1})
+    async with Running(server.url, service, handle, lock_ttl=2.0) as run:
+        await add(redis, service, streams)
+        await wait_until(lambda: len(started) == len(streams), "all are handled")
+        await run.client.aclose()
+    attempts = Counter([(await record(redis, service, stream))["attempts"] for stream in streams])
+    assert attempts == {"0": len(streams)}

@@ -1,0 +1,108 @@
+"""Ring 2: announcements are spread evenly, one by one and in a burst."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from redis_stream_client import LoadBalancerStream
+from redis_stream_client.client import RedisStreamClient
+from tests.harness.fleet import Member
+from tests.harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.harness.connection import Connection
+    from tests.harness.servers import Server
+
+
+def shares(members: list[Member]) -> list[int]:
+    return [len(member.leases) for member in members]
+
+
+async def fleet(stack: contextlib.AsyncExitStack, server: Server, service: str, **options: Any) -> list[Member]:
+    """Four idle members, all of which know that they are four."""
+    members = [await stack.enter_async_context(Member(server.url, service, **options)) for _ in range(4)]
+    await wait_until(
+        lambda: all(member.client.statistics().live_members == 4 for member in members), "they know each other"
+    )
+    return members
+
+
+async def test_announcements_one_by_one_go_to_each_in_turn(
+    server: Server, redis: Connection, service: str
+) -> None:
+    lbs = LoadBalancerStream(redis, service)
+    async with contextlib.AsyncExitStack() as stack:
+        members = await fleet(stack, server, service, lock_ttl=20.0)
+        await _no_read_ends_soon(redis, period=10.0, margin=3.0)
+        for n in range(1, 41):
+            await lbs.add(f"call-{n}")
+            await wait_until(lambda: sum(shares(members)) == n, "it arrived")
+            if n % 4 == 0:
+                assert shares(members) == [n // 4] * 4
+
+
+async def _no_read_ends_soon(redis: Connection, period: float, margin: float) -> None:
+    """Wait until no blocking read of a fleet with this period times out within `margin` seconds."""
+
+    async def far() -> bool:
+        seconds, microseconds = await redis.time()
+        return bool(0.5 < (seconds + microseconds / 1e6) % period < period - margin)
+
+    await wait_until(far, "the members have queued up anew", margin + 2.0)
+
+
+async def test_slow_announcements_stay_even(server: Server, redis: Connection, service: str) -> None:
+    """Slower than a blocking read: each time-out would cost a consumer its turn."""
+    lbs = LoadBalancerStream(redis, service)
+    async with contextlib.AsyncExitStack() as stack:
+        members = await fleet(stack, server, service)
+        for n in range(24):
+            await lbs.add(f"call-{n}")
+            await asyncio.sleep(0.3)  # the pace is what is tested
+        assert sum(shares(members)) == 24
+        assert max(shares(members)) <= 1.5 * min(shares(members)), shares(members)
+
+
+@pytest.mark.parametrize("burst", [40, 400])
+async def test_a_burst_is_shared(server: Server, redis: Connection, service: str, burst: int) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        members = await fleet(stack, server, service)
+        await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(burst)])
+        await wait_until(lambda: sum(shares(members)) == burst, "all arrived")
+        assert max(shares(members)) <= 1.5 * min(shares(members)), Counter(shares(members))
+
+
+async def test_what_full_members_cannot_take_goes_to_the_others(
+    server: Server, redis: Connection, service: str
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        full = [await stack.enter_async_context(Member(server.url, service, max_streams=1)) for _ in range(2)]
+        roomy = await stack.enter_async_context(Member(server.url, service))
+        await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(30)])
+        await wait_until(lambda: sum(shares([*full, roomy])) == 30, "all arrived")
+        assert shares(full) == [1, 1]
+
+
+async def test_a_member_that_reads_no_events_does_not_hoard(
+    server: Server, redis: Connection, service: str
+) -> None:
+    lazy = RedisStreamClient.from_url(server.url, service, prefetch=5)
+    async with lazy, Member(server.url, service) as busy:
+        await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(50)])
+        await wait_until(lambda: len(busy.leases) == 45, "the busy one has the rest")
+        assert len(lazy.leases) == 5
+
+
+async def test_a_lone_consumer_is_not_slowed_down(server: Server, redis: Connection, service: str) -> None:
+    """A burst takes it as many requests as it must, and no waiting between them. One reads several pieces."""
+    async with Member(server.url, service, prefetch=100) as lone:
+        await redis.config_resetstat()
+        await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(1000)])
+        await wait_until(lambda: len(lone.leases) == 1000, "all arrived")
+        stats = await redis.info("commandstats")
+        assert stats["cmdstat_evalsha"]["calls"] < 20

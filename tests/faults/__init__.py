@@ -1,0 +1,1 @@
+"""What goes across: every fault, on real servers."""

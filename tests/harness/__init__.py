@@ -1,0 +1,1 @@
+"""The tools of the tests: servers, proxies, workers, and what waits and looks from outside."""

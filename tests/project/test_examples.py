@@ -1,0 +1,478 @@
+"""The programs in examples/, run as a user would run them, and watched from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import sys
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+import pytest
+
+from examples.sql_guard import Ledger, StaleFence
+from redis_stream_client import Fence, LoadBalancerStream
+from tests.harness.processes import die_with_parent
+from tests.harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from types import TracebackType
+
+    from tests.harness.connection import Connection
+    from tests.harness.servers import Server
+
+ROOT = Path(__file__).parent.parent.parent
+START = 20.0  # seconds that a program may take to start, and to do its first work
+CALL = "call-17"
+
+
+class Program:
+    """A Python program that runs; `async with` starts it, and kills it at the end."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self.lines: list[str] = []
+        """What it has printed so far, errors too."""
+        self._arguments = arguments
+        self._environment = environment
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *self._arguments),
+            cwd=ROOT,
+            env=os.environ | self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            preexec_fn=die_with_parent(),
+        )
+        self._reader = asyncio.create_task(self._read(self._process.stdout))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.kill()
+        if error is not None:
+            error.add_note("\n".join([f"{self._arguments} has printed:", *self.lines]))
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def exit_code(self) -> int:
+        """Wait for its end, and for the last of what it prints."""
+        assert self._process is not None
+        assert self._reader is not None
+        async with asyncio.timeout(START):
+            code = await self._process.wait()
+            await self._reader
+        return code
+
+    async def kill(self) -> None:
+        """Kill it as a crash would."""
+        self.send(signal.SIGKILL)
+        await self.exit_code()
+
+    async def printed(self, pattern: str) -> re.Match[str]:
+        """Wait for a line with this pattern."""
+
+        def found() -> re.Match[str] | None:
+            return next(filter(None, (re.search(pattern, line) for line in self.lines)), None)
+
+        return await wait_until(found, f"printed: {pattern}", START)
+
+    async def _read(self, stream: asyncio.StreamReader | None) -> None:
+        assert stream is not None
+        while line := await stream.readline():
+            self.lines.append(line.decode().rstrip("\n"))
+
+
+class Fleet:
+    """The service that the programs work for, seen from outside."""
+
+    def __init__(self, redis: Connection, server: Server, service: str) -> None:
+        self.redis = redis
+        self.service = service
+        self.url = server.url
+
+    def program(self, name: str, **environment: str) -> Program:
+        """Make a worker of this service."""
+        return Program(
+            *("-W", "error", f"examples/{name}"), REDIS_URL=self.url, SERVICE=self.service, **environment
+        )
+
+    async def announce(self, stream: str = CALL) -> None:
+        """Announce a data stream."""
+        await LoadBalancerStream(self.redis, self.service).add(stream)
+
+    async def say(self, *texts: str, stream: str = CALL) -> list[str]:
+        """Add entries to a data stream, and return their ids."""
+        return [(await self.redis.xadd(stream, {"text": text})).decode() for text in texts]
+
+    async def end(self, stream: str = CALL) -> None:
+        """Add the end marker."""
+        await self.redis.xadd(stream, {"type": "end"})
+
+    async def owners(self) -> list[bytes]:
+        """For whom the announcements are pending that are not finished."""
+        pending = await self.redis.xpending_range(f"{self.service}-input", f"{self.service}-group", "-", "+", 100)
+        return [entry["consumer"] for entry in pending]
+
+    async def locks(self) -> list[bytes]:
+        """The consumer locks that exist."""
+        keys: list[bytes] = await self.redis.keys(f"{{{self.service}-input}}:lock:*")
+        return keys
+
+    async def checkpoint(self, stream: str = CALL) -> str:
+        """The last entry of a data stream that was processed."""
+        id: bytes | None = await self.redis.hget(self.progress(stream), "checkpoint")
+        return (id or b"").decode()
+
+    def progress(self, stream: str = CALL) -> str:
+        """The key of a data stream's record."""
+        return f"{{{stream}}}:{self.service}:progress"
+
+    async def checkpointed(self, id: str, stream: str = CALL) -> None:
+        """Wait until an entry was processed, and is the last one."""
+
+        async def is_last() -> bool:
+            return await self.checkpoint(stream) == id
+
+        await wait_until(is_last, f"{stream} is processed up to {id}", START)
+
+    async def finished(self) -> None:
+        """Wait until every announcement is finished."""
+
+        async def empty() -> bool:
+            return bool(await self.redis.xlen(f"{self.service}-input") == 0)
+
+        await wait_until(empty, "the load balancer stream is empty", START)
+
+
+@pytest.fixture
+def fleet(redis: Connection, server: Server, service: str) -> Fleet:
+    return Fleet(redis, server, service)
+
+
+# worker.py
+
+
+def handled(program: Program) -> list[str]:
+    """What the worker says that it processed."""
+    return [line.partition(" worker: ")[2] for line in program.lines if " worker: " in line]
+
+
+async def test_a_worker_follows_a_stream_to_its_end(fleet: Fleet) -> None:
+    ids = await fleet.say("hello", "how are you", "goodbye")
+    await fleet.end()
+    await fleet.announce()
+    async with fleet.program("worker.py") as worker:
+        await fleet.finished()
+        assert await fleet.checkpoint() == ids[-1]
+        assert await fleet.redis.pttl(fleet.progress()) > 0
+        worker.send(signal.SIGTERM)
+        assert await worker.exit_code() == 0
+    said = [f"{CALL}: {{'text': '{text}'}}" for text in ("hello", "how are you", "goodbye")]
+    assert handled(worker) == [*said, f"{CALL}: {{'type': 'end'}}"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_worker_that_is_told_to_leave_hands_its_streams_over(fleet: Fleet, number: signal.Signals) -> None:
+    streams = ["call-1", "call-2"]
+    for stream in streams:
+        [id] = await fleet.say("hello", stream=stream)
+        await fleet.announce(stream)
+    async with fleet.program("worker.py") as first:
+        for stream in streams:
+            [id] = await fleet.say("how are you", stream=stream)
+            await fleet.checkpointed(id, stream)
+        first.send(number)
+        assert await first.exit_code() == 0
+    assert await fleet.owners() == [b"nobody", b"nobody"]
+    assert await fleet.locks() == []
+    for stream in streams:
+        await fleet.end(stream)
+    async with fleet.program("worker.py") as second:
+        await fleet.finished()
+        await second.kill()
+    assert sorted(handled(second)) == [f"{stream}: {{'type': 'end'}}" for stream in streams]
+
+
+@pytest.mark.parametrize("name", ["worker.py", "sql_guard.py"])
+async def test_the_commands_of_the_readme_give_a_worker_something_to_do(
+    fleet: Fleet, tmp_path: Path, name: str
+) -> None:
+    commands = re.findall(r"^\$ redis-cli (.+)$", (ROOT / "examples/README.md").read_text(), re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        await fleet.redis.execute_command(*shlex.split(command.replace("orders-", f"{fleet.service}-")))
+    async with fleet.program(name, DATABASE=str(tmp_path / "effects.db")):
+        await fleet.finished()
+    assert await fleet.checkpoint() != ""
+
+
+def test_the_readme_knows_every_program() -> None:
+    links = re.findall(r"\]\((\w+\.py)\)", (ROOT / "examples/README.md").read_text())
+    assert sorted(links) == sorted(path.name for path in (ROOT / "examples").glob("[!_]*.py"))
+
+
+# sql_guard.py
+
+
+class Guarded:
+    """Workers of sql_guard.py on one database."""
+
+    def __init__(self, fleet: Fleet, folder: Path) -> None:
+        self._fleet = fleet
+        self._path = folder / "effects.db"
+
+    def worker(self) -> Program:
+        """Make a worker that is soon missed."""
+        return self._fleet.program("sql_guard.py", DATABASE=str(self._path), LOCK_TTL="0.5")
+
+    def effects(self) -> list[tuple[str, str, str]]:
+        """Everything that took effect, in the order in which it did: entry id, effect, fence."""
+        return self._query("SELECT entry_id, effect, fence FROM effects ORDER BY rowid")
+
+    def _query(self, statement: str) -> list[Any]:
+        if not self._path.exists():
+            return []
+        with closing(sqlite3.connect(self._path)) as database:
+            try:
+                return database.execute(statement).fetchall()
+            except sqlite3.OperationalError:  # the tables are not there yet
+                return []
+
+
+@pytest.fixture
+def guarded(fleet: Fleet, tmp_path: Path) -> Guarded:
+    return Guarded(fleet, tmp_path)
+
+
+def assert_once_and_in_order(guarded: Guarded, ids: list[str], texts: list[str]) -> None:
+    effects = guarded.effects()
+    assert [id for id, _, _ in effects] == ids
+    assert [effect for _, effect, _ in effects] == [text.upper() for text in texts]
+    fences = [fence for _, _, fence in effects]
+    assert fences == sorted(fences)
+
+
+async def test_every_entry_takes_effect_once_though_workers_are_killed(fleet: Fleet, guarded: Guarded) -> None:
+    texts: list[str] = []
+    ids: list[str] = []
+    await fleet.announce()
+    for owner in ("first", "second", "third"):
+        before = len(guarded.effects())
+        texts += (more := [f"{owner} {number}" for number in range(100)])
+        ids += await fleet.say(*more)
+        async with guarded.worker() as worker:
+            await wait_until(lambda: len(guarded.effects()) > before, f"an effect by the {owner}", START)
+            await worker.kill()
+    texts.append("the last one")
+    ids += await fleet.say(texts[-1])
+    await fleet.end()
+    async with guarded.worker():
+        await fleet.finished()
+    assert_once_and_in_order(guarded, ids, texts)
+    assert len({fence for _, _, fence in guarded.effects()}) >= 4
+
+
+async def test_a_frozen_worker_that_wakes_changes_nothing(fleet: Fleet, guarded: Guarded) -> None:
+    texts = ["before"]
+    ids = await fleet.say(*texts)
+    await fleet.announce()
+    async with guarded.worker() as frozen:
+        await fleet.checkpointed(ids[-1])
+        frozen.send(signal.SIGSTOP)  # between two entries: a frozen transaction would lock SQLite's one file
+        texts += ["during", "after"]
+        ids += await fleet.say("during")
+        async with guarded.worker():
+            await fleet.checkpointed(ids[-1])
+            frozen.send(signal.SIGCONT)
+            await frozen.printed(f"lost {CALL}")
+            ids += await fleet.say("after")
+            await fleet.end()
+            await fleet.finished()
+        frozen.send(signal.SIGTERM)
+        assert await frozen.exit_code() == 0
+    assert_once_and_in_order(guarded, ids, texts)
+    before, during, after = (fence for _, _, fence in guarded.effects())
+    assert before < during <= after
+
+
+async def test_entries_that_are_read_again_have_no_second_effect(fleet: Fleet, guarded: Guarded) -> None:
+    texts = ["one", "two", "three"]
+    ids = await fleet.say(*texts)
+    await fleet.announce()
+    async with guarded.worker() as first:
+        await fleet.checkpointed(ids[-1])
+        first.send(signal.SIGTERM)
+        assert await first.exit_code() == 0
+    await fleet.redis.delete(fleet.progress())  # as if its owner had died before any checkpoint
+    texts.append("four")
+    ids += await fleet.say("four")
+    await fleet.end()
+    async with guarded.worker():
+        await fleet.finished()
+    assert_once_and_in_order(guarded, ids, texts)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "effects.db")
+
+
+def stored(path: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as database:
+        tables = ("SELECT * FROM streams", "SELECT * FROM effects")
+        return [row for statement in tables for row in database.execute(statement).fetchall()]
+
+
+def test_a_stale_fence_writes_nothing(path: str) -> None:
+    ledger = Ledger(path)
+    older, newer = Fence.of("5-0", 9), Fence.of("5-0", 10)
+    assert ledger.begin(CALL, older) is None
+    ledger.write(CALL, older, "1-1", "one")
+    assert ledger.begin(CALL, newer) == "1-1"
+    before = stored(path)
+    with pytest.raises(StaleFence):
+        ledger.write(CALL, older, "1-2", "two, by a zombie")
+    with pytest.raises(StaleFence):
+        ledger.begin(CALL, older)
+    assert stored(path) == before
+    ledger.write(CALL, newer, "1-2", "two")
+    assert stored(path) == [
+        (CALL, str(newer), "1-2"),
+        (CALL, "1-1", "one", str(older)),
+        (CALL, "1-2", "two", str(newer)),
+    ]
+
+
+def test_an_effect_that_fails_leaves_the_position(path: str) -> None:
+    ledger = Ledger(path)
+    fence = Fence.of("5-0", 1)
+    ledger.begin(CALL, fence)
+    ledger.write(CALL, fence, "1-1", "one")
+    ledger.write(CALL, fence, "1-2", "two")
+    before = stored(path)
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.write(CALL, fence, "1-1", "one once more")
+    assert stored(path) == before
+
+
+def test_the_streams_of_one_database_have_fences_of_their_own(path: str) -> None:
+    ledger = Ledger(path)
+    ledger.begin("call-1", Fence.of("9-0", 1))
+    assert Ledger(path).begin("call-2", Fence.of("5-0", 1)) is None
+    ledger.write("call-2", Fence.of("5-0", 1), "1-1", "one")
+
+
+# web.py
+
+
+@asynccontextmanager
+async def web(url: str, service: str) -> AsyncGenerator[tuple[Program, httpx.AsyncClient], None]:
+    """Run the application, on a port that the system chooses."""
+    arguments = ("-m", "uvicorn", "examples.web:app", "--port", "0")
+    async with Program(*arguments, REDIS_URL=url, SERVICE=service) as program:
+        address = await program.printed(r"running on (http://\S+)")
+        async with httpx.AsyncClient(base_url=address[1], trust_env=False) as http:
+            yield program, http
+
+
+async def answered(http: httpx.AsyncClient, said: dict[str, str]) -> None:
+    """Wait for these answers, by ids of entries, and no others."""
+
+    async def are_these() -> bool:
+        return bool((await http.get("/calls/17")).json() == said)
+
+    await wait_until(are_these, f"answered: {said}", START)
+
+
+def stops(code: int) -> bool:
+    """Whether a server has ended in good order: uvicorn passes the signal on to itself in the end."""
+    return code in (0, -signal.SIGTERM)
+
+
+async def test_a_call_is_announced_and_answered(fleet: Fleet) -> None:
+    async with web(fleet.url, fleet.service) as (program, http):
+        assert (await http.get("/health")).json() == {"calls": 0}
+        assert (await http.get("/calls/17")).status_code == 404
+        reply = await http.post("/calls/17", json={"text": "hello"})
+        assert reply.status_code == 202
+        said = {reply.json()["id"]: "HELLO"}
+        await answered(http, said)
+        assert (await http.get("/health")).json() == {"calls": 1}
+        reply = await http.post("/calls/17", json={"text": "goodbye", "last": True})
+        said[reply.json()["id"]] = "GOODBYE"
+        await answered(http, said)
+        await fleet.finished()
+        assert (await http.post("/calls/{17", json={"text": "no name"})).status_code == 422
+        program.send(signal.SIGTERM)
+        assert stops(await program.exit_code())
+        assert await fleet.locks() == []
+
+
+async def test_a_call_that_begins_with_several_requests_at_once_has_one_owner(fleet: Fleet) -> None:
+    async with web(fleet.url, fleet.service) as (_, http):
+        texts = ["hello", "hi", "anybody there", "good morning"]
+        replies = await asyncio.gather(*(http.post("/calls/17", json={"text": text}) for text in texts))
+        said = {reply.json()["id"]: text.upper() for reply, text in zip(replies, texts, strict=True)}
+        await answered(http, said)
+        reply = await http.post("/calls/17", json={"text": "goodbye", "last": True})
+        await answered(http, said | {reply.json()["id"]: "GOODBYE"})
+        await fleet.finished()
+
+
+async def test_a_server_that_stops_hands_its_calls_over(fleet: Fleet) -> None:
+    async with web(fleet.url, fleet.service) as (program, http):
+        reply = await http.post("/calls/17", json={"text": "hello"})
+        said = {reply.json()["id"]: "HELLO"}
+        await answered(http, said)
+        program.send(signal.SIGTERM)
+        assert stops(await program.exit_code())
+    assert await fleet.owners() == [b"nobody"]
+    assert await fleet.locks() == []
+    async with web(fleet.url, fleet.service) as (_, http):
+        reply = await http.post("/calls/17", json={"text": "goodbye", "last": True})
+        said[reply.json()["id"]] = "GOODBYE"
+        await answered(http, said)
+        await fleet.finished()
+
+
+async def test_a_server_without_redis_is_not_ready_and_not_restarted(
+    own_server: Callable[..., Server], service: str
+) -> None:
+    server = own_server()
+    async with web(server.url, service) as (_, http):
+        await wait_until(health_is(http, 200), "ready", START)
+        server.freeze()
+        await wait_until(health_is(http, 503), "not ready", START)
+        server.thaw()
+        await wait_until(health_is(http, 200), "ready again", START)
+
+
+async def test_a_server_that_redis_refuses_for_good_ends(fleet: Fleet) -> None:
+    async with web(fleet.url, fleet.service) as (program, http):
+        await wait_until(health_is(http, 200), "ready", START)
+        await fleet.redis.set(f"{fleet.service}-input", "not a stream")
+        assert await program.exit_code() != 0
+        await program.printed("RedisRejected")
+
+
+def health_is(http: httpx.AsyncClient, status: int) -> Callable[[], Awaitable[bool]]:
+    async def is_it() -> bool:
+        return (await http.get("/health")).status_code == status
+
+    return is_it

@@ -1,0 +1,303 @@
+"""How each fault is done. What a fault changes, it changes back: after its end the fleet is to be well again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from redis_stream_client._model.announcement import FIELD
+from redis_stream_client._model.keys import Keys
+from tests.proof.chaos.servers import NotNow
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from tests.proof.chaos.fleet import Fleet, Place
+    from tests.proof.chaos.history import Writer
+    from tests.proof.chaos.ledger import Ledger
+    from tests.proof.chaos.schedule import Fault
+    from tests.proof.chaos.servers import Servers
+
+S = TypeVar("S", bound="Servers")
+T = TypeVar("T")
+
+DELAYS = (0.02, 0.2)
+BANDWIDTHS = (100_000, 4_000_000)
+"""Bytes per second, the fewest and the most."""
+REQUESTS = (b"EVALSHA", b"XREADGROUP", b"PEXPIRE", b"XREAD ", b"XRANGE")
+MALFORMED = (
+    (b"no-such-field", b"%s"),
+    (FIELD.encode(), b"not JSON: %s"),
+    (FIELD.encode(), b'{"Info": "%s"}'),
+    (FIELD.encode(), b'{"DataStreamName": 7, "Info": {"tag": "%s"}}'),
+    (FIELD.encode(), b'{"DataStreamName": "%s\xff"}'),
+)
+GARBAGE = ("", "released", "dead", "left nobody", "claimed 0-0 x", "draining \xff", "x" * 100_000, "dead nobody")
+
+
+class Faults(Generic[S]):
+    """Does the faults of one run: those that every deployment can have."""
+
+    def __init__(self, servers: S, fleet: Fleet, ledger: Ledger, history: Writer, service: str, seed: int) -> None:
+        self.servers = servers
+        self.fleet = fleet
+        self.ledger = ledger
+        self.history = history
+        self.keys = Keys(service)
+        self.dice = random.Random(seed)
+        self.decoys: list[str] = []
+
+    async def do(self, fault: Fault) -> None:
+        """Do one fault, from its beginning to its end. Raises `NotNow` when it cannot be done now."""
+        method = getattr(self, "_" + fault.kind.replace(" ", "_").replace("-", "_"))
+        if fault.place is None:
+            await method(fault)
+        else:
+            await method(fault, self.fleet.places[fault.place])
+
+    @contextlib.asynccontextmanager
+    async def noted(self, fault: Fault, member: str = "", *details: object) -> AsyncGenerator[None]:
+        """The fault lasts as long as the block. It has begun when the block is entered, and may end before it."""
+        self.history.write("fault", fault.number, fault.kind, member, *details)
+        try:
+            yield
+        finally:
+            self.history.write("over", fault.number)
+
+    # Processes.
+
+    async def _kill(self, fault: Fault, place: Place) -> None:
+        async with place.process_lock:
+            name = place.running()
+            place.send(signal.SIGKILL)
+            async with self.noted(fault, name):
+                pass
+            await asyncio.sleep(fault.variant)
+            await place.renew()
+
+    async def _stop(self, fault: Fault, place: Place) -> None:
+        async with place.process_lock:
+            name = place.running()
+            place.send(signal.SIGSTOP)
+            async with self.noted(fault, name, fault.seconds):
+                await asyncio.sleep(fault.seconds)
+            place.send(signal.SIGCONT)
+
+    _stop_briefly = _stop
+
+    async def _terminate(self, fault: Fault, place: Place) -> None:
+        """A rolling restart: the new process starts while the old one drains."""
+        async with place.process_lock:
+            async with self.noted(fault, place.running()):
+                place.terminate()
+            await place.renew()
+
+    async def _raise(self, fault: Fault, place: Place) -> None:
+        async with self.noted(fault, place.running()):
+            place.order("raise")
+
+    async def _suicide(self, fault: Fault, place: Place) -> None:
+        async with self.noted(fault, place.running()):
+            place.order("suicide")
+
+    async def _block(self, fault: Fault, place: Place) -> None:
+        async with self.noted(fault, place.running(), fault.seconds):
+            place.order(f"block {fault.seconds:.3f}")
+
+    # A member's network.
+
+    async def _cut(self, fault: Fault, place: Place) -> None:
+        async with self.noted(fault, place.running()):
+            place.network.cut()
+
+    async def _partition(self, fault: Fault, place: Place) -> None:
+        """Nothing passes: what is open is reset, and what is new is refused; or all of it freezes."""
+        async with place.network_lock:
+            name = place.running()
+            frozen = fault.variant < 0.5
+            if frozen:
+                place.network.freeze()
+            else:
+                await place.network.refuse()
+                place.network.cut()
+            async with self.noted(fault, name, "frozen" if frozen else "refused", fault.seconds):
+                self.history.write("silent", fault.number)
+                await asyncio.sleep(fault.seconds)
+            await place.network.mend()
+
+    _partition_briefly = _partition
+
+    async def _freeze(self, fault: Fault, place: Place) -> None:
+        """One direction."""
+        async with place.network_lock:
+            requests = fault.variant < 0.5
+            async with self.noted(fault, place.running(), "requests" if requests else "replies", fault.seconds):
+                place.network.freeze(requests=requests, replies=not requests)
+                await asyncio.sleep(fault.seconds)
+                await place.network.mend()
+
+    async def _delay(self, fault: Fault, place: Place) -> None:
+        async with place.network_lock:
+            delay = DELAYS[0] + fault.variant * (DELAYS[1] - DELAYS[0])
+            async with self.noted(fault, place.running(), delay, fault.seconds):
+                place.network.delay(requests=delay / 2, replies=delay)
+                await asyncio.sleep(fault.seconds)
+                await place.network.mend()
+
+    async def _bandwidth(self, fault: Fault, place: Place) -> None:
+        """A slow line, in one direction or in both."""
+        async with place.network_lock:
+            rate = round(BANDWIDTHS[0] * (BANDWIDTHS[1] / BANDWIDTHS[0]) ** fault.variant)
+            both = self.dice.random() < 0.5
+            async with self.noted(fault, place.running(), "both" if both else "replies", rate, fault.seconds):
+                place.network.bandwidth(replies=rate, requests=rate if both else None)
+                await asyncio.sleep(fault.seconds)
+                await place.network.mend()
+
+    async def _drop_replies(self, fault: Fault, place: Place) -> None:
+        async with place.network_lock, self.noted(fault, place.running(), fault.seconds):
+            place.network.drop_replies()
+            await asyncio.sleep(fault.seconds)
+            await place.network.mend()
+
+    async def _drop_requests(self, fault: Fault, place: Place) -> None:
+        async with place.network_lock:
+            pattern = _choose(REQUESTS, fault.variant)
+            async with self.noted(fault, place.running(), pattern.decode(), fault.seconds):
+                place.network.drop_requests_matching(pattern)
+                await asyncio.sleep(fault.seconds)
+                await place.network.mend()
+
+    async def _lose_a_reply(self, fault: Fault, place: Place) -> None:
+        """Executed, and the connection is cut before the answer."""
+        async with place.network_lock:
+            pattern = _choose(REQUESTS, fault.variant)
+            async with self.noted(fault, place.running(), pattern.decode()):
+                place.network.lose_one_reply_after(pattern)
+                await asyncio.sleep(fault.seconds)
+                await place.network.mend()
+
+    async def _half_close(self, fault: Fault, place: Place) -> None:
+        async with self.noted(fault, place.running(), "clients" if fault.variant < 0.5 else "server"):
+            if fault.variant < 0.5:
+                place.network.half_close_clients()
+            else:
+                place.network.half_close_server()
+
+    # What an operator does to one member.
+
+    async def _consumer(self, name: str) -> str:
+        prefix = f"redis-consumer-{name}-"
+        for info in await self.servers.command("XINFO", "CONSUMERS", self.keys.lbs, self.keys.group):
+            consumer = _word(info, "name")
+            if consumer.startswith(prefix):
+                return consumer
+        raise NotNow(f"{name} is no consumer")
+
+    async def _evict_the_lock(self, fault: Fault, place: Place) -> None:
+        name = place.running()
+        consumer = await self._consumer(name)
+        async with self.noted(fault, name):
+            await self.servers.command("DEL", self.keys.lock(consumer))
+
+    async def _delete_the_consumer(self, fault: Fault, place: Place) -> None:
+        name = place.running()
+        consumer = await self._consumer(name)
+        async with self.noted(fault, name):
+            await self.servers.command("XGROUP", "DELCONSUMER", self.keys.lbs, self.keys.group, consumer)
+
+    async def _acknowledge(self, fault: Fault, place: Place) -> None:
+        """XACK of one announcement, without deleting it."""
+        name = place.running()
+        pending = await self.servers.pending(self.keys.lbs, self.keys.group, await self._consumer(name))
+        if not pending:
+            raise NotNow(f"{name} owns nothing")
+        id, _ = pending[0]
+        async with self.noted(fault, name, id):
+            await self.servers.command("XACK", self.keys.lbs, self.keys.group, id)
+
+    # The server.
+
+    async def _kill_connections(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            await self.servers.command("CLIENT", "KILL", "TYPE", "normal")
+
+    async def _kill_pubsub(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            await self.servers.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    async def _pause(self, fault: Fault) -> None:
+        async with self.noted(fault, "", fault.seconds):
+            await self.servers.command("CLIENT", "PAUSE", round(fault.seconds * 1000))
+            await asyncio.sleep(fault.seconds)
+
+    async def _flush_scripts(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            await self.servers.command("SCRIPT", "FLUSH")
+
+    async def _notifications_off(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            await self.servers.command("CONFIG", "SET", "notify-keyspace-events", "")
+
+    async def _garbage(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            for text in GARBAGE:
+                await self.servers.command("PUBLISH", self.keys.control, text)
+            channel = f"__keyspace@0__:{self.keys.lock('redis-consumer-nobody-knows')}"
+            for text in ("expired", "del", "\xff"):
+                await self.servers.command("PUBLISH", channel, text)
+
+    async def _malformed(self, fault: Fault) -> None:
+        tag = f"malformed-{fault.number}"
+        field, value = _choose(MALFORMED, fault.variant)
+        async with self.noted(fault, "", tag):
+            await self.servers.command("XADD", self.keys.lbs, "*", field, value.replace(b"%s", tag.encode()))
+            self.history.write("malformed", tag)
+
+    async def _trim(self, fault: Fault) -> None:
+        """A decoy is announced, and deleted while it is pending."""
+        async with self.noted(fault):
+            name = f'{{"DataStreamName": "decoy-{fault.number}"}}'
+            id = _text(await self.servers.command("XADD", self.keys.lbs, "*", FIELD, name))
+            self.decoys.append(id)
+            await asyncio.sleep(fault.seconds)
+            await self.servers.command("XDEL", self.keys.lbs, id)
+
+    async def remove_decoys(self) -> None:
+        """Those, too, whose removal was not answered, or was forgotten in a fail-over."""
+        if self.decoys:
+            await self.servers.command("XDEL", self.keys.lbs, *self.decoys)
+
+    async def _full(self, fault: Fault) -> None:
+        async with self.servers.lock, self.noted(fault, "", fault.seconds):
+            await self.servers.command("CONFIG", "SET", "maxmemory", 1)
+            await asyncio.sleep(fault.seconds)
+            await self.servers.command("CONFIG", "SET", "maxmemory", 0)
+
+    async def _destroy_the_group(self, fault: Fault) -> None:
+        async with self.noted(fault):
+            await self.servers.command("XGROUP", "DESTROY", self.keys.lbs, self.keys.group)
+
+    # What the handlers need.
+
+    async def _ledger_away(self, fault: Fault) -> None:
+        """The handlers' own database refuses everything."""
+        async with self.noted(fault, "", fault.seconds):
+            await self.ledger.go_away(fault.seconds)
+            await asyncio.sleep(fault.seconds)
+
+
+def _choose(options: tuple[T, ...], variant: float) -> T:
+    return options[int(variant * len(options))]
+
+
+def _word(info: object, name: str) -> str:
+    assert isinstance(info, dict)
+    return _text(info[name] if name in info else info[name.encode()])
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()

@@ -1,0 +1,109 @@
+"""Who was troubled when, and so cannot be held to a promise; and what is said of one that was broken."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.proof.chaos.story import FOREVER, Fault, Interval, Member, Story
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from tests.proof.chaos.history import Event
+
+DECOY = "decoy-"
+"""How the names of streams begin that are deleted while they are pending."""
+
+MEASURED_FROM = 0.02
+"""Lags and round trips of fewer seconds are not in the histories."""
+JUST = 0.05
+"""Seconds between what a process does and its line about it, when no lag was measured."""
+
+SERVER_AWAY = frozenset(
+    {"pause", "freeze the server", "restart", "outage", "fail over", "forgetful fail-over", "kill connections"}
+    | {"freeze a node", "restart a node", "kill a node", "fail over a node", "move a slot"}
+)
+"""Faults of the server that make every clock of recovery start anew at their end. A node that has nothing but data
+streams is away for their handlers alone."""
+CANNOT_BEGIN = frozenset({"full"})
+"""The same for a peer in `run()`, which calls no handler before it has written that it begins."""
+OPERATOR = frozenset({"destroy the group", "delete the consumer", "acknowledge"})
+"""What an operator does is mended within a few sweeps."""
+FEW_SWEEPS = 6.0
+"""In lifetimes of a lock: the fleet tidies up every other one, and must come to it three times."""
+STALL = 0.25
+"""Lifetimes of a lock from which on a lag of the proxies is an outage, and one of a member a fault of this one."""
+LONGEST = 10.0
+"""Seconds that a lag takes at the most."""
+HARMLESS = frozenset({"raise", "acknowledge", "suicide", "block", "delete the consumer"})
+"""Faults after which a member can take over as well as before, or whose own lines say from when on it can not."""
+FOR_EVER = frozenset({"kill", "terminate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken promise: which, what happened, and the shortest part of the histories that shows it."""
+
+    promise: str
+    what: str
+    evidence: tuple[Event, ...]
+
+    @property
+    def time(self) -> float:
+        """When it was complete."""
+        return self.evidence[-1].time if self.evidence else FOREVER
+
+
+def is_away(fault: Fault) -> bool:
+    """Whether the load balancer stream is away in the meantime."""
+    return fault.kind in SERVER_AWAY and fault.detail != "data"
+
+
+def cannot_begin(fault: Fault) -> bool:
+    """Whether handlers may be unable to begin, or to go on."""
+    return fault.kind in SERVER_AWAY | CANNOT_BEGIN
+
+
+def violation(promise: str, what: str, *evidence: Event | None) -> Violation:
+    """A violation with its evidence in order of time."""
+    there = {id(event): event for event in evidence if event is not None}
+    return Violation(promise, what, tuple(sorted(there.values(), key=lambda event: event.time)))
+
+
+def of_member(story: Story, name: str, member: Member) -> Iterator[Interval]:
+    """When a member cannot be counted on."""
+    assert member.joined is not None
+    yield Interval(-FOREVER, member.joined.time)
+    yield Interval(story.closing, FOREVER)
+    yield Interval(member.gone, FOREVER)
+    yield from stalls(story, member.lags)
+    for event, end in member.blocked:
+        yield Interval(event.time, end)
+    for fault in story.faults_of(name):
+        if fault.kind in FOR_EVER:
+            yield Interval(fault.interval.begin, FOREVER)
+        elif fault.kind not in HARMLESS:
+            yield fault.interval
+
+
+def within(lags: Sequence[Event], begin: float, end: float) -> Iterator[float]:
+    """How long the lags were that overlap this time; the line about one is written when it is over."""
+    for i in range(bisect_left(lags, begin, key=lambda lag: lag.time), len(lags)):
+        if lags[i].time > end + LONGEST:
+            break
+        if lags[i].time - lags[i].args[0] <= end:
+            yield lags[i].args[0]
+
+
+def total(lags: Sequence[Event], begin: float, end: float) -> float:
+    """How long all these lags were together."""
+    return float(sum(within(lags, begin, end)))
+
+
+def stalls(story: Story, lags: Iterable[Event]) -> Iterator[Interval]:
+    """When something stood still for so long that it is like a fault: a member misses a beat by it."""
+    for lag in lags:
+        if lag.args[0] >= STALL * story.lock_ttl:
+            yield Interval(lag.time - lag.args[0], lag.time)

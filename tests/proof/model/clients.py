@@ -1,0 +1,772 @@
+"""The clients in the model: every step that one of them, the network, or time can take.
+
+A request is sent, executed, and answered in three steps, and between them anything else may happen. What only
+looks, and the beat, is executed in the step that sends it. `README.md` says why that is sound, and from which
+module each step is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from tests.proof.model import protocol
+from tests.proof.model.mutations import BROKEN, SCRIPTS, Mutation
+from tests.proof.model.protocol import FIRST, NO_FENCE, NOBODY, UNOWNED, Redis, Reply, put
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# What a client may believe about its lock (liveness.py). LATE: the deadline has passed, and nobody has looked.
+HELD, LATE, SUSPECT, ABSENT, CLOSED = "held", "late", "suspect", "absent", "closed"
+SENT, ANSWERED, WAITING = "sent", "answered", "waiting"  # WAITING: for the lock, to be sent again
+GATED = ("claim", "claim_many", "adopt", "done", "release", "examine")
+AUDITING = ("look", "lift", "adopt")
+BELIEVED = ("claim", "set", "claim_many", "adopt", "read")  # only without a lapse; else the reply changes nothing
+
+
+class Lease(NamedTuple):
+    """`done_sent`: 1 when a done was sent whose reply may have been lost, 2 when a lapse came since."""
+
+    deliveries: int
+    done_sent: int = 0
+    begun: bool = False
+    position: int = 0
+
+
+class Op(NamedTuple):
+    """A request of a task that somebody waits for. `ok`: no lapse since it was begun."""
+
+    kind: str
+    id: int
+    phase: str
+    ok: bool
+    args: tuple[Any, ...] = ()
+    reply: Reply = ()
+
+
+NONE = Lease(0)
+
+
+class Client(NamedTuple):
+    """One client.
+
+    `robbed`: its lock may go before its deadline. `top`: the highest count that it had a lease under; `lost`: of
+    the leases that were lost since the last audit. `compared`: its leases were, since Redis last forgot something.
+    """
+
+    mode: str
+    table: tuple[Lease, ...]
+    top: tuple[int, ...]
+    lost: tuple[int, ...]
+    heart: tuple[Any, ...] = ()
+    reader: tuple[Any, ...] = ()
+    ops: tuple[Op, ...] = ()
+    robbed: bool = False
+    compared: bool = True
+
+
+class World(NamedTuple):
+    """A state. `stray`: requests that were given up, and may be executed yet. `replica`: what a fail-over returns
+    to. `broken`: the guarantee that the last step broke."""
+
+    redis: Redis
+    clients: tuple[Client, ...]
+    stray: tuple[tuple[int, str, int, tuple[Any, ...]], ...]
+    replica: tuple[Redis, ...]
+    budget: tuple[int, ...]
+    broken: tuple[str, ...] = ()
+
+
+Step: TypeAlias = tuple[Literal["run", "user", "fault"], str, World]
+"""Who takes it, what happens, and the state after it."""
+
+FAULTS = ("stall", "loss", "crash", "leave", "evict", "fail-over", "release")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is explored: numbers of consumers and of faults of each kind, and what clients do.
+
+    `streams` is the data stream of each announcement. `fail_over` names what forgets: "lbs", "records".
+    """
+
+    consumers: int = 2
+    joiners: int = 0
+    streams: tuple[int, ...] = (0,)
+    stall: int = 0
+    loss: int = 0
+    crash: int = 0
+    leave: int = 0
+    evict: int = 0
+    fail_over: int = 0
+    release: int = 0
+    forgets: tuple[tuple[str, ...], ...] = (("lbs", "records"),)
+    checkpoints: int = 0  # positions; 0: no data plane
+    claims: bool = True
+    batches: bool = False  # claim_many
+    stale_offers: bool = False  # claims of whatever was offered long ago
+    idle_audits: bool = False  # audits when there is nothing to find, too
+    done: bool = True
+    prompt: bool = False  # what is sent is executed at once
+    robs: bool = True  # after a fail-over any lock may expire before its holder's deadline
+
+
+def name(consumer: int) -> str:
+    """A consumer's name in a trace."""
+    return {NOBODY: "nobody", UNOWNED: "-"}.get(consumer) or "ABCDEF"[consumer - FIRST]
+
+
+class Model:
+    """The steps of a world within bounds, with one mutation or none."""
+
+    def __init__(self, bounds: Bounds, mutation: Mutation | None = None) -> None:
+        self.bounds = bounds
+        self.mutation = mutation
+        self._run: dict[str, Callable[..., tuple[Redis, Reply]]] = SCRIPTS | BROKEN.get(mutation, {})
+        self._ids = range(len(bounds.streams))
+        self._spoiled = 1 if mutation is Mutation.DONE_AFTER_FAIL_OVER else 2
+
+    def initial(self) -> World:
+        """All but the joiners have joined; everything is announced."""
+        b = self.bounds
+        nothing = tuple(0 for _ in self._ids)
+        client = Client(HELD, (NONE,) * len(nothing), nothing, nothing)
+        members = b.consumers - b.joiners
+        redis = protocol.new(len(nothing), b.consumers, max(b.streams) + 1)
+        redis = redis._replace(locks=tuple(i < members for i in range(b.consumers)))
+        clients = (client,) * members + (client._replace(mode=ABSENT),) * b.joiners
+        budget = (b.stall, b.loss, b.crash, b.leave, b.evict, b.fail_over, b.release)
+        return World(redis, clients, (), (), budget)
+
+    def steps(self, w: World) -> Iterator[Step]:
+        """All that can happen next."""
+        for sort, label, after in self._steps(w):
+            yield sort, label, self._executed(after) if self.bounds.prompt else after
+
+    def _executed(self, w: World) -> World:
+        for me, client in enumerate(w.clients, FIRST):
+            if client.reader[1:2] == (SENT,) or any(op.phase == SENT for op in client.ops):
+                _, _, w = next(self._executions(w, me, client))
+                return self._executed(w)
+        return w
+
+    def _steps(self, w: World) -> Iterator[Step]:
+        for me, client in enumerate(w.clients, FIRST):
+            if client.mode != CLOSED:
+                for sort, label, after in self._of(w, me, client):
+                    yield sort, f"{name(me)}: {label}", after
+            if w.redis.locks[me - FIRST] and (client.mode != HELD or client.robbed):
+                too_late = client.heart[:1] == ("look",)  # it must try again
+                after = _with(w, me, client._replace(heart=() if too_late else client.heart))
+                redis = protocol.set_lock(w.redis, me, False)
+                yield "run", f"Redis: the lock of {name(me)} expires", after._replace(redis=redis)
+        for i, stray in enumerate(w.stray):
+            me, kind, id, args = stray
+            left = w._replace(stray=w.stray[:i] + w.stray[i + 1 :])
+            yield "run", f"Redis: never gets the {kind} that {name(me)} gave up", left
+            after, reply = self._execute(left, me, kind, id, args)
+            yield "run", f"Redis: executes late the {kind}{_of(id)} that {name(me)} gave up: {_say(reply)}", after
+        yield from self._fail_over(w)
+
+    # One client.
+
+    def _of(self, w: World, me: int, client: Client) -> Iterator[Step]:
+        yield from self._faults(w, me, client)
+        yield from self._executions(w, me, client)
+        if client.mode == LATE:
+            yield "run", "notices the deadline: silence", _with(w, me, self._lapsed(client, ABSENT))
+            yield "run", "notices the deadline: it stood still", _with(w, me, self._lapsed(client, SUSPECT))
+            return
+        if client.mode == SUSPECT:
+            yield "run", "has doubted for too long", _with(w, me, self._lapsed(client, ABSENT))
+        yield from self._heart(w, me, client)
+        yield from self._reader(w, me, client)
+        for op in client.ops:
+            yield from self._op(w, me, client, op)
+        if client.mode == HELD:
+            yield from self._user(w, me, client)
+
+    def _faults(self, w: World, me: int, client: Client) -> Iterator[Step]:
+        if client.mode == HELD and (paid := _pay(w, "stall")):
+            yield "fault", "its deadline passes", _with(paid, me, client._replace(mode=LATE))
+        if client.mode == HELD and not client.robbed and (paid := _pay(w, "evict")):
+            yield "fault", "its lock is evicted, or will go early", _with(paid, me, client._replace(robbed=True))
+        if paid := _pay(w, "crash"):
+            yield "fault", "is killed", self._close(paid, me, client)
+        if paid := _pay(w, "leave"):
+            after = self._close(paid, me, client)
+            yield "fault", "leaves", _stray(after, me, "leave", -1, ())
+        if not (paid := _pay(w, "loss")):
+            return
+        if client.mode in (SUSPECT, ABSENT) and not client.heart:
+            yield "fault", "gives up a join", _stray(paid, me, "join", -1, ())
+        if client.reader[:2] in (("read", SENT), ("adopt", SENT), ("read", ANSWERED), ("adopt", ANSWERED)):
+            kind, phase, _, args, _ = client.reader
+            after = _with(paid, me, client._replace(reader=()))
+            after = _stray(after, me, kind, -1, args) if phase == SENT else after
+            yield "fault", f"gives up the {kind}, {phase}", after
+        for op in client.ops:
+            if op.phase != WAITING:
+                for label, after in self._unanswered(paid, me, client, op):
+                    after = _stray(after, me, op.kind, op.id, op.args) if op.phase == SENT else after
+                    yield "fault", f"gives up the {op.kind}{_of(op.id)}, {op.phase}{label}", after
+
+    def _close(self, w: World, me: int, client: Client) -> World:
+        nothing = tuple(0 for _ in self._ids)
+        closed = Client(CLOSED, (NONE,) * len(nothing), nothing, nothing)
+        w = _with(w, me, closed)
+        for op in client.ops:
+            if op.phase == SENT:
+                w = _stray(w, me, op.kind, op.id, op.args)
+        if client.reader[:2] in (("read", SENT), ("adopt", SENT)):
+            w = _stray(w, me, client.reader[0], -1, client.reader[3])
+        return w
+
+    def _unanswered(self, w: World, me: int, client: Client, op: Op) -> Iterator[tuple[str, World]]:
+        """ownership.persist and claims._claim, after `Unanswered`."""
+        ended = _with(w, me, _without(client, op))
+        if op.kind == "claim":
+            if op.ok and client.mode == HELD:
+                yield ", and repeats it", _with(w, me, _instead(client, op, op._replace(phase=SENT, reply=())))
+            yield ", and tells the caller", ended
+        elif op.kind in ("claim_many", "adopt"):
+            yield "", ended
+        else:
+            client = _instead(client, op, op._replace(phase=WAITING, reply=()))
+            lease = client.table[op.id]
+            if op.kind == "done" and not op.ok and lease.done_sent:  # the next connection is to another server
+                client = client._replace(table=put(client.table, op.id, lease._replace(done_sent=self._spoiled)))
+            yield "", _with(w, me, client)
+
+    # Redis executes what was sent.
+
+    def _executions(self, w: World, me: int, client: Client) -> Iterator[Step]:
+        match client.reader:
+            case ("read" | "adopt" as kind, "sent", ok, args, _):
+                after, reply = self._execute(w, me, kind, -1, args)
+                reader = (kind, ANSWERED, ok, args, reply) if reply and ok else ()
+                yield "run", f"{kind} is executed: {_say(reply)}", _with(after, me, client._replace(reader=reader))
+            case _:
+                pass
+        for op in client.ops:
+            if op.phase == SENT:
+                after, reply = self._execute(w, me, op.kind, op.id, op.args)
+                label = f"{op.kind}{_of(op.id)} is executed: {_say(reply)}"
+                answered = op._replace(phase=ANSWERED, reply=reply)
+                if reply == ("compared",):  # of two steps, the first
+                    answered = op._replace(kind="set")
+                elif op.kind in BELIEVED and (not op.ok or reply[:1] in ((), ("gone",), ("alive",))):
+                    yield "run", label, _with(after, me, _without(client, op))
+                    continue
+                yield "run", label, _with(after, me, _instead(client, op, answered))
+
+    def _execute(self, w: World, me: int, kind: str, id: int, args: tuple[Any, ...]) -> tuple[World, Reply]:
+        """Run a script, and see whether it did what it must not."""
+        redis, run, stream = w.redis, self._run, self.bounds.streams[id]
+        broken: tuple[str, ...] = ()
+        before = redis.entries[id]
+        match kind:
+            case "read" | "join" | "leave":
+                redis, reply = run[kind](redis, me)
+            case "adopt":
+                redis, reply = run[kind](redis, me, args)
+            case "claim":
+                after, reply = run[kind](redis, me, args[0], id)
+                if self.mutation is Mutation.CLAIM_IN_TWO_STEPS and reply[0] == "won":
+                    reply = ("compared",)
+                else:
+                    redis = after
+            case "set":
+                redis, won = protocol.xclaim(redis, me, id)
+                reply = ("won", before.deliveries + 1) if won else ("gone",)
+            case "claim_many":
+                redis, reply = run[kind](redis, me, args[0], len(self._ids))
+            case "done" | "release":
+                redis, reply = run[kind](redis, me, id, args[0])
+                if reply == ("gone",) and kind == "done":
+                    reply = ("gone", redis.finished[id] == (me, args[0]))
+                if redis is not w.redis and (before.owner, before.deliveries) != (me, args[0]):
+                    broken = ("G1", f"{kind} of a fence that is not the newest was accepted")
+            case "begin":
+                old = redis.records[stream]
+                redis, reply = run[kind](redis, me, stream, (id, args[0]), False, 0, args[1])
+                newer = old.fence < (id, args[0]) or (old.fence, old.consumer) == ((id, args[0]), me)
+                # What was read may have been true of what a fail-over has forgotten since.
+                over = old.fence[0] > id and (not w.redis.entries[old.fence[0]].present or self._failed_over(w))
+                if reply[0] == "begun" and not newer and not over:
+                    broken = ("G1", "begin was accepted, though there is an owner as new or newer")
+                redis = _forget_attempts(redis, stream)
+            case "checkpoint":
+                old = redis.records[stream]
+                redis, reply = run[kind](redis, me, stream, (id, args[0]), args[1])
+                if reply[0] == "advanced" and (old.fence, old.consumer) != ((id, args[0]), me):
+                    broken = ("G1", "a checkpoint was accepted that is not of the newest owner")
+                if redis.records[stream].checkpoint < old.checkpoint:
+                    broken = ("G1", "a checkpoint went back")
+            case "examine":
+                redis, reply = self._examine(redis, me, id, args)
+            case _:
+                raise AssertionError(kind)
+        return w._replace(redis=redis, broken=w.broken or broken), reply
+
+    def _examine(self, redis: Redis, me: int, id: int, args: tuple[Any, ...]) -> tuple[Redis, Reply]:
+        """progress._compare."""
+        count, (stored, by) = args
+        pending = protocol.xpending(redis, id)
+        if not pending or (pending.owner, pending.deliveries) != (me, count):
+            return redis, ("not mine",)
+        if stored == NO_FENCE or stored < (id, count):
+            return redis, ("begin", (NO_FENCE, UNOWNED))
+        if stored[0] == id:
+            redis, reply = self._run["raise_"](redis, me, id, count, stored[1] + 1)
+            return redis, ("raised", stored[1] + 1) if reply == ("raised",) else ("not mine",)
+        if redis.entries[stored[0]].present:
+            return self._run["done"](redis, me, id, count)[0], ("superseded",)
+        return redis, ("begin", (stored, by))
+
+    # The heartbeat (heartbeat.py, liveness.py).
+
+    def _heart(self, w: World, me: int, client: Client) -> Iterator[Step]:
+        looks_first = self.mutation is Mutation.RESUME_LOOKS_FIRST
+        alive = protocol.exists(w.redis, me)
+        match client.heart:
+            case () if client.mode == HELD and self.mutation is Mutation.LATE_BEAT and alive:
+                yield "run", "beats: renewed", _with(w, me, client._replace(heart=("beat",)))
+            case ("beat",):
+                yield "run", "gets the answer to its beat", _with(w, me, client._replace(mode=HELD, heart=()))
+            case () if client.mode == HELD and client.robbed:
+                after = client._replace(robbed=False) if alive else self._lapsed(client, SUSPECT)
+                yield "run", f"beats: {'renewed' if alive else 'no lock'}", _with(w, me, after)
+            case () if client.mode in (SUSPECT, ABSENT):
+                after = client._replace(heart=("look", self._pending(w.redis, me)), robbed=False)
+                redis = w.redis if looks_first else self._run["join"](w.redis, me)[0]
+                label = "looks" if looks_first else "takes its lock, and looks"
+                yield "run", f"{label} what is pending for it", _with(w, me, after)._replace(redis=redis)
+            case ("look", pending):
+                if looks_first:
+                    w = w._replace(redis=self._run["join"](w.redis, me)[0])
+                w = _with(w, me, client._replace(heart=(), mode=HELD))
+                for id in self._ids:
+                    taken = client.table[id].deliveries not in (0, pending[id])
+                    if taken and self.mutation is not Mutation.RESUME_KEEPS_ALL:
+                        w = self._lose(w, me, id)
+                yield "run", "has resumed", w
+            case _:
+                pass
+
+    def _pending(self, redis: Redis, me: int) -> tuple[int, ...]:
+        return tuple(entry.deliveries if entry.owner == me else 0 for entry in redis.entries)
+
+    def _lapsed(self, client: Client, mode: str) -> Client:
+        """liveness.lapse: what was asked before is not believed; silence loses all leases."""
+        across = {Mutation.READ_ACROSS_LAPSE: "read", Mutation.CLAIM_ACROSS_LAPSE: "claim"}.get(
+            self.mutation or Mutation.NO_AUDIT
+        )
+        ops = [op._replace(ok=op.ok and op.kind == across) for op in client.ops]
+        ops = [op for op in ops if op.ok or op.phase != ANSWERED or op.kind not in BELIEVED]
+        reader = client.reader
+        if reader and reader[0] != across:
+            reader = put(reader, 2, False) if reader[1] == SENT else ()
+        spoiled = 1 if self.mutation is Mutation.DONE_AFTER_LAPSE else 2
+        table = tuple(le._replace(done_sent=spoiled) if le.done_sent else le for le in client.table)
+        lost = client.lost
+        if mode == ABSENT:
+            if self.bounds.fail_over:
+                lost = tuple(max(n, le.deliveries) for n, le in zip(lost, table, strict=True))
+            table = (NONE,) * len(table)
+        return client._replace(mode=mode, ops=tuple(sorted(ops)), reader=reader, table=table, lost=lost)
+
+    # The reader and the audit (reader.py, audit.py).
+
+    def _reader(self, w: World, me: int, client: Client) -> Iterator[Step]:
+        match client.reader:
+            case () if client.mode == HELD:
+                if protocol.waiting(w.redis):
+                    apart = self.mutation is Mutation.AUDIT_OVERLAPS_READ
+                    reader = () if apart else ("read", SENT, True, (), ())
+                    after = _with(w, me, client._replace(reader=reader))
+                    if not apart:
+                        yield "run", "reads", after
+                    elif all(op.kind != "read" for op in client.ops):
+                        yield "run", "reads", _start(after, me, Op("read", -1, SENT, True))
+                yield from self._start_audit(w, me, client)
+            case ("read", "answered", ok, _, reply):
+                w = _with(w, me, client._replace(reader=()))
+                if ok and client.mode == HELD:
+                    for id in reply:
+                        w = self._win(w, me, id, 1)
+                yield "run", "gets what it read", w
+            case ("look", _, ok, pending):
+                yield "run", "compares", self._compare(w, me, client, ok, pending)
+            case ("lift", _, ok, pending, (lift, *others)):
+                redis, reply = self._run["raise_"](w.redis, me, *lift)
+                reader = ("lift", ANSWERED, ok, put(pending, lift[0], lift[2]), tuple(others))
+                label = f"lifts{_of(lift[0])} from {lift[1]} to {lift[2]}: {_say(reply)}"
+                yield "run", label, _with(w, me, client._replace(reader=reader))._replace(redis=redis)
+            case ("lift", _, ok, pending, ()):
+                yield "run", "goes on with the audit", self._adopt(w, me, client, ok, pending)
+            case ("adopt", "answered", ok, wanted, replies):
+                yield "run", "gets what it adopted", self._adopted(w, me, client, ok, wanted, replies)
+            case _:
+                pass
+
+    def _start_audit(self, w: World, me: int, client: Client) -> Iterator[Step]:
+        pending = self._pending(w.redis, me)
+        agrees = all(le.deliveries == n for le, n in zip(client.table, pending, strict=True))
+        if self.mutation is Mutation.NO_AUDIT or (agrees and client.compared and not self.bounds.idle_audits):
+            return
+        allowed = {
+            Mutation.AUDIT_OVERLAPS_CLAIM: "claim",
+            Mutation.AUDIT_OVERLAPS_DONE: "done",
+            Mutation.AUDIT_OVERLAPS_RELEASE: "release",
+        }.get(self.mutation or Mutation.NO_AUDIT)
+        if all(op.kind not in GATED or op.kind == allowed for op in client.ops):
+            after = client._replace(reader=("look", ANSWERED, True, pending))
+            yield "run", "audits: looks what is pending for it", _with(w, me, after)
+
+    def _compare(self, w: World, me: int, client: Client, ok: bool, pending: tuple[int, ...]) -> World:
+        """audit._compare and _take_over, up to its first request."""
+        if not (ok and client.mode == HELD):
+            return _with(w, me, client._replace(reader=()))
+        for id in self._ids:
+            if client.table[id].deliveries not in (0, pending[id]):
+                w = self._lose(w, me, id, audit=True)
+        client = _client(w, me)
+        behind = tuple(
+            (id, pending[id], client.lost[id])
+            for id in self._ids
+            if 0 < pending[id] < client.lost[id] and not client.table[id].deliveries
+        )
+        if behind:
+            return _with(w, me, client._replace(reader=("lift", ANSWERED, ok, pending, behind)))
+        return self._adopt(w, me, client, ok, pending)
+
+    def _adopt(self, w: World, me: int, client: Client, ok: bool, pending: tuple[int, ...]) -> World:
+        if not (ok and client.mode == HELD):
+            return _with(w, me, client._replace(reader=()))
+        parting = [op.id for op in client.ops if op.kind == "release"]
+        if self.mutation is Mutation.AUDIT_OVERLAPS_RELEASE:
+            parting = []
+        unknown = [
+            (id, count)
+            for id, count in enumerate(pending)
+            if count and not client.table[id].deliveries and id not in parting
+        ]
+        if self.mutation is Mutation.REVIVED:
+            w = _with(w, me, client._replace(reader=()))
+            for id, count in unknown:
+                w = self._win(w, me, id, count)
+            return w
+        if not unknown:
+            return _with(w, me, client._replace(reader=(), lost=tuple(0 for _ in self._ids), compared=True))
+        return _with(w, me, client._replace(reader=("adopt", SENT, ok, tuple(unknown), ())))
+
+    def _adopted(
+        self, w: World, me: int, client: Client, ok: bool, wanted: tuple[Any, ...], replies: Reply
+    ) -> World:
+        """ownership.adopt, after its reply."""
+        client = client._replace(reader=())
+        if not (ok and client.mode == HELD):
+            return _with(w, me, client)
+        if replies == ("lapsed",):
+            return _with(w, me, self._lapsed(client, SUSPECT))
+        w = _with(w, me, client._replace(lost=tuple(0 for _ in self._ids), compared=True))
+        for (id, _), reply in zip(wanted, replies, strict=True):
+            if reply[0] == "won":
+                w = self._win(w, me, id, reply[1], audit=True)
+        return w
+
+    # Operations (ownership.py, claims.py, progress.py).
+
+    def _user(self, w: World, me: int, client: Client) -> Iterator[Step]:
+        """What the user, the sweeper and the handlers start."""
+        busy = {(op.kind, op.id) for op in client.ops}
+        gate_open = client.reader[:1] == () or client.reader[0] not in AUDITING
+        allowed = {
+            Mutation.AUDIT_OVERLAPS_CLAIM: ("claim",),
+            Mutation.AUDIT_OVERLAPS_DONE: ("done",),
+            Mutation.AUDIT_OVERLAPS_RELEASE: ("release",),
+        }.get(self.mutation or Mutation.NO_AUDIT, ())
+        passing = GATED if gate_open else allowed
+        for id, lease in enumerate(client.table):
+            if not lease.deliveries:
+                if "claim" in passing and not busy & {
+                    ("claim", id),
+                    ("adopt", id),
+                    ("set", id),
+                    ("claim_many", -1),
+                }:
+                    for owner in self._offers(w, me, id):
+                        yield (
+                            "run",
+                            f"claims {id} from {name(owner)}",
+                            _start(w, me, Op("claim", id, SENT, True, (owner,))),
+                        )
+                continue
+            if any(op.id == id and op.kind not in ("claim", "adopt", "set") for op in client.ops):
+                continue
+            if "done" in passing and self.bounds.done:
+                again = lease.done_sent > 0
+                marked = _with(
+                    w,
+                    me,
+                    client._replace(table=put(client.table, id, lease._replace(done_sent=lease.done_sent or 1))),
+                )
+                yield (
+                    "user",
+                    f"says that {id} is done",
+                    _start(marked, me, Op("done", id, SENT, True, (lease.deliveries, again))),
+                )
+            if "release" in passing and (paid := _pay(w, "release")):
+                parted = _with(paid, me, client._replace(table=put(client.table, id, NONE)))
+                yield (
+                    "fault",
+                    f"releases {id}",
+                    _start(parted, me, Op("release", id, SENT, True, (lease.deliveries,))),
+                )
+            if self.bounds.checkpoints:
+                if not lease.begun:
+                    op = Op("begin", id, SENT, True, (lease.deliveries, (NO_FENCE, UNOWNED)))
+                    yield "run", f"begins {id}", _start(w, me, op)
+                elif lease.position < self.bounds.checkpoints:
+                    op = Op("checkpoint", id, SENT, True, (lease.deliveries, lease.position + 1))
+                    yield "run", f"checkpoints {id}", _start(w, me, op)
+        if (
+            self.bounds.batches
+            and "claim_many" in passing
+            and not busy & {("claim", i) for i in self._ids}
+            and ("claim_many", -1) not in busy
+        ):
+            for owner in sorted({entry.owner for entry in w.redis.entries} - {me, UNOWNED}):
+                if not protocol.exists(w.redis, owner):
+                    yield (
+                        "run",
+                        f"claims all of {name(owner)}",
+                        _start(w, me, Op("claim_many", -1, SENT, True, (owner,))),
+                    )
+
+    def _offers(self, w: World, me: int, id: int) -> list[int]:
+        """From whom this client may have been offered it: who is dead now, or, long ago, anybody else."""
+        entry = w.redis.entries[id]
+        if not self.bounds.claims or entry.owner == UNOWNED:
+            return []
+        if self.bounds.stale_offers and (entry.owner != me or entry.deliveries > 1):  # it was another's before
+            return [NOBODY, *(FIRST + i for i in range(len(w.clients)) if FIRST + i != me)]
+        return [entry.owner] if entry.owner != me and not protocol.exists(w.redis, entry.owner) else []
+
+    def _op(self, w: World, me: int, client: Client, op: Op) -> Iterator[Step]:
+        """The reply arrives, or it is sent again."""
+        id, mine = op.id, op.ok and client.mode == HELD
+        gone = _with(w, me, _without(client, op))
+        holds = op.kind == "release" or client.table[id].deliveries == (op.args[0] if op.args else 0)
+        if op.phase == WAITING:
+            if client.mode == ABSENT or not holds:
+                yield "run", f"{op.kind}{_of(id)} has lapsed", gone
+            elif client.mode == HELD:
+                args = (op.args[0], True) if op.kind == "done" else op.args
+                again = _instead(client, op, op._replace(phase=SENT, args=args))
+                yield "run", f"repeats the {op.kind}{_of(id)}", _with(w, me, again)
+                yield "run", f"has waited too long for the {op.kind}{_of(id)}", gone
+            return
+        if op.phase != ANSWERED:
+            return
+        after = gone
+        if op.kind in ("claim", "set", "claim_many", "adopt", "read"):
+            after = self._claimed(w, me, gone, client, op) if mine else gone
+        elif op.kind == "done":
+            after = self._done(gone, me, op, mine)
+        elif op.kind in ("begin", "checkpoint"):
+            if op.reply[0] == "refused":
+                if client.reader[:1] and client.reader[0] in AUDITING:
+                    return  # examine waits for the gate
+                examine = Op(
+                    "examine", id, SENT if client.mode == HELD else WAITING, True, (op.args[0], op.reply[1:])
+                )
+                after = _start(gone, me, examine) if holds else gone
+            elif holds:
+                position = op.reply[1] if op.kind == "begin" else op.args[1]
+                lease = client.table[id]._replace(begun=True, position=position)
+                after = _with(gone, me, _client(gone, me)._replace(table=put(client.table, id, lease)))
+        elif op.kind == "examine" and holds:
+            after = self._examined(gone, me, op)
+        yield "run", f"gets the answer to its {op.kind}{_of(id)}", after
+
+    def _claimed(self, w: World, me: int, gone: World, client: Client, op: Op) -> World:
+        """claims._claim and _mine_already, after a reply that is believed."""
+        id, reply = op.id, op.reply
+        if op.kind == "claim_many":
+            for entry in reply[2:] if reply[0] == "won" else ():
+                gone = self._win(gone, me, entry[0], entry[1])
+        elif op.kind == "read":
+            for arrived in reply:
+                gone = self._win(gone, me, arrived, 1)
+        elif op.kind == "adopt" and reply != ("lapsed",):
+            return self._win(gone, me, id, reply[0][1]) if reply[0][0] == "won" else gone
+        elif reply[0] == "won":
+            return self._win(gone, me, id, reply[1])
+        elif reply[0] == "owner" and reply[1] == me:
+            if client.table[id].deliveries:
+                return gone
+            if self.mutation is Mutation.CLAIM_REVIVED:
+                return self._win(gone, me, id, reply[2])
+            return _start(gone, me, Op("adopt", id, SENT, True, ((id, reply[2]),)))
+        elif reply[0] == "owner":
+            return _start(gone, me, Op("claim", id, SENT, True, (reply[1],)))
+        if reply == ("lapsed",):
+            return _with(gone, me, self._lapsed(_client(gone, me), SUSPECT))
+        return gone
+
+    def _done(self, w: World, me: int, op: Op, mine: bool) -> World:
+        """ownership._after_done."""
+        client, (count, again) = _client(w, me), op.args
+        lease = client.table[op.id]
+        if lease.deliveries != count:
+            return w  # lost meanwhile; the caller is told what the reply says
+        believed = client.mode == HELD or self.mutation is Mutation.DONE_AFTER_LAPSE
+        compared = client.compared or self.mutation in (Mutation.DONE_BEFORE_AUDIT, Mutation.DONE_AFTER_FAIL_OVER)
+        before = op.reply[0] == "gone" and again and lease.done_sent == 1 and believed and compared
+        unsure = self.mutation in (Mutation.DONE_UNCONFIRMED, Mutation.DONE_AFTER_LAPSE)
+        if before and not unsure and not protocol.exists(w.redis, me):  # a beat says so
+            w = _with(w, me, self._lapsed(client, SUSPECT))
+            client, before = _client(w, me), False
+        if op.reply == ("done",) or before:
+            if before and not op.reply[1]:
+                why = f"the client was told that {op.id} is done, which somebody else finished, or nobody"
+                w = w._replace(broken=w.broken or ("G1", why))
+            return _with(w, me, client._replace(table=put(client.table, op.id, NONE)))
+        return self._lose(w, me, op.id)
+
+    def _examined(self, w: World, me: int, op: Op) -> World:
+        """progress._examine, after its reply."""
+        client, id, count = _client(w, me), op.id, op.args[0]
+        phase = SENT if client.mode == HELD else WAITING
+        match op.reply:
+            case ("begin", replaces):
+                return _start(w, me, Op("begin", id, phase, True, (count, replaces)))
+            case ("raised", to):
+                top = put(client.top, id, max(to, client.top[id]))
+                lease = client.table[id]._replace(deliveries=to)
+                w = _with(w, me, client._replace(table=put(client.table, id, lease), top=top))
+                return _start(w, me, Op("begin", id, phase, True, (to, (NO_FENCE, UNOWNED))))
+            case _:
+                return self._lose(w, me, id)
+
+    # The table (holdings.py).
+
+    def _win(self, w: World, me: int, id: int, count: int, *, audit: bool = False) -> World:
+        """A new lease; an older one that is held still is lost by that."""
+        client = _client(w, me)
+        broken: tuple[str, ...] = ()
+        if not self._failed_over(w) and count <= client.top[id]:
+            broken = ("G2", f"a new lease of {id} has fence {count}, after one with {client.top[id]}")
+        if audit and any(op.id == id and op.kind == "release" for op in client.ops):
+            broken = ("G3", f"the audit adopted {id}, which is being released")
+        client = client._replace(
+            table=put(client.table, id, Lease(count)), top=put(client.top, id, max(count, client.top[id]))
+        )
+        return _with(w, me, client)._replace(broken=w.broken or broken)
+
+    def _lose(self, w: World, me: int, id: int, *, audit: bool = False) -> World:
+        """A lease is lost: the user is told."""
+        client = _client(w, me)
+        count = client.table[id].deliveries
+        entry = w.redis.entries[id]
+        broken: tuple[str, ...] = ()
+        if audit and not self._failed_over(w):
+            finishing = any(op.id == id and op.kind == "done" for op in client.ops)
+            if (entry.owner, entry.deliveries) == (me, count):
+                broken = ("G3", f"the audit disowned {id}, which is ours")
+            elif finishing and w.redis.finished[id] == (me, count):
+                broken = ("G3", f"the audit disowned {id}, which we have just finished")
+        lost = put(client.lost, id, count) if self.bounds.fail_over else client.lost
+        client = client._replace(table=put(client.table, id, NONE), lost=lost)
+        return _with(w, me, client)._replace(broken=w.broken or broken)
+
+    # Fail-over.
+
+    def _failed_over(self, w: World) -> bool:
+        return w.budget[FAULTS.index("fail-over")] < self.bounds.fail_over
+
+    def _fail_over(self, w: World) -> Iterator[Step]:
+        if not w.replica and w.budget[FAULTS.index("fail-over")]:
+            yield "fault", "Redis: replicates for the last time", w._replace(replica=(w.redis,))
+        if not w.replica or not (paid := _pay(w, "fail-over")):
+            return
+        for what in self.bounds.forgets:
+            redis, old = w.redis, w.replica[0]
+            clients = w.clients
+            if "lbs" in what:
+                redis = redis._replace(entries=old.entries, last=old.last, locks=old.locks, finished=old.finished)
+                clients = tuple(map(self._reconnected, w.clients, old.locks))
+            if "records" in what:
+                redis = redis._replace(records=old.records)
+            after = paid._replace(redis=redis, clients=clients, replica=(), stray=())
+            yield "fault", f"Redis: fails over; {' and '.join(what)} forget", after
+
+    def _reconnected(self, client: Client, locked: bool) -> Client:
+        """What was not executed never will be; replies that are on their way arrive."""
+        if client.mode == CLOSED:
+            return client
+        reader = () if client.reader[1:2] == (SENT,) else client.reader
+        ops = []
+        for op in client.ops:
+            if op.phase == SENT and op.kind not in ("claim", "claim_many", "adopt", "set"):
+                ops.append(op._replace(phase=WAITING))
+            elif op.phase != SENT:
+                ops.append(op._replace(ok=op.ok and op.kind != "done"))
+        answered = {op.id for op in ops if op.kind == "done" and op.phase == ANSWERED}  # by the server that was
+        table = tuple(
+            le._replace(done_sent=self._spoiled) if le.done_sent and id not in answered else le
+            for id, le in enumerate(client.table)
+        )
+        return client._replace(
+            reader=reader,
+            ops=tuple(sorted(ops)),
+            table=table,
+            robbed=self.bounds.robs or not locked,
+            compared=False,
+        )
+
+
+def _client(w: World, me: int) -> Client:
+    return w.clients[me - FIRST]
+
+
+def _with(w: World, me: int, client: Client) -> World:
+    return w._replace(clients=put(w.clients, me - FIRST, client))
+
+
+def _without(client: Client, op: Op) -> Client:
+    return client._replace(ops=tuple(other for other in client.ops if other is not op))
+
+
+def _instead(client: Client, op: Op, other: Op) -> Client:
+    return client._replace(ops=tuple(sorted(other if each is op else each for each in client.ops)))
+
+
+def _start(w: World, me: int, op: Op) -> World:
+    client = _client(w, me)
+    return _with(w, me, client._replace(ops=tuple(sorted((*client.ops, op)))))
+
+
+def _stray(w: World, me: int, kind: str, id: int, args: tuple[Any, ...]) -> World:
+    return w._replace(stray=tuple(sorted({*w.stray, (me, kind, id, args)})))
+
+
+def _pay(w: World, fault: str) -> World | None:
+    at = FAULTS.index(fault)
+    return w._replace(budget=put(w.budget, at, w.budget[at] - 1)) if w.budget[at] else None
+
+
+def _forget_attempts(redis: Redis, stream: int) -> Redis:
+    return protocol.set_record(redis, stream, redis.records[stream]._replace(attempts=0))
+
+
+def _of(id: int) -> str:
+    return f" of {id}" if id >= 0 else ""
+
+
+def _say(reply: Reply) -> str:
+    words = (name(word) if isinstance(word, int) and word >= UNOWNED else str(word) for word in reply)
+    return " ".join(words) or "nothing"

@@ -1,0 +1,94 @@
+"""What is explored: bounds small enough to finish, each large enough for one part of the protocol."""
+
+from __future__ import annotations
+
+from tests.proof.model.clients import Bounds
+from tests.proof.model.mutations import Mutation
+
+LBS = (("lbs",),)
+EVERYTHING = (("lbs", "records"),)
+EITHER = (("lbs",), ("records",), ("lbs", "records"))
+
+QUICK = {
+    "a lapse": Bounds(stall=1),
+    "a lapse each": Bounds(stall=2),
+    "three consumers, a lapse": Bounds(consumers=3, stall=1),
+    "a kill and a newcomer": Bounds(consumers=3, joiners=1, crash=1),
+    "a lapse and a lost message": Bounds(stall=1, loss=1),
+    "a kill and a lost message": Bounds(crash=1, loss=1, joiners=1),
+    "a lock that is evicted, a lost message": Bounds(evict=1, loss=1),
+    "releases and old offers": Bounds(release=1, stall=1, stale_offers=True),
+    "audits at any time": Bounds(release=1, loss=1, idle_audits=True),
+    "batches of two, a lapse": Bounds(streams=(0, 1), stall=1, batches=True),
+    "checkpoints, a lapse": Bounds(stall=1, checkpoints=1),
+    "announced twice": Bounds(streams=(0, 0), checkpoints=1),
+    "a fail-over and a lost message": Bounds(fail_over=1, loss=1, forgets=LBS, prompt=True, robs=False),
+    "a fail-over under checkpoints": Bounds(fail_over=1, forgets=LBS, checkpoints=1, done=False, robs=False),
+}
+"""With every change; a minute in all."""
+
+DEEP = {
+    "three lapses": Bounds(stall=3),
+    "three consumers, two lapses": Bounds(consumers=3, stall=2),
+    "two lapses and a lost message": Bounds(stall=2, loss=1),
+    "a lapse and two lost messages": Bounds(stall=1, loss=2),
+    "leaving, a lapse, a lost message": Bounds(leave=1, stall=1, loss=1),
+    "an evicted lock, a lapse, a release": Bounds(evict=1, stall=1, release=1),
+    "releases, lapses, old offers": Bounds(release=2, stall=2, stale_offers=True),
+    "audits at any time, lapses": Bounds(stall=2, release=1, idle_audits=True),
+    "three consumers, batches of two": Bounds(consumers=3, streams=(0, 1), crash=1, batches=True),
+    "checkpoints, a lapse, a lost message": Bounds(stall=1, loss=1, checkpoints=2),
+    "announced twice, a lapse": Bounds(streams=(0, 0), stall=1, checkpoints=1, prompt=True),
+    "announced twice, a release, a lost message": Bounds(
+        streams=(0, 0), release=1, loss=1, checkpoints=1, prompt=True
+    ),
+    "a fail-over, locks go early": Bounds(fail_over=1, forgets=LBS, prompt=True),
+    "a fail-over, a lapse": Bounds(fail_over=1, stall=1, forgets=LBS, prompt=True, robs=False),
+    "a fail-over, a lost message": Bounds(fail_over=1, loss=1, forgets=LBS, robs=False),
+    "a fail-over of either or both under checkpoints, a lapse": Bounds(
+        fail_over=1, stall=1, forgets=EITHER, checkpoints=1, done=False, prompt=True, robs=False
+    ),
+    "a fail-over under checkpoints, locks go early": Bounds(
+        fail_over=1, forgets=LBS, checkpoints=1, done=False, prompt=True
+    ),
+    "two fail-overs under checkpoints": Bounds(
+        fail_over=2, forgets=LBS, checkpoints=1, done=False, prompt=True, robs=False
+    ),
+    "announced twice, a fail-over": Bounds(
+        streams=(0, 0), fail_over=1, forgets=LBS, checkpoints=1, prompt=True, robs=False
+    ),
+}
+"""Run by hand: ``python -m tests.proof.model --deep``."""
+
+MUTANTS = {
+    Mutation.CLAIM_IN_TWO_STEPS: ("G3", Bounds(consumers=3, stall=1)),
+    Mutation.CLAIM_FROM_THE_LIVING: ("G3", Bounds(stale_offers=True, stall=1)),
+    Mutation.DONE_WITHOUT_FENCE: ("G1", Bounds(release=1, stall=1)),
+    Mutation.RELEASE_WITHOUT_FENCE: ("G1", Bounds(release=2, stall=1)),
+    Mutation.DONE_AFTER_LAPSE: ("G1", Bounds(stall=1, loss=1)),
+    Mutation.DONE_AFTER_FAIL_OVER: ("G1", Bounds(fail_over=1, loss=1, forgets=LBS, prompt=True, robs=False)),
+    Mutation.DONE_BEFORE_AUDIT: ("G1", Bounds(fail_over=1, loss=1, forgets=LBS, prompt=True, robs=False)),
+    Mutation.DONE_UNCONFIRMED: ("G1", Bounds(evict=1, loss=1)),
+    Mutation.AUDIT_OVERLAPS_READ: ("G3", Bounds(idle_audits=True)),
+    Mutation.AUDIT_OVERLAPS_CLAIM: ("G3", Bounds(idle_audits=True, release=1)),
+    Mutation.AUDIT_OVERLAPS_DONE: ("G3", Bounds(idle_audits=True)),
+    Mutation.AUDIT_OVERLAPS_RELEASE: ("G3", Bounds(idle_audits=True, release=1)),
+    Mutation.NO_AUDIT: ("G3", Bounds(loss=1)),
+    Mutation.REVIVED: ("G2", Bounds(stall=1)),
+    Mutation.CLAIM_REVIVED: ("G2", Bounds(release=1, stall=1, stale_offers=True)),
+    Mutation.READ_ACROSS_LAPSE: ("G3", Bounds(stall=1)),
+    Mutation.CLAIM_ACROSS_LAPSE: ("G3", Bounds(release=1, stall=1)),
+    Mutation.LATE_BEAT: ("G5", Bounds(stall=1)),
+    Mutation.RESUME_KEEPS_ALL: ("G3", Bounds(stall=1)),
+    Mutation.RESUME_LOOKS_FIRST: ("G3", Bounds(stall=1)),
+    Mutation.BEGIN_WITHOUT_CONSUMER: (
+        "G1", Bounds(fail_over=1, forgets=LBS, checkpoints=1, done=False, prompt=True, robs=False)
+    ),
+    Mutation.BEGIN_WITHOUT_ORDER: ("G1", Bounds(streams=(0, 0), checkpoints=1)),
+    Mutation.CHECKPOINT_WITHOUT_CONSUMER: (
+        "G1", Bounds(fail_over=1, forgets=EVERYTHING, checkpoints=1, done=False, prompt=True, robs=False)
+    ),
+    Mutation.CHECKPOINT_WITHOUT_FENCE: ("G1", Bounds(release=1, loss=1, checkpoints=1)),
+    Mutation.CHECKPOINT_GOES_BACK: ("G1", Bounds(loss=1, checkpoints=2)),
+}  # fmt: skip
+"""The guarantee that each bug breaks, and the bounds that show it."""

@@ -1,0 +1,291 @@
+"""Random walks of the model's scripts, and the same walks of the real ones on a server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from redis_stream_client._model.fence import Fence as RealFence
+from redis_stream_client._model.keys import NOBODY as NOBODY_NAME
+from redis_stream_client._model.keys import Keys
+from redis_stream_client._protocol import scripts
+from tests.proof.model import protocol
+from tests.proof.model.protocol import FIRST, NO_FENCE, NOBODY, UNOWNED, Entry, Fence, Record, Redis, Reply
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from tests.harness.connection import Connection
+
+PLENTY = 1 << 20
+"""Bytes of announcements: more than there are."""
+
+IDS = ("9-0", "10-2", "10-11", "100-1")  # in the stream's order, which is not the order of these strings
+STREAMS = ("call-1", "call-1", "call-2", "call-1")
+CONSUMERS = 3
+TTL = 600_000
+LOOK = """
+    local locks = {}
+    for i = 2, 4 do locks[i - 1] = redis.call('EXISTS', KEYS[i]) end
+    local groups, records = redis.call('XINFO', 'GROUPS', KEYS[1])[1], {}
+    local last
+    for i = 1, #groups, 2 do if groups[i] == 'last-delivered-id' then last = groups[i + 1] end end
+    for i = 5, #KEYS do
+      records[i - 4] = redis.call('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts')
+    end
+    return {redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 100), redis.call('XRANGE', KEYS[1], '-', '+'),
+            locks, last, records}
+"""
+
+
+class Call(NamedTuple):
+    """One call of a walk, what the model answered, and the state that it left."""
+
+    name: str
+    args: tuple[Any, ...]
+    reply: Reply
+    after: Redis
+
+
+def walk(dice: random.Random, length: int, *, keeps_trimmed: bool) -> list[Call]:
+    """Some calls in a row, mostly of what makes sense. `keeps_trimmed`: XCLAIM moves what was trimmed."""
+    redis = protocol.new(len(IDS), CONSUMERS, len(set(STREAMS)))
+    calls: list[Call] = []
+    while len(calls) < length:
+        name, args = _choose(dice, redis)
+        if keeps_trimmed and name in ("release", "raise_") and not redis.entries[args[1]].present:
+            continue
+        if name == "trim":
+            redis, reply = protocol.xdel(redis, args[0]), ()
+        elif name == "expire":
+            redis, reply = protocol.set_lock(redis, args[0], False), ()
+        else:
+            script: Callable[..., tuple[Redis, Reply]] = getattr(protocol, name)
+            redis, reply = script(redis, *args)
+        calls.append(Call(name, args, reply, redis))
+    return calls
+
+
+def _choose(dice: random.Random, redis: Redis) -> tuple[str, tuple[Any, ...]]:
+    me, other = (FIRST + dice.randrange(CONSUMERS) for _ in range(2))
+    id = dice.randrange(len(IDS))
+    entry = redis.entries[id]
+    if dice.random() < 0.7 and entry.owner >= FIRST:
+        me = entry.owner  # whoever may
+    count = entry.deliveries if dice.random() < 0.8 else dice.randint(1, 4)
+    expected = dice.choice((entry.owner, other, NOBODY)) if entry.owner != UNOWNED else other
+    stream, fence = (0 if STREAMS[id] == "call-1" else 1), (id, max(1, count))
+    stored = redis.records[stream]
+    if dice.random() < 0.5 and stored.fence != NO_FENCE:
+        fence, me = stored.fence, dice.choice((stored.consumer, me))
+    skip = tuple(i for i in range(len(IDS)) if dice.random() < 0.2)
+    alive = [c for c in range(FIRST, FIRST + CONSUMERS) if protocol.exists(redis, c)]
+    claimer = dice.choice(alive) if alive and dice.random() < 0.8 else other
+    orphaned = [e.owner for e in redis.entries if e.owner not in (UNOWNED, claimer, *alive)]
+    owner = dice.choice(orphaned) if orphaned and dice.random() < 0.8 else expected
+    heirs = tuple(c for c in range(FIRST, FIRST + CONSUMERS) if c not in (claimer, owner) and dice.random() < 0.8)
+    replaces = dice.choice(((NO_FENCE, UNOWNED), (stored.fence, stored.consumer), (stored.fence, other)))
+    calls: dict[str, tuple[Any, ...]] = {
+        "join": (me,),
+        "leave": (me,),
+        "beat": (me,),
+        "expire": (me,),
+        "trim": (id,),
+        "read": (me, dice.randint(1, 2)),
+        "share": (claimer, dice.randint(1, 4), dice.random() < 0.5, heirs),
+        "claim": (claimer, expected, id),
+        "claim_many": (claimer, owner, dice.randint(0, 4), dice.choice((None, heirs)), skip),
+        "adopt": (me, ((id, count), (dice.randrange(len(IDS)), dice.randint(1, 3)))),
+        "done": (me, id, count),
+        "release": (me, id, count),
+        "bury": (me, id, count),
+        "raise_": (me, id, count, count + dice.randint(0, 2)),
+        "inspect": (id,),
+        "begin": (me, stream, fence, dice.random() < 0.3, dice.randint(0, 1), replaces),
+        "checkpoint": (me, stream, fence, dice.choice((1, 9, 10, 11))),
+        "settle": (me, stream, fence),
+    }
+    often = {
+        "join": 4,
+        "read": 4,
+        "claim": 4,
+        "claim_many": 3,
+        "adopt": 2,
+        "begin": 4,
+        "checkpoint": 4,
+        "expire": 2,
+    }
+    weights = often | {"done": 0.4, "bury": 0.2, "trim": 0.3, "leave": 0.5}
+    name = dice.choices(list(calls), [weights.get(name, 1) for name in calls])[0]
+    return name, calls[name]
+
+
+class Mirror:
+    """A server on which a walk is repeated, with the real scripts."""
+
+    def __init__(self, redis: Connection, service: str) -> None:
+        self._redis = redis
+        self._keys = Keys(service)
+        self._names = {FIRST + i: f"redis-consumer-{i}" for i in range(CONSUMERS)} | {NOBODY: NOBODY_NAME}
+        self._numbers = {name.encode(): number for number, name in self._names.items()}
+        self._records = [self._keys.progress(stream) for stream in sorted(set(STREAMS))]
+
+    async def repeat(self, calls: list[Call]) -> list[tuple[Reply, Redis]]:
+        """What each call answers here, and the state after it, in one pipeline."""
+        pipeline = self._redis.pipeline(transaction=False)
+        locks = [self._lock(c) for c in self._names if c != NOBODY]
+        look = [self._keys.lbs, *locks, *self._records]
+        pipeline.delete(*look, self._keys.dead)
+        pipeline.xgroup_create(self._keys.lbs, self._keys.group, id="0", mkstream=True)
+        for id, stream in zip(IDS, STREAMS, strict=True):
+            pipeline.xadd(self._keys.lbs, {"lbs-input": stream}, id=id)
+        head = len(pipeline)
+        for call in calls:
+            pipeline.execute_command(*self._command(call.name, call.args))
+            pipeline.eval(LOOK, len(look), *look, self._keys.group)
+        answers = (await pipeline.execute())[head:]
+        return [
+            (self._reply(call, answers[2 * i]), self._state(answers[2 * i + 1], call.after))
+            for i, call in enumerate(calls)
+        ]
+
+    def _lock(self, consumer: int) -> str:
+        return self._keys.lock(self._names.get(consumer, "unowned"))
+
+    def _owner(self, fence: Fence, consumer: int) -> tuple[str, str]:
+        return ("" if fence == NO_FENCE else _fence(fence)), self._names.get(consumer, "")
+
+    def _command(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """KEYS and ARGV as `operations` and `records` make them."""
+        k = self._keys
+        me = self._names.get(args[0], "")
+        group = (k.group, me)
+
+        def script(keys: list[str], *argv: Any) -> tuple[Any, ...]:
+            return ("EVAL", scripts.load(name.strip("_")).text, len(keys), *keys, *argv)
+
+        match name, args:
+            case "trim", (id,):
+                return ("XDEL", k.lbs, IDS[id])
+            case "expire", (_,):
+                return ("DEL", self._lock(args[0]))
+            case "beat", (_,):
+                return ("PEXPIRE", self._lock(args[0]), TTL)
+            case "read", (_, n):
+                return ("XREADGROUP", "GROUP", *group, "COUNT", n, "STREAMS", k.lbs, ">")
+            case "join", (_,):
+                return script([k.lbs, self._lock(args[0])], *group, TTL, '{"ttl": 600000}', "0")
+            case "leave", (_,):
+                return script([self._lock(args[0])], me, k.control)
+            case "share", (_, most, patient, others):
+                keys = [k.lbs, self._lock(args[0]), *map(self._lock, others)]
+                return script(keys, *group, most, PLENTY, int(patient), *(self._names[o] for o in others))
+            case "claim", (_, expected, id):
+                keys = [k.lbs, self._lock(args[0]), self._lock(expected)]
+                return script(keys, *group, self._names[expected], IDS[id], k.control)
+            case "claim_many", (_, owner, n, others, skip):
+                keys = [k.lbs, self._lock(args[0]), self._lock(owner), *map(self._lock, others or ())]
+                return script(
+                    keys, *group, self._names[owner], n, PLENTY, k.control, int(others is not None), len(skip),
+                    *(IDS[i] for i in skip), *(self._names[o] for o in others or ()),
+                )  # fmt: skip
+            case "adopt", (_, entries):
+                words = [word for id, count in entries for word in (IDS[id], count)]
+                return script([k.lbs, self._lock(args[0])], *group, PLENTY, *words)
+            case "done", (_, id, count):
+                return script([k.lbs], *group, IDS[id], count)
+            case "release", (_, id, count):
+                return script([k.lbs], *group, NOBODY_NAME, k.control, IDS[id], count)
+            case "bury", (_, id, count):
+                return script([k.lbs, k.dead], *group, IDS[id], count, "a reason")
+            case "raise_", (_, id, count, to):
+                return script([k.lbs], *group, IDS[id], count, to)
+            case "inspect", (id,):
+                return script([k.lbs], k.group, PLENTY, IDS[id])
+            case "begin", (_, stream, fence, look_only, unrecorded, replaces):
+                argv = [_fence(fence), me, int(look_only), unrecorded, *self._owner(*replaces)]
+                return script([self._records[stream]], *argv)
+            case "checkpoint", (_, stream, fence, position):
+                return script([self._records[stream]], _fence(fence), me, f"{position}-0", "")
+            case _:
+                return script([self._records[args[1]]], _fence(args[2]), me, 0, 0)
+
+    def _reply(self, call: Call, reply: Any) -> Reply:
+        """In the model's words."""
+        match call.name:
+            case "trim" | "expire":
+                return ()
+            case "read":
+                return (
+                    self._ids(next(iter(reply))[1] if isinstance(reply, list) else next(iter(reply.values()))[0])
+                    if reply
+                    else ()
+                )
+            case "share" if reply != [b"lapsed"]:
+                return (reply[0], reply[1], *self._ids(reply[2]))
+            case "claim" if reply[0] == b"won":
+                return ("won", reply[1])
+            case "claim_many" if reply[0] == b"won":
+                return ("won", reply[1], *((IDS.index(id.decode()), count) for id, count, _ in reply[3:]))
+            case "adopt" if reply != [b"lapsed"]:
+                return tuple(("won", r[0]) if len(r) == 2 else (r[0].decode(),) for r in reply)
+            case "inspect":
+                return (self._numbers[reply[0]] if reply[0] else UNOWNED,)
+            case "begin" | "checkpoint":
+                return self._record_reply(reply[0])
+            case "settle":
+                return tuple(reply)
+            case _:
+                pass
+        words = reply if isinstance(reply, list) else [reply]
+        said = tuple(self._word(word) for word in words)
+        return (
+            ("owner", *said) if isinstance(said[0], int) and call.name not in ("join", "leave", "beat") else said
+        )
+
+    def _word(self, word: Any) -> Any:
+        return self._numbers.get(word, word.decode()) if isinstance(word, bytes) else word
+
+    def _ids(self, entries: Any) -> Reply:
+        return tuple(IDS.index(id.decode()) for id, _ in entries)
+
+    def _record_reply(self, reply: Any) -> Reply:
+        match reply:
+            case [b"begun", position, attempts, _]:
+                return ("begun", _position(position), attempts)
+            case [b"refused", fence, consumer]:
+                return ("refused", _parse(fence), self._numbers.get(consumer, UNOWNED))
+            case _:
+                return tuple(word.decode() for word in reply)
+
+    def _state(self, look: Any, model: Redis) -> Redis:
+        pending, present, locks, last, records = look
+        there = {id.decode() for id, _ in present}
+        owned = {id.decode(): (self._numbers[owner], count) for id, owner, _, count in pending}
+        return Redis(
+            entries=tuple(Entry(id in there, *owned.get(id, (UNOWNED, 0))) for id in IDS),
+            last=IDS.index(last.decode()) if last != b"0-0" else -1,
+            locks=tuple(map(bool, locks)),
+            records=tuple(
+                Record(
+                    _parse(fence), self._numbers.get(consumer, UNOWNED), _position(position), int(attempts or 0)
+                )
+                for fence, consumer, position, attempts in records
+            ),
+            finished=model.finished,
+        )
+
+
+def _fence(fence: Fence) -> str:
+    return str(RealFence.of(IDS[fence[0]], fence[1]))
+
+
+def _parse(text: bytes | None) -> Fence:
+    if not text:
+        return NO_FENCE
+    fence = RealFence.parse(text.decode())
+    return IDS.index(fence.lbs_id), fence.deliveries
+
+
+def _position(id: bytes | None) -> int:
+    return int(id.split(b"-")[0]) if id else 0

@@ -1,0 +1,339 @@
+"""Redis in the model: its state, and each Lua script as a pure function of it.
+
+A function has its script's name, makes the same comparisons in the same order, and returns the same words;
+`README.md` holds the two side by side, and `proof/test_model.py` runs both and compares.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+FIRST = 100
+"""Consumers are numbered from here, so that a renaming finds them anywhere in a state."""
+NOBODY = FIRST - 1
+UNOWNED = FIRST - 2
+"""The owner of an entry that is not pending."""
+
+Reply: TypeAlias = tuple[Any, ...]
+Fence: TypeAlias = tuple[int, int]
+"""Announcement and delivery count; `NO_FENCE` where there is none."""
+NO_FENCE: Fence = (-1, 0)
+
+
+class Entry(NamedTuple):
+    """An announcement: is it in the stream, whom is it pending for, how often was it delivered."""
+
+    present: bool = True
+    owner: int = UNOWNED
+    deliveries: int = 0
+
+
+class Record(NamedTuple):
+    """A data stream's progress. `fence` is `NO_FENCE` where there is no record."""
+
+    fence: Fence = NO_FENCE
+    consumer: int = UNOWNED
+    checkpoint: int = 0
+    attempts: int = 0
+
+
+class Redis(NamedTuple):
+    """The LBS with its group, the locks, and the records. Entries are numbered as their ids are ordered.
+
+    `finished` is no part of Redis: who finished an announcement, for the invariants.
+    """
+
+    entries: tuple[Entry, ...]
+    last: int
+    locks: tuple[bool, ...]
+    records: tuple[Record, ...]
+    finished: tuple[Fence, ...]
+
+
+def new(announcements: int, consumers: int, streams: int) -> Redis:
+    """Announced, and nothing delivered yet."""
+    return Redis(
+        (Entry(),) * announcements, -1, (False,) * consumers, (Record(),) * streams, (NO_FENCE,) * announcements
+    )
+
+
+# The commands that the scripts use.
+
+
+def put(items: tuple[Any, ...], at: int, item: Any) -> tuple[Any, ...]:
+    """`items` with another item at this place."""
+    return (*items[:at], item, *items[at + 1 :])
+
+
+def exists(redis: Redis, consumer: int) -> bool:
+    """EXISTS of a consumer's lock."""
+    return consumer >= FIRST and redis.locks[consumer - FIRST]
+
+
+def set_lock(redis: Redis, consumer: int, there: bool) -> Redis:
+    """SET or DEL of a consumer's lock."""
+    return redis._replace(locks=put(redis.locks, consumer - FIRST, there))
+
+
+def set_entry(redis: Redis, id: int, entry: Entry) -> Redis:
+    """Change one entry."""
+    return redis._replace(entries=put(redis.entries, id, entry))
+
+
+def xpending(redis: Redis, id: int) -> Entry | None:
+    """XPENDING of one entry."""
+    entry = redis.entries[id]
+    return entry if entry.owner != UNOWNED else None
+
+
+def pending_for(redis: Redis, consumer: int) -> list[int]:
+    """XPENDING of one consumer."""
+    return [id for id, entry in enumerate(redis.entries) if entry.owner == consumer]
+
+
+def xclaim(redis: Redis, consumer: int, id: int, *, justid: bool = False, to: int = 0) -> tuple[Redis, bool]:
+    """XCLAIM with min-idle-time 0; false for an entry that was trimmed, which 7.0 drops."""
+    entry = redis.entries[id]
+    if entry.owner == UNOWNED:
+        return redis, False
+    if not entry.present:
+        return xack(redis, id), False
+    count = to or entry.deliveries + (not justid)
+    return set_entry(redis, id, Entry(True, consumer, count)), True
+
+
+def xack(redis: Redis, id: int) -> Redis:
+    """XACK: whoever owns it."""
+    return set_entry(redis, id, Entry(redis.entries[id].present))
+
+
+def xdel(redis: Redis, id: int) -> Redis:
+    """XDEL."""
+    return set_entry(redis, id, redis.entries[id]._replace(present=False))
+
+
+def waiting(redis: Redis) -> list[int]:
+    """What was never delivered."""
+    return [id for id, entry in enumerate(redis.entries) if entry.present and id > redis.last]
+
+
+def read(redis: Redis, me: int, count: int = 1) -> tuple[Redis, Reply]:
+    """XREADGROUP of new entries."""
+    ids = waiting(redis)[:count]
+    for id in ids:
+        redis = set_entry(redis, id, Entry(True, me, 1))._replace(last=id)
+    return redis, tuple(ids)
+
+
+def share(redis: Redis, me: int, most: int, patient: bool, others: tuple[int, ...]) -> tuple[Redis, Reply]:
+    """share.lua."""
+    if not exists(redis, me):
+        return redis, ("lapsed",)
+    mine = len(pending_for(redis, me))
+    held, members = mine, 1
+    for name in others:
+        if exists(redis, name):
+            members, held = members + 1, held + len(pending_for(redis, name))
+    pending = sum(entry.owner != UNOWNED for entry in redis.entries)
+    waits = max(0, sum(entry.present for entry in redis.entries) - pending)
+    want = most
+    if members > 1:
+        part = -(-(held + waits) // members) - mine if patient else -(-waits // members)
+        want = min(want, part)
+    if want < 1:
+        return redis, (waits, members)
+    redis, ids = read(redis, me, want)
+    return redis, (0 if len(ids) < want else max(0, waits - len(ids)), members, *ids)
+
+
+def beat(redis: Redis, me: int) -> tuple[Redis, Reply]:
+    """PEXPIRE of the lock."""
+    return redis, (int(exists(redis, me)),)
+
+
+# The scripts.
+
+
+def join(redis: Redis, me: int) -> tuple[Redis, Reply]:
+    """join.lua; the group exists."""
+    return set_lock(redis, me, True), (1,)
+
+
+def leave(redis: Redis, me: int) -> tuple[Redis, Reply]:
+    """leave.lua."""
+    there = exists(redis, me)
+    return set_lock(redis, me, False), (int(there),)
+
+
+def claim(redis: Redis, me: int, expected: int, id: int) -> tuple[Redis, Reply]:
+    """claim.lua."""
+    if not exists(redis, me):
+        return redis, ("lapsed",)
+    pending = xpending(redis, id)
+    if not pending:
+        return redis, ("gone",)
+    if pending.owner != expected:
+        return redis, ("owner", pending.owner, pending.deliveries)
+    if exists(redis, expected):
+        return redis, ("alive", expected)
+    redis, entry = xclaim(redis, me, id)
+    if not entry:
+        return xack(redis, id), ("gone",)
+    return redis, ("won", pending.deliveries + 1)
+
+
+def claim_many(
+    redis: Redis,
+    me: int,
+    owner: int,
+    n: int,
+    others: tuple[int, ...] | None = None,
+    skip: tuple[int, ...] = (),
+) -> tuple[Redis, Reply]:
+    """claim_many.lua; `others` None: not levelled."""
+    if not exists(redis, me):
+        return redis, ("lapsed",)
+    if exists(redis, owner):
+        return redis, ("alive", owner)
+    want = n
+    orphans, mine = len(pending_for(redis, owner)), len(pending_for(redis, me))
+    held, members = mine, 1
+    for name in others or ():
+        if exists(redis, name):
+            members, held = members + 1, held + len(pending_for(redis, name))
+    if others is not None:
+        want = min(want, -(-(held + orphans) // members) - mine)
+    left = orphans
+    won: list[tuple[int, int]] = []
+    if want > 0:
+        for id in pending_for(redis, owner):
+            if len(won) < want and id not in skip:
+                count = redis.entries[id].deliveries
+                redis, entry = xclaim(redis, me, id)
+                if entry:
+                    won.append((id, count + 1))
+                else:
+                    redis = xack(redis, id)
+                    left -= 1
+    return redis, ("won", left - len(won), *won)
+
+
+def adopt(redis: Redis, me: int, entries: tuple[tuple[int, int], ...]) -> tuple[Redis, Reply]:
+    """adopt.lua."""
+    if not exists(redis, me):
+        return redis, ("lapsed",)
+    results: list[Reply] = []
+    for id, count in entries:
+        result: Reply = ("changed",)
+        pending = xpending(redis, id)
+        if pending and pending.owner == me and pending.deliveries == count:
+            redis, entry = xclaim(redis, me, id)
+            if entry:
+                result = ("won", pending.deliveries + 1)
+            else:
+                redis, result = xack(redis, id), ("gone",)
+        results.append(result)
+    return redis, tuple(results)
+
+
+def done(redis: Redis, me: int, id: int, count: int) -> tuple[Redis, Reply]:
+    """done.lua, for one entry."""
+    pending = xpending(redis, id)
+    if not pending:
+        return redis, ("gone",)
+    if pending.owner == me and pending.deliveries == count:
+        redis = xdel(xack(redis, id), id)
+        return redis._replace(finished=put(redis.finished, id, (me, count))), ("done",)
+    return redis, ("owner", pending.owner)
+
+
+def release(redis: Redis, me: int, id: int, count: int) -> tuple[Redis, Reply]:
+    """release.lua, for one entry."""
+    pending = xpending(redis, id)
+    if not pending:
+        return redis, ("gone",)
+    if pending.owner == me and pending.deliveries == count:
+        return xclaim(redis, NOBODY, id, justid=True)[0], ("released",)
+    if (pending.owner == NOBODY and pending.deliveries >= count) or pending.deliveries > count:
+        return redis, ("released",)
+    return redis, ("owner", pending.owner)
+
+
+def bury(redis: Redis, me: int, id: int, count: int) -> tuple[Redis, Reply]:
+    """bury.lua; the letter itself is left out."""
+    pending = xpending(redis, id)
+    if not pending:
+        return redis, ("gone",)
+    if pending.owner != me or pending.deliveries != count:
+        return redis, ("owner", pending.owner)
+    entry = redis.entries[id].present
+    redis = xdel(xack(redis, id), id)
+    return redis, ("buried",) if entry else ("gone",)
+
+
+def raise_(redis: Redis, me: int, id: int, count: int, to: int) -> tuple[Redis, Reply]:
+    """raise.lua."""
+    pending = xpending(redis, id)
+    if not pending:
+        return redis, ("gone",)
+    if pending.owner != me or pending.deliveries != count or pending.deliveries >= to:
+        return redis, ("owner", pending.owner)
+    redis, _ = xclaim(redis, me, id, justid=True, to=to)
+    return redis, ("raised",) if xpending(redis, id) else ("gone",)
+
+
+def inspect(redis: Redis, id: int) -> tuple[Redis, Reply]:
+    """inspect.lua, for one entry."""
+    pending = xpending(redis, id)
+    if pending and not redis.entries[id].present:
+        return xack(redis, id), (UNOWNED,)
+    return redis, (pending.owner if pending else UNOWNED,)
+
+
+def begin(
+    redis: Redis,
+    me: int,
+    stream: int,
+    fence: Fence,
+    look_only: bool = False,
+    unrecorded: int = 0,
+    replaces: tuple[Fence, int] = (NO_FENCE, UNOWNED),
+) -> tuple[Redis, Reply]:
+    """begin.lua, for one record."""
+    stored = redis.records[stream]
+    theirs = stored.fence if stored.fence != NO_FENCE else None
+    mine = theirs == fence and stored.consumer == me
+    replaceable = (theirs, stored.consumer) == replaces
+    if theirs is None and look_only:
+        return redis, ("fresh",)
+    if theirs is None or theirs < fence or mine or replaceable:
+        before = unrecorded
+        if theirs is not None and theirs[0] == fence[0]:
+            before = stored.attempts
+        attempts = before + (not mine)
+        record = Record(fence, me, stored.checkpoint, attempts)
+        return set_record(redis, stream, record), ("begun", stored.checkpoint, attempts)
+    return redis, ("refused", theirs, stored.consumer)
+
+
+def checkpoint(redis: Redis, me: int, stream: int, fence: Fence, position: int) -> tuple[Redis, Reply]:
+    """checkpoint.lua, for one record."""
+    stored = redis.records[stream]
+    if stored.fence != fence or stored.consumer != me:
+        return redis, ("refused", stored.fence, stored.consumer)
+    if position <= stored.checkpoint:
+        return redis, ("kept",)
+    return set_record(redis, stream, stored._replace(checkpoint=position, attempts=0)), ("advanced",)
+
+
+def settle(redis: Redis, me: int, stream: int, fence: Fence) -> tuple[Redis, Reply]:
+    """settle.lua, for one record; its lifetime is left out."""
+    stored = redis.records[stream]
+    if stored.fence == fence and stored.consumer == me:
+        return set_record(redis, stream, stored._replace(attempts=0)), (1,)
+    return redis, (0,)
+
+
+def set_record(redis: Redis, stream: int, record: Record) -> Redis:
+    """HSET of a record."""
+    return redis._replace(records=put(redis.records, stream, record))

@@ -1,0 +1,1 @@
+"""What `proof/test_stateful.py` plays with: consumers that stall and die, and the scripts of past failures."""

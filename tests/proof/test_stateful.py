@@ -1,0 +1,87 @@
+"""Ring 3: anything happens to a fleet, in any order, and nothing is lost, owned twice, or finished twice.
+
+Hypothesis draws the steps. A failure's are printed without what it does not need, as the corpus holds them.
+`RSC_HYPOTHESIS=deep` plays many more and longer ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.proof.stateful.corpus import CORPUS
+from tests.proof.stateful.machine import Fleet, Step, as_script, shorten
+
+if TYPE_CHECKING:
+    from tests.harness.servers import Server
+
+DEEP = os.environ.get("RSC_HYPOTHESIS") == "deep"
+
+SETTINGS = settings(
+    max_examples=1_000 if DEEP else 30,
+    deadline=None,
+    print_blob=True,
+    phases=(Phase.reuse, Phase.generate),  # what does not fail every time is shortened here, with patience
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+REQUEST = st.sampled_from(
+    ["claim", "done", "release", "adopt", "share", "join", "XREADGROUP", "PEXPIRE", "XPENDING"]
+)
+
+
+def step(name: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
+    """A step, with one of the consumers and streams that there will be then."""
+    return st.tuples(st.just(name), st.fixed_dictionaries({"pick": st.integers(0, 11), **arguments}))
+
+
+WORK = st.one_of(
+    step("join"),
+    step("announce", streams=st.integers(1, 2)),
+    *map(step, ("read", "claim", "all_claim", "done", "release", "checkpoint")),
+)
+TROUBLE = st.one_of(
+    *map(step, ("wake", "reconnect", "cut", "take_lock_away", "hiccup", "done_arrives_late")),
+    *(step(name, past_its_lock=st.booleans()) for name in ("stall", "isolate")),
+    step("end", in_good_order=st.booleans()),
+    step("deafen", silenced=st.booleans()),
+    step("lose", what=st.sampled_from(["reply", "request"]), to=REQUEST),
+)
+SCENES: st.SearchStrategy[list[list[Step]]] = st.lists(
+    st.lists(WORK | TROUBLE, max_size=12), max_size=16 if DEEP else 8
+)
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_what_failed_once(server: Server, name: str) -> None:
+    Fleet(server).play(CORPUS[name])
+
+
+@pytest.mark.timeout(4 * 3600 if DEEP else 900)
+def test_anything_happens(server: Server) -> None:
+    failed: list[tuple[list[Step], Exception]] = []
+
+    @SETTINGS
+    @given(consumers=st.integers(1, 3), streams=st.integers(1, 2), scenes=SCENES)
+    def anything_happens(consumers: int, streams: int, scenes: list[list[Step]]) -> None:
+        fleet = Fleet(server)
+        try:
+            fleet.play([("begin", {"consumers": consumers, "streams": streams}), *itertools.chain(*scenes)])
+        except Exception as error:
+            failed.append((fleet.script, error))
+            raise
+
+    try:
+        anything_happens()
+    except Exception as error:
+        script, failure = failed[0]
+        error.add_note(
+            f"{failure!r}; as short as it could be made:\n{as_script(shorten(server, script, failure))}"
+        )
+        raise

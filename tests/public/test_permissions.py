@@ -1,0 +1,218 @@
+"""The permissions that a client needs: the rule in the README, and what happens with less."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.asyncio import Redis
+
+from redis_stream_client import Entry, Lease, LoadBalancerStream, RedisRejected, RedisStreamClient, StreamAdded
+from redis_stream_client._model.keys import Keys
+from tests.harness.readme import DATA_RULE, RULE
+from tests.harness.runs import idle
+from tests.harness.scenes import bury_one, claim_next, die_with, live_through_it, next_event, release_and_retake
+from tests.harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.harness.connection import Connection
+    from tests.harness.servers import Server
+
+USER = RULE[2]
+PASSWORD = next(word.removeprefix(">") for word in RULE if word.startswith(">"))
+SERVICE = next(word for word in RULE if word.endswith("-input")).removeprefix("~").removesuffix("-input")
+OPTIONAL = {"+info", "+config|get", "+config|set"}
+"""What the README says may be left out."""
+
+
+@pytest.fixture
+def rule(server: Server) -> Iterator[list[str]]:
+    """The words of the rule, in force; a test may take some away with `apply`."""
+    apply(server, RULE)
+    yield RULE
+    server.command("ACL", "DELUSER", USER)
+
+
+def apply(server: Server, rule: list[str]) -> None:
+    server.command("ACL", "DELUSER", USER)
+    server.command(*rule)
+
+
+def user_s_url(server: Server) -> str:
+    return server.url.replace("redis://", f"redis://{USER}:{PASSWORD}@")
+
+
+async def refused(client: RedisStreamClient, because: str = "does not permit") -> None:
+    """Check that joining says what Redis does not permit."""
+    with pytest.raises(RedisRejected, match=because):
+        async with client:
+            pass
+
+
+async def do_everything(client: RedisStreamClient, redis: Connection) -> None:
+    """All that a client does with streams, and one sweep of each kind."""
+    await live_through_it(client, redis, SERVICE)
+    await release_and_retake(client, redis, SERVICE)
+    await bury_one(client, redis, SERVICE)
+
+
+@pytest.mark.usefixtures("rule")
+async def test_the_rule_is_enough(server: Server, redis: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    async with RedisStreamClient.from_url(user_s_url(server), SERVICE, lock_ttl=0.6) as client:
+        await do_everything(client, redis)
+        # A sweep that tidies up: what an operator took from a consumer is rescued, and the dead are forgotten.
+        keys = Keys(SERVICE)
+        ghost = await die_with(redis, SERVICE, "rescued", lock_ttl=5.0)
+        await redis.xgroup_delconsumer(keys.lbs, keys.group, ghost)
+        await (await claim_next(client, "rescued")).done()
+        await wait_until(lambda: only_member(redis, client), "the dead are forgotten", timeout=20)
+    assert not [record for record in caplog.records if "not permit" in record.message]
+    assert "notify-keyspace-events" not in caplog.text
+
+
+async def only_member(redis: Connection, client: RedisStreamClient) -> bool:
+    keys = Keys(SERVICE)
+    members = {member["name"].decode() for member in await redis.xinfo_consumers(keys.lbs, keys.group)}
+    return members == {client.id, "nobody"} or members == {client.id}
+
+
+async def test_another_database_needs_two_changes(server: Server, rule: list[str]) -> None:
+    apply(server, [*(word.replace("@0", "@3") for word in rule), "+select"])
+    client = RedisStreamClient.from_url(f"{user_s_url(server)}/3", SERVICE, lock_ttl=1.0)
+    async with Redis.from_url(f"{server.url}/3") as redis, client:
+        await live_through_it(client, redis, SERVICE)
+
+
+@pytest.mark.usefixtures("rule")
+async def test_leaving_is_permitted(server: Server, redis: Connection) -> None:
+    async with RedisStreamClient.from_url(user_s_url(server), SERVICE, lock_ttl=30.0) as client:
+        lock = Keys(SERVICE).lock(client.id)
+        assert await redis.exists(lock)
+    assert not await redis.exists(lock)
+
+
+async def test_other_services_are_out_of_reach(server: Server, rule: list[str]) -> None:
+    assert rule
+    await refused(RedisStreamClient.from_url(user_s_url(server), "payments"))
+
+
+@pytest.mark.parametrize("word", [word for word in RULE if word[0] in "+~&" and word not in OPTIONAL])
+async def test_nothing_of_the_rule_can_be_left_out(server: Server, rule: list[str], word: str) -> None:
+    apply(server, [other for other in rule if other != word])
+    await refused(RedisStreamClient.from_url(user_s_url(server), SERVICE))
+
+
+BELLS = {"+client|id", "+client|tracking", "&__redis__:invalidate"}
+"""What the README says may be left out by handlers that read."""
+
+
+async def read_and_finish(server: Server, redis: Connection, caplog: pytest.LogCaptureFixture) -> list[Entry]:
+    """Let a handler read two entries, of which the second comes when it waits for it, and finish the stream."""
+    caplog.set_level(logging.WARNING, "redis_stream_client")
+    read: list[Entry] = []
+
+    async def handle(lease: Lease) -> None:
+        async for entry in lease.entries():
+            read.append(entry)
+            await lease.checkpoint(entry.id)
+            if b"end" in entry.fields:
+                return
+
+    await redis.xadd("call-1", {"n": 1})
+    await LoadBalancerStream(redis, SERVICE).add("call-1")
+    client = RedisStreamClient.from_url(user_s_url(server), SERVICE)
+    async with client.running(handle, max_attempts=1):
+        await wait_until(lambda: read, "the first entry was read")
+        await redis.xadd("call-1", {"n": 2, "end": ""})
+        await wait_until(lambda: client.statistics().streams_done, "the stream is done", timeout=5)
+    return read
+
+
+async def test_the_rule_for_reading_is_enough(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply(server, [*rule, *DATA_RULE[3:]])
+    assert len(await read_and_finish(server, redis, caplog)) == 2
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("word", sorted(BELLS))
+async def test_without_wake_ups_one_warning_and_entries_arrive_all_the_same(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture, word: str
+) -> None:
+    apply(server, [other for other in [*rule, *DATA_RULE[3:]] if other != word])
+    assert len(await read_and_finish(server, redis, caplog)) == 2
+    assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["CLIENT"]
+
+
+@pytest.mark.parametrize("word", [word for word in DATA_RULE[3:] if word not in BELLS and word[0] != "~"])
+async def test_no_other_command_of_the_rule_for_reading_can_be_left_out(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture, word: str
+) -> None:
+    apply(server, [other for other in [*rule, *DATA_RULE[3:]] if other != word])
+    with pytest.raises(RedisRejected, match="permi"):
+        await read_and_finish(server, redis, caplog)
+    assert await redis.xlen(Keys(SERVICE).dead) == 0
+
+
+@pytest.mark.parametrize("word", [word for word in DATA_RULE[3:] if word[0] == "~"])
+async def test_a_key_that_is_not_permitted_is_the_fault_of_its_stream_alone(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture, word: str
+) -> None:
+    apply(server, [other for other in [*rule, *DATA_RULE[3:]] if other != word])
+    await redis.xadd("call-1", {"n": 1})
+    await LoadBalancerStream(redis, SERVICE).add("call-1")
+    client = RedisStreamClient.from_url(user_s_url(server), SERVICE)
+    async with client.running(idle, max_attempts=1):
+        await wait_until(lambda: client.statistics().dead_letters, "the stream is given up")
+        assert client.alive
+        assert not client.leases
+    assert await redis.xlen(Keys(SERVICE).dead) == 1
+    assert "permi" in caplog.text
+
+
+async def test_without_config_one_warning_and_the_sweeper(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply(server, [word for word in rule if word not in OPTIONAL])
+    caplog.set_level(logging.WARNING, "redis_stream_client")
+    async with RedisStreamClient.from_url(user_s_url(server), SERVICE, lock_ttl=1.0) as client:
+        await live_through_it(client, redis, SERVICE)
+        gaps = client.statistics().reconnects
+        await redis.client_kill_filter(_type="pubsub")
+        await wait_until(lambda: client.statistics().reconnects > gaps, "the listener subscribes again")
+        await live_through_it(client, redis, SERVICE)
+    warnings = [record.getMessage() for record in caplog.records if "notify-keyspace" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "'Kx'" in warnings[0]
+    assert await redis.config_get("notify-keyspace-events") == {"notify-keyspace-events": ""}
+
+
+async def test_without_config_set_the_warning_names_what_is_missing(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply(server, [word for word in rule if word != "+config|set"])
+    await redis.config_set("notify-keyspace-events", "Kg")
+    async with RedisStreamClient.from_url(user_s_url(server), SERVICE, lock_ttl=1.0) as client:
+        await live_through_it(client, redis, SERVICE)
+    [warning] = [record.getMessage() for record in caplog.records if "notify-keyspace" in record.getMessage()]
+    assert "lacks 'x', and cannot be set" in warning
+
+
+async def test_a_producer_needs_one_command_on_one_key(server: Server, rule: list[str], redis: Connection) -> None:
+    apply(server, [*rule[:5], f"~{SERVICE}-input", "+xadd"])
+    async with (
+        Redis.from_url(user_s_url(server)) as producer,
+        RedisStreamClient(redis, SERVICE) as client,
+    ):
+        await LoadBalancerStream(producer, SERVICE).add("call-1")
+        await (await next_event(client, StreamAdded)).payload.done()
+
+
+async def test_a_wrong_password(server: Server, rule: list[str]) -> None:
+    assert rule
+    url = user_s_url(server).replace(PASSWORD, "guess")
+    await refused(RedisStreamClient.from_url(url, SERVICE), "password")

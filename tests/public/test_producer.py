@@ -1,0 +1,353 @@
+"""The producer's side: announcing, alone and in bulk, and what is said when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis._parsers.resp2 import _AsyncRESP2Parser
+from redis._parsers.resp3 import _AsyncRESP3Parser
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+
+from redis_stream_client import LoadBalancerStream, RedisRejected, RedisUnavailable
+from redis_stream_client._model.keys import Keys
+from redis_stream_client._redis import pooled
+from redis_stream_client.producer import CHUNK, CHUNK_BYTES
+from tests.harness.ports import HOST, free_port
+from tests.harness.proxy import TcpProxy
+from tests.harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.harness.connection import Connection
+    from tests.harness.servers import Server
+
+
+@pytest.fixture
+def producer(redis: Connection, service: str) -> LoadBalancerStream:
+    return LoadBalancerStream(redis, service)
+
+
+async def announced(redis: Connection, service: str) -> list[tuple[str, Any]]:
+    """Id and document of everything on the load balancer stream."""
+    entries = await redis.xrange(Keys(service).lbs)
+    assert all(list(fields) == [b"lbs-input"] for _, fields in entries)
+    return [(lbs_id.decode(), json.loads(fields[b"lbs-input"])) for lbs_id, fields in entries]
+
+
+async def test_an_announcement_is_one_field_of_json_and_its_id_is_returned(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    first = await producer.add("call-17", {"lang": "de"})
+    second = await producer.add("call-18")
+    assert await announced(redis, service) == [
+        (first, {"DataStreamName": "call-17", "Info": {"lang": "de"}}),
+        (second, {"DataStreamName": "call-18"}),
+    ]
+
+
+async def test_many_are_announced_in_order_with_or_without_info(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    lbs_ids = await producer.add_many(["a", ("b", {"x": 1}), ("c", None)])
+    assert await announced(redis, service) == [
+        (lbs_ids[0], {"DataStreamName": "a"}),
+        (lbs_ids[1], {"DataStreamName": "b", "Info": {"x": 1}}),
+        (lbs_ids[2], {"DataStreamName": "c"}),
+    ]
+
+
+async def test_more_than_one_pipeline_takes_are_announced_in_order(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    names = [f"call-{number}" for number in range(2 * CHUNK + 1)]
+    lbs_ids = await producer.add_many(name for name in names)
+    assert [(lbs_id, said["DataStreamName"]) for lbs_id, said in await announced(redis, service)] == list(
+        zip(lbs_ids, names, strict=True)
+    )
+
+
+async def test_announcing_nothing_asks_nothing(service: str) -> None:
+    async with Redis(host=HOST, port=free_port()) as nowhere:
+        assert await LoadBalancerStream(nowhere, service).add_many([]) == []
+
+
+@pytest.mark.parametrize(
+    ("streams", "error"),
+    [
+        ("call-17", TypeError),
+        (None, TypeError),
+        (["a", 17], TypeError),
+        (["a", ("b",)], TypeError),
+        (["a", ("b", {}, 1)], TypeError),
+        (["a", ("b", "info")], TypeError),
+        (["a", ("b", {"x": {1}})], TypeError),
+        (["a", ""], ValueError),
+        (["a", "{b"], ValueError),
+        (["a", ("b", {"x": float("nan")})], ValueError),
+        (["a", ("b", {"x": "y" * 2**20})], ValueError),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+async def test_all_are_checked_before_the_first_is_sent(
+    redis: Connection, service: str, producer: LoadBalancerStream, streams: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await producer.add_many(streams)
+    assert not await redis.exists(Keys(service).lbs)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"decode_responses": True}, {"protocol": 2}, {"protocol": 3}, {"max_connections": 1}, {"db": 3}],
+    ids=repr,
+)
+async def test_any_client_will_do_and_gets_its_connection_back(
+    server: Server, service: str, settings: dict[str, Any]
+) -> None:
+    async with Redis(host=HOST, port=server.port, **settings) as redis:
+        producer = LoadBalancerStream(redis, service)
+        for number in range(3):
+            lbs_id = await producer.add(f"call-{number}")
+            assert isinstance(lbs_id, str)
+        assert await redis.xlen(Keys(service).lbs) == 3
+        assert connections_in_use(redis) == 0
+
+
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize("parser", [_AsyncRESP2Parser, _AsyncRESP3Parser])
+async def test_any_parser_will_do(
+    redis: Connection, server: Server, service: str, parser: type, decode: bool
+) -> None:
+    protocol = 3 if parser is _AsyncRESP3Parser else 2
+    settings = {"parser_class": parser, "decode_responses": decode, "protocol": protocol}
+    async with Redis.from_pool(ConnectionPool.from_url(server.url, **settings)) as other:
+        lbs_ids = await LoadBalancerStream(other, service).add_many(["a", "b"])
+        assert await other.ping() is True
+    assert [lbs_id for lbs_id, _ in await announced(redis, service)] == lbs_ids
+
+
+def connections_in_use(redis: Redis) -> int:
+    return len(redis.connection_pool._in_use_connections)
+
+
+@pytest.fixture
+async def single(proxy: TcpProxy) -> AsyncIterator[Redis]:
+    """A client behind the proxy, with one connection, a short time-out and no retries."""
+    url = f"{proxy.url}?max_connections=1&socket_timeout=0.3"
+    async with Redis.from_url(url) as redis:
+        yield redis
+
+
+@pytest.mark.parametrize(
+    "strike",
+    [
+        pytest.param(lambda proxy: proxy.drop_requests_matching(b"XADD"), id="never executed"),
+        pytest.param(lambda proxy: proxy.drop_replies_after(b"XADD"), id="never answered"),
+        pytest.param(lambda proxy: proxy.drop_replies_after(b"XADD", cut=True), id="cut"),
+    ],
+)
+async def test_without_an_answer_the_outcome_is_unknown_and_the_client_can_be_used_on(
+    proxy: TcpProxy, single: Redis, service: str, strike: Callable[[TcpProxy], object]
+) -> None:
+    producer = LoadBalancerStream(single, service)
+    await producer.add("before")
+    strike(proxy)
+    with pytest.raises(RedisUnavailable, match="may have been announced"):
+        await producer.add_many(["a", "b"])
+    proxy.heal()
+    assert connections_in_use(single) == 0
+    lbs_id = await producer.add("after")
+    assert await single.xrange(Keys(service).lbs, lbs_id, lbs_id)
+
+
+async def test_nothing_is_announced_twice_by_itself(proxy: TcpProxy, service: str) -> None:
+    async with Redis(host=HOST, port=proxy.port, socket_timeout=0.3) as retrying:  # redis-py's own default
+        proxy.drop_replies_after(b"XADD")
+        with pytest.raises(RedisUnavailable):
+            await LoadBalancerStream(retrying, service).add("call-17")
+        proxy.heal()
+        assert await retrying.xlen(Keys(service).lbs) == 1
+
+
+async def test_a_cancelled_call_gives_back_a_connection_that_answers_nobody_else(
+    proxy: TcpProxy, single: Redis, service: str
+) -> None:
+    producer = LoadBalancerStream(single, service)
+    await producer.add("before")
+    proxy.freeze(requests=False)
+    task = asyncio.create_task(producer.add("cancelled"))
+    await wait_until(lambda: connections_in_use(single), "it waits for the reply")
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled()
+    proxy.thaw()
+    assert connections_in_use(single) == 0
+    assert await single.ping() is True
+
+
+@pytest.mark.parametrize("host", [HOST, "no-such-host.invalid"])
+async def test_a_server_that_is_not_there_was_told_nothing_and_the_error_says_so(service: str, host: str) -> None:
+    async with Redis.from_url(f"redis://{host}:{free_port()}") as nowhere:
+        for streams in (["call-17"], ["call-17", "call-18"]):
+            with pytest.raises(RedisUnavailable) as caught:
+                await LoadBalancerStream(nowhere, service).add_many(streams)
+            assert str(caught.value).startswith("could not announce: ")
+            assert host in str(caught.value)
+            assert str(caught.value).endswith("(nothing was announced)")
+            assert caught.value.announced == (None,) * len(streams)
+            assert caught.value.__cause__ is not None
+            printed = "".join(traceback.format_exception(caught.value))
+            assert printed.count("Traceback") == 1
+            assert printed.count("\n\n") <= 2  # the cause in one line, and what it was the cause of
+
+
+async def test_a_pool_without_a_free_connection_is_named(server: Server, service: str) -> None:
+    for pool_class in (ConnectionPool, BlockingConnectionPool):
+        settings: dict[str, Any] = {} if pool_class is ConnectionPool else {"timeout": 0.05}
+        pool = pool_class.from_url(server.url, max_connections=1, **settings)
+        async with Redis.from_pool(pool) as redis, redis.client() as taken:
+            await taken.ping()
+            with pytest.raises(RedisUnavailable, match=r"nothing was announced; .*max_connections"):
+                await LoadBalancerStream(redis, service).add("call-17")
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_given_up(
+    proxy: TcpProxy, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooled, "CONNECT_TIMEOUT", 0.3)
+    proxy.freeze()
+    settings: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": 0.1}
+    async with Redis(host=HOST, port=proxy.port, **settings) as redis:
+        with pytest.raises(RedisUnavailable, match=r"no connection to .* within 0\.3 s \(nothing was announced\)"):
+            await LoadBalancerStream(redis, service).add("call-17")
+        assert connections_in_use(redis) == 0
+
+
+async def test_large_announcements_over_a_slow_line_take_the_time_that_they_need(
+    proxy: TcpProxy, redis: Connection, service: str
+) -> None:
+    streams = [(f"call-{number}", {"x": "y" * 250_000}) for number in range(12)]
+    async with Redis(host=HOST, port=proxy.port, socket_timeout=0.3) as slow:
+        proxy.bandwidth(requests=2_000_000)  # all of it takes 1.5 s
+        lbs_ids = await LoadBalancerStream(slow, service).add_many(streams)
+        proxy.bandwidth(requests=250_000)  # one takes a second
+        lbs_ids.append(await LoadBalancerStream(slow, service).add(*streams[0]))
+    assert [lbs_id for lbs_id, _ in await announced(redis, service)] == lbs_ids
+
+
+async def test_what_is_known_to_be_announced_is_said_when_the_line_breaks(
+    proxy: TcpProxy, single: Redis, redis: Connection, service: str
+) -> None:
+    streams = [(f"call-{number}", {"x": "y" * (CHUNK_BYTES // 3)}) for number in range(20)]
+    producer = LoadBalancerStream(single, service)
+    await producer.add("before")
+    proxy.bandwidth(requests=2_000_000)
+    adding = asyncio.create_task(producer.add_many(streams))
+
+    async def some() -> bool:
+        return bool(await redis.xlen(Keys(service).lbs) > 5)
+
+    await wait_until(some, "some are announced")
+    proxy.cut()
+    with pytest.raises(RedisUnavailable) as caught:
+        await adding
+    known = [lbs_id for lbs_id in caught.value.announced if lbs_id is not None]
+    there = [lbs_id for lbs_id, _ in await announced(redis, service)][1:]
+    assert len(caught.value.announced) == 20
+    assert known == list(caught.value.announced[: len(known)]) == there[: len(known)]
+    assert len(known) >= 2
+    assert len(there) - len(known) <= 2  # those in one pipeline
+    assert f"{len(known)} of 20 were announced" in str(caught.value)
+    assert "of 20 may have been announced, announcing again adds another" in str(caught.value)
+
+
+async def test_a_redis_that_gets_full_meanwhile_says_what_it_took(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    await redis.config_set("maxmemory-policy", "noeviction")
+    used = (await redis.info("memory"))["used_memory"]
+    await redis.config_set("maxmemory", used + 2_000_000)
+    with pytest.raises(RedisUnavailable, match=r"of 30 were announced\)$") as caught:
+        await producer.add_many([(f"call-{number}", {"x": "y" * 200_000}) for number in range(30)])
+    await redis.config_set("maxmemory", 0)
+    known = [lbs_id for lbs_id in caught.value.announced if lbs_id is not None]
+    assert 0 < len(known) < 30
+    assert [lbs_id for lbs_id, _ in await announced(redis, service)] == known
+    assert pickle.loads(pickle.dumps(caught.value)).announced == caught.value.announced
+
+
+async def test_a_full_redis_is_unavailable_for_now(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    await redis.config_set("maxmemory-policy", "noeviction")
+    await redis.config_set("maxmemory", 1)
+    with pytest.raises(RedisUnavailable, match="nothing was announced"):
+        await producer.add_many(["a", "b"])
+    await redis.config_set("maxmemory", 0)
+    await producer.add("c")
+    assert [said["DataStreamName"] for _, said in await announced(redis, service)] == ["c"]
+
+
+async def test_a_connection_that_was_closed_while_it_was_idle_is_opened_anew(
+    proxy: TcpProxy, single: Redis, redis: Connection, service: str
+) -> None:
+    producer = LoadBalancerStream(single, service)
+    lbs_ids = [await producer.add("call-1")]
+    for end in (proxy.cut, proxy.half_close_clients):
+        end()
+        accepted = proxy.accepted
+        await asyncio.sleep(0.05)  # time itself: what the peer did arrives here
+        lbs_ids.append(await producer.add("call-2"))
+        assert proxy.accepted == accepted + 1
+        assert connections_in_use(single) == 0
+    assert [lbs_id for lbs_id, _ in await announced(redis, service)] == lbs_ids
+
+
+async def test_a_connection_to_what_is_no_master_any_more_is_not_used_again(
+    own_server: Callable[..., Server], service: str
+) -> None:
+    server = own_server()
+    async with TcpProxy(server.port) as proxy, Redis.from_url(proxy.url) as redis:
+        producer = LoadBalancerStream(redis, service)
+        await producer.add("call-1")
+        server.command("REPLICAOF", HOST, 1)
+        with pytest.raises(RedisUnavailable, match=r"READONLY .*nothing was announced"):
+            await producer.add("call-2")
+        connections = proxy.accepted
+        server.command("REPLICAOF", "NO", "ONE")
+        await producer.add("call-3")
+        assert proxy.accepted == connections + 1
+
+
+async def test_another_type_under_the_services_key_is_refused_for_good(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    await redis.set(Keys(service).lbs, "text")
+    with pytest.raises(RedisRejected, match="another type"):
+        await producer.add_many(["a", "b", "c"])
+    assert connections_in_use(redis) == 0
+    assert await redis.get(Keys(service).lbs) == b"text"
+
+
+async def test_a_wrong_password_is_refused_for_good(redis: Connection, server: Server, service: str) -> None:
+    await redis.acl_setuser("producer", enabled=True, passwords=["+right"], keys=["*"], commands=["+@all"])
+    async with Redis.from_url(f"redis://producer:wrong@{HOST}:{server.port}") as guest:
+        with pytest.raises(RedisRejected, match="refuses the login"):
+            await LoadBalancerStream(guest, service).add("call-17")
+    await redis.acl_deluser("producer")
+
+
+async def test_a_client_that_is_used_on_after_many_failures_leaks_no_connection(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    await redis.set(Keys(service).lbs, "text")
+    for _ in range(20):
+        with pytest.raises(RedisRejected):
+            await producer.add("a")
+    assert len(redis.connection_pool._available_connections) == 1

@@ -1,0 +1,518 @@
+"""Where the servers are: a Cluster's nodes come, go, die, hang and lie; sentinels say who is master."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
+
+from redis_stream_client import LoadBalancerStream, RedisRejected, RedisStreamClient, RedisUnavailable
+from redis_stream_client._model.keys import Keys
+from redis_stream_client._redis import endpoint, placement, topology
+from redis_stream_client._redis.error_mapping import Unanswered
+from redis_stream_client._redis.topology import Topology, View
+from tests.harness.binaries import chosen, locate
+from tests.harness.cluster import Cluster, start_cluster
+from tests.harness.ports import HOST, free_port
+from tests.harness.scenes import live_through_it
+from tests.harness.sentinel import NAME, Deployment, deploy
+from tests.harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.harness.connection import Connection
+    from tests.harness.servers import Server
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """Nothing was learned in this process before."""
+    topology._learned.clear()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with start_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    with start_cluster() as cluster:
+        yield cluster
+
+
+def settings(*nodes: Server, **more: Any) -> RedisCluster:
+    """The settings of a cluster with these startup nodes."""
+    return RedisCluster(startup_nodes=[ClusterNode(HOST, node.port) for node in nodes], **more)
+
+
+def cut(*nodes: Server) -> None:
+    for node in nodes:
+        node.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        node.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+async def connects(where: endpoint.Endpoint, timeout: float = 2.0) -> int:
+    """Open a connection, close it, and return the port it led to."""
+    connection: Any = await where.open(timeout)
+    endpoint.abort(connection)
+    return int(connection.port)
+
+
+# A node that does not help.
+
+
+async def test_a_node_that_was_removed_keeps_nobody_out(own_cluster: Cluster, service: str) -> None:
+    extra = own_cluster.add_node()
+    redis = settings(extra)
+    owner = own_cluster.owner_of(Keys(service).lbs)
+    async with RedisStreamClient(redis, service, lock_ttl=2.0) as client:
+        own_cluster.remove(extra)
+        assert extra.command("CLUSTER", "SLOTS") == []
+        for _ in range(3):
+            cut(owner)
+            beats = client.statistics().beats
+            await wait_until(lambda: client.statistics().beats > beats and client.alive, "it is back")
+        assert client.statistics().lapses == 0
+        async with RedisCluster.from_url(own_cluster.url) as other:
+            await live_through_it(client, other, service)
+    # Whoever comes later, with the same settings: what was learned here leads on.
+    async with RedisStreamClient(settings(extra), service) as client:
+        assert client.alive
+    assert await LoadBalancerStream(settings(extra), service).add("call")
+
+
+async def test_a_node_that_hangs_costs_a_moment_once(own_cluster: Cluster) -> None:
+    owner = own_cluster.masters[0]
+    frozen = own_cluster.masters[1]
+    where = endpoint.of(settings(frozen, owner), own_cluster.key_on(owner))
+    frozen.freeze()
+    started = time.monotonic()
+    assert await connects(where) == owner.port
+    assert time.monotonic() - started < 1.0
+    started = time.monotonic()
+    for _ in range(6):
+        assert await connects(where) == owner.port
+    assert time.monotonic() - started < 1.2
+    frozen.thaw()
+
+
+async def test_startup_nodes_are_the_last_resort_when_all_that_were_learned_are_gone(cluster: Cluster) -> None:
+    redis = settings(cluster.nodes[0])
+    looking = Topology(redis)
+    await looking.look(None, 2.0)
+    looking._nodes = frozenset({(HOST, free_port()), (HOST, free_port())})  # a cluster that has moved since
+    assert (await looking.look(None, 2.0)).primaries == {(HOST, node.port) for node in cluster.nodes}
+
+
+async def test_a_node_of_another_cluster_by_now_leads_nobody_astray(cluster: Cluster) -> None:
+    with start_cluster() as other:
+        lost = own = cluster.nodes[0]
+        looking = Topology(settings(own))
+        known = await looking.look(None, 2.0)
+        stranger = (HOST, other.nodes[0].port)
+        looking._nodes = known.nodes - {(HOST, lost.port)} | {stranger}
+        for _ in range(4):
+            view = await looking.look(None, 2.0)
+            assert view.primaries == known.primaries
+            looking._nodes = known.nodes - {(HOST, lost.port)} | {stranger}
+
+
+async def test_a_view_without_our_slot_is_no_answer(cluster: Cluster, own_server: Any) -> None:
+    alone = own_server("--cluster-enabled", "yes")
+    key = cluster.key_on(cluster.nodes[1])
+    where = endpoint.of(settings(alone, cluster.nodes[0]), key)
+    assert await connects(where) == cluster.nodes[1].port
+    topology._learned.clear()
+    with pytest.raises(Unanswered, match="serves slot"):
+        await connects(endpoint.of(settings(alone), key))
+
+
+class Liar:
+    """A node that answers anything, once: what `CLUSTER SLOTS` says is up to the test."""
+
+    def __init__(self, *ranges: tuple[int, int, int]) -> None:
+        self.ranges = ranges
+        self.asked = 0
+
+    async def __aenter__(self) -> Liar:
+        self._server = await asyncio.start_server(self._serve, HOST, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await self._answer(reader, writer)
+        writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            words = []
+            for _ in range(int(line[1:])):
+                await reader.readline()
+                words.append((await reader.readline()).strip().upper())
+            if words[:2] == [b"CLUSTER", b"SLOTS"]:
+                self.asked += 1
+                writer.write(b"*%d\r\n" % len(self.ranges))
+                for first, last, port in self.ranges:
+                    writer.write(b"*3\r\n:%d\r\n:%d\r\n*3\r\n$9\r\n127.0.0.1\r\n" % (first, last))
+                    writer.write(b":%d\r\n$40\r\n%040d\r\n" % (port, port))
+            else:
+                writer.write(b"+OK\r\n")
+
+
+async def test_a_node_with_an_old_map_leads_astray_once(cluster: Cluster) -> None:
+    owner, *others = cluster.masters
+    ends = cluster.nodes[0].command("CLUSTER", "SLOTS")
+    dead = free_port()
+    old = [(first, last, dead if primary[1] == owner.port else primary[1]) for first, last, primary, *_ in ends]
+    async with Liar(*old) as liar:
+        redis = RedisCluster(
+            startup_nodes=[ClusterNode(HOST, liar.port), *(ClusterNode(HOST, node.port) for node in others)]
+        )
+        where = endpoint.of(redis, cluster.key_on(owner))
+        with pytest.raises(Unanswered, match=f"{dead}: Connection refused"):
+            await connects(where)
+        assert await connects(where) == owner.port
+        assert await connects(where) == owner.port
+
+
+async def test_all_nodes_refusing_is_a_refusal_and_one_of_them_is_not(cluster: Cluster) -> None:
+    wrong: dict[str, Any] = {"username": "nobody", "password": "wrong"}
+    key = cluster.key_on(cluster.nodes[0])
+    with pytest.raises(RedisRejected, match="refuses the login"):
+        await connects(endpoint.of(settings(*cluster.nodes, **wrong), key))
+    node = cluster.nodes[0]
+    for other in cluster.nodes[1:]:  # the user is not known on the first one
+        other.command("ACL", "SETUSER", "some", "on", ">secret", "allkeys", "+@all")
+    some: dict[str, Any] = {"username": "some", "password": "secret"}
+    other_key = cluster.key_on(cluster.nodes[1])
+    assert await connects(endpoint.of(settings(*cluster.nodes, **some), other_key)) == cluster.nodes[1].port
+    with pytest.raises(RedisRejected, match=f"{node.port} refuses the login"):
+        await connects(endpoint.of(settings(*cluster.nodes, **some), key))
+
+
+# What redis-py makes of it.
+
+
+preferred = pytest.mark.skipif(locate(chosen()).version < (7, 0), reason="its nodes prefer nothing")
+
+
+@preferred
+async def test_nodes_that_name_no_host_are_where_they_were_asked(cluster: Cluster, service: str) -> None:
+    for node in cluster.nodes:
+        node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "unknown-endpoint")
+    try:
+        where = endpoint.of(settings(cluster.nodes[0]), cluster.key_on(cluster.nodes[2]))
+        assert await connects(where) == cluster.nodes[2].port
+    finally:
+        for node in cluster.nodes:
+            node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
+
+
+@preferred
+async def test_nodes_whose_preferred_name_is_not_known_have_their_address(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
+    try:
+        where = endpoint.of(settings(cluster.nodes[0]), cluster.key_on(cluster.nodes[2]))
+        assert await connects(where) == cluster.nodes[2].port
+    finally:
+        for node in cluster.nodes:
+            node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
+
+
+async def test_addresses_are_remapped_as_redis_py_does(cluster: Cluster, service: str) -> None:
+    ports = {free_port(): node.port for node in cluster.nodes}
+    shown = {real: inner for inner, real in ports.items()}
+    ranges = [
+        (first, last, shown[primary[1]])
+        for first, last, primary, *_ in cluster.nodes[0].command("CLUSTER", "SLOTS")
+    ]
+    async with Liar(*ranges) as inside:
+        redis = RedisCluster(
+            host=HOST,
+            port=inside.port,
+            address_remap=lambda address: (address[0], ports.get(address[1], address[1])),
+        )
+        key = cluster.key_on(cluster.nodes[1])
+        assert await connects(endpoint.of(redis, key)) == cluster.nodes[1].port
+        assert placement.of(redis, endpoint.of(redis, key)).current(endpoint.of(Redis(), key))
+
+
+async def test_a_remap_that_fails_is_named(cluster: Cluster, service: str) -> None:
+    def remap(address: tuple[str, int]) -> tuple[str, int]:
+        raise KeyError(address)
+
+    redis = RedisCluster(host=HOST, port=cluster.nodes[0].port, address_remap=remap)
+    with pytest.raises(RedisUnavailable, match="KeyError"):
+        async with RedisStreamClient(redis, service, connect_timeout=0.3):
+            pass
+
+
+async def test_the_user_s_own_cluster_client_is_never_used_nor_closed(cluster: Cluster, service: str) -> None:
+    async with RedisCluster.from_url(cluster.url) as redis:
+        before = await redis.get("call")
+        async with RedisStreamClient(redis, service) as client:
+            await live_through_it(client, redis, service)
+        assert await redis.get("call") == before
+    idle = RedisCluster.from_url(cluster.url)
+    async with RedisStreamClient(idle, service):
+        pass
+    assert not idle.nodes_manager.nodes_cache
+    assert not any(node._connections for node in idle.nodes_manager.startup_nodes.values())
+
+
+# A plain client.
+
+
+@pytest.mark.parametrize("info", [True, False], ids=["INFO permitted", "INFO forbidden"])
+async def test_a_plain_client_of_a_node_is_refused_when_joining(
+    cluster: Cluster, service: str, info: bool
+) -> None:
+    node = cluster.owner_of(Keys(service).lbs)
+    node.command(
+        *("ACL", "SETUSER", "plain", "reset", "on", ">secret", "allkeys", "allchannels", "+@all"),
+        *([] if info else ["-info"]),
+    )
+    redis: Connection = Redis(host=HOST, port=node.port, username="plain", password="secret")
+    with pytest.raises(RedisRejected, match="RedisCluster"):
+        async with RedisStreamClient(redis, service):
+            pass
+
+
+async def test_a_plain_client_of_a_node_cannot_announce_what_another_one_has(
+    cluster: Cluster, service: str
+) -> None:
+    owner = cluster.owner_of(Keys(service).lbs)
+    other = next(node for node in cluster.nodes if node is not owner)
+    async with Redis(host=HOST, port=other.port) as redis:
+        with pytest.raises(RedisRejected, match="RedisCluster"):
+            await LoadBalancerStream(redis, service).add("call")
+
+
+# Places.
+
+
+async def test_nodes_that_are_gone_are_not_current_and_the_same_node_is_the_same_object(
+    own_cluster: Cluster,
+) -> None:
+    redis = settings(own_cluster.nodes[0])
+    where = placement.of(redis, endpoint.of(redis, "key"))
+    key = own_cluster.key_on(own_cluster.nodes[1])
+    assert where.of(key) is None
+    await where.learn(2.0)
+    old = where.of(key)
+    assert old is not None
+    assert old is where.of(key)
+    assert where.current(old)
+    extra = own_cluster.add_node()
+    own_cluster.move(key, extra)
+
+    async def moved() -> bool:
+        where.forget()
+        if where.of(key) is None:
+            await where.learn(2.0)
+        return where.of(key) is not old
+
+    await wait_until(moved, "the new owner is known", timeout=3)
+    new = where.of(key)
+    assert new is not None
+    assert where.current(new)
+    assert await connects(new) == extra.port
+    assert where.current(old)  # of other slots
+    own_cluster.move(key, own_cluster.nodes[1])
+
+    async def moved_back() -> bool:
+        where.forget()
+        if where.of(key) is None:
+            await where.learn(2.0)
+        return where.of(key) is old
+
+    await wait_until(moved_back, "the first one has it again", timeout=3)
+    assert not where.current(new)
+
+
+async def test_looks_are_shared_and_rare_however_often_something_is_forgotten(cluster: Cluster) -> None:
+    redis = settings(cluster.nodes[0])
+    where = placement.of(redis, endpoint.of(redis, "key"))
+    await where.learn(2.0)
+
+    def asked() -> int:
+        stats = [node.command("INFO", "commandstats") for node in cluster.nodes]
+        return sum(one.get("cmdstat_cluster|slots", {"calls": 0})["calls"] for one in stats)
+
+    before, started = asked(), time.monotonic()
+    while time.monotonic() - started < 1.0:
+        where.forget()
+        if where.of("key") is None:
+            await asyncio.gather(*(where.learn(2.0) for _ in range(10)))
+        await asyncio.sleep(0.002)
+    if cluster.nodes[0].binary.version >= (7, 0):
+        assert 1 <= asked() - before <= 5 * topology.SEVERAL
+    await where.learn(2.0)  # it was forgotten just now
+    assert where.of("key") is not None
+
+
+async def test_what_is_known_holds_while_nobody_can_say_better(own_cluster: Cluster) -> None:
+    redis = settings(own_cluster.nodes[0])
+    where = placement.of(redis, endpoint.of(redis, "key"))
+    await where.learn(2.0)
+    for node in own_cluster.nodes:
+        node.freeze()
+    where.forget()
+    await asyncio.sleep(placement.PAUSE[0])
+    assert where.of("key") is None
+    await where.learn(0.3)
+    assert where.of("key") is not None
+    for node in own_cluster.nodes:
+        node.thaw()
+
+
+def test_a_view_knows_the_owner_of_each_slot() -> None:
+    a, b = ("a", 1), ("b", 2)
+    view = View(((0, 99, a), (200, 299, b)), frozenset({a, b}))
+    assert [view.owner(slot) for slot in (0, 99, 100, 199, 200, 299, 300)] == [a, a, None, None, b, b, None]
+    assert view.covered == 200
+    assert [view.answers(slot) for slot in (250, 150, None)] == [True, False, False]
+
+
+# Sentinel.
+
+
+@pytest.fixture(scope="module")
+def deployment() -> Iterator[Deployment]:
+    with deploy() as deployment:
+        yield deployment
+
+
+@pytest.fixture
+async def masters(deployment: Deployment) -> Any:
+    """Give a function that makes a client of the master, with a `Sentinel` of some class."""
+    made: list[Any] = []
+
+    def make(*sentinels: int, kind: Any = Sentinel, connection: dict[str, Any] | None = None, **more: Any) -> Any:
+        ports = sentinels or (deployment.sentinel.port,)
+        manager = kind([(HOST, port) for port in ports], **more)
+        redis = manager.master_for(NAME, **(connection or {}))
+        made.extend([redis, *manager.sentinels])
+        return redis
+
+    yield make
+    for client in made:
+        await client.aclose()
+
+
+def elsewhere(host: str) -> type[Sentinel]:
+    """A `Sentinel` of the user's that names another address."""
+
+    class Mapped(Sentinel):
+        async def discover_master(self, service_name: str) -> tuple[str, int]:
+            _, port = await super().discover_master(service_name)
+            return host, port
+
+    return Mapped
+
+
+async def test_the_user_s_own_sentinel_decides(deployment: Deployment, masters: Any, service: str) -> None:
+    clients = [masters(kind=elsewhere("localhost"))]
+    if "force_master_ip" in inspect.signature(Sentinel.__init__).parameters:  # redis-py 6 and later
+        clients.append(masters(force_master_ip="localhost"))
+    for redis in clients:
+        connection: Any = await endpoint.of(redis, "key").open(2.0)
+        assert (connection.host, connection.port) == ("localhost", deployment.master.port)
+        endpoint.abort(connection)
+        async with RedisStreamClient(redis, service, lock_ttl=1.0) as client:
+            await live_through_it(client, redis, service)
+
+
+async def test_a_sentinel_that_sees_too_few_others_is_not_believed(masters: Any) -> None:
+    with pytest.raises(Unanswered, match=f"no sentinel knows a master of {NAME!r}"):
+        await connects(endpoint.of(masters(min_other_sentinels=1), "key"))
+
+
+async def test_a_sentinel_that_hangs_is_asked_last_the_next_time(
+    deployment: Deployment, masters: Any, own_server: Any
+) -> None:
+    hanging = own_server()
+    where = endpoint.of(masters(hanging.port, deployment.sentinel.port), "key")
+    hanging.freeze()
+    started = time.monotonic()
+    assert await connects(where) == deployment.master.port
+    assert time.monotonic() - started < 1.5
+    started = time.monotonic()
+    for _ in range(3):
+        assert await connects(where) == deployment.master.port
+    assert time.monotonic() - started < 0.5
+
+
+async def test_the_user_s_sentinels_and_pool_are_never_used(deployment: Deployment, masters: Any) -> None:
+    redis = masters()
+    await connects(endpoint.of(redis, "key"))
+    pools = [
+        redis.connection_pool,
+        *(each.connection_pool for each in redis.connection_pool.sentinel_manager.sentinels),
+    ]
+    assert not any(pool._available_connections or pool._in_use_connections for pool in pools)
+
+
+async def test_a_connection_class_for_sentinel_is_kept(deployment: Deployment, masters: Any, service: str) -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Mine(SentinelManagedConnection):
+        async def connect_to(self, address: Any) -> Any:
+            seen.append(address)
+            return await super().connect_to((HOST, address[1]))  # type: ignore[no-untyped-call]
+
+    redis = masters(kind=elsewhere("nowhere.invalid"), connection={"connection_class": Mine})
+    assert await connects(endpoint.of(redis, "key")) == deployment.master.port
+    assert seen == [("nowhere.invalid", deployment.master.port)]
+    async with RedisStreamClient(redis, service) as client:
+        assert client.alive
+
+
+async def test_a_pool_for_sentinel_with_a_setting_of_its_own(deployment: Deployment, masters: Any) -> None:
+    class Translating(SentinelConnectionPool):
+        def __init__(self, service_name: str, manager: Any, *, inside: str, **more: Any) -> None:
+            super().__init__(service_name, manager, **more)  # type: ignore[no-untyped-call]
+            self.inside = inside
+
+        async def get_master_address(self) -> tuple[str, int]:
+            host, port = await super().get_master_address()  # type: ignore[no-untyped-call]
+            assert host == self.inside
+            return HOST, port
+
+    more = {"connection_pool_class": Translating, "inside": "inside.invalid"}
+    redis = masters(kind=elsewhere("inside.invalid"), connection=more)
+    assert await connects(endpoint.of(redis, "key")) == deployment.master.port
+
+
+async def test_a_discovery_that_hangs_or_raises_is_bounded_and_named(masters: Any, service: str) -> None:
+    class Hanging(Sentinel):
+        async def discover_master(self, service_name: str) -> tuple[str, int]:
+            await asyncio.sleep(60)
+            raise AssertionError
+
+    class Failing(Sentinel):
+        async def discover_master(self, service_name: str) -> tuple[str, int]:
+            raise ValueError("consul: 503")
+
+    started = time.monotonic()
+    with pytest.raises(Unanswered, match="no sentinel said in time"):
+        await connects(endpoint.of(masters(kind=Hanging), "key"), 0.3)
+    assert time.monotonic() - started < 0.6
+    with pytest.raises(RedisUnavailable, match="ValueError: consul: 503"):
+        async with RedisStreamClient(masters(kind=Failing), service, connect_timeout=0.3):
+            pass

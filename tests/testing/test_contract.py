@@ -1,0 +1,1004 @@
+"""What a lease and `run()` promise, of a client on a real server and of `redis_stream_client.testing` alike.
+
+A user's test that passes in memory would mean nothing if the two could drift apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from redis_stream_client import Entry, Lease, NotOwner, RedisUnavailable
+from tests.harness.backends import STREAM, Backend, Facts, InMemory, OnServer
+from tests.harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.harness.connection import Connection
+    from tests.harness.proxy import TcpProxy
+
+TICKS = ({"n": "1"}, {"n": "2"}, {"n": "3"})
+FOR_EVER = 60.0
+
+
+@pytest.fixture
+def in_memory() -> Backend:
+    return InMemory()
+
+
+@pytest.fixture
+async def on_server(redis: Connection, proxy: TcpProxy, service: str) -> AsyncIterator[Backend]:
+    async with OnServer(redis, proxy, service) as backend:
+        yield backend
+
+
+@pytest.fixture(params=["in_memory", "on_server"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    backend: Backend = request.getfixturevalue(request.param)
+    return backend
+
+
+async def steps(lease: Lease, count: int) -> list[str]:
+    """Take some entries, each call anew; returns their ids."""
+    entries = lease.entries()
+    return [(await anext(entries)).id for _ in range(count)]
+
+
+class Recorder:
+    """A handler that checkpoints what it reads, and what happened to it."""
+
+    def __init__(self, work: Callable[[Lease], Any] | None = None) -> None:
+        self.lease: Lease | None = None
+        self.read: list[str] = []
+        self.cancellations = 0
+        self._work = work or self.follow
+
+    async def __call__(self, lease: Lease) -> None:
+        self.lease = lease
+        try:
+            await self._work(lease)
+        except asyncio.CancelledError:
+            self.cancellations += 1
+            raise
+
+    async def follow(self, lease: Lease) -> None:
+        async for entry in lease.entries():
+            self.read.append(entry.id)
+            await lease.checkpoint(entry.id)
+
+    async def without_checkpoints(self, lease: Lease) -> None:
+        async for entry in lease.entries():
+            self.read.append(entry.id)
+
+    async def sleep(self, lease: Lease) -> None:
+        await asyncio.sleep(FOR_EVER)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for the next entry."""
+        return self.lease is not None and self.lease._waiting > 0
+
+    async def has_read(self, *ids: str) -> None:
+        await wait_until(lambda: self.read == list(ids) and self.waits, f"it has read {ids}")
+
+
+# Entries.
+
+
+async def test_entries_come_in_order_from_the_first_with_their_bytes(backend: Backend) -> None:
+    lease = await backend.own([{"type": "start", "an": "é"}, *TICKS])
+    entries = lease.entries()
+    assert await anext(entries) == Entry("1-0", {b"type": b"start", b"an": "é".encode()})
+    assert [(await anext(entries)).text() for _ in range(3)] == list(TICKS)
+    assert lease.position is None
+
+
+async def test_entries_begin_after_the_checkpoint_that_an_earlier_owner_left(backend: Backend) -> None:
+    lease = await backend.own(TICKS, position="2-0")
+    assert await steps(lease, 1) == ["3-0"]
+    assert lease.position == "2-0"
+
+
+async def test_entries_wait_for_more_and_wake_when_it_comes(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    entries = lease.entries()
+    for _ in TICKS:
+        await anext(entries)
+    for number in range(4, 8):
+        step = asyncio.ensure_future(anext(entries))
+        await wait_until(lambda: lease._waiting, "a step waits")
+        assert await backend.feed({"n": str(number)}) == [f"{number}-0"]
+        assert (await step).id == f"{number}-0"
+
+
+async def test_each_call_of_entries_starts_anew_after_the_last_checkpoint(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    assert await steps(lease, 3) == ["1-0", "2-0", "3-0"]
+    assert await steps(lease, 2) == ["1-0", "2-0"]
+    await lease.checkpoint("1-0")
+    assert await steps(lease, 2) == ["2-0", "3-0"]
+
+
+async def test_two_iterators_of_one_lease_do_not_disturb_each_other(backend: Backend) -> None:
+    lease = await backend.own()
+    first, second = lease.entries(), lease.entries()
+    waiting = [asyncio.ensure_future(anext(entries)) for entries in (first, second)]
+    await wait_until(lambda: lease._waiting == 2, "both wait")
+    await backend.feed(*TICKS)
+    assert [entry.id for entry in await asyncio.gather(*waiting)] == ["1-0", "1-0"]
+    assert (await anext(first)).id == (await anext(second)).id == "2-0"
+
+
+async def test_a_cancelled_step_loses_no_entry(backend: Backend) -> None:
+    lease = await backend.own()
+    entries = lease.entries()
+    for number in range(1, 6):
+        step = asyncio.ensure_future(anext(entries))
+        await wait_until(lambda: lease._waiting, "a step waits")
+        await backend.feed({"n": str(number)})
+        step.cancel()
+        await asyncio.wait((step,))
+        assert (await anext(entries)).id == f"{number}-0"
+
+
+async def test_two_steps_of_one_iterator_at_once_are_a_mistake(backend: Backend) -> None:
+    lease = await backend.own()
+    entries = lease.entries()
+    step = asyncio.ensure_future(anext(entries))
+    await wait_until(lambda: lease._waiting, "a step waits")
+    with pytest.raises(RuntimeError, match="call entries\\(\\) once for each"):
+        await anext(entries)
+    await backend.feed(*TICKS)
+    assert (await step).id == "1-0"
+
+
+# Checkpoints.
+
+
+async def test_a_checkpoint_advances_the_position_and_starts_the_attempts_anew(backend: Backend) -> None:
+    lease = await backend.own(TICKS, position="1-0", attempts=3)
+    assert await steps(lease, 1) == ["2-0"]
+    assert lease.attempts == 3
+    assert await backend.facts() == Facts("ours", None, "1-0", 3)
+    await lease.checkpoint("2-0")
+    assert (lease.position, lease.attempts) == ("2-0", 0)
+    assert await backend.facts() == Facts("ours", None, "2-0", 0)
+
+
+async def test_a_checkpoint_needs_no_step_of_entries_before_it(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    await lease.checkpoint("2-0")
+    assert await steps(lease, 1) == ["3-0"]
+
+
+@pytest.mark.parametrize("beyond", ["2-1", "3-0", "99999999999999-0"])
+async def test_a_checkpoint_beyond_what_was_handed_out_is_a_mistake(backend: Backend, beyond: str) -> None:
+    """Though more has arrived already. The furthest of several iterators counts."""
+    lease = await backend.own(TICKS, position="1-0")
+    first, second = lease.entries(), lease.entries()
+    assert (await anext(first)).id == "2-0"
+    with pytest.raises(ValueError, match=rf"{beyond} is beyond the last entry .* 2-0"):
+        await lease.checkpoint(beyond)
+    assert (await backend.facts()).position == "1-0"
+    await lease.checkpoint("0-5")  # at or below the stored one: changes nothing
+    assert lease.position == "1-0"
+    assert [(await anext(second)).id for _ in range(2)] == ["2-0", "3-0"]
+    await lease.checkpoint("3-0")
+    assert (lease.position, lease.owned) == ("3-0", True)
+
+
+async def given_up(lease: Lease, *ids: str) -> None:
+    """Ask for checkpoints, and wait for none of them."""
+    asked = [asyncio.create_task(lease.checkpoint(id)) for id in ids]
+    await asyncio.sleep(0)
+    for asking in asked:
+        asking.cancel()
+    await asyncio.wait(asked)
+    assert all(asking.cancelled() for asking in asked)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_checkpoint_counts_when_its_caller_is_gone(backend: Backend, begun: bool) -> None:
+    lease = await backend.own(TICKS, position="1-0", attempts=3)
+    if begun:
+        assert await steps(lease, 1) == ["2-0"]
+    with backend.answers_late():
+        await given_up(lease, "2-0")
+    await wait_until(lambda: (lease.position, lease.attempts) == ("2-0", 0), "the answer has been heard")
+    assert await backend.facts() == Facts("ours", None, "2-0", 0)
+
+
+async def test_checkpoints_whose_callers_are_gone_count_in_order(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    await steps(lease, 3)
+    with backend.answers_late():
+        await given_up(lease, "1-0", "3-0", "2-0")
+    await lease.checkpoint("2-0")
+    await wait_until(lambda: lease.position == "3-0", "all answers have been heard")
+    assert (await backend.facts()).position == "3-0"
+
+
+async def test_an_answer_that_comes_late_does_not_settle_what_was_read_meanwhile(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    entries = lease.entries()
+    await anext(entries)
+    with backend.answers_late():
+        await given_up(lease, "1-0")
+        await anext(entries)
+    await wait_until(lambda: lease.position == "1-0", "the answer has been heard")
+    assert not lease._settled
+    await lease.checkpoint("2-0")
+    assert lease._settled
+
+
+async def test_a_handler_whose_checkpoint_is_answered_after_it_failed_has_got_on(backend: Backend) -> None:
+    failed = asyncio.Event()
+
+    async def work(lease: Lease) -> None:
+        async for entry in lease.entries():
+            await given_up(lease, entry.id)
+            failed.set()
+            raise TimeoutError
+
+    with backend.answers_late():
+        await backend.start(work, TICKS, attempts=3, max_attempts=3)
+        await failed.wait()
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.position, outcome.attempts) == ("failed", "1-0", 0)
+    assert await backend.facts() == Facts("released", None, "1-0", 0)
+
+
+@pytest.mark.parametrize("late", ["2-0", "1-0", "0-5", "002-00"])
+async def test_a_checkpoint_that_is_not_greater_succeeds_and_moves_nothing(backend: Backend, late: str) -> None:
+    lease = await backend.own(TICKS)
+    await lease.checkpoint("2-0")
+    await lease.checkpoint(late)
+    assert lease.position == "2-0"
+    assert (await backend.facts()).position == "2-0"
+
+
+async def test_checkpoints_are_compared_as_numbers(backend: Backend) -> None:
+    lease = await backend.own()
+    for id in ("9-0", "10-0", "10-9", "10-10", "18446744073709551615-18446744073709551615"):
+        await lease.checkpoint(id)
+        assert lease.position == (await backend.facts()).position == id
+
+
+@pytest.mark.parametrize(
+    ("id", "error"),
+    [
+        ("1", ValueError),
+        ("", ValueError),
+        ("1-*", ValueError),
+        ("-1-0", ValueError),
+        ("18446744073709551616-0", ValueError),
+        (b"1-0", TypeError),
+        (Entry("1-0", {}), TypeError),
+        (None, TypeError),
+    ],
+)
+async def test_what_is_not_an_id_is_refused(backend: Backend, id: Any, error: type[Exception]) -> None:
+    lease = await backend.own(TICKS)
+    with pytest.raises(error, match=r"entry\.id|must be a str"):
+        await lease.checkpoint(id)
+    assert await backend.facts() == Facts("ours", None, None, 0)
+
+
+async def test_a_checkpoint_after_a_newer_owner_began_is_refused_and_cancels_the_block(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    cancelled = False
+
+    async def block() -> None:
+        nonlocal cancelled
+        async with lease:
+            await lease.checkpoint("1-0")
+            await backend.overtake()
+            assert lease.owned
+            with pytest.raises(NotOwner) as refused:
+                await lease.checkpoint("2-0")
+            assert refused.value.reason == "claimed"
+            assert not lease.owned
+            try:
+                await asyncio.sleep(FOR_EVER)
+            except asyncio.CancelledError:
+                cancelled = True
+                raise
+
+    with pytest.raises(NotOwner) as left:
+        await block()
+    assert cancelled
+    assert (left.value.reason, left.value.stream, left.value.lbs_id) == ("claimed", STREAM, lease.lbs_id)
+    facts = await backend.facts()
+    assert (facts.state, facts.position) == ("a peer's", "1-0")
+
+
+async def test_done_after_a_newer_owner_began_is_refused(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    await backend.overtake()
+    with pytest.raises(NotOwner):
+        await lease.done()
+    assert await lease.lost() == "claimed"
+    assert (await backend.facts()).state == "a peer's"
+
+
+async def test_a_release_after_a_newer_owner_began_takes_nothing_from_it(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    await backend.overtake()
+    await lease.release()  # as good as repeated: who has it now has a greater fence
+    assert await lease.lost() == "released"
+    assert (await backend.facts()).state == "a peer's"
+
+
+async def test_the_first_step_after_a_newer_owner_began_is_refused(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    await backend.overtake()
+    with pytest.raises(NotOwner):
+        await anext(lease.entries())
+    assert await lease.lost() == "claimed"
+
+
+# The block of a lease.
+
+
+async def test_the_end_of_the_block_says_done(backend: Backend) -> None:
+    lease = await backend.own(TICKS, attempts=3)
+    async with lease as entered:
+        assert entered is lease
+        async for entry in lease.entries():
+            await lease.checkpoint(entry.id)
+            if entry.id == "3-0":
+                break
+    assert await backend.facts() == Facts("done", None, "3-0", 0)
+    assert await lease.lost() == "done"
+
+
+async def test_a_failure_of_the_block_releases(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    error = LookupError("no such customer")
+
+    async def block() -> None:
+        async with lease:
+            await lease.checkpoint("1-0")
+            raise error
+
+    with pytest.raises(LookupError) as caught:
+        await block()
+    assert caught.value is error
+    assert await backend.facts() == Facts("released", None, "1-0", 0)
+
+
+async def test_a_cancellation_of_the_block_releases(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+
+    async def work() -> None:
+        async with lease:
+            await asyncio.sleep(FOR_EVER)
+
+    block = asyncio.create_task(work())
+    await wait_until(lambda: lease._guard is not None, "the block was entered")
+    block.cancel()
+    await asyncio.wait((block,))
+    assert block.cancelled()
+    assert not lease.owned
+    assert (await backend.facts()).state == "released"
+
+
+async def test_a_loss_cancels_the_block_once_and_its_cleanup_may_await(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    cancellations = 0
+    cleaned = False
+
+    async def block() -> None:
+        nonlocal cancellations, cleaned
+        async with lease:
+            await backend.lose()
+            try:
+                await asyncio.sleep(FOR_EVER)
+            except asyncio.CancelledError:
+                cancellations += 1
+                raise
+            finally:
+                for _ in range(10):
+                    await asyncio.sleep(0.001)
+                cleaned = True
+
+    with pytest.raises(NotOwner) as caught:
+        await block()
+    assert (cancellations, cleaned) == (1, True)
+    assert caught.value.reason == "claimed"
+    current = asyncio.current_task()
+    assert current is not None
+    assert current.cancelling() == 0
+    assert (await backend.facts()).state == "a peer's"
+
+
+async def test_a_loss_cancels_a_step_that_waits(backend: Backend) -> None:
+    lease = await backend.own()
+
+    async def block() -> None:
+        async with lease:
+            await backend.lose()
+            async for _ in lease.entries():
+                pytest.fail("there was no entry")
+            pytest.fail("entries() ended")
+
+    with pytest.raises(NotOwner):
+        await block()
+
+
+async def test_a_loss_whose_cancellation_is_swallowed_is_still_not_owner(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+
+    async def block() -> None:
+        async with lease:
+            await backend.lose()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(FOR_EVER)
+            with pytest.raises(NotOwner):
+                await lease.checkpoint("1-0")
+
+    with pytest.raises(NotOwner):
+        await block()
+    assert await backend.facts() == Facts("a peer's", None, None, 0)
+
+
+async def test_after_a_loss_nothing_is_accepted(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    waiting = asyncio.create_task(lease.lost())
+    await backend.lose()
+    assert await waiting == "claimed"
+    for use in (lambda: lease.checkpoint("1-0"), lease.done, lease.release, lambda: anext(lease.entries())):
+        with pytest.raises(NotOwner) as refused:
+            await cast("Any", use)()
+        assert refused.value.reason == "claimed"
+    with pytest.raises(NotOwner):
+        async with lease:
+            pytest.fail("entered")
+    assert await backend.facts() == Facts("a peer's", None, None, 0)
+
+
+@pytest.mark.parametrize("end", ["done", "release"])
+async def test_a_lease_that_its_holder_ended_is_of_no_use_and_says_so(backend: Backend, end: str) -> None:
+    lease = await backend.own(TICKS)
+    async with lease:
+        await (lease.done() if end == "done" else lease.release())
+        for use in (lambda: lease.checkpoint("1-0"), lease.done, lease.release, lambda: anext(lease.entries())):
+            with pytest.raises(NotOwner, match="this lease has ended, and is of no use any more"):
+                await cast("Any", use)()
+    assert (await backend.facts()).state == ("done" if end == "done" else "released")
+
+
+async def test_the_block_of_a_lease_is_entered_once(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    async with lease:
+        with pytest.raises(RuntimeError, match="a lease is entered once"):
+            async with lease:
+                pytest.fail("entered twice")
+
+
+async def test_a_lease_knows_what_was_announced(backend: Backend) -> None:
+    lease = await backend.own(info={"lang": "de", "numbers": [1, 2]})
+    assert (lease.stream, lease.info) == (STREAM, {"lang": "de", "numbers": [1, 2]})
+    assert lease.owned
+    assert lease.fence.lbs_id == lease.lbs_id
+    assert lease.fence.deliveries == lease.deliveries
+
+
+# Outages, and doubt.
+
+
+async def test_a_checkpoint_that_gets_no_answer_says_so_and_may_be_repeated(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    await lease.checkpoint("1-0")
+    with backend.unavailable():
+        with pytest.raises(RedisUnavailable, match="repeating is safe") as caught:
+            await lease.checkpoint("2-0")
+        assert (caught.value.stream, caught.value.lbs_id) == (STREAM, lease.lbs_id)
+        assert lease.owned
+    assert (await backend.facts()).position == "1-0"
+    await lease.checkpoint("2-0")
+    assert await backend.facts() == Facts("ours", None, "2-0", 0)
+
+
+async def test_a_first_step_that_gets_no_answer_says_so_and_may_be_repeated(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    entries = lease.entries()
+    with backend.unavailable(), pytest.raises(RedisUnavailable):
+        await anext(entries)
+    assert (await anext(entries)).id == "1-0"
+
+
+async def test_a_later_step_waits_for_the_end_of_an_outage(backend: Backend) -> None:
+    lease = await backend.own()
+    entries = lease.entries()
+    step = asyncio.ensure_future(anext(entries))
+    await wait_until(lambda: lease._waiting, "a step waits")
+    with backend.unavailable():
+        await backend.feed(*TICKS)
+        with pytest.raises(RedisUnavailable):  # so long at least does it wait
+            await lease.checkpoint("1-0")
+        assert not step.done()
+    assert (await step).id == "1-0"
+    assert (await anext(entries)).id == "2-0"
+
+
+async def test_an_end_that_gets_no_answer_says_so(backend: Backend) -> None:
+    lease = await backend.own()
+    with backend.unavailable():
+        with pytest.raises(RedisUnavailable):
+            await lease.done()
+        assert lease.owned
+    assert (await backend.facts()).state == "ours"
+    await lease.done()
+    assert (await backend.facts()).state == "done"
+
+
+async def test_a_release_that_gets_no_answer_ends_the_lease_all_the_same(backend: Backend) -> None:
+    lease = await backend.own()
+    with backend.unavailable():
+        with pytest.raises(RedisUnavailable):
+            await lease.release()
+        assert not lease.owned
+        assert (await backend.facts()).state == "ours"
+    assert await lease.lost() == "released"
+
+
+async def test_a_doubt_that_passes_costs_nothing(backend: Backend) -> None:
+    handler = Recorder()
+    await backend.start(handler)
+    await wait_until(lambda: handler.waits, "it waits for the first entry")
+    async with backend.doubt():
+        await backend.feed(*TICKS)
+    await handler.has_read("1-0", "2-0", "3-0")
+    assert handler.lease is not None
+    assert handler.lease.owned
+    assert (await backend.facts()).position == "3-0"
+    backend.drain()
+    assert (await backend.outcome()).status == "drained"
+
+
+async def test_what_is_asked_in_doubt_is_answered_after_it(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    async with backend.doubt():
+        asking = asyncio.create_task(lease.checkpoint("1-0"))
+        await asyncio.sleep(0)
+    await asking
+    async with backend.doubt():
+        finishing = asyncio.create_task(lease.done())
+        await asyncio.sleep(0)
+    await finishing
+    assert await backend.facts() == Facts("done", None, "1-0", 0)
+
+
+# Handlers: the end.
+
+
+async def test_a_handler_that_returns_has_finished_the_stream(backend: Backend) -> None:
+    async def handler(lease: Lease) -> str:
+        assert (lease.position, lease.attempts) == ("1-0", 2)
+        await lease.checkpoint((await anext(lease.entries())).id)
+        return "what it returns is of no interest"
+
+    await backend.start(handler, TICKS, position="1-0", attempts=2)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.error, outcome.position, outcome.attempts) == ("done", None, "2-0", 0)
+    assert await backend.facts() == Facts("done", None, "2-0", 0)
+
+
+async def test_a_handler_that_raises_has_tried_and_the_stream_is_released(backend: Backend) -> None:
+    error = LookupError("no such customer")
+
+    async def handler(lease: Lease) -> None:
+        raise error
+
+    await backend.start(handler, TICKS)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.error, outcome.position, outcome.attempts) == ("failed", error, None, 1)
+    assert await backend.facts() == Facts("released", None, None, 1)
+
+
+async def test_an_owner_with_nothing_left_to_do_is_no_failed_attempt(backend: Backend) -> None:
+    """Else a stream that is idle for long would go to the dead letters after so many outages."""
+
+    async def follow(lease: Lease) -> None:
+        async for entry in lease.entries():
+            await lease.checkpoint(entry.id)
+
+    handler = Recorder(follow)
+    await backend.start(handler, TICKS, position="3-0", attempts=3)
+
+    async def acquitted() -> bool:
+        return (await backend.facts()).attempts == 0
+
+    await wait_until(lambda: handler.lease, "it works")
+    await wait_until(acquitted, "it has waited for entries for a while")
+    await backend.lose()
+    assert (await backend.outcome()).status == "lost"
+
+
+async def test_attempts_before_are_counted(backend: Backend) -> None:
+    async def handler(lease: Lease) -> None:
+        assert lease.attempts == 4
+        await anext(lease.entries())
+        assert lease.attempts == 4
+        raise LookupError
+
+    await backend.start(handler, TICKS, attempts=4)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.attempts) == ("failed", 4)
+    assert await backend.facts() == Facts("released", None, None, 4)
+
+
+async def test_an_attempt_that_got_on_does_not_count(backend: Backend) -> None:
+    async def handler(lease: Lease) -> None:
+        await lease.checkpoint("1-0")
+        raise LookupError
+
+    await backend.start(handler, TICKS, attempts=16)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.position, outcome.attempts) == ("failed", "1-0", 0)
+    assert await backend.facts() == Facts("released", None, "1-0", 0)
+
+
+async def test_a_late_checkpoint_is_no_progress(backend: Backend) -> None:
+    async def handler(lease: Lease) -> None:
+        await lease.checkpoint("1-0")
+        raise LookupError
+
+    await backend.start(handler, TICKS, position="1-0", attempts=3)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.attempts) == ("failed", 3)
+    assert await backend.facts() == Facts("released", None, "1-0", 3)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("end", ["done", "released"])
+async def test_what_a_handler_says_itself_is_what_counts(backend: Backend, end: str, fails: bool) -> None:
+    async def handler(lease: Lease) -> None:
+        await anext(lease.entries())
+        await (lease.done() if end == "done" else lease.release())
+        if fails:
+            raise LookupError
+
+    await backend.start(handler, TICKS, attempts=3)
+    outcome = await backend.outcome()
+    assert (outcome.status, isinstance(outcome.error, LookupError)) == (end, fails)
+    assert await backend.facts() == Facts(end, None, None, 0)
+
+
+async def test_one_failure_too_many_is_a_dead_letter_with_its_reason(backend: Backend) -> None:
+    async def handler(lease: Lease) -> None:
+        raise LookupError("no such customer")
+
+    await backend.start(handler, TICKS, position="1-0", attempts=3, max_attempts=3)
+    outcome = await backend.outcome()
+    assert (outcome.status, type(outcome.error), outcome.attempts) == ("dead", LookupError, 3)
+    reason = "failed 3 times, at last: LookupError: no such customer"
+    assert await backend.facts() == Facts("dead", reason, "1-0", 0)
+
+
+async def test_a_stream_that_killed_too_many_owners_is_given_up_untried(backend: Backend) -> None:
+    handler = Recorder()
+    await backend.start(handler, TICKS, attempts=4, max_attempts=3)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.error, outcome.attempts) == ("dead", None, 4)
+    assert handler.lease is None
+    assert await backend.facts() == Facts("dead", "given up after 3 attempts", None, 0)
+
+
+async def test_a_handler_cannot_enter_the_lease_that_it_is_given(backend: Backend) -> None:
+    async def handler(lease: Lease) -> None:
+        async with lease:
+            pytest.fail("entered twice")
+
+    await backend.start(handler)
+    outcome = await backend.outcome()
+    assert outcome.status == "failed"
+    assert "a lease is entered once" in str(outcome.error)
+    assert (await backend.facts()).state == "released"
+
+
+# Handlers: loss.
+
+
+async def test_a_loss_cancels_the_handler_once_and_its_cleanup_may_await(backend: Backend) -> None:
+    cleaned = False
+
+    async def work(lease: Lease) -> None:
+        nonlocal cleaned
+        try:
+            await asyncio.sleep(FOR_EVER)
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+            cleaned = True
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS)
+    await wait_until(lambda: handler.lease, "it works")
+    await backend.lose()
+    outcome = await backend.outcome()
+    assert (outcome.status, type(outcome.error)) == ("lost", asyncio.CancelledError)
+    assert (handler.cancellations, cleaned) == (1, True)
+    assert await backend.facts() == Facts("a peer's", None, None, 0)
+
+
+async def test_a_handler_that_swallows_its_cancellation_and_returns_has_finished_nothing(backend: Backend) -> None:
+    async def work(lease: Lease) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(FOR_EVER)
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS)
+    await wait_until(lambda: handler.lease, "it works")
+    await backend.lose()
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.error) == ("lost", None)
+    assert (await backend.facts()).state == "a peer's"
+
+
+async def test_a_handler_whose_checkpoint_is_refused_has_lost(backend: Backend) -> None:
+    async def work(lease: Lease) -> None:
+        await lease.checkpoint("1-0")
+        await backend.overtake()
+        await lease.checkpoint("2-0")
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.position) == ("lost", "1-0")
+    facts = await backend.facts()
+    assert (facts.state, facts.position) == ("a peer's", "1-0")
+
+
+# Handlers: draining.
+
+
+async def test_draining_stops_a_handler_that_waits_for_the_next_entry(backend: Backend) -> None:
+    handler = Recorder()
+    await backend.start(handler, TICKS, attempts=3)
+    await handler.has_read("1-0", "2-0", "3-0")
+    backend.drain()
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.position) == ("drained", "3-0")
+    assert handler.cancellations == 1
+    assert await backend.facts() == Facts("released", None, "3-0", 0)
+
+
+async def test_draining_waits_for_the_checkpoint_of_what_was_read(backend: Backend) -> None:
+    go_on = asyncio.Event()
+
+    async def work(lease: Lease) -> None:
+        async for entry in lease.entries():
+            handler.read.append(entry.id)
+            await go_on.wait()
+            if entry.id == "3-0":
+                await lease.checkpoint("3-0")
+
+    handler = Recorder(work)
+    await backend.start(handler, [*TICKS, *TICKS], drain_timeout=FOR_EVER)
+    await wait_until(lambda: handler.read, "it has read one")
+    backend.drain()
+    await wait_until(lambda: handler.lease and handler.lease._draining, "the drain has begun")
+    go_on.set()
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.position) == ("drained", "3-0")
+    assert handler.read == ["1-0", "2-0", "3-0"]
+    assert await backend.facts() == Facts("released", None, "3-0", 0)
+
+
+async def test_a_handler_without_checkpoints_is_drained_when_the_time_is_over(backend: Backend) -> None:
+    handler = Recorder()
+    handler._work = handler.without_checkpoints
+    await backend.start(handler, TICKS, attempts=3, drain_timeout=0.1)
+    await handler.has_read("1-0", "2-0", "3-0")
+    backend.drain()
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.position) == ("drained", None)
+    assert await backend.facts() == Facts("released", None, None, 0)
+
+
+async def test_a_handler_that_does_not_read_is_drained_when_the_time_is_over(backend: Backend) -> None:
+    handler = Recorder()
+    handler._work = handler.sleep
+    await backend.start(handler, TICKS, drain_timeout=0.1)
+    await wait_until(lambda: handler.lease, "it works")
+    backend.drain()
+    assert (await backend.outcome()).status == "drained"
+    assert handler.cancellations == 1
+    assert (await backend.facts()).state == "released"
+
+
+async def test_a_drained_handler_that_returns_all_the_same_has_finished_nothing(backend: Backend) -> None:
+    async def work(lease: Lease) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            async for entry in lease.entries():
+                await lease.checkpoint(entry.id)
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS)
+    await wait_until(lambda: handler.waits and handler.lease and handler.lease.position == "3-0", "it waits")
+    backend.drain()
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.error) == ("drained", None)
+    assert (await backend.facts()).state == "released"
+
+
+async def test_a_handler_that_returns_before_it_notices_the_draining_is_done(backend: Backend) -> None:
+    go_on = asyncio.Event()
+
+    async def work(lease: Lease) -> None:
+        await anext(lease.entries())
+        await go_on.wait()
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS, drain_timeout=FOR_EVER)
+    await wait_until(lambda: handler.lease and not handler.lease._settled, "it has read one")
+    backend.drain()
+    await wait_until(lambda: handler.lease and handler.lease._draining, "the drain has begun")
+    go_on.set()
+    assert (await backend.outcome()).status == "done"
+    assert (await backend.facts()).state == "done"
+
+
+async def test_a_drained_handler_that_ignores_it_loses_the_stream(backend: Backend) -> None:
+    go_on = asyncio.Event()
+
+    async def work(lease: Lease) -> None:
+        while not go_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go_on.wait()
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS, drain_timeout=0.0)
+    await wait_until(lambda: handler.lease, "it works")
+    backend.drain()
+
+    async def released() -> bool:
+        return (await backend.facts()).state == "released"
+
+    try:
+        await wait_until(released, "the stream was released without it")
+        assert (await backend.facts()).attempts == 0  # that it was asked to stop is not its failure
+        assert handler.lease is not None
+        with pytest.raises(NotOwner):
+            await handler.lease.checkpoint("1-0")
+    finally:
+        go_on.set()
+    assert (await backend.outcome()).status == "drained"
+
+
+async def test_cancelling_releases_at_once(backend: Backend) -> None:
+    handler = Recorder()
+    handler._work = handler.sleep
+    await backend.start(handler, TICKS, attempts=3)
+    await wait_until(lambda: handler.lease, "it works")
+    await backend.cancel()
+    assert handler.cancellations == 1
+    assert await backend.facts() == Facts("released", None, None, 0)
+
+
+# Handlers: progress.
+
+
+async def test_a_handler_without_progress_loses_the_stream_and_has_tried(backend: Backend) -> None:
+    handler = Recorder()
+    handler._work = handler.sleep
+    await backend.start(handler, TICKS, progress_timeout=0.1)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.attempts) == ("stalled", 1)
+    assert handler.cancellations == 1
+    assert await backend.facts() == Facts("released", None, None, 1)
+
+
+async def test_a_last_standstill_is_a_dead_letter(backend: Backend) -> None:
+    handler = Recorder()
+    handler._work = handler.sleep
+    await backend.start(handler, TICKS, progress_timeout=0.1, attempts=2, max_attempts=2)
+    assert (await backend.outcome()).status == "dead"
+    assert await backend.facts() == Facts("dead", "failed 2 times, at last: no progress in time", None, 0)
+
+
+async def test_a_handler_that_says_so_or_waits_for_entries_does_not_stand_still(backend: Backend) -> None:
+    timeout = 0.2
+
+    async def work(lease: Lease) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 2 * timeout
+        while loop.time() < end:
+            await asyncio.sleep(timeout / 20)
+            lease.progress()
+        async for entry in lease.entries():
+            handler.read.append(entry.id)
+            if entry.id == "3-0":
+                return
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS[:2], progress_timeout=timeout)
+    await handler.has_read("1-0", "2-0")
+    waited = asyncio.get_running_loop().time() + 2 * timeout
+    await wait_until(lambda: asyncio.get_running_loop().time() > waited, "it has waited for long enough")
+    await backend.feed(TICKS[2])
+    assert (await backend.outcome()).status == "done"
+
+
+# Handlers: outages.
+
+
+async def test_a_handler_may_live_through_an_outage(backend: Backend) -> None:
+    outage, unanswered, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work(lease: Lease) -> None:
+        async for entry in lease.entries():
+            await outage.wait()
+            try:
+                await lease.checkpoint(entry.id)
+            except RedisUnavailable:
+                unanswered.set()
+                await over.wait()
+                await lease.checkpoint(entry.id)
+            handler.read.append(entry.id)
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS, drain_timeout=FOR_EVER)
+    await wait_until(lambda: handler.lease and not handler.lease._settled, "it has read one")
+    with backend.unavailable():
+        outage.set()
+        await unanswered.wait()
+        assert (await backend.facts()).position is None
+    over.set()
+    await handler.has_read("1-0", "2-0", "3-0")
+    backend.drain()
+    assert (await backend.outcome()).status == "drained"
+    assert await backend.facts() == Facts("released", None, "3-0", 0)
+
+
+async def test_a_handler_that_fails_in_an_outage_has_failed(backend: Backend) -> None:
+    outage = asyncio.Event()
+
+    async def work(lease: Lease) -> None:
+        await lease.checkpoint("1-0")
+        await outage.wait()
+        await lease.checkpoint("2-0")
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS)
+    await wait_until(lambda: handler.lease and handler.lease.position, "it works")
+    with backend.unavailable():
+        outage.set()
+        outcome = await backend.outcome()
+    assert (outcome.status, type(outcome.error), outcome.position) == ("failed", RedisUnavailable, "1-0")
+    assert (await backend.facts()).state != "done"
+
+
+async def test_a_handler_that_is_drained_in_an_outage_is_drained(backend: Backend) -> None:
+    handler = Recorder()
+    await backend.start(handler, TICKS)
+    await handler.has_read("1-0", "2-0", "3-0")
+    with backend.unavailable():
+        backend.drain()
+        assert (await backend.outcome()).status == "drained"
+    assert (await backend.facts()).state != "done"
+
+
+async def test_a_stream_that_was_finished_in_an_outage_is_done_after_it(backend: Backend) -> None:
+    outage, returned = asyncio.Event(), asyncio.Event()
+
+    async def work(lease: Lease) -> None:
+        await outage.wait()
+        returned.set()
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS)
+    await wait_until(lambda: handler.lease, "it works")
+    with backend.unavailable():
+        outage.set()
+        await returned.wait()
+        await asyncio.sleep(0)
+        assert (await backend.facts()).state == "ours"
+    assert (await backend.outcome()).status == "done"
+    assert (await backend.facts()).state == "done"
