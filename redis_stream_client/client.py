@@ -11,7 +11,7 @@ import anyio
 from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client._concurrency import clock, forks
-from redis_stream_client._concurrency.backoff import in_turns
+from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._consumer.session import Session
 from redis_stream_client._leases.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
 from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
@@ -82,7 +82,7 @@ class RedisStreamClient:
             connect_timeout=connect_timeout,
         )
         self._endpoint = endpoint.of(redis, self._options.keys.lbs)
-        self._places = placement.of(redis, self._endpoint)
+        self._placement = placement.of(redis, self._endpoint)
         self._events = EventIterator(self)
 
     @classmethod
@@ -154,8 +154,8 @@ class RedisStreamClient:
         if self._session is None:
             _require_asyncio()
             self._name()
-            self._session = Session(self._options, self._endpoint, self._places)
-            self._session.member.holdings.draining = self._drain_requested
+            self._session = Session(self._options, self._endpoint, self._placement)
+            self._session.member.table.draining = self._drain_requested
             self._ready = self._session.start()
         assert self._ready is not None
         self._session.require_here()
@@ -269,7 +269,7 @@ class RedisStreamClient:
         """
         self._drain_requested = True
         if self._session is not None:
-            self._session.member.holdings.draining = True
+            self._session.member.table.draining = True
         if self._run is not None:
             self._run.drain()
 
@@ -335,7 +335,7 @@ class RedisStreamClient:
                 "work on them; in a handler return, or call lease.done(); to end run(), call client.drain()"
             )
         finishing: list[asyncio.Future[None]] = []
-        for leases in in_turns([lease for lease in session.member.holdings if lease._handed_out]):
+        for leases in in_chunks([lease for lease in session.member.table if lease._handed_out]):
             for lease in leases:
                 with contextlib.suppress(NotOwner):
                     finishing.append(session.ownership.finish(lease))
@@ -363,15 +363,15 @@ class RedisStreamClient:
     def leases(self) -> Mapping[str, Lease]:
         """The leases that are held now, by LBS id: a live, read-only view. Includes what was not handed out
         yet. Empty while the lock is not held by the local clock."""
-        if self._session is None or not self._session.member.liveness.held:
+        if self._session is None or not self._session.member.lock_state.held:
             return MappingProxyType({})
-        return self._session.member.holdings.view
+        return self._session.member.table.view
 
     @property
     def alive(self) -> bool:
         """Whether the consumer lock is held, by the local clock. Good as a readiness probe, not as a liveness
         probe: an outage of Redis must not restart the fleet."""
-        return self._session is not None and self._session.member.liveness.held
+        return self._session is not None and self._session.member.lock_state.held
 
     def statistics(self) -> Statistics:
         """A snapshot of what this client counts."""
@@ -397,7 +397,7 @@ class RedisStreamClient:
         elif self._session is None:
             state = "not joined"
         else:
-            state = f"{len(self._session.member.holdings)} leases, {self._session.member.liveness.state.value}"
+            state = f"{len(self._session.member.table)} leases, {self._session.member.lock_state.state.value}"
         return f"<RedisStreamClient {self._options.keys.service!r} {self.id} {state}>"
 
     def __reduce__(self) -> NoReturn:
@@ -442,11 +442,11 @@ class EventIterator:
         session = client._session
         assert session is not None
         while not session.leaving:
-            event = session.member.inbox.take(clock.now())
+            event = session.member.event_queue.take(clock.now())
             if event is not None:
                 session.room_changed()
                 return event
-            await session.member.inbox.wait()
+            await session.member.event_queue.wait()
         if session.failure is not None:
             raise session.failure
         await session.closed.wait()

@@ -12,7 +12,7 @@ from redis_stream_client._model.announcement import Info, Malformed, decode
 from redis_stream_client._model.errors import RedisUnavailable, StreamGone
 from redis_stream_client._model.keys import Keys, require_name
 from redis_stream_client._protocol import msgpack, scripts
-from redis_stream_client._redis.pooled import Borrowed, Loan
+from redis_stream_client._redis.pooled import Loan, Pooled
 from redis_stream_client._redis.window import Window
 
 PAGE = 50
@@ -96,7 +96,7 @@ class DeadLetters:
 
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
         self._keys = Keys(require_name(service, "service"))
-        self._borrowed = Borrowed(redis, self._keys.dead)
+        self._borrowed = Pooled(redis, self._keys.dead)
 
     def __repr__(self) -> str:
         return f"<DeadLetters of {self._keys.service!r}>"

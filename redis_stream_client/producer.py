@@ -7,7 +7,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis_stream_client._model.announcement import FIELD, Info, encode
 from redis_stream_client._model.errors import RedisRejected, RedisUnavailable
 from redis_stream_client._model.keys import Keys, require_name
-from redis_stream_client._redis.pooled import Borrowed, Loan
+from redis_stream_client._redis.pooled import Loan, Pooled
 
 CHUNK = 500  # announcements that travel in one pipeline, at the most
 CHUNK_BYTES = 256 * 1024  # and their size together, but for a single larger one: a slow line needs its time for it
@@ -26,7 +26,7 @@ class LoadBalancerStream:
 
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
         self._keys = Keys(require_name(service, "service"))
-        self._borrowed = Borrowed(redis, self._keys.lbs)
+        self._borrowed = Pooled(redis, self._keys.lbs)
 
     async def add(self, stream: str, info: Info | None = None) -> str:
         """Announce a data stream; one live consumer will own it.

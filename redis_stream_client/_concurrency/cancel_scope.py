@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Guard:
+class CancelScope:
     """The task that runs a lease's block, and how it is told to stop."""
 
     __slots__ = ("_baseline", "_left", "_task", "fired", "on_fire")

@@ -1,7 +1,7 @@
 """The audit: what is pending for this client, against the leases that it knows of."""
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._concurrency.backoff import in_turns
+from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._consumer.heartbeat import owners_of
 from redis_stream_client._consumer.membership import Membership
@@ -61,8 +61,8 @@ class Auditor:
             self._also_due = None
 
     async def _compare(self) -> None:
-        epoch, history = self._member.liveness.epoch, self._member.greeter.history
-        async with self._member.gate.alone():
+        epoch, history = self._member.lock_state.epoch, self._member.identity.history
+        async with self._member.audit_lock.alone():
             pending = await self._pending()
             # Below zero: some of it was trimmed or deleted, perhaps ours. Now and then all is looked at, since
             # an entry too many elsewhere hides one that is missing.
@@ -70,10 +70,10 @@ class Auditor:
             self._member.waiting.seen(census.oldest_waiting, clock.now())
             balance = census.balance
             thorough = balance is None or balance < 0 or self._member.counters.audits % THOROUGH == THOROUGH - 1
-            holdings = self._member.holdings
-            suspects = list(holdings) if thorough else holdings.disagreeing(pending)
+            table = self._member.table
+            suspects = list(table) if thorough else table.disagreeing(pending)
             owners = await owners_of(self._member, [lease.lbs_id for lease in suspects])
-            if not self._member.liveness.believed(epoch):
+            if not self._member.lock_state.believed(epoch):
                 return
             found = list(zip(suspects, owners, strict=True))
             self._ownership.lose_to(pair for pair in found if pair[1] != self._member.options.consumer)
@@ -81,8 +81,8 @@ class Auditor:
                 if not owner:
                     pending.pop(lease.lbs_id, None)
             await self._take_over(pending, epoch)
-            if self._member.liveness.believed(epoch):
-                holdings.audited(history)
+            if self._member.lock_state.believed(epoch):
+                table.audited(history)
 
     async def _pending(self) -> dict[str, int]:
         pending: dict[str, int] = {}
@@ -100,15 +100,15 @@ class Auditor:
         A count that is lower than the lease's means that Redis lost writes in a fail-over and counts anew:
         it is lifted to the fence that was handed out, and adopting it makes it greater.
         """
-        holdings = self._member.holdings
-        self._ownership.lose(holdings.disagreeing(pending), "claimed")
-        for behind in in_turns(holdings.behind(pending)):  # side by side: all others wait for the audit
+        table = self._member.table
+        self._ownership.lose(table.disagreeing(pending), "claimed")
+        for behind in in_chunks(table.behind(pending)):  # side by side: all others wait for the audit
             lift, patience = self._member.operations.lift, self._member.patience
             await gather(*(lift(*lease, patience) for lease in behind), name="redis_stream_client lifting")
             pending.update((lbs_id, handed_out) for lbs_id, _, handed_out in behind)
-        if not self._member.liveness.believed(epoch):
+        if not self._member.lock_state.believed(epoch):
             return
-        unknown = list(holdings.unknown(pending))
+        unknown = list(table.unknown(pending))
         if unknown:
             log.info("%d streams are ours that never reached us", len(unknown))
             await self._ownership.adopt(unknown, epoch)

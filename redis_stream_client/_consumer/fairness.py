@@ -32,7 +32,7 @@ CLOCK_PERIOD = 30.0
 _LONGEST_PAUSE = 0.1  # as a part of the period: a large fleet queues up in smaller steps
 
 
-class Turns:
+class Fairness:
     """When to end a blocking read, and how long to wait before the next one."""
 
     def __init__(self, longest_block: float) -> None:

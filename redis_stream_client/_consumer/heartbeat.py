@@ -29,7 +29,7 @@ class Heartbeat:
         try:
             while True:
                 try:
-                    if self._member.liveness.state is State.HELD:
+                    if self._member.lock_state.state is State.HELD:
                         await self._beat()
                     else:
                         await self._resume()
@@ -49,7 +49,7 @@ class Heartbeat:
         """The lock lapsed: what that means for the leases, at once."""
         log.warning("the consumer lock lapsed (%s)", cause, extra={"consumer": self._member.options.consumer})
         if cause == "silent":
-            self._ownership.lose(self._member.holdings, "expired")
+            self._ownership.lose(self._member.table, "expired")
         self._wake.set()
         if self._timer is not None:
             self._rearm()
@@ -65,7 +65,7 @@ class Heartbeat:
 
     def _until_due(self) -> float:
         """Seconds until the next beat; who asks for the turn to sweep has beaten, too."""
-        beat_at = self._member.liveness.beat_at
+        beat_at = self._member.lock_state.beat_at
         return 0.0 if beat_at is None else beat_at + self._member.options.heartbeat_interval - clock.now()
 
     async def _resume(self) -> None:
@@ -73,7 +73,7 @@ class Heartbeat:
         sent = clock.now()
         await self._member.operations.join(self._member.options.heartbeat_interval)
         self._member.outage.answered()
-        self._member.liveness.answered(sent)
+        self._member.lock_state.answered(sent)
         pending: dict[str, int] = {}
         last: str | None = None
         while True:
@@ -86,15 +86,15 @@ class Heartbeat:
             if not await self._member.operations.beat(self._member.options.heartbeat_interval):
                 return
             sent = again
-            self._member.liveness.answered(sent)
-        disagreeing = self._member.holdings.disagreeing(pending)
+            self._member.lock_state.answered(sent)
+        disagreeing = self._member.table.disagreeing(pending)
         owners = await owners_of(self._member, [lease.lbs_id for lease in disagreeing])
-        if not self._member.liveness.held_since(sent):
+        if not self._member.lock_state.held_since(sent):
             return
         self._ownership.lose_to(zip(disagreeing, owners, strict=True))
         log.info(
             "the consumer lock is held again; %d streams kept",
-            len(self._member.holdings),
+            len(self._member.table),
             extra={"consumer": self._member.options.consumer},
         )
         self._watch_deadline()
@@ -102,14 +102,14 @@ class Heartbeat:
 
     def _watch_deadline(self) -> None:
         """The deadline's own callback: notices a lapse without asking anybody."""
-        self._member.liveness.check()
+        self._member.lock_state.check()
         self._rearm()
 
     def _rearm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        delay = self._member.liveness.deadline - clock.now()
-        if self._member.liveness.state not in (State.HELD, State.SUSPECT):
+        delay = self._member.lock_state.deadline - clock.now()
+        if self._member.lock_state.state not in (State.HELD, State.SUSPECT):
             delay = self._member.options.heartbeat_interval
         self._timer = asyncio.get_running_loop().call_later(max(0.001, delay), self._watch_deadline)
 
@@ -119,21 +119,21 @@ async def beat(member: Membership, turn: float | None = None) -> bool:
 
     Returns whether the turn is ours, and the lock, too. Raises as `Operations.beat`.
     """
-    epoch = member.liveness.epoch
+    epoch = member.lock_state.epoch
     sent = clock.now()
-    member.liveness.asking()
+    member.lock_state.asking()
     won, timeout = False, member.options.heartbeat_interval
     if turn is None:
         alive = await member.operations.beat(timeout)
     else:
         alive, won = await member.operations.beat_and_turn(turn, timeout)
     member.outage.answered()
-    if not member.liveness.believed(epoch):
+    if not member.lock_state.believed(epoch):
         return False
     if not alive:
-        member.liveness.lapse("missing")
+        member.lock_state.lapse("missing")
         return False
-    member.liveness.renewed(sent, epoch)
+    member.lock_state.renewed(sent, epoch)
     member.counters.beats += 1
     return won
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from redis_stream_client._concurrency.backoff import Backoff
-from redis_stream_client._leases.event_queue import Inbox
-from redis_stream_client._leases.lock_state import Liveness
-from redis_stream_client._leases.table import Gate, Holdings
+from redis_stream_client._leases.event_queue import EventQueue
+from redis_stream_client._leases.lock_state import LockState
+from redis_stream_client._leases.table import LeaseTable, SharedLock
 from redis_stream_client._model.errors import ClientClosed
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
-from redis_stream_client._protocol.operations import Greeter, Operations
+from redis_stream_client._protocol.operations import Operations, ServerIdentity
 from redis_stream_client._redis.outage import OutageLog
 
 
@@ -69,11 +69,11 @@ class Membership:
 
     options: Options
     operations: Operations
-    greeter: Greeter
-    liveness: Liveness
-    inbox: Inbox
-    holdings: Holdings
-    gate: Gate
+    identity: ServerIdentity
+    lock_state: LockState
+    event_queue: EventQueue
+    table: LeaseTable
+    audit_lock: SharedLock
     counters: Counters
     supervisor: Supervisor
     waiting: Waiting

@@ -6,7 +6,7 @@ import contextlib
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.audit import Auditor
-from redis_stream_client._consumer.fairness import MOST_IN_TURN, NUDGE, Turns
+from redis_stream_client._consumer.fairness import MOST_IN_TURN, NUDGE, Fairness
 from redis_stream_client._consumer.membership import Membership
 from redis_stream_client._model.logs import log
 from redis_stream_client._ownership.redis_backend import Ownership
@@ -29,7 +29,7 @@ class Reader:
         self._member = member
         self._ownership = ownership
         self._auditor = auditor
-        self._turns = Turns(member.options.block)
+        self._turns = Fairness(member.options.block)
         self._served = False
         self._changed = asyncio.Event()
         self._backlog = _Backlog(grace=member.options.lock_ttl / 4)
@@ -57,16 +57,16 @@ class Reader:
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing as error:
                 log.warning("the consumer group is gone: %s", error)
-                self._member.liveness.lapse("missing")
+                self._member.lock_state.lapse("missing")
                 await asyncio.sleep(self._backoff.pause())
 
     async def _ready(self) -> None:
         """Wait until the lock is held, and there is room or an audit due."""
         while True:
             self._changed.clear()
-            self._member.liveness.check()
+            self._member.lock_state.check()
             delay: float | None = None
-            if self._member.liveness.held:
+            if self._member.lock_state.held:
                 if self._ownership.room > 0 or self._auditor.due:
                     return
                 delay = self._auditor.delay
@@ -82,7 +82,7 @@ class Reader:
         if self._served and self._takes_turns:
             await asyncio.sleep(self._turns.settling(clock.now(), self._member.counters.live_members))
         self._served = False
-        epoch = self._member.liveness.epoch
+        epoch = self._member.lock_state.epoch
         block = self._turns.block(clock.now())
         nudge = start_task(self._nudge(block), "redis_stream_client nudge")
         try:
@@ -93,7 +93,7 @@ class Reader:
             raise
         finally:
             nudge.cancel()
-        if not self._member.liveness.believed(epoch):
+        if not self._member.lock_state.believed(epoch):
             self._auditor.request()
         elif entries:
             await self._served_one(entries)
@@ -106,7 +106,7 @@ class Reader:
     async def _served_one(self, entries: list[Delivered]) -> None:
         self._served = True
         self._backlog.expect()
-        if self._member.holdings.handled_at_once and not self._ownership.capacity:  # a take-over was faster
+        if self._member.table.handled_at_once and not self._ownership.capacity:  # a take-over was faster
             await self._ownership.put_back(entries)
             return
         self._member.counters.streams_added += await self._ownership.receive(entries)
@@ -136,7 +136,7 @@ class Reader:
             self._backlog.others = [
                 m.name for m in members if m.name not in self._member.departing | {self._member.options.consumer}
             ]
-        epoch = self._member.liveness.epoch
+        epoch = self._member.lock_state.epoch
         most = min(self._ownership.room, LARGEST_READ)
         with self._ownership.expecting(most):
             try:
@@ -147,11 +147,11 @@ class Reader:
                 if error.maybe_executed:
                     self._auditor.read_lost()
                 raise
-            if not self._member.liveness.believed(epoch):
+            if not self._member.lock_state.believed(epoch):
                 self._auditor.request()
                 return
             if share is None:
-                self._member.liveness.lapse("missing")
+                self._member.lock_state.lapse("missing")
                 return
             self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
             if not share.waiting:

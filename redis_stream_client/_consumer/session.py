@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from redis_stream_client._concurrency import clock, forks
-from redis_stream_client._concurrency.backoff import TURN, Backoff, in_turns
+from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._concurrency.chunks import CHUNK, in_chunks
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.audit import Auditor
 from redis_stream_client._consumer.heartbeat import Heartbeat
@@ -14,10 +15,10 @@ from redis_stream_client._consumer.listener import Listener
 from redis_stream_client._consumer.membership import Membership, Waiting
 from redis_stream_client._consumer.reader import Reader
 from redis_stream_client._consumer.sweeper import Sweeper
-from redis_stream_client._leases.event_queue import Inbox
+from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
-from redis_stream_client._leases.lock_state import LapseCause, Liveness
-from redis_stream_client._leases.table import Gate, Holdings
+from redis_stream_client._leases.lock_state import LapseCause, LockState
+from redis_stream_client._leases.table import LeaseTable, SharedLock
 from redis_stream_client._model.errors import (
     ClientClosed,
     RedisRejected,
@@ -32,14 +33,14 @@ from redis_stream_client._model.statistics import Counters, Statistics
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.claims import Claims
 from redis_stream_client._ownership.redis_backend import Ownership
-from redis_stream_client._protocol.operations import Greeter, Operations
-from redis_stream_client._redis.connection import Link
+from redis_stream_client._protocol.operations import Operations, ServerIdentity
+from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, origin
 from redis_stream_client._redis.outage import OutageLog
-from redis_stream_client._redis.placement import Places
-from redis_stream_client._streams.fetcher import Feed
-from redis_stream_client._streams.record_store import Shelf
+from redis_stream_client._redis.placement import Placement
+from redis_stream_client._streams.fetcher import Fetcher
+from redis_stream_client._streams.record_store import RecordStore
 
 
 class Session:
@@ -49,14 +50,14 @@ class Session:
     waits for I/O, and a session may be left from another task than the one that joined.
     """
 
-    def __init__(self, options: Options, where: Endpoint, where_streams_are: Places) -> None:
+    def __init__(self, options: Options, where: Endpoint, where_streams_are: Placement) -> None:
         self.options = options
         self._endpoint = where
-        greeter = Greeter(self._another_history, clustered=where.clustered)
+        identity = ServerIdentity(self._another_history, clustered=where.clustered)
         self._beats, self._commands, self._reads = (
-            Link(
+            SharedConnection(
                 where,
-                greet=greeter,
+                greet=identity,
                 on_loss=self._connection_lost,
                 longest_attempt=options.connect_timeout,
                 role=role,
@@ -64,17 +65,17 @@ class Session:
             for role in ("beats", "commands", "reads")
         )
         self._operations = Operations(options, self._beats, self._commands, self._reads)
-        inbox = Inbox(options.lock_ttl, MAX_OFFER_PAUSE)
+        event_queue = EventQueue(options.lock_ttl, MAX_OFFER_PAUSE)
         who = {"consumer": options.consumer}
         outage = OutageLog(lambda: f"Redis ({where.where})", who)
         self.member = member = Membership(
             options=options,
             operations=self._operations,
-            greeter=greeter,
-            liveness=Liveness(options.lock_ttl, options.heartbeat_interval, self._lapsed),
-            inbox=inbox,
-            holdings=Holdings(inbox),
-            gate=Gate(),
+            identity=identity,
+            lock_state=LockState(options.lock_ttl, options.heartbeat_interval, self._lapsed),
+            event_queue=event_queue,
+            table=LeaseTable(event_queue),
+            audit_lock=SharedLock(),
             counters=Counters(),
             supervisor=self,
             waiting=Waiting(),
@@ -82,20 +83,22 @@ class Session:
             departing=set(),
         )
         patience = member.patience
-        self._shelf = Shelf(
+        self._record_store = RecordStore(
             options.keys, options.consumer, where_streams_are, self.spawn, self.gone, patience, self._greeting
         )
         lock = options.keys.lock(options.consumer)
-        self._feed = Feed(where_streams_are, options.lock_ttl, self.spawn, self.gone, lock=lock, renewed=self._met)
-        self.ownership = Ownership(member, self._shelf)
-        self.ownership.plane = self.progress = Progress(member, self.ownership, self._shelf, self._feed)
+        self._fetcher = Fetcher(
+            where_streams_are, options.lock_ttl, self.spawn, self.gone, lock=lock, renewed=self._met
+        )
+        self.ownership = Ownership(member, self._record_store)
+        self.ownership.plane = self.progress = Progress(member, self.ownership, self._record_store, self._fetcher)
         self.claims = Claims(member, self.ownership)
         self._auditor = Auditor(member, self.ownership)
         self._heartbeat = Heartbeat(member, self.ownership, self._held_again)
         self._reader = Reader(member, self.ownership, self._auditor)
         self.sweeper = Sweeper(member, self.claims)
         ears = OutageLog(lambda: f"the subscription at {where.where}", who, within=outage, failures=5)
-        self._listener = Listener(options, where, greeter, self._operations, self, ears)
+        self._listener = Listener(options, where, identity, self._operations, self, ears)
         self._process = forks.here()
         forks.watch(self)
         self._work: set[asyncio.Task[Any]] = set()
@@ -168,8 +171,8 @@ class Session:
                 await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 remaining = max(0.01, give_up - clock.now())
                 await self._operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
-                if self.member.liveness.held_since(sent):
-                    self.member.holdings.history = self.member.greeter.history
+                if self.member.lock_state.held_since(sent):
+                    self.member.table.history = self.member.identity.history
                     break
             except (Unanswered, GroupMissing) as error:
                 pause, last = backoff.pause(), error
@@ -193,7 +196,7 @@ class Session:
     def leave(self) -> None:
         """Ask the supervisor to hand everything over and end. Idempotent, and returns at once."""
         self._leave.set()
-        self.member.inbox.end()
+        self.member.event_queue.end()
 
     # Where it is at home.
 
@@ -204,7 +207,7 @@ class Session:
 
     def inherited(self) -> None:
         """This is a copy in a forked child: nothing is believed here. The original goes on in the parent."""
-        self.member.liveness.close()
+        self.member.lock_state.close()
 
     def require_here(self) -> None:
         """Raise ``RuntimeError`` in a forked child, and on another event loop than the one it joined on."""
@@ -230,8 +233,8 @@ class Session:
         The lock goes first, within `LEAVING_GRACE` however many leases there are. These end beside it, in pieces.
         """
         self._leave.set()
-        self.member.liveness.close()
-        held = list(self.member.holdings)
+        self.member.lock_state.close()
+        held = list(self.member.table)
         everything = [*tasks, *self._work]
         for task in everything:
             task.cancel()
@@ -240,7 +243,7 @@ class Session:
         failure = await _whatever_happens(self._close_links) or failure
         failure = await _whatever_happens(lambda: self._lose(held)) or failure
         self.failure = self.failure or failure
-        self.member.inbox.end()
+        self.member.event_queue.end()
         self.closed.set()
         if self._joined:
             log.info("left %s", self.options.keys.service, extra={"consumer": self.options.consumer})
@@ -276,20 +279,20 @@ class Session:
             )
 
     async def _settle(self, held: list[Lease]) -> None:
-        for leases in in_turns(held, 10 * TURN):
-            await self._shelf.settle_at_last(leases)
-        await self._shelf.settle_at_last(())
+        for leases in in_chunks(held, 10 * CHUNK):
+            await self._record_store.settle_at_last(leases)
+        await self._record_store.settle_at_last(())
 
     async def _lose(self, held: list[Lease]) -> None:
         """Nothing is believed any more; here it is told."""
-        for leases in in_turns(held):
+        for leases in in_chunks(held):
             for lease in leases:
-                self.member.holdings.lose(lease, "closed")
+                self.member.table.lose(lease, "closed")
             await asyncio.sleep(0)
-        self.member.holdings.lose_all("closed")
+        self.member.table.lose_all("closed")
 
     async def _close_links(self) -> None:
-        for link in (self._beats, self._commands, self._reads, self._shelf, self._feed):
+        for link in (self._beats, self._commands, self._reads, self._record_store, self._fetcher):
             await link.close()
 
     async def _give_up_lock(self) -> bool:
@@ -359,22 +362,22 @@ class Session:
             self._heartbeat.poke()  # what ended the connection may have ended our lock
             if isinstance(reason, Unanswered) and reason.elsewhere:
                 self._listener.move()
-                self._feed.renew()
+                self._fetcher.renew()
 
-    def _greeting(self, endpoint: Endpoint) -> Greeter:
+    def _greeting(self, endpoint: Endpoint) -> ServerIdentity:
         """What a connection to a server with data streams learns first: that server's own history, or, where there
         is but one server, the one that all share."""
         if endpoint is self._endpoint:
-            return self.member.greeter
-        return Greeter(lambda history: self._met(endpoint, history))
+            return self.member.identity
+        return ServerIdentity(lambda history: self._met(endpoint, history))
 
     def _met(self, endpoint: Endpoint, history: str) -> None:
         """A connection to a server with data streams has met another history than before."""
         if endpoint is not self._endpoint:
-            self._shelf.renew(endpoint)
-            self._feed.met(endpoint, history)
-            self._feed.renew(endpoint)
-        elif history != self.member.greeter.history:
+            self._record_store.renew(endpoint)
+            self._fetcher.met(endpoint, history)
+            self._fetcher.renew(endpoint)
+        elif history != self.member.identity.history:
             self._another_history(history)
 
     def _another_history(self, history: str) -> None:
@@ -385,9 +388,9 @@ class Session:
         for link in (self._beats, self._commands, self._reads):
             link.drop(reason)
         self._listener.move()
-        self._shelf.renew()
-        self._feed.met(self._endpoint, history)
-        self._feed.renew()
+        self._record_store.renew()
+        self._fetcher.met(self._endpoint, history)
+        self._fetcher.renew()
 
     def room_changed(self) -> None:
         """A stream was taken from the inbox, or ended."""
@@ -442,29 +445,29 @@ class Session:
         now = clock.now()
         held = [
             lease
-            for lease in self.member.holdings
+            for lease in self.member.table
             if not lease._handed_out or (handled is not None and lease not in handled)
         ]
         oldest = min(held, key=lambda lease: lease._progress_at, default=None)
         return judge(
             self.options,
-            alive=self.member.liveness.held,
+            alive=self.member.lock_state.held,
             announcement=self.member.waiting.age(now),
             full=not self.ownership.room,
             lease=(oldest.stream, now - oldest._progress_at) if oldest is not None else None,
-            wakeup=self._feed.oldest_unread(now),
+            wakeup=self._fetcher.oldest_unread(now),
         )
 
     def statistics(self, health: Health) -> Statistics:
         """A snapshot."""
         counters = self.member.counters
-        beat_at = self.member.liveness.beat_at
+        beat_at = self.member.lock_state.beat_at
         return Statistics(
-            leases=len(self.member.holdings),
-            unread_events=self.member.inbox.unread,
+            leases=len(self.member.table),
+            unread_events=self.member.event_queue.unread,
             last_beat_age=None if beat_at is None else clock.now() - beat_at,
             beats=counters.beats,
-            lapses=self.member.liveness.lapses,
+            lapses=self.member.lock_state.lapses,
             reconnects=self._beats.losses + self._commands.losses + self._reads.losses + self._listener.gaps,
             streams_added=counters.streams_added,
             claims_won=counters.claims_won,
@@ -486,10 +489,10 @@ class Session:
             requests_shrunk=(
                 counters.requests_shrunk
                 + self._operations.shrunk
-                + self._feed.requests_shrunk
-                + self._shelf.shrunk
+                + self._fetcher.requests_shrunk
+                + self._record_store.shrunk
             ),
-            records_unsettled=self._shelf.unsettled,
+            records_unsettled=self._record_store.unsettled,
         )
 
 

@@ -9,7 +9,8 @@ import math
 import random
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._concurrency.backoff import Backoff, in_turns
+from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._consumer.heartbeat import beat
 from redis_stream_client._consumer.membership import Membership
@@ -72,7 +73,7 @@ class Sweeper:
 
     def claimed(self, lbs_id: str) -> None:
         """A peer says that it took this orphan. Should that be untrue, the next look offers it again."""
-        self._member.inbox.withdraw(lbs_id)
+        self._member.event_queue.withdraw(lbs_id)
 
     def membership_changed(self, by: int) -> None:
         """Somebody joined or left. The next time that this client tidies up, it counts."""
@@ -105,7 +106,7 @@ class Sweeper:
         """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
         while True:
             await self._sleep()
-            if not self._member.liveness.held or self._member.liveness.quiet:
+            if not self._member.lock_state.held or self._member.lock_state.quiet:
                 continue
             try:
                 await self._take_turn()
@@ -115,14 +116,14 @@ class Sweeper:
                 log.debug("sweeper: %s", error)
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing:
-                self._member.liveness.lapse("missing")
+                self._member.lock_state.lapse("missing")
                 await asyncio.sleep(self._backoff.pause())
 
     async def _sleep(self) -> None:
         """Until the next turn, or the next look at a suspect."""
         due = min((self._next_turn, *self._suspects.values()))
         delay = max(0.0, due - clock.now())
-        if not self._member.liveness.held or self._member.liveness.quiet:
+        if not self._member.lock_state.held or self._member.lock_state.quiet:
             delay = max(delay, self._turn_length / 2)
         try:
             async with asyncio.timeout(delay):
@@ -139,7 +140,7 @@ class Sweeper:
         if now < self._next_turn and not own_due:
             return
         won = await beat(self._member, self._turn_length)
-        if not self._member.liveness.held:
+        if not self._member.lock_state.held:
             return
         # Who has swept lets the next turn to the others, unless it is overdue. In a large fleet somebody always
         # asks soon; still each asks so often that the last one left sweeps within a quarter of a lifetime.
@@ -147,7 +148,7 @@ class Sweeper:
         self._next_turn = clock.now() + self._turn_length * (1.5 if won else random.uniform(0.7, 0.8) * rarely)
         if won or own_due:
             await self._sweep(tell=won)
-        due, unread = self._member.inbox.owners_to_recheck(clock.now())
+        due, unread = self._member.event_queue.owners_to_recheck(clock.now())
         for owner in due:
             self.suspect(owner, RECHECK_DISTANCE)
         for owner in unread:
@@ -158,7 +159,7 @@ class Sweeper:
     async def _sweep(self, *, tell: bool) -> None:
         members = await self._member.operations.members(self._member.patience)
         if all(member.name != self._member.options.consumer for member in members):
-            self._member.liveness.lapse("missing")  # the group was destroyed, or we were removed from it
+            self._member.lock_state.lapse("missing")  # the group was destroyed, or we were removed from it
             return
         others = [member for member in members if member.name not in (self._member.options.consumer, NOBODY)]
         tidy = self._lapsed or clock.now() - self._tidied_at > self._tidy_period
@@ -179,7 +180,7 @@ class Sweeper:
             if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._member.options.lock_ttl:
                 self._told_at[owner] = clock.now()
                 to_tell.append(owner)
-        for owners in in_turns(to_tell):
+        for owners in in_chunks(to_tell):
             await gather(
                 *(self._member.operations.tell(f"dead {owner}", self._member.patience) for owner in owners),
                 name="redis_stream_client telling",
@@ -231,7 +232,7 @@ class Sweeper:
             for member in members
             if member.idle_ms >= 1000 * long_dead and not member.pending and not alive.get(member.name, True)
         ]
-        for names in in_turns(forgotten):  # side by side: after a night of restarts there are thousands
+        for names in in_chunks(forgotten):  # side by side: after a night of restarts there are thousands
             await gather(
                 *(self._member.operations.forget(name, long_dead, self._member.patience) for name in names),
                 name="redis_stream_client tidying",
@@ -266,19 +267,19 @@ class Sweeper:
 
     async def _look_at(self, owner: str) -> None:
         """Offer all that is pending for `owner`, if it is dead, and withdraw what is not any more."""
-        known = self._member.inbox.offered(owner)
+        known = self._member.event_queue.offered(owner)
         present: list[str] = []
         last: str | None = None
         while True:
             page = await self._member.operations.orphans(owner, last, self._member.patience)
-            if not self._member.liveness.held:
+            if not self._member.lock_state.held:
                 return
             present += [entry.lbs_id for entry in page.found]
             await self._offer(owner, page.found)
             last = page.last
             if last is None:
                 break
-        self._member.inbox.withdraw_absent(owner, present, known)
+        self._member.event_queue.withdraw_absent(owner, present, known)
 
     async def _take(self, owner: str, members: list[Member]) -> None:
         """Take a share of what is pending for `owner`, if it is dead; after a while, what others left, too."""
@@ -319,11 +320,11 @@ class Sweeper:
 
     async def _take_page(self, owner: str, heirs: list[str] | None, most: int) -> tuple[Taken, int]:
         """Take some. Returns what that brought, and how many are left that we do not hold ourselves back from."""
-        known = self._member.inbox.offered(owner)
-        held_back = self._member.inbox.held_back(owner, clock.now())
+        known = self._member.event_queue.offered(owner)
+        held_back = self._member.event_queue.held_back(owner, clock.now())
         page = await self._claims.take(owner, heirs, held_back, most)
         if page.left == 0:
-            self._member.inbox.withdraw_absent(owner, self._member.holdings.parting, known)
+            self._member.event_queue.withdraw_absent(owner, self._member.table.parting, known)
         return page, max(0, page.left - len(held_back))
 
     def _heirs(self, owner: str, members: list[Member]) -> list[str]:
@@ -336,7 +337,7 @@ class Sweeper:
         now = clock.now()
         random.shuffle(orphans)
         for entry in orphans:
-            if self._member.holdings.get(entry.lbs_id) is not None:
+            if self._member.table.get(entry.lbs_id) is not None:
                 continue  # taken by us since the page was listed
             try:
                 announced = announcement.decode(entry.fields)
@@ -344,6 +345,6 @@ class Sweeper:
                 await self._claims.take_malformed(entry, owner, str(error))
                 continue
             previous = None if owner == NOBODY else owner
-            self._member.inbox.offer(
+            self._member.event_queue.offer(
                 ExpiredStream(announced.stream, entry.lbs_id, announced.info, previous, entry.deliveries), now
             )

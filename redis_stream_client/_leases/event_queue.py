@@ -25,7 +25,7 @@ class _Offer:
     due: float | None = None  # when it is offered again; None while it lies unread
 
 
-class Inbox:
+class EventQueue:
     """Unread events in the order they are handed out: losses first, since they say *stop*."""
 
     def __init__(self, first_pause: float, longest_pause: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, get_args
 import anyio
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._concurrency.cancel_scope import Guard
+from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._leases.backend import Host
 from redis_stream_client._leases.entry_iterator import IN_DOUBT, Entries, OnGap
 from redis_stream_client._leases.handed_out import Handed
@@ -71,12 +71,12 @@ class Lease:
         "_asking",
         "_attempts",
         "_begun",
+        "_cancel_scope",
         "_deliveries",
         "_done_sent",
         "_draining",
         "_entries_handed_over",
         "_fence_text",
-        "_guard",
         "_handed",
         "_handed_out",
         "_holder",
@@ -112,7 +112,7 @@ class Lease:
         self._fence_text: str | None = None  # once it is needed: each checkpoint carries it
         self._lost: LossReason | None = None
         self._handed_out = False
-        self._guard: Guard | None = None
+        self._cancel_scope: CancelScope | None = None
         self._waiters: list[asyncio.Future[Any]] | None = None
         # The data plane. Owners before this one that died without a record count, too.
         self._begun = False
@@ -309,15 +309,15 @@ class Lease:
         self._enter()
         return self
 
-    def _enter(self, task: "asyncio.Task[Any] | None" = None) -> Guard:
-        if self._guard is not None:
+    def _enter(self, task: "asyncio.Task[Any] | None" = None) -> CancelScope:
+        if self._cancel_scope is not None:
             raise RuntimeError(
                 f"the block of {self!r} was entered before; a lease is entered once, for a handler by run()"
             )
-        self._guard = Guard(task)
+        self._cancel_scope = CancelScope(task)
         if self._lost is not None:
             raise self._not_owner()
-        return self._guard
+        return self._cancel_scope
 
     async def __aexit__(
         self,
@@ -325,10 +325,10 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._guard is not None
+        assert self._cancel_scope is not None
         cancelled = is_a(error, asyncio.CancelledError)
-        _, cancelled_by_others = await self._guard.leave(cancelled)
-        if self._guard.fired:
+        _, cancelled_by_others = await self._cancel_scope.leave(cancelled)
+        if self._cancel_scope.fired:
             if cancelled_by_others:
                 raise asyncio.CancelledError
             if error is None or cancelled:
@@ -391,8 +391,8 @@ class Lease:
     def _drain(self) -> None:
         """Stop at the first step of entries() after a checkpoint."""
         self._draining = True
-        if self._waiting and self._settled and self._guard is not None:
-            self._guard.fire("draining")
+        if self._waiting and self._settled and self._cancel_scope is not None:
+            self._cancel_scope.fire("draining")
 
     # What entries() asks.
 
@@ -406,10 +406,10 @@ class Lease:
             with self._asked():
                 await asyncio.sleep(IN_DOUBT)
             return
-        if self._lost is None and self._guard is not None:
-            if self._guard.fired_here:  # somebody took the cancellation for another one
+        if self._lost is None and self._cancel_scope is not None:
+            if self._cancel_scope.fired_here:  # somebody took the cancellation for another one
                 raise asyncio.CancelledError
-            self._guard.fire("draining")
+            self._cancel_scope.fire("draining")
             await self.lost()
         await asyncio.sleep(0)  # a cancellation that is on its way arrives here
         raise self._not_owner()
@@ -514,7 +514,7 @@ class Lease:
         if self._lost is not None:
             return
         self._lost = reason
-        if self._waiters or (self._guard is not None and reason not in ENDED):
+        if self._waiters or (self._cancel_scope is not None and reason not in ENDED):
             self._host.tell(self._tell_of_the_end)
 
     def _tell_of_the_end(self) -> None:
@@ -522,8 +522,8 @@ class Lease:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters = None
-        if self._guard is not None and self._lost not in ENDED:
-            self._guard.fire()
+        if self._cancel_scope is not None and self._lost not in ENDED:
+            self._cancel_scope.fire()
 
     def _not_owner(self, *, gone: bool = False, owner: str | None = None) -> NotOwner:
         reason = self._lost or "expired"

@@ -25,7 +25,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-class Liveness:
+class LockState:
     """The local deadline of the consumer lock.
 
     A renewal counts from the moment *before* it was sent, so this client stops believing no later than Redis

@@ -6,18 +6,18 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from redis_stream_client._leases.event_queue import Inbox
+from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model.errors import LossReason
 
 REMEMBERED = 10_000  # leases that have ended
 
 
-class Holdings:
+class LeaseTable:
     """The table of leases, by LBS id. Every change is one synchronous step."""
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, event_queue: EventQueue) -> None:
+        self._event_queue = event_queue
         self._leases: dict[str, Lease] = {}
         self._parting: set[str] = set()
         # The counts of leases that have ended: those lost since the last audit, and the newest of all.
@@ -58,7 +58,7 @@ class Holdings:
         self._ended_counts[lease._lbs_id] = lease._deliveries
         if len(self._ended_counts) > REMEMBERED:
             self._ended_counts.popitem(last=False)
-        self._inbox.unadd(lease)
+        self._event_queue.unadd(lease)
         lease._lose(reason)
 
     def handed_out(self, lbs_id: str) -> int:
@@ -86,7 +86,7 @@ class Holdings:
         if self.holds(lease):
             self._lost_counts[lease._lbs_id] = lease.deliveries
             self.end(lease, reason)
-            self._inbox.lost(lease, reason)
+            self._event_queue.lost(lease, reason)
 
     def lose_all(self, reason: LossReason) -> None:
         """Every lease is lost."""
@@ -119,7 +119,7 @@ class Holdings:
         return [(lbs_id, count) for lbs_id, count in pending.items() if lbs_id not in known]
 
 
-class Gate:
+class SharedLock:
     """Lets any number of operations pass, or one audit alone.
 
     An audit that overlapped a read, a claim or a `done` would disown what is just arriving, and adopt what

@@ -29,7 +29,7 @@ class Callers:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
             # Of a loss that is found here the caller hears first, and is cancelled then.
-            if not (task.done() and lease._guard is not None and lease._guard.postpone()):
+            if not (task.done() and lease._cancel_scope is not None and lease._cancel_scope.postpone()):
                 self._leave(lease, task)
                 raise
         if task.cancelled():

@@ -29,8 +29,8 @@ from redis_stream_client._protocol.progress_records import (
 )
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._streams.cursor import Cursor
-from redis_stream_client._streams.fetcher import Feed
-from redis_stream_client._streams.record_store import Shelf
+from redis_stream_client._streams.fetcher import Fetcher
+from redis_stream_client._streams.record_store import RecordStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,16 +53,18 @@ the others; what is not ready by then begins by itself."""
 class Progress:
     """The data plane of one client's leases."""
 
-    def __init__(self, member: Membership, ownership: Ownership, shelf: Shelf, feed: Feed) -> None:
+    def __init__(
+        self, member: Membership, ownership: Ownership, record_store: RecordStore, fetcher: Fetcher
+    ) -> None:
         self._member = member
         self._ownership = ownership
-        self._shelf = shelf
-        self._feed = feed
+        self._record_store = record_store
+        self._fetcher = fetcher
         self._callers = Callers(member.supervisor.spawn, member.supervisor.gone)
 
     def follow(self, lease: Lease) -> Cursor:
         """Read a lease's stream, after its checkpoint."""
-        return self._feed.follow(lease.stream, lease.position or START, lease._count, lease._restarted)
+        return self._fetcher.follow(lease.stream, lease.position or START, lease._count, lease._restarted)
 
     async def prepare(self, leases: Sequence[Lease]) -> set[Lease]:
         """Begin for streams that have just arrived, many in one call, those without a record left alone.
@@ -78,7 +80,7 @@ class Progress:
     async def _prepare(self, leases: Sequence[Lease], ready: set[Lease]) -> None:
         record = self._member.options.keys.progress
         names = [record(lease.stream) for lease in leases]
-        shelved = await self._shelf.together(names)
+        shelved = await self._record_store.together(names)
         if shelved is None:
             return
         first = {lease: name for lease, name in zip(leases, names, strict=True) if lease.deliveries == 1}
@@ -160,7 +162,7 @@ class Progress:
             await self._ask(lease, "begin", lambda records: records.move(record, former, fences, timeout))
 
     def _begun(self, lease: Lease, answer: Begun | None) -> None:
-        if not self._member.holdings.holds(lease):
+        if not self._member.table.holds(lease):
             raise lease._not_owner()
         lease._refused_for = 0.0
         if answer is not None:
@@ -168,7 +170,7 @@ class Progress:
 
     async def acquit(self, leases: Sequence[Lease]) -> None:
         """The attempts of these owners do not count."""
-        await self._shelf.settle(leases, 0)
+        await self._record_store.settle(leases, 0)
         for lease in leases:
             lease._attempts = 0
 
@@ -177,12 +179,12 @@ class Progress:
     def _send_at_once(self, lease: Lease, id: str) -> "asyncio.Future[Refused | bool] | None":
         """Send a checkpoint where nothing has to be found out before. None: something has."""
         member = self._member
-        member.liveness.check()
-        if not lease._begun or not member.holdings.holds(lease) or member.liveness.state is not State.HELD:
+        member.lock_state.check()
+        if not lease._begun or not member.table.holds(lease) or member.lock_state.state is not State.HELD:
             return None
         if lease._refused_for:
             return None
-        records = self._shelf.known(lease.stream)
+        records = self._record_store.known(lease.stream)
         return None if records is None else self._send(lease, id, records)
 
     def _send(self, lease: Lease, id: str, records: Records) -> "asyncio.Future[Refused | bool]":
@@ -216,16 +218,16 @@ class Progress:
         """Repeat until there is an answer, for one lifetime of the lock: every operation on a record may be."""
 
         async def attempt(timeout: float) -> T:
-            records = await self._shelf.records(lease.stream, timeout)
+            records = await self._record_store.records(lease.stream, timeout)
             try:
                 return await send(records)
             except Unanswered:
-                self._shelf.moved()  # a server that is gone answers nothing, so nothing says where its keys are
+                self._record_store.moved()  # a server that is gone answers nothing, nor where its keys are
                 raise
 
         try:
             return await self._ownership.persist(
-                attempt, lambda: self._member.holdings.holds(lease), changes_ownership=False
+                attempt, lambda: self._member.table.holds(lease), changes_ownership=False
             )
         except Lapsed:
             raise lapsed(lease, what) from None
@@ -240,15 +242,15 @@ class Progress:
         Returns the owner that `begin` may replace, if it is ours indeed. Raises `NotOwner` if not.
         """
         try:
-            async with self._member.gate.passing():
+            async with self._member.audit_lock.passing():
                 return await self._ownership.persist(
                     lambda timeout: self._compare(lease, by, timeout),
-                    lambda: self._member.holdings.holds(lease),
+                    lambda: self._member.table.holds(lease),
                 )
         except Lapsed:
             raise lapsed(lease, "begin") from None
         except GroupMissing:
-            self._member.liveness.lapse("missing")
+            self._member.lock_state.lapse("missing")
             raise lease._not_owner(gone=True) from None
         except Foreign as error:
             raise rejected(lease, self._member.options.keys.progress(lease.stream), error) from error.__cause__

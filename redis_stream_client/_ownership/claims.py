@@ -27,8 +27,8 @@ class Claims:
 
     async def claim(self, payload: ExpiredStream) -> Lease:
         """Take over an orphan. See `RedisStreamClient.claim`."""
-        self._member.liveness.check()
-        if not self._member.liveness.held:
+        self._member.lock_state.check()
+        if not self._member.lock_state.held:
             raise self._not_joined(payload)
         if payload.lbs_id in self._claiming:
             raise self._already(
@@ -47,24 +47,24 @@ class Claims:
 
     async def _claim_while_marked(self, payload: ExpiredStream) -> Lease:
         try:
-            await asyncio.sleep(max(0.0, self._member.liveness.quiet_until - clock.now()))
-            async with self._member.gate.passing():
+            await asyncio.sleep(max(0.0, self._member.lock_state.quiet_until - clock.now()))
+            async with self._member.audit_lock.passing():
                 return await self._claim(payload)
         except (AlreadyClaimed, StreamGone):
             self._member.counters.claims_lost += 1
-            self._member.inbox.withdraw(payload.lbs_id)
+            self._member.event_queue.withdraw(payload.lbs_id)
             raise
         finally:
             self._claiming.discard(payload.lbs_id)
 
     async def _claim(self, payload: ExpiredStream) -> Lease:
-        epoch = self._member.liveness.epoch
+        epoch = self._member.lock_state.epoch
         owner = owner_of(payload)
         sent = False
         give_up = clock.now() + self._member.options.lock_ttl
         backoff = self._member.backoff()
         while True:
-            held = self._member.liveness.believed(epoch)
+            held = self._member.lock_state.believed(epoch)
             if (not held and sent) or clock.now() >= give_up:
                 raise unavailable(payload, "claim")
             if not held:
@@ -78,9 +78,9 @@ class Claims:
                 await asyncio.sleep(backoff.pause())
                 continue
             except GroupMissing:
-                self._member.liveness.lapse("missing")
+                self._member.lock_state.lapse("missing")
                 raise StreamGone(f"{payload.stream!r} is gone", **about(payload)) from None
-            if not self._member.liveness.believed(epoch):
+            if not self._member.lock_state.believed(epoch):
                 self._member.supervisor.request_audit()
                 raise self._not_joined(payload)
             match reply:
@@ -91,7 +91,7 @@ class Claims:
                 case Refusal("alive", owner=current):
                     raise self._already(payload, current, "its owner lives")
                 case Refusal("lapsed"):
-                    self._member.liveness.lapse("missing")
+                    self._member.lock_state.lapse("missing")
                     raise self._not_joined(payload)
                 case Refusal("owner", owner=current, deliveries=count):
                     if current == self._member.options.consumer:
@@ -104,14 +104,14 @@ class Claims:
         Which of them cannot be told: with this count there may have been a lease that was lost. So it is adopted,
         under a fence of its own.
         """
-        if self._member.holdings.get(payload.lbs_id) is not None:
+        if self._member.table.get(payload.lbs_id) is not None:
             raise self._already(payload, self._member.options.consumer, "this client has it")
         try:
             adopted = await self._member.operations.adopt([(payload.lbs_id, count)], self._member.patience)
         except (Unanswered, GroupMissing):
             self._member.supervisor.request_audit()
             raise unavailable(payload, "claim") from None
-        if adopted is None or not self._member.liveness.believed(epoch):
+        if adopted is None or not self._member.lock_state.believed(epoch):
             self._member.supervisor.request_audit()
             raise self._not_joined(payload)
         if not adopted.entries:
@@ -139,16 +139,16 @@ class Claims:
     def _claimed(self, lease: Lease) -> None:
         """It is the caller's from now on: should it be lost before the caller wakes, an event says so."""
         lease._handed_out = True
-        self._member.inbox.withdraw(lease.lbs_id)
-        self._member.holdings.add(lease)
+        self._member.event_queue.withdraw(lease.lbs_id)
+        self._member.table.add(lease)
         self._member.counters.claims_won += 1
 
     def _give_back(self, task: "asyncio.Task[Lease]") -> None:
         """The caller of `claim` is gone: nobody would ever know of the lease."""
         if not task.cancelled() and task.exception() is None:
             lease = task.result()
-            self._member.inbox.forget(lease)
-            if self._member.holdings.holds(lease):
+            self._member.event_queue.forget(lease)
+            if self._member.table.holds(lease):
                 with contextlib.suppress(ClientClosed):  # closing releases it, too
                     self._ownership.start_release(lease)
 
@@ -171,11 +171,11 @@ class Claims:
         """
         most = min(most, PAGE, self._ownership.capacity)
         with self._ownership.expecting(most):
-            async with self._member.gate.passing():
-                liveness = self._member.liveness
-                if not liveness.held or liveness.quiet:  # since this owner was found dead
+            async with self._member.audit_lock.passing():
+                lock_state = self._member.lock_state
+                if not lock_state.held or lock_state.quiet:  # since this owner was found dead
                     raise Unanswered("this client's own lock is not held, or only just", maybe_executed=False)
-                epoch = liveness.epoch
+                epoch = lock_state.epoch
                 try:
                     reply = await self._member.operations.claim_many(
                         owner, most, self._member.patience, level_with=others, but=but
@@ -184,12 +184,12 @@ class Claims:
                     if error.maybe_executed:
                         self._member.supervisor.request_audit()
                     raise
-                if not liveness.believed(epoch):
+                if not lock_state.believed(epoch):
                     self._member.supervisor.request_audit()
                     raise Unanswered("this client's own lock has lapsed", maybe_executed=True)
                 if isinstance(reply, Refusal):
                     if reply.why == "lapsed":
-                        liveness.lapse("missing")
+                        lock_state.lapse("missing")
                         raise Unanswered("this client's own lock has lapsed", maybe_executed=False)
                     return Taken([], 0)
                 won = await self._ownership.receive(reply.entries, unrecorded=int(owner != NOBODY))
@@ -198,7 +198,7 @@ class Claims:
 
     async def take_malformed(self, entry: Delivered, owner: str, reason: str) -> None:
         """An orphan that cannot be offered, since it is malformed: claim it and bury it."""
-        async with self._member.gate.passing():
+        async with self._member.audit_lock.passing():
             reply = await self._member.operations.claim(entry.lbs_id, owner, self._member.patience)
             if isinstance(reply, Won):
                 await self._ownership.bury_malformed(

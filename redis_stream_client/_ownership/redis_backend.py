@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._concurrency.backoff import Turns, in_turns
 from redis_stream_client._concurrency.batching import Batch
+from redis_stream_client._concurrency.chunks import PacedCalls, in_chunks
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._consumer.membership import Membership
 from redis_stream_client._leases.backend import Plane
@@ -24,7 +24,7 @@ from redis_stream_client._model.errors import ClientClosed, LossReason, NotOwner
 from redis_stream_client._model.logs import log
 from redis_stream_client._protocol.operations import PAGE, Delivered
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
-from redis_stream_client._streams.record_store import PROGRESS_TTL, Shelf
+from redis_stream_client._streams.record_store import PROGRESS_TTL, RecordStore
 
 UNLIMITED = 1 << 30  # streams; no process holds as many
 
@@ -46,10 +46,10 @@ class Ownership:
 
     plane: Plane
 
-    def __init__(self, member: Membership, shelf: Shelf) -> None:
+    def __init__(self, member: Membership, record_store: RecordStore) -> None:
         self._member = member
-        self._shelf = shelf
-        self._turns = Turns()
+        self._record_store = record_store
+        self._turns = PacedCalls()
         supervisor = member.supervisor
         self._doing = Batch[Lease, None](self._send_done, supervisor.spawn, supervisor.gone, PAGE)
         self.releasing: set[asyncio.Future[None]] = set()
@@ -61,7 +61,7 @@ class Ownership:
     @property
     def held(self) -> bool:
         """Whether the consumer lock is held, by the local clock."""
-        return self._member.liveness.held
+        return self._member.lock_state.held
 
     @property
     def closed(self) -> bool:
@@ -75,30 +75,30 @@ class Ownership:
     @property
     def room(self) -> int:
         """How many more streams this client will read."""
-        holdings = self._member.holdings
+        table = self._member.table
         unread = (
-            max(PAGE, self._member.options.prefetch) if holdings.handled_at_once else self._member.options.prefetch
+            max(PAGE, self._member.options.prefetch) if table.handled_at_once else self._member.options.prefetch
         )
-        return max(0, min(unread - self._member.inbox.unread_added, self.capacity))
+        return max(0, min(unread - self._member.event_queue.unread_added, self.capacity))
 
     @property
     def capacity(self) -> int:
         """How many more streams this client wants to own at all."""
-        holdings, most = self._member.holdings, self._member.options.max_streams
-        if holdings.draining:
+        table, most = self._member.table, self._member.options.max_streams
+        if table.draining:
             return 0
         if most is None:
             return UNLIMITED
-        return max(0, most - len(holdings) - holdings.occupied - holdings.expected)
+        return max(0, most - len(table) - table.occupied - table.expected)
 
     @contextlib.contextmanager
     def expecting(self, streams: int) -> Generator[None]:
         """A request under way may bring so many streams: their room is not given to another one."""
-        self._member.holdings.expected += streams
+        self._member.table.expected += streams
         try:
             yield
         finally:
-            self._member.holdings.expected -= streams
+            self._member.table.expected -= streams
             self._member.supervisor.room_changed()
 
     # Arriving.
@@ -118,18 +118,18 @@ class Ownership:
             lease = Lease(
                 self, entry.lbs_id, announced, entry.deliveries, unrecorded=unrecorded, consumer=consumer
             )
-            self._member.holdings.add(lease)
-            self._member.inbox.added(lease)
+            self._member.table.add(lease)
+            self._member.event_queue.added(lease)
             leases += 1
-        for some in in_turns(malformed):  # side by side: one after the other they would hold the reader up
+        for some in in_chunks(malformed):  # side by side: one after the other they would hold the reader up
             await gather(*(self.bury_malformed(*one) for one in some), name="redis_stream_client burying")
         return leases
 
     async def _all_lifted(self, entries: list[Delivered]) -> list[Delivered]:
         """As `lifted`, those that are ours still, side by side: all of them may have been counted anew."""
-        handed_out = self._member.holdings.handed_out
+        handed_out = self._member.table.handed_out
         found: dict[str, Delivered | None] = {}
-        for some in in_turns([entry for entry in entries if entry.deliveries <= handed_out(entry.lbs_id)]):
+        for some in in_chunks([entry for entry in entries if entry.deliveries <= handed_out(entry.lbs_id)]):
             lifted = await gather(*map(self.lifted, some), name="redis_stream_client lifting")
             found.update(zip((entry.lbs_id for entry in some), lifted, strict=True))
         return [entry for before in entries if (entry := found.get(before.lbs_id, before)) is not None]
@@ -140,7 +140,7 @@ class Ownership:
         In a fail-over Redis may have forgotten them, and counts anew. None if it is ours no more, or if that is
         not known: the next audit finds it then.
         """
-        epoch, handed_out = self._member.liveness.epoch, self._member.holdings.handed_out(entry.lbs_id)
+        epoch, handed_out = self._member.lock_state.epoch, self._member.table.handed_out(entry.lbs_id)
         if entry.deliveries > handed_out:
             return entry
         try:
@@ -150,7 +150,7 @@ class Ownership:
         except (Unanswered, GroupMissing) as error:
             log.debug("could not lift %s yet: %s", entry.lbs_id, error)
             outcome = ""
-        if outcome == "raised" and self._member.liveness.believed(epoch):
+        if outcome == "raised" and self._member.lock_state.believed(epoch):
             return replace(entry, deliveries=handed_out + 1)
         self._member.supervisor.request_audit()
         return None
@@ -172,8 +172,8 @@ class Ownership:
             page = unknown[start : min(room, start + PAGE)]
             adopted = await self._member.operations.adopt(page, self._member.patience)
             if adopted is None:
-                self._member.liveness.lapse("missing")
-            if adopted is None or not self._member.liveness.believed(epoch):
+                self._member.lock_state.lapse("missing")
+            if adopted is None or not self._member.lock_state.believed(epoch):
                 return
             added = await self.receive(adopted.entries)
             self._member.counters.streams_added += added
@@ -204,8 +204,8 @@ class Ownership:
 
     def finish(self, lease: Lease) -> "asyncio.Future[None]":
         """Acknowledge and delete. See `Lease.done`."""
-        self._member.liveness.check()
-        if not self._member.holdings.holds(lease):
+        self._member.lock_state.check()
+        if not self._member.table.holds(lease):
             raise lease._not_owner(gone=lease._done_sent is not None)
         return self._doing.add(lease)
 
@@ -217,14 +217,16 @@ class Ownership:
                 await self._doing.add(lease)
 
     async def _send_done(self, leases: list[Lease]) -> list[Exception | None]:
-        await self._shelf.settle(leases, PROGRESS_TTL)  # before: a crash between must leave no record for ever
-        async with self._member.gate.passing():
+        await self._record_store.settle(
+            leases, PROGRESS_TTL
+        )  # before: a crash between must leave no record for ever
+        async with self._member.audit_lock.passing():
             try:
                 results, repeated = await self._persist_done(leases)
             except Lapsed:
                 return [self._done_lapsed(lease) for lease in leases]
             except GroupMissing:
-                self._member.liveness.lapse("missing")
+                self._member.lock_state.lapse("missing")
                 results, repeated = ["gone"] * len(leases), [False] * len(leases)
             doubtful = any(result == "gone" and again for result, again in zip(results, repeated, strict=True))
             if doubtful and not await self._lock_was_held():
@@ -244,7 +246,7 @@ class Ownership:
         async def attempt(timeout: float) -> list[str]:
             first = [lease for lease in leases if lease._done_sent is None]
             repeated[:] = [lease._done_sent is not None for lease in leases]
-            mark = (self._member.liveness.epoch, self._member.greeter.history)
+            mark = (self._member.lock_state.epoch, self._member.identity.history)
             for lease in first:
                 lease._done_sent = mark
             try:
@@ -255,7 +257,7 @@ class Ownership:
                         lease._done_sent = None
                 raise
 
-        results = await self.persist(attempt, lambda: any(map(self._member.holdings.holds, leases)))
+        results = await self.persist(attempt, lambda: any(map(self._member.table.holds, leases)))
         return results, repeated
 
     async def _lock_was_held(self) -> bool:
@@ -266,7 +268,7 @@ class Ownership:
         except Unanswered:
             return False
         if not there:
-            self._member.liveness.lapse("missing")
+            self._member.lock_state.lapse("missing")
         return there
 
     def _after_done(self, lease: Lease, result: str, again: bool) -> Exception | None:
@@ -277,11 +279,11 @@ class Ownership:
             and again
             and lease._done_sent is not None
             and lease._done_sent[1] is not None
-            and lease._done_sent[1] == self._member.greeter.history == self._member.holdings.history
-            and self._member.liveness.believed(lease._done_sent[0])
+            and lease._done_sent[1] == self._member.identity.history == self._member.table.history
+            and self._member.lock_state.believed(lease._done_sent[0])
         )
         if result == "done" or mine_before:
-            self._member.holdings.end(lease, "done")
+            self._member.table.end(lease, "done")
             self._member.counters.streams_done += 1
             return None
         self.lose([lease], "gone" if result == "gone" else "claimed")
@@ -290,14 +292,14 @@ class Ownership:
     def _done_lapsed(self, lease: Lease) -> Exception | None:
         if lease._lost == "done":
             return None
-        if lease._done_sent is not None or self._member.holdings.holds(lease):
+        if lease._done_sent is not None or self._member.table.holds(lease):
             return unavailable(lease, "done")
         return lease._not_owner()
 
     async def release(self, lease: Lease, *, failed_for: float | None = None) -> None:
         """Hand to the peers. See `Lease.release`."""
-        self._member.liveness.check()
-        if not self._member.holdings.holds(lease):
+        self._member.lock_state.check()
+        if not self._member.table.holds(lease):
             raise lease._not_owner()
         outcome = self.start_release(lease, failed_for=failed_for)
         await asyncio.wait((outcome,))  # a caller that is cancelled only stops waiting
@@ -305,11 +307,11 @@ class Ownership:
 
     def start_release(self, lease: Lease, *, failed_for: float | None = None) -> "asyncio.Future[None]":
         """Not ours from this moment on. This client is offered the stream too, but later than its peers."""
-        self._member.holdings.part(lease)
+        self._member.table.part(lease)
         self._member.supervisor.room_changed()
         orphan = ExpiredStream(lease.stream, lease.lbs_id, lease.info, None, lease.deliveries)
         pause = self._member.options.lock_ttl if failed_for is None else failed_for
-        self._member.inbox.hold_back(orphan, clock.now() + pause)
+        self._member.event_queue.hold_back(orphan, clock.now() + pause)
         outcome = self._releasing.add((lease, failed_for is None))
         self.releasing.add(outcome)
         outcome.add_done_callback(self._released)
@@ -323,15 +325,15 @@ class Ownership:
     async def _send_release(self, items: list[tuple[Lease, bool]]) -> list[Exception | None]:
         leases = [lease for lease, _ in items]
         try:
-            await self._shelf.settle([lease for lease, graceful in items if graceful], 0)
+            await self._record_store.settle([lease for lease, graceful in items if graceful], 0)
             return await self._release_behind_gate(leases)
         finally:
             for lease in leases:
-                self._member.holdings.parted(lease)
+                self._member.table.parted(lease)
 
     async def _release_behind_gate(self, leases: list[Lease]) -> list[Exception | None]:
         entries = [(lease.lbs_id, lease.deliveries) for lease in leases]
-        async with self._member.gate.passing():
+        async with self._member.audit_lock.passing():
             try:
                 results = await self.persist(
                     lambda timeout: self._member.operations.release(entries, timeout), lambda: True
@@ -339,7 +341,7 @@ class Ownership:
             except Lapsed:
                 return [unavailable(lease, "release") for lease in leases]
             except GroupMissing:
-                self._member.liveness.lapse("missing")
+                self._member.lock_state.lapse("missing")
                 results = ["gone"] * len(leases)
         failures: list[Exception | None] = []
         for lease, result in zip(leases, results, strict=True):
@@ -366,24 +368,24 @@ class Ownership:
             raise refused
 
     async def _bury(self, lease: Lease, reason: str) -> KeyRejected | None:
-        async with self._member.gate.passing():
+        async with self._member.audit_lock.passing():
             try:
                 outcome = await self.persist(
                     lambda timeout: self._member.operations.bury(lease.lbs_id, lease.deliveries, reason, timeout),
-                    lambda: self._member.holdings.holds(lease),
+                    lambda: self._member.table.holds(lease),
                 )
             except Lapsed:
                 raise lapsed(lease, "bury") from None
             except KeyRejected as error:  # no reason to close: all others go on
                 return error
             except GroupMissing:
-                self._member.liveness.lapse("missing")
+                self._member.lock_state.lapse("missing")
                 outcome = "gone"
             if outcome != "buried":
                 self.lose_to([(lease, "" if outcome == "gone" else outcome)])
                 raise lease._not_owner(gone=outcome == "gone")
-            self._member.holdings.end(lease, "dead")
-        await self._shelf.settle([lease], PROGRESS_TTL)  # after: until then its attempts count
+            self._member.table.end(lease, "dead")
+        await self._record_store.settle([lease], PROGRESS_TTL)  # after: until then its attempts count
         self._member.counters.dead_letters += 1
         self._member.supervisor.room_changed()
         return None
@@ -399,16 +401,16 @@ class Ownership:
 
     def keep_place(self, by: int) -> None:
         """One handler more or less goes on without its lease."""
-        self._member.holdings.occupied += by
+        self._member.table.occupied += by
         self._member.supervisor.room_changed()
 
     # Losing.
 
     def lose(self, leases: Iterable[Lease], reason: LossReason) -> None:
         """Leases that were lost, as the table or Redis says."""
-        lost = [lease for lease in leases if self._member.holdings.holds(lease)]
+        lost = [lease for lease in leases if self._member.table.holds(lease)]
         for lease in lost:
-            self._member.holdings.lose(lease, reason)
+            self._member.table.lose(lease, reason)
         self._member.counters.streams_disowned += len(lost)
         who = {"consumer": self._member.options.consumer}
         for lease in lost[:LOGGED]:
@@ -439,11 +441,11 @@ class Ownership:
         backoff = self._member.backoff()
         maybe_executed = False
         while True:
-            self._member.liveness.check()
-            if self._member.liveness.state is State.SUSPECT:
+            self._member.lock_state.check()
+            if self._member.lock_state.state is State.SUSPECT:
                 await asyncio.sleep(self._member.options.heartbeat_interval / 20)
                 continue
-            if self._member.liveness.state is not State.HELD or not wanted() or clock.now() >= give_up:
+            if self._member.lock_state.state is not State.HELD or not wanted() or clock.now() >= give_up:
                 raise Lapsed(maybe_executed)
             try:
                 return await attempt(self._member.patience)

@@ -18,7 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._concurrency.backoff import in_turns
+from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._model.entry import order
 from redis_stream_client._model.errors import RedisRejected
@@ -28,7 +28,7 @@ from redis_stream_client._model.version import __version__
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.scripts import Script
 from redis_stream_client._redis import error_mapping
-from redis_stream_client._redis.connection import Link
+from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import roundtrip
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.window import Window
@@ -145,7 +145,9 @@ class Orphans(Look[Delivered]):
 class Operations:
     """The operations, bound to one service and one consumer."""
 
-    def __init__(self, options: Options, beats: Link, commands: Link, reads: Link) -> None:
+    def __init__(
+        self, options: Options, beats: SharedConnection, commands: SharedConnection, reads: SharedConnection
+    ) -> None:
         self._keys = options.keys
         self._me = options.consumer
         self._options = options
@@ -186,7 +188,7 @@ class Operations:
 
     async def _announcements(
         self,
-        link: Link,
+        link: SharedConnection,
         script: Script,
         keys: Sequence[str | bytes],
         args: Callable[[int], Sequence[Any]],
@@ -342,7 +344,7 @@ class Operations:
         again: list[Delivered] = []
         try:
             now = int(1000 * await self.time(timeout))
-            for some in in_turns(delivered):  # side by side: all of a large group may come again
+            for some in in_chunks(delivered):  # side by side: all of a large group may come again
                 repeated = [entry for entry in some if order(entry.lbs_id) <= before]
                 lifts = (self.lift(entry.lbs_id, 1, now, timeout) for entry in repeated)
                 outcomes = await gather(*lifts, name="redis_stream_client lifting")
@@ -566,7 +568,7 @@ class Operations:
         await self._commands.request("CONFIG", "SET", "notify-keyspace-events", flags, timeout=timeout)
 
 
-class Greeter:
+class ServerIdentity:
     """Learns, on each new connection, which server it is; knows when it is another one than before.
 
     The connections to one place share it. One that meets another server, or the same one after it has lost writes,

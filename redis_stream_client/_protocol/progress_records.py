@@ -17,7 +17,7 @@ from redis_stream_client._model.gaps import UNKNOWN, Added
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.scripts import Script
 from redis_stream_client._redis import error_mapping
-from redis_stream_client._redis.connection import Link
+from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
 from redis_stream_client._redis.window import Window
 
@@ -107,7 +107,7 @@ class Records:
 
     def __init__(
         self,
-        link: Link,
+        link: SharedConnection,
         slot: Callable[[str], int],
         spawn: Spawn,
         gone: Callable[[], ClientClosed],

@@ -27,7 +27,7 @@ GRACE = 0.02
 Greeting = Callable[[AbstractConnection, float], Awaitable[None]]
 
 
-class Link:
+class SharedConnection:
     """A connection that is opened when it is needed, and closed as soon as one reply was given up.
 
     A reply that was given up must not arrive later, when something else is already believed. So a request
@@ -253,7 +253,7 @@ class _Patience:
 
     __slots__ = ("_connection", "_handle", "_last_chance", "_link", "_since", "_timeout")
 
-    def __init__(self, link: Link, connection: AbstractConnection, timeout: float) -> None:
+    def __init__(self, link: SharedConnection, connection: AbstractConnection, timeout: float) -> None:
         self._link = link
         self._connection = connection
         self._timeout = timeout

@@ -16,7 +16,7 @@ from redis_stream_client._redis.topology import Address, Topology, View
 PAUSE = (0.1, 1.0)  # seconds between two looks: the shortest, and the longest after looks that brought nothing new
 
 
-class Places(Protocol):
+class Placement(Protocol):
     """Tells the servers of keys."""
 
     def of(self, key: str) -> Endpoint | None:
@@ -59,7 +59,7 @@ class Places(Protocol):
         ...
 
 
-def of(redis: Any, endpoint: Endpoint) -> Places:
+def of(redis: Any, endpoint: Endpoint) -> Placement:
     """The places of a user's client, whose load balancer stream is at `endpoint`."""
     if isinstance(endpoint, Slot):
         return _Nodes(endpoint.topology)

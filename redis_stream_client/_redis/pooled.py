@@ -118,7 +118,7 @@ _WANTED = signature(ConnectionPool.get_connection).parameters.get("command_name"
 _FOR = ("XADD",) if _WANTED is not None and _WANTED.default is Parameter.empty else ()
 
 
-class Borrowed:
+class Pooled:
     """Where a user's commands about one key go.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._concurrency.backoff import in_turns
+from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.session import Session
 from redis_stream_client._leases.event_queue import owner_of
@@ -15,14 +15,14 @@ from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
 from redis_stream_client._model.logs import log
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._run.handler import Handler
-from redis_stream_client._run.handler_task import LATE, Job, Rules, start_watches
+from redis_stream_client._run.handler_task import LATE, HandlerTask, Rules, start_watches
 
 ADMITTED = 250  # tasks that are started without a look at anything else
 MANY = 1_000  # handlers
 LOGGED = 10  # handlers that go on after the end and are named
 
 
-class Worker:
+class Dispatcher:
     """Takes the streams that arrive, and gives each to a handler, until it is drained or the client closes.
 
     Its main loop is a task of its own: whoever waits for it may be cancelled at any time.
@@ -34,7 +34,7 @@ class Worker:
         self._handler = handler
         self._rules = rules
         self._drain_timeout = drain_timeout
-        self._jobs: set[Job] = set()
+        self._jobs: set[HandlerTask] = set()
         self._changed = asyncio.Event()
         self._draining = False
         self._cut_short = False
@@ -42,7 +42,7 @@ class Worker:
     def start(self) -> "asyncio.Task[None]":
         """Start the main loop; the task ends when everything was released and the client has left."""
         self._session.sweeper.taking = True
-        self._member.holdings.handled_at_once = True
+        self._member.table.handled_at_once = True
         return start_task(self._serve(), "redis_stream_client run")
 
     def drain(self) -> None:
@@ -69,7 +69,7 @@ class Worker:
 
     def _wake(self) -> None:
         self._changed.set()
-        self._member.inbox.end()
+        self._member.event_queue.end()
 
     # The main loop.
 
@@ -78,7 +78,7 @@ class Worker:
         try:
             while not (self._draining or self._session.leaving):
                 if not await self._admit():
-                    await self._member.inbox.wait()
+                    await self._member.event_queue.wait()
             if not self._session.leaving:
                 await self._drain()
         finally:
@@ -100,7 +100,7 @@ class Worker:
             self._session.room_changed()  # the next ones come while these begin
             ready = await self._session.progress.prepare(arrived)
             for lease in arrived:
-                job = Job(lease, self._handler, self._rules, ready=lease in ready)
+                job = HandlerTask(lease, self._handler, self._rules, ready=lease in ready)
                 self._jobs.add(job)
                 job.task = start_task(self._attend(job), f"handler of {lease.stream}")
                 job.task.add_done_callback(partial(self._attended, job))
@@ -115,11 +115,11 @@ class Worker:
         now = clock.now()
         arrived: list[Lease] = []
         for looked_at in range(ADMITTED):
-            match self._member.inbox.take(now):
+            match self._member.event_queue.take(now):
                 case StreamAdded(lease):
                     arrived.append(lease)
                 case StreamExpired(orphan):  # it was offered before run() began
-                    self._member.inbox.withdraw(orphan.lbs_id)
+                    self._member.event_queue.withdraw(orphan.lbs_id)
                     self._session.sweeper.suspect(owner_of(orphan))
                 case None:
                     return looked_at, arrived
@@ -127,7 +127,7 @@ class Worker:
                     pass
         return ADMITTED, arrived
 
-    async def _attend(self, job: Job) -> None:
+    async def _attend(self, job: HandlerTask) -> None:
         """Handle one lease, in a task of its own."""
         try:
             outcome = await job.run()
@@ -136,24 +136,24 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - no handler's, but Redis's refusal, or a bug
             self._session.fail(error)
 
-    def _attended(self, job: Job, _: "asyncio.Task[None]") -> None:
+    def _attended(self, job: HandlerTask, _: "asyncio.Task[None]") -> None:
         """Its task has ended, even if it was cancelled before it began."""
         self._jobs.discard(job)
         self._member.counters.handlers -= 1
         self._changed.set()
-        if self._member.holdings.holds(job.lease) and not self._session.leaving:
+        if self._member.table.holds(job.lease) and not self._session.leaving:
             log.warning("the work on %s was cut off; it is released", job.lease.stream)
             self._release(job.lease)
 
     # The end.
 
     async def _drain(self) -> None:
-        self._member.holdings.draining = True
+        self._member.table.draining = True
         self._session.spawn(self._tell_peers())
         who = {"consumer": self._member.options.consumer}
         log.info("draining; %d handlers are at work", len(self._jobs), extra=who)
         deadline = clock.now() + self._drain_timeout
-        for jobs in in_turns(list(self._jobs)):
+        for jobs in in_chunks(list(self._jobs)):
             for job in jobs:
                 job.drain()
             await asyncio.sleep(0)
@@ -182,9 +182,9 @@ class Worker:
         """Whether nothing is waited for any more."""
         return self._cut_short or self._session.leaving
 
-    async def _stop_all(self, jobs: Collection[Job], unless: Callable[[], bool] = lambda: False) -> bool:
+    async def _stop_all(self, jobs: Collection[HandlerTask], unless: Callable[[], bool] = lambda: False) -> bool:
         """Cancel the handlers. Returns whether all were."""
-        for some in in_turns(list(jobs)):
+        for some in in_chunks(list(jobs)):
             if unless():
                 return False
             for job in some:
@@ -229,14 +229,14 @@ class Worker:
             await asyncio.sleep(0)
 
     def _release(self, lease: Lease) -> None:
-        if self._member.holdings.holds(lease) and not self._session.leaving:
+        if self._member.table.holds(lease) and not self._session.leaving:
             self._session.ownership.start_release(lease)
 
     async def _release_everything(self) -> None:
         """What is left: streams whose handlers did not end, or that arrived late."""
         if self._session.leaving:
             return
-        for leases in in_turns(list(self._member.holdings)):
+        for leases in in_chunks(list(self._member.table)):
             if self._late(LEAVING_GRACE / 4):
                 return
             for lease in leases:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._concurrency.cancel_scope import Guard
+from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._concurrency.standstill import Standstill
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._leases.lease import ENDED, Lease
@@ -90,7 +90,7 @@ class Outcome(NamedTuple):
         return self.status in ("failed", "stalled") or (self.status == "dead" and self.error is not None)
 
 
-class Job:
+class HandlerTask:
     """One lease and its handler.
 
     Args:
@@ -142,8 +142,8 @@ class Job:
         self._stop = self._stop or why
         if self._pausing is not None and not self._pausing.done():
             self._pausing.set_result(None)
-        elif self.lease._guard is not None:
-            self.lease._guard.fire(why)
+        elif self.lease._cancel_scope is not None:
+            self.lease._cancel_scope.fire(why)
 
     def stalled(self, now: float, standstill: Standstill) -> bool:
         """Whether the handler shows no progress for too long. One that waits for an entry, or for an answer of
@@ -170,10 +170,10 @@ class Job:
         """Handle the lease to its end. Raises `RedisRejected` when Redis does not permit what is needed."""
         lease = self.lease
         try:
-            guard = lease._enter(self.task)
+            cancel_scope = lease._enter(self.task)
         except NotOwner as lost:
             return self._outcome("lost", lost)
-        guard.on_fire = self._fired
+        cancel_scope.on_fire = self._fired
         error: BaseException | None = None
         try:
             if self._stop is None:
@@ -188,23 +188,23 @@ class Job:
         except KeyboardInterrupt:
             raise
         except BaseException as raised:
-            if is_a(raised, GeneratorExit) and not guard.here:
+            if is_a(raised, GeneratorExit) and not cancel_scope.here:
                 raise  # nobody raised it: this task is being collected, after its loop was closed
             error = raised
         finally:
             self._working = False
-        if is_cancellation(error) and guard.cancelled_by_others:
+        if is_cancellation(error) and cancel_scope.cancelled_by_others:
             # All tasks are being cancelled, or this one alone: if the client is leaving, it knows after one turn.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
         noticed = False
-        if not guard.leave_unfired():
-            noticed, _ = await guard.leave(is_cancellation(error))
+        if not cancel_scope.leave_unfired():
+            noticed, _ = await cancel_scope.leave(is_cancellation(error))
         if self._timer is not None:
             self._timer.cancel()
         if self._keeps_place:
             self._host.keep_place(-1)
-        return await self._conclude(error, stopped=self._stopped(guard, noticed))
+        return await self._conclude(error, stopped=self._stopped(cancel_scope, noticed))
 
     async def _begin(self) -> None:
         """Learn how far earlier owners got. Where there were none, that leaves no trace."""
@@ -224,9 +224,9 @@ class Job:
                     raise
                 await asyncio.sleep(RETRY)
 
-    def _stopped(self, guard: Guard, noticed: bool) -> Stop | None:
+    def _stopped(self, cancel_scope: CancelScope, noticed: bool) -> Stop | None:
         """Why the handler was cancelled, unless it ended by itself before it noticed."""
-        if self._stop is not None and not guard.fired:  # it had not begun
+        if self._stop is not None and not cancel_scope.fired:  # it had not begun
             return self._stop
         if not noticed:
             return None
@@ -389,7 +389,7 @@ class TooManyAttempts(Exception):
 
 
 def start_watches(
-    jobs: Collection[Job], rules: Rules, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
+    jobs: Collection[HandlerTask], rules: Rules, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
 ) -> "list[asyncio.Task[None]]":
     """Look after the jobs from time to time, in tasks that go on until they are cancelled."""
     return [
@@ -398,7 +398,7 @@ def start_watches(
     ]
 
 
-async def _watch_progress(jobs: Collection[Job], timeout: float | None) -> None:
+async def _watch_progress(jobs: Collection[HandlerTask], timeout: float | None) -> None:
     """Stop those of the jobs that show no progress for `timeout` seconds, until cancelled."""
     if timeout is None:
         return
@@ -416,7 +416,7 @@ async def _watch_progress(jobs: Collection[Job], timeout: float | None) -> None:
 
 
 async def _watch_idle(
-    jobs: Collection[Job], after: float, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
+    jobs: Collection[HandlerTask], after: float, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
 ) -> None:
     """Acquit the owners that have nothing left to do for `after` seconds, until cancelled.
 

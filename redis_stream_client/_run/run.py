@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from redis_stream_client._concurrency.cancel_scope import Guard
+from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
 from redis_stream_client._model import options
 from redis_stream_client._model.failures import is_a
 from redis_stream_client._model.logs import log
 from redis_stream_client._run import signals
-from redis_stream_client._run.dispatcher import Worker
+from redis_stream_client._run.dispatcher import Dispatcher
 from redis_stream_client._run.handler import Handler, require_handler
 from redis_stream_client._run.handler_task import Rules
 
@@ -46,7 +46,7 @@ class Run:
             raise TypeError(f"handle_signals must be a bool, not {type(handle_signals).__name__}")
         self._handle_signals = handle_signals
         self._signalled = False
-        self._worker: Worker | None = None
+        self._worker: Dispatcher | None = None
 
     async def join(self) -> None:
         """Join, if that was not done before, and begin. A client that is in use already goes on; one that cannot
@@ -68,7 +68,7 @@ class Run:
         except BaseException:
             await client.aclose()
             raise
-        self._worker = Worker(session, self._handler, self._rules, self._drain_timeout)
+        self._worker = Dispatcher(session, self._handler, self._rules, self._drain_timeout)
         if client._drain_requested:
             self._worker.drain()
 
@@ -84,7 +84,7 @@ class Run:
         if self._client._session.failure is not None:
             raise self._client._session.failure
 
-    async def _serve(self, worker: Worker) -> None:
+    async def _serve(self, worker: Dispatcher) -> None:
         serving = worker.start()
         try:
             await asyncio.wait((serving,))
@@ -125,20 +125,20 @@ class Running:
         self._client = client
         self._run = run
         self._task: asyncio.Task[None] | None = None
-        self._guard: Guard | None = None
+        self._cancel_scope: CancelScope | None = None
 
     async def __aenter__(self) -> "RedisStreamClient":
         if self._task is not None:
             raise RuntimeError("enter it once; call running() again for another")
         await self._run.join()
-        self._guard = Guard()
+        self._cancel_scope = CancelScope()
         self._task = start_task(self._run.until_closed(), "redis_stream_client running")
         self._task.add_done_callback(self._ended)
         return self._client
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and task.exception() is not None and self._guard is not None:
-            self._guard.fire("run() failed")
+        if not task.cancelled() and task.exception() is not None and self._cancel_scope is not None:
+            self._cancel_scope.fire("run() failed")
 
     async def __aexit__(
         self,
@@ -147,9 +147,9 @@ class Running:
         traceback: TracebackType | None,
     ) -> None:
         assert self._task is not None
-        assert self._guard is not None
+        assert self._cancel_scope is not None
         cancelled = is_a(error, asyncio.CancelledError)
-        _, cancelled_by_others = await self._guard.leave(cancelled)
+        _, cancelled_by_others = await self._cancel_scope.leave(cancelled)
         if cancelled_by_others:
             self._task.cancel()
         else:

@@ -10,7 +10,7 @@ from redis_stream_client._model.gaps import Count, Gap
 if TYPE_CHECKING:
     import asyncio
 
-    from redis_stream_client._streams.node_fetcher import Reading
+    from redis_stream_client._streams.node_fetcher import NodeFetcher
 
 FIRST_PIECE = 8  # entries of one stream in one read
 LARGEST_PIECE = 1_024
@@ -46,15 +46,15 @@ class Cursor:
     """
 
     __slots__ = (
-        "_caught_up", "_changed", "_closed", "_feed", "_items", "_on_restart", "_reading", "_waiter",
+        "_caught_up", "_changed", "_closed", "_fetcher", "_items", "_on_restart", "_reading", "_waiter",
         "added", "careful", "count", "history", "idle", "position", "reassured", "server", "since", "stale",
         "stream",
     )  # fmt: skip
 
     def __init__(
-        self, feed: Reads, stream: str, position: str, added: Count, on_restart: "Callable[[str], None]"
+        self, fetcher: Reads, stream: str, position: str, added: Count, on_restart: "Callable[[str], None]"
     ) -> None:
-        self._feed = feed
+        self._fetcher = fetcher
         self._on_restart = on_restart
         self._items: list[Entry | Gap] = []
         self._waiter: asyncio.Future[None] | None = None
@@ -69,7 +69,7 @@ class Cursor:
         self.careful = False
         self.stale = False
         self.count = FIRST_PIECE
-        self.server: Reading | None = None
+        self.server: NodeFetcher | None = None
         self.idle = False
         self.reassured = False
         self.since: float | None = None
@@ -87,13 +87,13 @@ class Cursor:
         if self._items or self.stale:
             self.tell(None)
         elif not (self._caught_up or self._reading):
-            self._feed.read(self)
+            self._fetcher.read(self)
 
     def close(self) -> None:
         """Read no more."""
         if not self._closed:
             self._closed = True
-            self._feed.forget(self)
+            self._fetcher.forget(self)
 
     # For whoever reads.
 
@@ -154,7 +154,7 @@ class Cursor:
         if raw:
             self._add(raw)
         elif self.waiting and heard and not self._caught_up:
-            self._feed.read(self)
+            self._fetcher.read(self)
 
     def arrived_beside(self, raw: Sequence[Any]) -> None:
         """Something was read while another read is due, or under way, which will find less."""
@@ -178,7 +178,7 @@ class Cursor:
         self.stale = True
         self._on_restart(history)
         self._items = []
-        self._feed.forget(self)
+        self._fetcher.forget(self)
         self.tell(None)
 
 

@@ -17,15 +17,15 @@ from redis_stream_client._model.gaps import Count
 from redis_stream_client._model.logs import log
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
-from redis_stream_client._redis.placement import Places
+from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.cursor import Cursor
-from redis_stream_client._streams.node_fetcher import Reading
+from redis_stream_client._streams.node_fetcher import NodeFetcher
 
 LOOK = 4.0
 """Seconds between two looks where the slots of a Redis Cluster are, though every node answers."""
 
 
-class Feed:
+class Fetcher:
     """All data streams that one client follows.
 
     Args:
@@ -42,7 +42,7 @@ class Feed:
 
     def __init__(
         self,
-        places: Places,
+        placement: Placement,
         quiet: float,
         spawn: Spawn,
         gone: Callable[[], ClientClosed],
@@ -50,19 +50,19 @@ class Feed:
         lock: str | None = None,
         renewed: Callable[[Endpoint, str], None] = lambda endpoint, history: None,
     ) -> None:
-        self._places = places
+        self._placement = placement
         self._quiet = quiet
         self._spawn = spawn
         self._gone = gone
         self._lock = lock
         self._renewed = renewed
-        self._servers: dict[Endpoint, Reading] = {}
-        self._tasks: dict[Reading, list[asyncio.Task[None]]] = {}
+        self._servers: dict[Endpoint, NodeFetcher] = {}
+        self._tasks: dict[NodeFetcher, list[asyncio.Task[None]]] = {}
         self._homeless: dict[Cursor, None] = {}
         self._finding: asyncio.Task[None] | None = None
         self._doubted = False
         self._looked_around = clock.now()
-        self._version = places.version
+        self._version = placement.version
         self.requests_shrunk = 0
 
     def follow(self, stream: str, position: str, added: Count, on_restart: Callable[[str], None]) -> Cursor:
@@ -72,7 +72,7 @@ class Feed:
         is of no use any more then, and reading is to begin again at the checkpoint.
         """
         cursor = Cursor(self, stream, position, added, on_restart)
-        endpoint = self._places.of(stream)
+        endpoint = self._placement.of(stream)
         server = self._servers.get(endpoint) if endpoint is not None else None
         if server is not None:
             cursor.history = server.history
@@ -83,7 +83,7 @@ class Feed:
         if cursor.closed:
             return
         try:
-            endpoint = self._places.of(cursor.stream)
+            endpoint = self._placement.of(cursor.stream)
             if endpoint is None:
                 cursor.due()
                 self._homeless[cursor] = None
@@ -99,10 +99,10 @@ class Feed:
         if cursor.server is not None:
             cursor.server.remove(cursor)
 
-    def _server(self, endpoint: Endpoint) -> Reading:
+    def _server(self, endpoint: Endpoint) -> NodeFetcher:
         server = self._servers.get(endpoint)
         if server is None:
-            server = Reading(self, endpoint, self._places, self._quiet, self._lock)
+            server = NodeFetcher(self, endpoint, self._placement, self._quiet, self._lock)
             self._tasks[server] = [self._spawn(part.run()) for part in (server.wakeups, server)]
             self._servers[endpoint] = server
         return server
@@ -111,7 +111,7 @@ class Feed:
 
     def doubt(self) -> None:
         """A server did not answer, or says that it is another's task: look where the streams are now."""
-        self._places.forget()
+        self._placement.forget()
         self._doubted = True
         with contextlib.suppress(ClientClosed):
             self._find_out()
@@ -132,7 +132,7 @@ class Feed:
         while self._homeless or self._doubted:
             self._doubted = False
             try:
-                await self._places.learn(self._quiet)
+                await self._placement.learn(self._quiet)
             except (Unanswered, RedisRejected) as error:
                 log.debug("where are the data streams? %s", error)
                 self._doubted = True
@@ -141,8 +141,8 @@ class Feed:
             homeless, self._homeless = self._homeless, {}
             for cursor in homeless:
                 self.read(cursor)
-            if self._version != self._places.version:
-                self._version = self._places.version
+            if self._version != self._placement.version:
+                self._version = self._placement.version
                 self._relocate()
             await asyncio.sleep(backoff.pause())
 
@@ -150,7 +150,7 @@ class Feed:
         """Streams that are elsewhere now are read there; a server that has none left is not needed."""
         for endpoint, server in list(self._servers.items()):
             for cursor in server.cursors:
-                here = self._places.of(cursor.stream)
+                here = self._placement.of(cursor.stream)
                 if here is endpoint or here is None or cursor.reading:  # what is being read fails by itself
                     continue
                 server.remove(cursor)
@@ -159,7 +159,7 @@ class Feed:
             if not server.cursors:
                 self.unused(server)
 
-    def unused(self, reading: Reading) -> None:
+    def unused(self, reading: NodeFetcher) -> None:
         """A server that nothing is read from: close its connections."""
         self._servers.pop(reading.endpoint, None)
         for task in self._tasks.pop(reading, ()):

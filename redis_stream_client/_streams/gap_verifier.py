@@ -9,13 +9,13 @@ from redis_stream_client._model import gaps
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
 from redis_stream_client._protocol import scripts
-from redis_stream_client._redis.connection import Link
+from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
-from redis_stream_client._redis.placement import Places
+from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.cursor import Cursor
 
 
-class Verifier:
+class GapVerifier:
     """The looks at the streams of one server: before the first read, and each second where something comes.
 
     Args:
@@ -24,9 +24,9 @@ class Verifier:
         is_fresh: whether a cursor still belongs to what the server has.
     """
 
-    def __init__(self, link: Link, places: Places, is_fresh: Callable[[Cursor], bool]) -> None:
+    def __init__(self, link: SharedConnection, placement: Placement, is_fresh: Callable[[Cursor], bool]) -> None:
         self._link = link
-        self._places = places
+        self._placement = placement
         self._is_fresh = is_fresh
         self._pending: dict[Cursor, None] = {}
         self._counts = True  # whether the server tells how many entries were ever added
@@ -69,7 +69,7 @@ class Verifier:
     async def _look(self, cursors: Iterable[Cursor], patience: float) -> None:
         slots: dict[int, list[Cursor]] = defaultdict(list)
         for cursor in cursors:
-            slots[self._places.slot(cursor.stream)].append(cursor)
+            slots[self._placement.slot(cursor.stream)].append(cursor)
         looks = [
             self._look_together(together[start : start + gaps.CALL], patience)
             for together in slots.values()

@@ -15,17 +15,17 @@ from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
-from redis_stream_client._protocol.operations import Greeter
-from redis_stream_client._redis.connection import Link
+from redis_stream_client._protocol.operations import ServerIdentity
+from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, WrongType
-from redis_stream_client._redis.placement import Places
+from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.cursor import Cursor
-from redis_stream_client._streams.gap_verifier import Verifier
-from redis_stream_client._streams.read_sizes import Sizes
-from redis_stream_client._streams.side_reader import Beside
-from redis_stream_client._streams.tracking import Wakeups
-from redis_stream_client._streams.tracking_check import Pairing
+from redis_stream_client._streams.gap_verifier import GapVerifier
+from redis_stream_client._streams.read_sizes import ReadSizes
+from redis_stream_client._streams.side_reader import SideReader
+from redis_stream_client._streams.tracking import Tracking
+from redis_stream_client._streams.tracking_check import TrackingCheck
 
 POLL = (0.05, 1.0)  # seconds between two looks where there are no wake-ups: the shortest, and the longest
 POLL_SHARE = 10  # such looks take a tenth of the time, unless that would make them rarer than the longest pause
@@ -51,7 +51,7 @@ class Home(Protocol):
         """The same, though nothing says so: to be called now and then."""
         ...
 
-    def unused(self, reading: "Reading") -> None:
+    def unused(self, reading: "NodeFetcher") -> None:
         """A server that nothing is read from any more: it ends."""
         ...
 
@@ -64,37 +64,39 @@ class Home(Protocol):
         ...
 
 
-class Reading:
+class NodeFetcher:
     """The data streams on one server."""
 
-    def __init__(self, home: Home, endpoint: Endpoint, places: Places, quiet: float, lock: str | None) -> None:
+    def __init__(
+        self, home: Home, endpoint: Endpoint, placement: Placement, quiet: float, lock: str | None
+    ) -> None:
         self._home = home
-        self._places = places
+        self._placement = placement
         self._cursors: dict[bytes, list[Cursor]] = defaultdict(list)
         self._wanted: dict[Cursor, None] = {}
         self._work = asyncio.Event()
         self._backoff = Backoff(0.005, 0.25)
         self._poll = POLL[0]
         self._quiet = quiet
-        self._sizes = Sizes(quiet)
+        self._sizes = ReadSizes(quiet)
         self._answered_at = float("-inf")
         self._looked_at = clock.now()
         self._watch_at = float("-inf")
         self._unused_since: float | None = None
         self._info = True
         self._lock = lock
-        self._greeter = Greeter(lambda history: home.renewed(endpoint, history))
+        self._identity = ServerIdentity(lambda history: home.renewed(endpoint, history))
         self.endpoint = endpoint
-        self.link = Link(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
-        self.wakeups = Wakeups(endpoint, quiet, self._heard, self._bell)
-        self._beside = Beside(endpoint, places, self._greet, self._is_fresh)
-        self._verifier = Verifier(self.link, places, self._is_fresh)
-        self.pairing = Pairing(self.link, self.wakeups, self._greeter, quiet, self._paired)
+        self.link = SharedConnection(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
+        self.wakeups = Tracking(endpoint, quiet, self._heard, self._bell)
+        self._beside = SideReader(endpoint, placement, self._greet, self._is_fresh)
+        self._verifier = GapVerifier(self.link, placement, self._is_fresh)
+        self.pairing = TrackingCheck(self.link, self.wakeups, self._identity, quiet, self._paired)
 
     @property
     def history(self) -> str | None:
         """Of the server, while it is known."""
-        return self._greeter.history
+        return self._identity.history
 
     @property
     def cursors(self) -> list[Cursor]:
@@ -103,7 +105,7 @@ class Reading:
 
     async def _greet(self, connection: AbstractConnection, timeout: float) -> None:
         try:
-            await self._greeter(connection, timeout)
+            await self._identity(connection, timeout)
         except Unanswered as error:  # no read was sent yet
             raise Unanswered(str(error), maybe_executed=False, elsewhere=error.elsewhere) from error
         for cursor in self.cursors:
@@ -112,7 +114,7 @@ class Reading:
     def _is_fresh(self, cursor: Cursor) -> bool:
         """Whether what was read before still holds. Where the server has lost writes, the place in the stream that
         the cursor stands for may not be reached yet; what is written there must not be skipped."""
-        history = self._greeter.history
+        history = self._identity.history
         if cursor.stale:
             return False
         if cursor.history is None or history is None or cursor.history == history:
@@ -200,7 +202,7 @@ class Reading:
         self.link.drop(Unanswered(reason, maybe_executed=True, elsewhere=True))
         self._changed(heard=False)
 
-    # Reading.
+    # NodeFetcher.
 
     async def run(self) -> None:
         """Until cancelled, or unused. However busy some are, all that wait are looked at in every period."""
@@ -272,7 +274,7 @@ class Reading:
         if self.endpoint.clustered:
             self._home.look_around()
         commands: list[tuple[Any, ...]] = [("INFO", "replication")] if self._info else []
-        lock = self._lock if self._lock and self._places.of(self._lock) is self.endpoint else None
+        lock = self._lock if self._lock and self._placement.of(self._lock) is self.endpoint else None
         if lock and self.pairing.token is not None:
             commands.append(("PTTL", lock))
         if not commands:
@@ -294,7 +296,7 @@ class Reading:
     def _judge(self, info: str) -> None:
         role = re.search(r"^role:(\w+)", info, re.MULTILINE)
         replid = re.search(r"^master_replid:(\w+)", info, re.MULTILINE)
-        history = self._greeter.history
+        history = self._identity.history
         if role and role[1] != "master":
             log.info("%s is a replica now: its data streams are looked for anew", self.endpoint.where)
             self.renew("the server is a replica now")
@@ -341,7 +343,7 @@ class Reading:
         """One command for each slot. Returns whether there was anything."""
         slots: dict[int, list[Cursor]] = defaultdict(list)
         for cursor in page:
-            slots[self._places.slot(cursor.stream)].append(cursor)
+            slots[self._placement.slot(cursor.stream)].append(cursor)
         reads = (self._read_together(cursors) for cursors in slots.values())
         if len(slots) == 1:
             outcomes = [await next(reads)]

@@ -14,7 +14,7 @@ PIECE_BYTES = 1 << 20  # entries of one stream in one read
 PAGE_SECONDS = 0.5  # about as long may the reply to one read take to arrive: the others wait
 
 
-class Sizes:
+class ReadSizes:
     """The sizes of reads from one server.
 
     What the next one brings is not known. So it is judged by what came before, and what goes unanswered is

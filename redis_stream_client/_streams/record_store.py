@@ -8,11 +8,11 @@ from redis_stream_client._concurrency.batching import Spawn
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._protocol.operations import Greeter
+from redis_stream_client._protocol.operations import ServerIdentity
 from redis_stream_client._protocol.progress_records import Owner, Records, Settle
-from redis_stream_client._redis.connection import Link
+from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import Unanswered
-from redis_stream_client._redis.placement import Places
+from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.settling import Item, Settling
 
 if TYPE_CHECKING:
@@ -31,53 +31,53 @@ class _Stranger:
     """Refuses a server once that has another history than the one before: what waits for the connection was meant
     for the server as it was, and is to be asked for anew."""
 
-    def __init__(self, greeter: Greeter) -> None:
-        self._greeter = greeter
+    def __init__(self, identity: ServerIdentity) -> None:
+        self._identity = identity
         self._known: str | None = None
 
     async def __call__(self, connection: "AbstractConnection", timeout: float) -> None:
-        await self._greeter(connection, timeout)
-        before, self._known = self._known, self._greeter.history or self._known
+        await self._identity(connection, timeout)
+        before, self._known = self._known, self._identity.history or self._known
         if before not in (None, self._known):
             raise Unanswered("another server is responsible now, or it has lost writes", maybe_executed=False)
 
 
-class Shelf:
+class RecordStore:
     """One connection for each server that holds data streams, opened when it is needed."""
 
     def __init__(
         self,
         keys: Keys,
         consumer: str,
-        places: Places,
+        placement: Placement,
         spawn: Spawn,
         gone: Callable[[], ClientClosed],
         patience: float,
-        greeting: "Callable[[Endpoint], Greeter]",
+        greeting: "Callable[[Endpoint], ServerIdentity]",
     ) -> None:
         self._keys = keys
         self._consumer = consumer
-        self._places = places
+        self._placement = placement
         self._spawn = spawn
         self._gone = gone
         self._patience = patience
         self._greeting = greeting
-        self._links: dict[Endpoint, Link] = {}
+        self._links: dict[Endpoint, SharedConnection] = {}
         self._records: dict[Endpoint, Records] = {}
         self._settling = Settling(self.known, lambda: self._learn(patience), self.moved, spawn)
 
     def known(self, stream: str) -> Records | None:
         """Where the record of a stream is, as far as that is known."""
-        endpoint = self._places.of(stream)
+        endpoint = self._placement.of(stream)
         if endpoint is None:
             return None
         records = self._records.get(endpoint)
         if records is None:
-            link = self._links[endpoint] = Link(
+            link = self._links[endpoint] = SharedConnection(
                 endpoint, greet=_Stranger(self._greeting(endpoint)), role="records"
             )
             records = self._records[endpoint] = Records(
-                link, self._places.slot, self._spawn, self._gone, self._patience
+                link, self._placement.slot, self._spawn, self._gone, self._patience
             )
         return records
 
@@ -92,8 +92,8 @@ class Shelf:
         return records
 
     async def _learn(self, timeout: float) -> None:
-        await self._places.learn(timeout)
-        for endpoint in [endpoint for endpoint in self._records if not self._places.current(endpoint)]:
+        await self._placement.learn(timeout)
+        for endpoint in [endpoint for endpoint in self._records if not self._placement.current(endpoint)]:
             gone = self._records.pop(endpoint)
             del self._links[endpoint]
             self._settling.leave(gone)
@@ -102,7 +102,7 @@ class Shelf:
 
     async def together(self, records: Sequence[str]) -> Records | None:
         """Where these records are, if one call may look at all of them, and it is known where they are."""
-        if not records or len({self._places.slot(record) for record in records}) > 1:
+        if not records or len({self._placement.slot(record) for record in records}) > 1:
             return None
         try:
             return await self.records(records[0], self._patience)
@@ -159,7 +159,7 @@ class Shelf:
 
     def moved(self) -> None:
         """Records are elsewhere by now."""
-        self._places.forget()
+        self._placement.forget()
 
     async def close(self) -> None:
         """Close the connections."""

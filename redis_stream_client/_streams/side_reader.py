@@ -11,10 +11,10 @@ from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
 from redis_stream_client._protocol import scripts
-from redis_stream_client._redis.connection import Greeting, Link
+from redis_stream_client._redis.connection import Greeting, SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
-from redis_stream_client._redis.placement import Places
+from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.cursor import Cursor
 
 AFTER = 1.0  # seconds that a read takes before others are read beside it
@@ -25,7 +25,7 @@ ROOM = 1 << 17  # bytes that come at once
 STREAMS = 250  # streams in one look
 
 
-class Beside:
+class SideReader:
     """A connection of its own to one server, opened when it is needed.
 
     What is read here is bounded by bytes, on the server, so it is never late itself. Nothing is watched here: the
@@ -33,11 +33,11 @@ class Beside:
     """
 
     def __init__(
-        self, endpoint: Endpoint, places: Places, greet: Greeting, is_fresh: Callable[[Cursor], bool]
+        self, endpoint: Endpoint, placement: Placement, greet: Greeting, is_fresh: Callable[[Cursor], bool]
     ) -> None:
         self._is_fresh = is_fresh
-        self._places = places
-        self._link = Link(endpoint, greet=greet, role="more entries")
+        self._placement = placement
+        self._link = SharedConnection(endpoint, greet=greet, role="more entries")
         self._possible = True
         self._turn = 0
         self._used_at = float("inf")
@@ -85,7 +85,7 @@ class Beside:
     async def _read(self, cursors: Sequence[Cursor], patience: float) -> None:
         slots: dict[int, list[Cursor]] = defaultdict(list)
         for cursor in cursors:
-            slots[self._places.slot(cursor.stream)].append(cursor)
+            slots[self._placement.slot(cursor.stream)].append(cursor)
         for together in slots.values():
             positions = [cursor.position for cursor in together]
             streams = [cursor.stream for cursor in together]

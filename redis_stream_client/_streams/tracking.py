@@ -17,7 +17,7 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
-from redis_stream_client._protocol.operations import Greeter
+from redis_stream_client._protocol.operations import ServerIdentity
 from redis_stream_client._redis import error_mapping, wire
 from redis_stream_client._redis.endpoint import Endpoint, Opener
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
@@ -31,7 +31,7 @@ LONGEST_PAUSE = 15.0
 """Seconds between two tries to have wake-ups, at the most."""
 
 
-class Wakeups:
+class Tracking:
     """The connection that the messages come on.
 
     Args:
@@ -59,7 +59,7 @@ class Wakeups:
         self._quiet = quiet
         self._on_change = on_change
         self._on_state = on_state
-        self._greeter = Greeter()
+        self._identity = ServerIdentity()
         self._backoff = Backoff(0.01, LONGEST_PAUSE)
         self._connection: AbstractConnection | None = None
         self._dropped = False
@@ -75,7 +75,7 @@ class Wakeups:
     @property
     def history(self) -> str | None:
         """See above."""
-        return self._greeter.history
+        return self._identity.history
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -110,7 +110,7 @@ class Wakeups:
         patience = max(1.0, self._quiet)
         connection = self._connection = await self._opener.open()
         try:
-            await self._greeter(connection, patience)
+            await self._identity(connection, patience)
             client_id = await wire.roundtrip(connection, patience, "CLIENT", "ID")
             await wire.roundtrip(connection, patience, "SUBSCRIBE", CHANNEL)
             self.id = int(client_id)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from redis_stream_client._concurrency import clock
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
-from redis_stream_client._protocol.operations import Greeter
-from redis_stream_client._redis.connection import Link
+from redis_stream_client._protocol.operations import ServerIdentity
+from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
-from redis_stream_client._streams.tracking import Wakeups
+from redis_stream_client._streams.tracking import Tracking
 
 REASSURANCE = 20.0
 """Seconds after which idle streams are looked at, though nothing was heard: a slot that moves while its key does
@@ -27,7 +27,7 @@ SOUND = 10.0
 """Seconds without a contradiction after which wake-ups that could not be proven count as working."""
 
 
-class Pairing:
+class TrackingCheck:
     """The reading connection, and the one that its wake-ups come on.
 
     What proves them is our own lock, where it lies on this server: each beat changes it, so who has read it must
@@ -39,11 +39,16 @@ class Pairing:
     """
 
     def __init__(
-        self, link: Link, wakeups: Wakeups, greeter: Greeter, quiet: float, on_paired: Callable[[], None]
+        self,
+        link: SharedConnection,
+        wakeups: Tracking,
+        identity: ServerIdentity,
+        quiet: float,
+        on_paired: Callable[[], None],
     ) -> None:
         self._link = link
         self._wakeups = wakeups
-        self._greeter = greeter
+        self._identity = identity
         self._quiet = quiet
         self._on_paired = on_paired
         self.token: object | None = None
@@ -143,7 +148,7 @@ class Pairing:
             return
         if losses != self._link.losses or bell != self._wakeups.id:
             return
-        here, there = self._greeter.history, self._wakeups.history
+        here, there = self._identity.history, self._wakeups.history
         if here and there and here != there:
             self._part("the entries come from another server than the wake-ups")
             return

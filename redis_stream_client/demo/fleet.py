@@ -129,7 +129,7 @@ class Fleet:
     def __init__(self, url: str, settings: Settings) -> None:
         self.workers = [WorkerProcess(number) for number in range(1, settings.workers + 1)]
         """All that ever were."""
-        self.places = list(self.workers)
+        self.placement = list(self.workers)
         """Those of now: who is replaced leaves its place to its successor."""
         self._url = url
         self._settings = settings
@@ -158,13 +158,13 @@ class Fleet:
         """Start a fresh one in its place."""
         fresh = WorkerProcess(len(self.workers) + 1)
         self.workers.append(fresh)
-        self.places[self.places.index(worker)] = fresh
+        self.placement[self.placement.index(worker)] = fresh
         await fresh.start(self._url, self._settings)
         return fresh
 
     async def end(self) -> None:
         """Ask all to leave, and wait until they have."""
-        living = [worker for worker in self.places if worker.state != "killed"]
+        living = [worker for worker in self.placement if worker.state != "killed"]
         for worker in living:
             worker.drain()
         await asyncio.gather(*(worker.leave() for worker in living))

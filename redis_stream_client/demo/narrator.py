@@ -36,7 +36,7 @@ class Narrator:
 
     def shares(self, snapshot: Snapshot) -> str:
         """Who owns how many streams, as text."""
-        owned = {worker.name: snapshot.owned_by(worker.consumer) for worker in self._fleet.places}
+        owned = {worker.name: snapshot.owned_by(worker.consumer) for worker in self._fleet.placement}
         owners = [f"{name} {count}" for name, count in owned.items() if count]
         if len(owners) > NAMED:
             return f"{len(owners)} workers, with {min(filter(None, owned.values()))} – {max(owned.values())} each"
@@ -46,7 +46,7 @@ class Narrator:
         """This is how things are."""
         self._display.show(
             View(
-                rows=[self._row(worker, snapshot) for worker in self._fleet.places],
+                rows=[self._row(worker, snapshot) for worker in self._fleet.placement],
                 owners=[self._owner(lbs_id, snapshot) for lbs_id in self._source.streams],
             )
         )
@@ -71,7 +71,7 @@ class Narrator:
         if self._source.ended and lbs_id not in snapshot.pending:
             return FINISHED
         owner = snapshot.owner(lbs_id)
-        for worker in self._fleet.places:
+        for worker in self._fleet.placement:
             if worker.consumer == owner and worker.state != "killed":
                 return worker.number
         return ORPHAN

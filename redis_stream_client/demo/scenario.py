@@ -107,7 +107,7 @@ class Scenario:
 
     async def _replace_all(self) -> None:
         """The rolling restart: one after the other leaves, and a fresh one joins."""
-        remaining = [worker for worker in self._fleet.places if worker.state in ("alive", "woken")]
+        remaining = [worker for worker in self._fleet.placement if worker.state in ("alive", "woken")]
         began, produced = time.monotonic(), self._source.total
         for worker in remaining:
             incident = await self._strike("restart", worker, worker.drain)

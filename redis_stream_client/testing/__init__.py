@@ -38,9 +38,9 @@ from redis_stream_client._model.announcement import Info
 from redis_stream_client._model.entry import Entry, order, require_id
 from redis_stream_client._model.keys import Keys, require_name
 from redis_stream_client._model.logs import log
-from redis_stream_client._redis.pooled import Borrowed
+from redis_stream_client._redis.pooled import Pooled
 from redis_stream_client._run.handler import Handler, require_handler
-from redis_stream_client._run.handler_task import Job, Outcome, Rules, Status, start_watches
+from redis_stream_client._run.handler_task import HandlerTask, Outcome, Rules, Status, start_watches
 from redis_stream_client.testing._memory import Fields, Memory, Record
 
 __all__ = [
@@ -261,7 +261,7 @@ async def run_handler(
         first_pause=0.0,
         longest_pause=0.0,
     )
-    job = Job(lease, require_handler(handler), rules)
+    job = HandlerTask(lease, require_handler(handler), rules)
     timers: list[asyncio.TimerHandle] = []
 
     def drain() -> None:
@@ -284,7 +284,7 @@ async def run_handler(
     return working.result()
 
 
-async def _cut_short(job: Job, working: "asyncio.Task[Outcome]", memory: Memory) -> None:
+async def _cut_short(job: HandlerTask, working: "asyncio.Task[Outcome]", memory: Memory) -> None:
     """Release at once; a handler that does not end in time goes on without its stream."""
     working.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     job.stop("drained")
@@ -370,7 +370,7 @@ async def expire(redis: Redis | RedisCluster, service: str, consumer_id: str) ->
     if not isinstance(consumer_id, str):
         raise TypeError(f"consumer_id must be a str, not {type(consumer_id).__name__}; pass client.id")
     lock = keys.lock(consumer_id)
-    async with Borrowed(redis, keys.lbs).connection("expire a lock", "repeating is safe") as loan:
+    async with Pooled(redis, keys.lbs).connection("expire a lock", "repeating is safe") as loan:
         # A lifetime in the past would be a deletion. When the time is over, Redis notices it by being asked; and
         # should a beat have come in between, it is asked again.
         found = False

@@ -336,8 +336,8 @@ class Memory:
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
-            guard = lease._guard if lease is not None else None
-            if not (task.done() and guard is not None and guard.postpone()):
+            cancel_scope = lease._cancel_scope if lease is not None else None
+            if not (task.done() and cancel_scope is not None and cancel_scope.postpone()):
                 raise
         task.result()
 

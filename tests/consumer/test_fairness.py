@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from redis_stream_client._consumer.fairness import CLOCK_PERIOD, STEP, Turns
+from redis_stream_client._consumer.fairness import CLOCK_PERIOD, STEP, Fairness
 from redis_stream_client._protocol.operations import Member
 
 PERIOD = 1.0
@@ -17,8 +17,8 @@ times = st.floats(0, 1e7)
 servers = st.floats(0, 2e9)
 
 
-def with_clock(server: float = 0.0, now: float = 0.0, period: float = PERIOD) -> Turns:
-    turns = Turns(period)
+def with_clock(server: float = 0.0, now: float = 0.0, period: float = PERIOD) -> Fairness:
+    turns = Fairness(period)
     turns.server_clock(server, now, now)
     return turns
 
@@ -56,7 +56,7 @@ def test_a_read_ends_at_a_multiple_of_the_period_on_the_servers_clock(server: fl
 
 
 def test_a_reading_counts_for_the_middle_of_its_round_trip() -> None:
-    turns = Turns(PERIOD)
+    turns = Fairness(PERIOD)
     turns.server_clock(100.5, 10.0, 10.002)
     assert turns.block(10.001) == pytest.approx(0.5)
 
@@ -75,7 +75,7 @@ def test_a_reading_that_contradicts_means_that_a_clock_was_set() -> None:
 
 
 def test_the_order_is_kept_only_when_the_clock_is_known_well_enough() -> None:
-    turns = Turns(PERIOD)
+    turns = Fairness(PERIOD)
     assert not turns.certain
     turns.server_clock(100.0, 10.0, 10.5)
     assert not turns.certain
@@ -84,7 +84,7 @@ def test_the_order_is_kept_only_when_the_clock_is_known_well_enough() -> None:
 
 
 def test_the_clock_is_looked_at_now_and_then() -> None:
-    turns = Turns(PERIOD)
+    turns = Fairness(PERIOD)
     assert turns.clock_due(0.0)
     turns.server_clock(100.0, 10.0, 10.0)
     assert not turns.clock_due(10.0 + CLOCK_PERIOD)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from redis_stream_client import Lease, RedisStreamClient, RedisStreamClientError
-from redis_stream_client._concurrency.backoff import TURN, Turns
+from redis_stream_client._concurrency.chunks import CHUNK, PacedCalls
 from redis_stream_client._leases.lease import LEAVING_GRACE
 from redis_stream_client._model.keys import Keys
 from tests.harness.runs import Running, add, idle, record
@@ -114,12 +114,12 @@ async def test_thousands_of_leases_that_are_finished_at_once(
         turn()
         await client.done()
         turn.stop()
-        assert turn.number > MANY / TURN
+        assert turn.number > MANY / CHUNK
     assert not await redis.xlen(Keys(service).lbs)
 
 
 async def test_calls_are_made_in_turns_and_in_order() -> None:
-    turns, turn = Turns(3), Turn()
+    turns, turn = PacedCalls(3), Turn()
     turn()
     made: list[tuple[int, int]] = []
 
@@ -270,7 +270,7 @@ async def test_leaving_counts_no_attempt(server: Server, redis: Connection, serv
         await asyncio.Event().wait()
 
     started: list[str] = []
-    streams = [f"call-{i}" for i in range(2 * TURN)]
+    streams = [f"call-{i}" for i in range(2 * CHUNK)]
     for stream in streams:
         await redis.xadd(stream, {"n": 1})
     async with Running(server.url, service, handle, lock_ttl=2.0) as run:

@@ -19,7 +19,7 @@ from redis_stream_client import Fence, Lease, RedisStreamClient, StreamAdded, te
 from redis_stream_client._leases.lease import ENDED
 from redis_stream_client._model.keys import NOBODY, Keys
 from redis_stream_client._protocol import scripts
-from redis_stream_client._run.handler_task import Job
+from redis_stream_client._run.handler_task import HandlerTask
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -259,18 +259,18 @@ class OnServer:
         await self._redis.xadd(self._keys.lbs, {"lbs-input": announcement}, LBS_ID)
 
     async def _run(self, handler: Handler, rules: Mapping[str, Any]) -> None:
-        work = Job.run
+        work = HandlerTask.run
 
-        async def run(job: Job) -> Outcome:
+        async def run(job: HandlerTask) -> Outcome:
             assert self._client._session is not None
-            self._client._session.member.holdings.draining = True  # nothing more is taken, no stream taken back
+            self._client._session.member.table.draining = True  # nothing more is taken, no stream taken back
             outcome = await work(job)
             self._outcome.set_result(outcome)
             self._client.drain()
             return outcome
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Job, "run", run)
+            patch.setattr(HandlerTask, "run", run)
             await self._client.run(handler, **rules)
 
     async def outcome(self) -> Outcome:

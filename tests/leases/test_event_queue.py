@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from redis_stream_client import Event, ExpiredStream, Lease, StreamAdded, StreamDisowned, StreamExpired
-from redis_stream_client._leases.event_queue import Inbox
+from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._model.announcement import Announcement
 from redis_stream_client._model.keys import NOBODY
 from tests.harness.waiting import wait_until
@@ -29,220 +29,222 @@ def orphan(lbs_id: str, owner: str | None = "dead", deliveries: int = 1) -> Expi
     return ExpiredStream(f"stream-{lbs_id}", lbs_id, None, owner, deliveries)
 
 
-def take_all(inbox: Inbox, now: float = 0.0) -> list[Event]:
+def take_all(event_queue: EventQueue, now: float = 0.0) -> list[Event]:
     events = []
-    while (event := inbox.take(now)) is not None:
+    while (event := event_queue.take(now)) is not None:
         events.append(event)
     return events
 
 
 @pytest.fixture
-def inbox() -> Inbox:
-    return Inbox(FIRST, LONGEST)
+def event_queue() -> EventQueue:
+    return EventQueue(FIRST, LONGEST)
 
 
-def test_streams_are_handed_out_in_the_order_of_their_arrival(inbox: Inbox) -> None:
+def test_streams_are_handed_out_in_the_order_of_their_arrival(event_queue: EventQueue) -> None:
     leases = [lease(f"{number}-0") for number in range(5)]
     for one in leases:
-        inbox.added(one)
-    assert take_all(inbox) == [StreamAdded(one) for one in leases]
+        event_queue.added(one)
+    assert take_all(event_queue) == [StreamAdded(one) for one in leases]
 
 
-def test_streams_that_were_not_handed_out_are_counted(inbox: Inbox) -> None:
+def test_streams_that_were_not_handed_out_are_counted(event_queue: EventQueue) -> None:
     for number in range(3):
-        inbox.added(lease(f"{number}-0"))
-    inbox.offer(orphan("9-0"), 0.0)
-    assert inbox.unread_added == 3
-    assert inbox.unread == 4
-    inbox.take(0.0)
-    assert inbox.unread_added == 2
-    take_all(inbox)
-    assert (inbox.unread_added, inbox.unread) == (0, 0)
+        event_queue.added(lease(f"{number}-0"))
+    event_queue.offer(orphan("9-0"), 0.0)
+    assert event_queue.unread_added == 3
+    assert event_queue.unread == 4
+    event_queue.take(0.0)
+    assert event_queue.unread_added == 2
+    take_all(event_queue)
+    assert (event_queue.unread_added, event_queue.unread) == (0, 0)
 
 
-def test_losses_come_first_since_they_say_stop(inbox: Inbox) -> None:
+def test_losses_come_first_since_they_say_stop(event_queue: EventQueue) -> None:
     working = lease("1-0")
-    inbox.added(working)
-    inbox.take(0.0)
+    event_queue.added(working)
+    event_queue.take(0.0)
     arrived = lease("2-0")
-    inbox.added(arrived)
-    inbox.offer(orphan("3-0"), 0.0)
-    inbox.lost(working, "claimed")
-    assert take_all(inbox) == [
+    event_queue.added(arrived)
+    event_queue.offer(orphan("3-0"), 0.0)
+    event_queue.lost(working, "claimed")
+    assert take_all(event_queue) == [
         StreamDisowned(working, "claimed"),
         StreamAdded(arrived),
         StreamExpired(orphan("3-0")),
     ]
 
 
-def test_a_loss_carries_the_very_lease_that_was_added(inbox: Inbox) -> None:
-    inbox.added(lease("1-0"))
-    added = inbox.take(0.0)
+def test_a_loss_carries_the_very_lease_that_was_added(event_queue: EventQueue) -> None:
+    event_queue.added(lease("1-0"))
+    added = event_queue.take(0.0)
     assert isinstance(added, StreamAdded)
-    inbox.lost(added.payload, "expired")
-    lost = inbox.take(0.0)
+    event_queue.lost(added.payload, "expired")
+    lost = event_queue.take(0.0)
     assert isinstance(lost, StreamDisowned)
     assert lost.payload is added.payload
 
 
-def test_a_stream_that_was_lost_before_it_was_handed_out_is_never_heard_of(inbox: Inbox) -> None:
+def test_a_stream_that_was_lost_before_it_was_handed_out_is_never_heard_of(event_queue: EventQueue) -> None:
     unread = lease("1-0")
-    inbox.added(unread)
-    inbox.lost(unread, "claimed")
-    assert take_all(inbox) == []
-    assert inbox.unread_added == 0
+    event_queue.added(unread)
+    event_queue.lost(unread, "claimed")
+    assert take_all(event_queue) == []
+    assert event_queue.unread_added == 0
 
 
-def test_a_stream_that_comes_back_before_its_loss_was_read_is_told_after_it(inbox: Inbox) -> None:
+def test_a_stream_that_comes_back_before_its_loss_was_read_is_told_after_it(event_queue: EventQueue) -> None:
     old, new = lease("1-0", 1), lease("1-0", 3)
-    inbox.added(old)
-    inbox.take(0.0)
-    inbox.lost(old, "expired")
-    inbox.added(new)
-    assert [(type(event), event.payload) for event in take_all(inbox)] == [
+    event_queue.added(old)
+    event_queue.take(0.0)
+    event_queue.lost(old, "expired")
+    event_queue.added(new)
+    assert [(type(event), event.payload) for event in take_all(event_queue)] == [
         (StreamDisowned, old),
         (StreamAdded, new),
     ]
 
 
-def test_at_most_one_offer_of_a_stream_lies_unread(inbox: Inbox) -> None:
-    assert inbox.offer(orphan("1-0"), 0.0)
+def test_at_most_one_offer_of_a_stream_lies_unread(event_queue: EventQueue) -> None:
+    assert event_queue.offer(orphan("1-0"), 0.0)
     for now in (0.0, 1.0, 100.0):
-        assert not inbox.offer(orphan("1-0"), now)
-    assert take_all(inbox) == [StreamExpired(orphan("1-0"))]
+        assert not event_queue.offer(orphan("1-0"), now)
+    assert take_all(event_queue) == [StreamExpired(orphan("1-0"))]
 
 
-def test_an_unread_offer_shows_the_newest_state(inbox: Inbox) -> None:
-    inbox.offer(orphan("1-0", "first", 1), 0.0)
-    inbox.offer(orphan("1-0", "second", 2), 0.0)
-    assert take_all(inbox) == [StreamExpired(orphan("1-0", "second", 2))]
+def test_an_unread_offer_shows_the_newest_state(event_queue: EventQueue) -> None:
+    event_queue.offer(orphan("1-0", "first", 1), 0.0)
+    event_queue.offer(orphan("1-0", "second", 2), 0.0)
+    assert take_all(event_queue) == [StreamExpired(orphan("1-0", "second", 2))]
 
 
 def test_what_was_read_but_not_claimed_is_offered_again_after_pauses_that_double_to_the_limit(
-    inbox: Inbox,
+    event_queue: EventQueue,
 ) -> None:
     now = 1000.0
-    assert inbox.offer(orphan("1-0"), now)
+    assert event_queue.offer(orphan("1-0"), now)
     for pause in (2.0, 4.0, 5.0, 5.0):
-        assert inbox.take(now) == StreamExpired(orphan("1-0"))
-        assert not inbox.offer(orphan("1-0"), now + pause - 0.001)
-        assert inbox.take(now) is None
+        assert event_queue.take(now) == StreamExpired(orphan("1-0"))
+        assert not event_queue.offer(orphan("1-0"), now + pause - 0.001)
+        assert event_queue.take(now) is None
         now += pause
-        assert inbox.offer(orphan("1-0"), now)
+        assert event_queue.offer(orphan("1-0"), now)
 
 
 def test_a_longer_lock_lifetime_than_the_limit_is_the_limit() -> None:
-    inbox, now = Inbox(30.0, LONGEST), 0.0
+    event_queue, now = EventQueue(30.0, LONGEST), 0.0
     for _ in range(3):
-        assert inbox.offer(orphan("1-0"), now)
-        assert inbox.take(now)
-        assert not inbox.offer(orphan("1-0"), now + 29.0)
+        assert event_queue.offer(orphan("1-0"), now)
+        assert event_queue.take(now)
+        assert not event_queue.offer(orphan("1-0"), now + 29.0)
         now += 30.0
 
 
-def test_another_owners_death_is_offered_at_once(inbox: Inbox) -> None:
-    inbox.offer(orphan("1-0", "first", 1), 0.0)
-    inbox.take(0.0)
-    assert inbox.offer(orphan("1-0", "second", 2), 0.1)
-    assert inbox.take(0.1) == StreamExpired(orphan("1-0", "second", 2))
-    assert not inbox.offer(orphan("1-0", "second", 2), 0.1 + FIRST - 0.01)  # the pause begins anew
-    assert inbox.offer(orphan("1-0", "second", 2), 0.1 + FIRST)
+def test_another_owners_death_is_offered_at_once(event_queue: EventQueue) -> None:
+    event_queue.offer(orphan("1-0", "first", 1), 0.0)
+    event_queue.take(0.0)
+    assert event_queue.offer(orphan("1-0", "second", 2), 0.1)
+    assert event_queue.take(0.1) == StreamExpired(orphan("1-0", "second", 2))
+    assert not event_queue.offer(orphan("1-0", "second", 2), 0.1 + FIRST - 0.01)  # the pause begins anew
+    assert event_queue.offer(orphan("1-0", "second", 2), 0.1 + FIRST)
 
 
-def test_an_offer_is_withdrawn_when_a_peer_took_the_stream(inbox: Inbox) -> None:
-    inbox.offer(orphan("1-0"), 0.0)
-    inbox.offer(orphan("2-0"), 0.0)
-    inbox.withdraw("1-0")
-    inbox.withdraw("1-0")
-    inbox.withdraw("unknown")
-    assert take_all(inbox) == [StreamExpired(orphan("2-0"))]
+def test_an_offer_is_withdrawn_when_a_peer_took_the_stream(event_queue: EventQueue) -> None:
+    event_queue.offer(orphan("1-0"), 0.0)
+    event_queue.offer(orphan("2-0"), 0.0)
+    event_queue.withdraw("1-0")
+    event_queue.withdraw("1-0")
+    event_queue.withdraw("unknown")
+    assert take_all(event_queue) == [StreamExpired(orphan("2-0"))]
 
 
-def test_an_offer_that_was_read_and_withdrawn_may_be_made_anew_at_once(inbox: Inbox) -> None:
-    inbox.offer(orphan("1-0"), 0.0)
-    inbox.take(0.0)
-    inbox.withdraw("1-0")
-    assert inbox.offer(orphan("1-0"), 0.1)
+def test_an_offer_that_was_read_and_withdrawn_may_be_made_anew_at_once(event_queue: EventQueue) -> None:
+    event_queue.offer(orphan("1-0"), 0.0)
+    event_queue.take(0.0)
+    event_queue.withdraw("1-0")
+    assert event_queue.offer(orphan("1-0"), 0.1)
 
 
-def test_an_offer_is_withdrawn_when_the_stream_arrives_here(inbox: Inbox) -> None:
-    inbox.offer(orphan("1-0"), 0.0)
+def test_an_offer_is_withdrawn_when_the_stream_arrives_here(event_queue: EventQueue) -> None:
+    event_queue.offer(orphan("1-0"), 0.0)
     ours = lease("1-0", 2)
-    inbox.added(ours)
-    assert take_all(inbox) == [StreamAdded(ours)]
+    event_queue.added(ours)
+    assert take_all(event_queue) == [StreamAdded(ours)]
 
 
-def test_a_complete_look_withdraws_what_is_no_orphan_of_this_owner_any_more(inbox: Inbox) -> None:
+def test_a_complete_look_withdraws_what_is_no_orphan_of_this_owner_any_more(event_queue: EventQueue) -> None:
     for number in (1, 2):
-        inbox.offer(orphan(f"{number}-0"), 0.0)
-    inbox.offer(orphan("3-0", "another"), 0.0)
-    known = inbox.offered("dead")
-    inbox.offer(orphan("4-0"), 0.0)  # made during the look
-    inbox.withdraw_absent("dead", ["2-0"], known)
-    assert [event.payload.lbs_id for event in take_all(inbox)] == ["2-0", "3-0", "4-0"]
+        event_queue.offer(orphan(f"{number}-0"), 0.0)
+    event_queue.offer(orphan("3-0", "another"), 0.0)
+    known = event_queue.offered("dead")
+    event_queue.offer(orphan("4-0"), 0.0)  # made during the look
+    event_queue.withdraw_absent("dead", ["2-0"], known)
+    assert [event.payload.lbs_id for event in take_all(event_queue)] == ["2-0", "3-0", "4-0"]
 
 
-def test_an_owners_offers_are_found_also_a_released_ones(inbox: Inbox) -> None:
-    inbox.offer(orphan("1-0"), 0.0)
-    inbox.offer(orphan("2-0", None), 0.0)
-    assert inbox.offered("dead") == ["1-0"]
-    assert inbox.offered(NOBODY) == ["2-0"]
+def test_an_owners_offers_are_found_also_a_released_ones(event_queue: EventQueue) -> None:
+    event_queue.offer(orphan("1-0"), 0.0)
+    event_queue.offer(orphan("2-0", None), 0.0)
+    assert event_queue.offered("dead") == ["1-0"]
+    assert event_queue.offered(NOBODY) == ["2-0"]
 
 
-def test_what_was_released_here_is_held_back_for_the_peers(inbox: Inbox) -> None:
-    inbox.hold_back(orphan("1-0", None), until=10.0)
-    assert take_all(inbox) == []
-    assert not inbox.offer(orphan("1-0", None), 9.999)
-    assert inbox.offer(orphan("1-0", None), 10.0)
+def test_what_was_released_here_is_held_back_for_the_peers(event_queue: EventQueue) -> None:
+    event_queue.hold_back(orphan("1-0", None), until=10.0)
+    assert take_all(event_queue) == []
+    assert not event_queue.offer(orphan("1-0", None), 9.999)
+    assert event_queue.offer(orphan("1-0", None), 10.0)
 
 
-def test_what_was_held_back_is_offered_at_once_when_it_had_another_owner_since(inbox: Inbox) -> None:
-    inbox.hold_back(orphan("1-0", None), until=10.0)
-    assert inbox.offer(orphan("1-0", "peer", 2), 1.0)
+def test_what_was_held_back_is_offered_at_once_when_it_had_another_owner_since(event_queue: EventQueue) -> None:
+    event_queue.hold_back(orphan("1-0", None), until=10.0)
+    assert event_queue.offer(orphan("1-0", "peer", 2), 1.0)
 
 
-def test_owners_are_looked_at_again_when_an_offer_is_due(inbox: Inbox) -> None:
-    inbox.offer(orphan("1-0", "read"), 0.0)
-    inbox.take(0.0)
-    inbox.offer(orphan("2-0", "unread"), 0.0)
-    inbox.hold_back(orphan("3-0", None), until=10.0)
-    assert inbox.owners_to_recheck(1.0) == (set(), {"unread"})
-    assert inbox.owners_to_recheck(2.0) == ({"read"}, {"unread"})
-    assert inbox.owners_to_recheck(10.0) == ({"read", NOBODY}, {"unread"})
+def test_owners_are_looked_at_again_when_an_offer_is_due(event_queue: EventQueue) -> None:
+    event_queue.offer(orphan("1-0", "read"), 0.0)
+    event_queue.take(0.0)
+    event_queue.offer(orphan("2-0", "unread"), 0.0)
+    event_queue.hold_back(orphan("3-0", None), until=10.0)
+    assert event_queue.owners_to_recheck(1.0) == (set(), {"unread"})
+    assert event_queue.owners_to_recheck(2.0) == ({"read"}, {"unread"})
+    assert event_queue.owners_to_recheck(10.0) == ({"read", NOBODY}, {"unread"})
 
 
-async def test_a_reader_wakes_when_something_arrives(inbox: Inbox) -> None:
+async def test_a_reader_wakes_when_something_arrives(event_queue: EventQueue) -> None:
     for act in (
-        lambda: inbox.added(lease("1-0")),
-        lambda: inbox.offer(orphan("2-0"), 0.0),
-        inbox.end,
+        lambda: event_queue.added(lease("1-0")),
+        lambda: event_queue.offer(orphan("2-0"), 0.0),
+        event_queue.end,
     ):
-        reader = asyncio.create_task(inbox.wait())
-        await wait_until(lambda: inbox.being_read, "the reader waits")
+        reader = asyncio.create_task(event_queue.wait())
+        await wait_until(lambda: event_queue.being_read, "the reader waits")
         act()
         await asyncio.wait_for(reader, 1)
-        assert not inbox.being_read
-        take_all(inbox)
+        assert not event_queue.being_read
+        take_all(event_queue)
 
 
-async def test_a_reader_that_has_left_something_does_not_wait(inbox: Inbox) -> None:
+async def test_a_reader_that_has_left_something_does_not_wait(event_queue: EventQueue) -> None:
     for n in range(600):  # more than one look takes out
         held = lease(f"{n + 1}-0")
         held._handed_out = True
-        inbox.lost(held, "claimed")
+        event_queue.lost(held, "claimed")
     for left in range(600, 0, -1):
-        await asyncio.wait_for(inbox.wait(), 1)
-        assert inbox.unread == left
-        assert inbox.take(0.0)
+        await asyncio.wait_for(event_queue.wait(), 1)
+        assert event_queue.unread == left
+        assert event_queue.take(0.0)
 
 
-async def test_a_reader_that_is_cancelled_in_the_moment_of_an_arrival_loses_nothing(inbox: Inbox) -> None:
-    reader = asyncio.create_task(inbox.wait())
-    await wait_until(lambda: inbox.being_read, "the reader waits")
+async def test_a_reader_that_is_cancelled_in_the_moment_of_an_arrival_loses_nothing(
+    event_queue: EventQueue,
+) -> None:
+    reader = asyncio.create_task(event_queue.wait())
+    await wait_until(lambda: event_queue.being_read, "the reader waits")
     arrived = lease("1-0")
-    inbox.added(arrived)
+    event_queue.added(arrived)
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
-    assert not inbox.being_read
-    assert take_all(inbox) == [StreamAdded(arrived)]
+    assert not event_queue.being_read
+    assert take_all(event_queue) == [StreamAdded(arrived)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_stream_client._leases.lock_state import LapseCause, Liveness, State
+from redis_stream_client._leases.lock_state import LapseCause, LockState, State
 
 TTL = 2.0
 INTERVAL = 0.5
@@ -18,17 +18,17 @@ class Fleet:
     def __init__(self) -> None:
         self.time = 1000.0
         self.lapses: list[LapseCause] = []
-        self.liveness = Liveness(TTL, INTERVAL, self.lapses.append, lambda: self.time)
+        self.lock_state = LockState(TTL, INTERVAL, self.lapses.append, lambda: self.time)
 
-    def joined(self) -> Liveness:
-        assert self.liveness.held_since(self.time)
-        return self.liveness
+    def joined(self) -> LockState:
+        assert self.lock_state.held_since(self.time)
+        return self.lock_state
 
-    def lapsed(self, cause: LapseCause) -> Liveness:
-        liveness = self.joined()
+    def lapsed(self, cause: LapseCause) -> LockState:
+        lock_state = self.joined()
         self.time += 0.1
-        liveness.lapse(cause)
-        return liveness
+        lock_state.lapse(cause)
+        return lock_state
 
 
 @pytest.fixture
@@ -37,167 +37,167 @@ def fleet() -> Fleet:
 
 
 def test_nothing_is_held_before_joining(fleet: Fleet) -> None:
-    assert not fleet.liveness.held
-    assert fleet.liveness.beat_at is None
-    fleet.liveness.check()
+    assert not fleet.lock_state.held
+    assert fleet.lock_state.beat_at is None
+    fleet.lock_state.check()
     assert fleet.lapses == []
 
 
 def test_a_join_counts_from_before_it_was_sent(fleet: Fleet) -> None:
     sent = fleet.time
     fleet.time += 1.5  # the reply took its time
-    assert fleet.liveness.held_since(sent)
-    assert fleet.liveness.deadline == sent + TTL
+    assert fleet.lock_state.held_since(sent)
+    assert fleet.lock_state.deadline == sent + TTL
     fleet.time = sent + TTL - 0.001
-    assert fleet.liveness.held
+    assert fleet.lock_state.held
     fleet.time = sent + TTL
-    assert not fleet.liveness.held
+    assert not fleet.lock_state.held
 
 
 def test_a_join_whose_reply_came_too_late_is_not_believed(fleet: Fleet) -> None:
     sent = fleet.time
     fleet.time += TTL
-    assert not fleet.liveness.held_since(sent)
-    assert not fleet.liveness.held
+    assert not fleet.lock_state.held_since(sent)
+    assert not fleet.lock_state.held
 
 
 def test_a_renewal_counts_from_before_it_was_sent(fleet: Fleet) -> None:
-    liveness = fleet.joined()
+    lock_state = fleet.joined()
     fleet.time += INTERVAL
     sent = fleet.time
     fleet.time += 1.0
-    liveness.renewed(sent, liveness.epoch)
-    assert liveness.deadline == sent + TTL
-    assert liveness.beat_at == sent
+    lock_state.renewed(sent, lock_state.epoch)
+    assert lock_state.deadline == sent + TTL
+    assert lock_state.beat_at == sent
 
 
 def test_a_renewal_that_was_sent_earlier_takes_nothing_back(fleet: Fleet) -> None:
-    liveness = fleet.joined()
-    deadline = liveness.deadline
-    liveness.renewed(fleet.time - 1.0, liveness.epoch)
-    assert liveness.deadline == deadline
+    lock_state = fleet.joined()
+    deadline = lock_state.deadline
+    lock_state.renewed(fleet.time - 1.0, lock_state.epoch)
+    assert lock_state.deadline == deadline
 
 
 def test_a_deadline_noticed_in_time_without_an_answer_is_silence_and_all_is_lost(fleet: Fleet) -> None:
-    liveness = fleet.joined()
-    liveness.asking()
-    fleet.time = liveness.deadline + INTERVAL
-    liveness.check()
+    lock_state = fleet.joined()
+    lock_state.asking()
+    fleet.time = lock_state.deadline + INTERVAL
+    lock_state.check()
     assert fleet.lapses == ["silent"]
-    assert liveness.state is State.ABSENT
-    assert liveness.lapses == 1
+    assert lock_state.state is State.ABSENT
+    assert lock_state.lapses == 1
 
 
 def test_a_deadline_noticed_late_is_a_stall_and_not_yet_a_loss(fleet: Fleet) -> None:
-    liveness = fleet.joined()
-    fleet.time = liveness.deadline + INTERVAL + 0.01
-    liveness.check()
+    lock_state = fleet.joined()
+    fleet.time = lock_state.deadline + INTERVAL + 0.01
+    lock_state.check()
     assert fleet.lapses == ["stalled"]
-    assert liveness.state is State.SUSPECT
-    assert not liveness.held
+    assert lock_state.state is State.SUSPECT
+    assert not lock_state.held
 
 
 def test_a_deadline_that_passed_without_a_beat_being_sent_is_a_stall(fleet: Fleet) -> None:
-    liveness = fleet.joined()
-    liveness.asking()
+    lock_state = fleet.joined()
+    lock_state.asking()
     fleet.time += INTERVAL
-    liveness.renewed(fleet.time, liveness.epoch)
-    fleet.time = liveness.deadline + 0.001
-    liveness.check()
+    lock_state.renewed(fleet.time, lock_state.epoch)
+    fleet.time = lock_state.deadline + 0.001
+    lock_state.check()
     assert fleet.lapses == ["stalled"]
 
 
 def test_a_lock_that_redis_does_not_know_is_missing_and_not_yet_a_loss(fleet: Fleet) -> None:
-    liveness = fleet.lapsed("missing")
+    lock_state = fleet.lapsed("missing")
     assert fleet.lapses == ["missing"]
-    assert liveness.state is State.SUSPECT
-    assert not liveness.held
+    assert lock_state.state is State.SUSPECT
+    assert not lock_state.held
 
 
 @pytest.mark.parametrize("cause", ["stalled", "missing"])
 def test_a_suspect_that_gets_no_answer_within_one_interval_has_lost_all(fleet: Fleet, cause: LapseCause) -> None:
-    liveness = fleet.lapsed(cause)
-    assert liveness.deadline == fleet.time + INTERVAL
+    lock_state = fleet.lapsed(cause)
+    assert lock_state.deadline == fleet.time + INTERVAL
     fleet.time += INTERVAL - 0.001
-    liveness.check()
+    lock_state.check()
     assert fleet.lapses == [cause]
     fleet.time += 0.001
-    liveness.check()
-    liveness.check()
+    lock_state.check()
+    lock_state.check()
     assert fleet.lapses == [cause, "silent"]
-    assert liveness.state is State.ABSENT
+    assert lock_state.state is State.ABSENT
 
 
 def test_a_suspect_that_was_answered_has_a_locks_lifetime_to_look_around(fleet: Fleet) -> None:
-    liveness = fleet.lapsed("stalled")
+    lock_state = fleet.lapsed("stalled")
     sent = fleet.time
     fleet.time += INTERVAL - 0.01
-    liveness.answered(sent)
-    assert liveness.deadline == sent + TTL
+    lock_state.answered(sent)
+    assert lock_state.deadline == sent + TTL
     fleet.time = sent + TTL - 0.01
-    liveness.check()
+    lock_state.check()
     assert fleet.lapses == ["stalled"]
-    assert liveness.held_since(sent)
-    assert liveness.held
+    assert lock_state.held_since(sent)
+    assert lock_state.held
 
 
 def test_an_answer_that_came_after_all_was_lost_revives_nothing(fleet: Fleet) -> None:
-    liveness = fleet.lapsed("stalled")
+    lock_state = fleet.lapsed("stalled")
     sent = fleet.time
     fleet.time += INTERVAL
-    liveness.answered(sent)
+    lock_state.answered(sent)
     assert fleet.lapses == ["stalled", "silent"]
-    assert liveness.state is State.ABSENT
+    assert lock_state.state is State.ABSENT
 
 
 def test_after_a_lapse_no_beat_makes_the_lock_held_only_a_resume_does(fleet: Fleet) -> None:
-    liveness = fleet.joined()
-    before = liveness.epoch
-    liveness.lapse("missing")
-    for epoch in (before, liveness.epoch):
-        liveness.renewed(fleet.time, epoch)
-        assert not liveness.held
-    assert liveness.held_since(fleet.time)
-    assert liveness.held
+    lock_state = fleet.joined()
+    before = lock_state.epoch
+    lock_state.lapse("missing")
+    for epoch in (before, lock_state.epoch):
+        lock_state.renewed(fleet.time, epoch)
+        assert not lock_state.held
+    assert lock_state.held_since(fleet.time)
+    assert lock_state.held
 
 
 def test_a_reply_to_what_was_asked_before_a_lapse_is_not_believed_after_it(fleet: Fleet) -> None:
-    liveness = fleet.joined()
-    asked = liveness.epoch
-    assert liveness.believed(asked)
-    liveness.lapse("missing")
-    assert not liveness.believed(asked)
-    liveness.held_since(fleet.time)
-    assert not liveness.believed(asked)
-    assert liveness.believed(liveness.epoch)
+    lock_state = fleet.joined()
+    asked = lock_state.epoch
+    assert lock_state.believed(asked)
+    lock_state.lapse("missing")
+    assert not lock_state.believed(asked)
+    lock_state.held_since(fleet.time)
+    assert not lock_state.believed(asked)
+    assert lock_state.believed(lock_state.epoch)
 
 
 def test_a_beat_that_was_sent_before_a_lapse_renews_nothing_after_it(fleet: Fleet) -> None:
-    liveness = fleet.joined()
-    asked = liveness.epoch
-    liveness.lapse("missing")
-    liveness.held_since(fleet.time)
-    deadline = liveness.deadline
+    lock_state = fleet.joined()
+    asked = lock_state.epoch
+    lock_state.lapse("missing")
+    lock_state.held_since(fleet.time)
+    deadline = lock_state.deadline
     fleet.time += 1.0
-    liveness.renewed(fleet.time, asked)
-    assert liveness.deadline == deadline
+    lock_state.renewed(fleet.time, asked)
+    assert lock_state.deadline == deadline
 
 
 def test_believing_notices_a_deadline_that_nobody_noticed_yet(fleet: Fleet) -> None:
-    liveness = fleet.joined()
-    liveness.asking()
-    fleet.time = liveness.deadline
-    assert not liveness.believed(liveness.epoch)
+    lock_state = fleet.joined()
+    lock_state.asking()
+    fleet.time = lock_state.deadline
+    assert not lock_state.believed(lock_state.epoch)
     assert fleet.lapses == ["silent"]
 
 
 def test_a_reply_processed_after_the_deadline_does_not_renew(fleet: Fleet) -> None:
-    liveness = fleet.joined()
-    sent = liveness.deadline - 0.1
-    liveness.asking()
-    fleet.time = liveness.deadline + 0.1
-    liveness.renewed(sent, liveness.epoch)
-    assert not liveness.held
+    lock_state = fleet.joined()
+    sent = lock_state.deadline - 0.1
+    lock_state.asking()
+    fleet.time = lock_state.deadline + 0.1
+    lock_state.renewed(sent, lock_state.epoch)
+    assert not lock_state.held
     assert fleet.lapses == ["silent"]
 
 
@@ -207,35 +207,35 @@ def test_there_is_no_quiet_time_at_the_first_join(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("cause", ["silent", "stalled", "missing"])
 def test_after_a_lapse_orphans_are_left_alone_for_two_intervals(fleet: Fleet, cause: LapseCause) -> None:
-    liveness = fleet.lapsed(cause)
-    liveness.held_since(fleet.time)
-    assert liveness.quiet
+    lock_state = fleet.lapsed(cause)
+    lock_state.held_since(fleet.time)
+    assert lock_state.quiet
     fleet.time += 2 * INTERVAL - 0.001
-    assert liveness.quiet
+    assert lock_state.quiet
     fleet.time += 0.001
-    assert not liveness.quiet
+    assert not lock_state.quiet
 
 
 def test_a_lapse_is_told_once(fleet: Fleet) -> None:
-    liveness = fleet.lapsed("silent")
-    liveness.lapse("missing")
-    liveness.check()
+    lock_state = fleet.lapsed("silent")
+    lock_state.lapse("missing")
+    lock_state.check()
     assert fleet.lapses == ["silent"]
-    assert liveness.lapses == 1
+    assert lock_state.lapses == 1
 
 
 def test_a_closed_client_believes_nothing_and_never_lapses(fleet: Fleet) -> None:
-    liveness = fleet.joined()
-    epoch = liveness.epoch
-    liveness.close()
+    lock_state = fleet.joined()
+    epoch = lock_state.epoch
+    lock_state.close()
     fleet.time += 10 * TTL
-    liveness.check()
-    liveness.lapse("missing")
+    lock_state.check()
+    lock_state.lapse("missing")
     assert fleet.lapses == []
-    assert not liveness.held
-    assert not liveness.believed(epoch)
-    assert not liveness.believed(liveness.epoch)
-    assert not liveness.held_since(fleet.time)
+    assert not lock_state.held
+    assert not lock_state.believed(epoch)
+    assert not lock_state.believed(lock_state.epoch)
+    assert not lock_state.held_since(fleet.time)
 
 
 steps = st.tuples(
@@ -246,25 +246,25 @@ steps = st.tuples(
 @given(st.lists(steps, max_size=30))
 def test_nothing_is_believed_longer_than_the_lock_lives_in_redis(script: list[tuple[str, float, float]]) -> None:
     fleet = Fleet()
-    liveness = fleet.liveness
+    lock_state = fleet.lock_state
     last_sent = fleet.time
-    assert liveness.held_since(last_sent)
+    assert lock_state.held_since(last_sent)
     for what, before, took in script:
         fleet.time += before
-        sent, epoch = fleet.time, liveness.epoch
+        sent, epoch = fleet.time, lock_state.epoch
         fleet.time += took
         match what:
             case "beat":
-                liveness.renewed(sent, epoch)
+                lock_state.renewed(sent, epoch)
                 last_sent = sent
             case "join":
-                liveness.held_since(sent)
+                lock_state.held_since(sent)
                 last_sent = sent
             case "answered":
-                liveness.answered(sent)
+                lock_state.answered(sent)
             case "check":
-                liveness.check()
+                lock_state.check()
             case _:
-                liveness.lapse("missing")
-        assert not liveness.held or fleet.time < last_sent + TTL
-        assert liveness.held == liveness.believed(liveness.epoch)
+                lock_state.lapse("missing")
+        assert not lock_state.held or fleet.time < last_sent + TTL
+        assert lock_state.held == lock_state.believed(lock_state.epoch)

@@ -119,7 +119,7 @@ async def test_a_repeated_done_is_not_believed_before_the_audit_of_a_fail_over(
         await member.owns("call-1")
         session = member.client._session
         assert session is not None
-        operations, greeter = session.member.operations, session.member.greeter
+        operations, identity = session.member.operations, session.member.identity
         send, calls = operations.done, 0
 
         async def lose_the_first_reply(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
@@ -131,7 +131,7 @@ async def test_a_repeated_done_is_not_believed_before_the_audit_of_a_fail_over(
             return reply
 
         await redis.xack(keys.lbs, keys.group, lbs_id)
-        greeter.history = "the replica's"
+        identity.history = "the replica's"
         with patch.object(operations, "done", lose_the_first_reply), pytest.raises(NotOwner) as refused:
             await member.lease("call-1").done()
         assert refused.value.gone

@@ -17,7 +17,7 @@ from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._protocol import operations
 from redis_stream_client._protocol.operations import Adopted, Delivered, Operations, Refusal, Taken, Won
 from redis_stream_client._redis import endpoint
-from redis_stream_client._redis.connection import Link
+from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Consumer:
         self.id = self.options.consumer
         self.keys = self.options.keys
         self.lock = self.keys.lock(self.id)
-        self.links = [Link(endpoint.of(redis, self.keys.lbs)) for _ in range(3)]
+        self.links = [SharedConnection(endpoint.of(redis, self.keys.lbs)) for _ in range(3)]
         self.does = Operations(self.options, *self.links)
 
     async def __aenter__(self) -> Self:

@@ -10,7 +10,7 @@ import pytest
 
 from redis_stream_client import Lease, NotOwner, RedisUnavailable
 from redis_stream_client._concurrency import clock
-from redis_stream_client._leases.lock_state import Liveness
+from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from tests.faults.test_lost_replies import LOSSES, Loss, lose
@@ -332,7 +332,7 @@ async def test_no_entry_is_handed_out_while_the_lock_is_in_doubt_or_after_it_was
     server: Server, proxy: TcpProxy, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although entries that were read lie ready."""
-    monkeypatch.setattr(Liveness.__init__, "__defaults__", (steady_clock(),))
+    monkeypatch.setattr(LockState.__init__, "__defaults__", (steady_clock(),))
     await write(server.url, CALL, 3000)
     wrong: list[str] = []
     handed: list[str] = []

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._streams.cursor import Cursor
-from redis_stream_client._streams.read_sizes import Sizes
+from redis_stream_client._streams.read_sizes import ReadSizes
 from tests.harness.proxy import TcpProxy
 from tests.harness.runs import Running, add
 from tests.harness.servers import SMALL_OUTPUT_BUFFERS
@@ -90,7 +90,7 @@ def cursors(number: int) -> list[Cursor]:
 
 
 def test_a_read_that_is_not_answered_is_repeated_for_less_down_to_one_entry() -> None:
-    sizes = Sizes(quiet=1.0)
+    sizes = ReadSizes(quiet=1.0)
     page = cursors(512)
     asked = []
     while True:
@@ -106,7 +106,7 @@ def test_a_read_that_is_not_answered_is_repeated_for_less_down_to_one_entry() ->
 
 
 def test_what_large_entries_and_a_slow_line_bear_is_judged_by_what_came() -> None:
-    sizes = Sizes(quiet=1.0)
+    sizes = ReadSizes(quiet=1.0)
     (cursor,) = cursors(1)
     cursor.idle = True
     assert sizes.streams(cursor) == 512
@@ -165,7 +165,7 @@ async def test_who_waits_for_an_entry_is_not_stuck_and_who_is_not_read_is(
         await wait_until(lambda: run.client.health().oldest_wakeup is None, "nothing is due")
         proxy.drop_requests_matching(b"XREAD\r\n")
         await redis.xadd(SMALL, {"sent": time.monotonic()})
-        feed = run.client._session._feed  # type: ignore[union-attr]
+        feed = run.client._session._fetcher  # type: ignore[union-attr]
         stream, age = await wait_until(lambda: feed.oldest_unread(clock.now() + 10), "something is due")
         assert (stream, age >= 10) == (SMALL, True)
         assert run.client.health().oldest_wakeup is not None

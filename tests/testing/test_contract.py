@@ -379,7 +379,7 @@ async def test_a_cancellation_of_the_block_releases(backend: Backend) -> None:
             await asyncio.sleep(FOR_EVER)
 
     block = asyncio.create_task(work())
-    await wait_until(lambda: lease._guard is not None, "the block was entered")
+    await wait_until(lambda: lease._cancel_scope is not None, "the block was entered")
     block.cancel()
     await asyncio.wait((block,))
     assert block.cancelled()

@@ -218,7 +218,7 @@ async def test_accepted_checkpoints_are_listed_the_late_ones_too() -> None:
 async def test_a_lease_may_be_lost_for_every_reason_for_which_leases_are_lost(reason: Any) -> None:
     lease = testing.lease("call-17")
     running = asyncio.create_task(run_handler(sleep, lease))
-    await wait_until(lambda: lease._guard, "it works")
+    await wait_until(lambda: lease._cancel_scope, "it works")
     controller(lease).lose(reason)
     assert (await running).status == "lost"
     assert await lease.lost() == reason
@@ -270,7 +270,7 @@ async def test_a_handler_begins_after_an_outage() -> None:
     lease = testing.lease("call-17")
     with controller(lease).unavailable():
         running = asyncio.create_task(run_handler(return_at_once, lease))
-        await wait_until(lambda: lease._guard, "it is about to begin")
+        await wait_until(lambda: lease._cancel_scope, "it is about to begin")
     assert (await running).status == "done"
 
 
@@ -409,7 +409,7 @@ async def test_a_handler_that_ignores_its_cancellation_is_waited_for_and_named(
         ignored = True
 
     running = asyncio.create_task(run_handler(handler, lease, drain_timeout=0.0, patience=0.05))
-    await wait_until(lambda: lease._guard, "it works")
+    await wait_until(lambda: lease._cancel_scope, "it works")
     with caplog.at_level(logging.WARNING, "redis_stream_client"):
         controller(lease).drain()
         assert (await running).status == "drained"
@@ -429,7 +429,7 @@ async def test_cancelling_does_not_wait_for_a_handler_that_ignores_it(caplog: py
         ended.set()
 
     running = asyncio.create_task(run_handler(handler, lease, patience=FOR_EVER))
-    await wait_until(lambda: lease._guard, "it works")
+    await wait_until(lambda: lease._cancel_scope, "it works")
     running.cancel()
     await asyncio.wait((running,))
     assert running.cancelled()
