@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "dead_letters": GROUND | {"_redis", "_leases", "_protocol"},
     "testing": GROUND | {"_leases", "_redis.pooled", "_run.handler", "_run.handler_task"},
 }
-"""Of each room: the rooms, and of some rooms the modules, that it may import. Of its own room each may import all."""
+"""Of each room: the rooms, and of some the modules, that it may import. Of its own room each may import all."""
 
 PUBLIC = {"", "client", "producer", "dead_letters", "testing"}
 """What users import; so do the command line and the demo, which have no key to a private room."""
