@@ -12,8 +12,9 @@ from redis_stream_client._leases.table import LeaseTable, SharedLock
 from redis_stream_client._model.errors import ClientClosed
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
-from redis_stream_client._protocol.operations import Operations, ServerIdentity
+from redis_stream_client._protocol.operations import Operations
 from redis_stream_client._redis.outage import OutageLog
+from redis_stream_client._redis.server import ServerIdentity
 
 
 class Waiting:

@@ -33,12 +33,13 @@ from redis_stream_client._model.statistics import Counters, Statistics
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.claims import Claims
 from redis_stream_client._ownership.redis_backend import Ownership
-from redis_stream_client._protocol.operations import Operations, ServerIdentity
+from redis_stream_client._protocol.operations import Operations
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, origin
 from redis_stream_client._redis.outage import OutageLog
 from redis_stream_client._redis.placement import Placement
+from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
 

@@ -7,33 +7,26 @@ lost reply means for them. All raise `Unanswered`, `GroupMissing` or `RedisRejec
 import json
 import math
 import os
-import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
-
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._model.entry import order
-from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.version import __version__
 from redis_stream_client._protocol import scripts
-from redis_stream_client._protocol.scripts import Script
 from redis_stream_client._redis import error_mapping
 from redis_stream_client._redis.connection import SharedConnection
-from redis_stream_client._redis.endpoint import roundtrip
 from redis_stream_client._redis.error_mapping import Unanswered
+from redis_stream_client._redis.script import Script
 from redis_stream_client._redis.window import Window
 
-OLDEST_SERVER = (6, 2)
 PAGE = 250  # entries that one script call moves or lists: about 3 ms of Redis
 LOOK_PAGE = 10_000  # entries that one XPENDING lists
 WAITING_COUNTED = 1_000  # waiting announcements that a census counts
@@ -568,75 +561,6 @@ class Operations:
         await self._commands.request("CONFIG", "SET", "notify-keyspace-events", flags, timeout=timeout)
 
 
-class ServerIdentity:
-    """Learns, on each new connection, which server it is; knows when it is another one than before.
-
-    The connections to one place share it. One that meets another server, or the same one after it has lost writes,
-    says so: the others may be talking to a server that is not responsible any more.
-
-    Args:
-        on_change: called with the history when it is another one than before, and both are known.
-        clustered: whether the server may be a node of a Redis Cluster. By a client that does not follow slots,
-            streams that other nodes have would be owned and never read.
-
-    Attributes:
-        history: changes whenever Redis may have lost writes that it had answered: after a restart, and after
-            a fail-over to a replica. None where ``INFO`` is not permitted.
-    """
-
-    def __init__(self, on_change: Callable[[str], None] | None = None, *, clustered: bool = True) -> None:
-        self._on_change = on_change
-        self._clustered = clustered
-        self.history: str | None = None
-
-    async def __call__(self, connection: AbstractConnection, timeout: float) -> None:
-        """Raises `RedisRejected` for a server that is too old, `Unanswered` for one that is no master."""
-        try:
-            info = _parse_info(await roundtrip(connection, timeout, "INFO", "server"))
-            info |= _parse_info(await roundtrip(connection, timeout, "INFO", "replication"))
-        except RedisRejected as error:
-            if not isinstance(error.__cause__, ResponseError):  # the login, not the command
-                raise
-            self.history = None
-            await self._refuse_a_cluster(connection, timeout)
-            return
-        check_version(info.get("redis_version", ""))
-        if not self._clustered and "cluster" in (info.get("redis_mode"), info.get("server_mode")):
-            raise _cluster_needed()
-        if info.get("role", "master") != "master":
-            raise Unanswered("connected to a replica", maybe_executed=False, elsewhere=True)
-        before, self.history = self.history, f"{info.get('run_id')}/{info.get('master_replid')}"
-        if before not in (None, self.history) and self._on_change is not None:
-            self._on_change(self.history)
-
-    async def _refuse_a_cluster(self, connection: AbstractConnection, timeout: float) -> None:
-        """Where ``INFO`` is not permitted, another command may tell."""
-        if self._clustered:
-            return
-        try:
-            await roundtrip(connection, timeout, "CLUSTER", "INFO")
-        except RedisRejected:  # it is none, or may not be asked that, either
-            return
-        raise _cluster_needed()
-
-
-def _cluster_needed() -> RedisRejected:
-    return RedisRejected(
-        "the server is a node of a Redis Cluster: give a redis.asyncio.RedisCluster instead of a Redis",
-        hint="streams that other nodes have would be owned and never read",
-    )
-
-
-def check_version(version: str) -> None:
-    """Raise `RedisRejected` for a server that is too old; a version that cannot be read is let pass."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    if found and (int(found[1]), int(found[2])) < OLDEST_SERVER:
-        raise RedisRejected(
-            f"Redis {version} is too old",
-            hint=f"Redis {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or later is needed",
-        )
-
-
 def _name(raw: bytes) -> str:
     """A consumer's name. What others call themselves need not be UTF-8, and must survive the way back."""
     return raw.decode(errors="surrogateescape")
@@ -654,11 +578,6 @@ def _member(info: Sequence[Any]) -> Member:
         idle_ms=info[5],
         served_ms=math.inf if served_ms < 0 else served_ms,
     )
-
-
-def _parse_info(reply: bytes) -> dict[str, str]:
-    lines = reply.decode(errors="replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
 def _flat(entries: Iterable[tuple[str, int]]) -> list[Any]:

@@ -15,10 +15,10 @@ from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.gaps import UNKNOWN, Added
 from redis_stream_client._protocol import scripts
-from redis_stream_client._protocol.scripts import Script
 from redis_stream_client._redis import error_mapping
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
+from redis_stream_client._redis.script import Script
 from redis_stream_client._redis.window import Window
 
 if TYPE_CHECKING:

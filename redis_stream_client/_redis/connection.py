@@ -11,11 +11,11 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._protocol.scripts import Script
 from redis_stream_client._redis import endpoint as endpoints
 from redis_stream_client._redis import error_mapping
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.script import Script
 
 CONNECT_TIMEOUT = 2.0
 """Seconds for one attempt to connect, and as many to greet; the callers' own deadlines may be shorter. After an

@@ -14,10 +14,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
 
 from redis_stream_client._model.errors import RedisRejected, RedisStreamClientError, RedisUnavailable
-from redis_stream_client._protocol.scripts import Script
 from redis_stream_client._redis import endpoint as endpoints
 from redis_stream_client._redis import error_mapping
 from redis_stream_client._redis.error_mapping import ClusterNeeded
+from redis_stream_client._redis.script import Script
 
 REPLY_TIMEOUT = 5.0
 """Seconds of silence that end an exchange, where the user's connection has no time-out."""

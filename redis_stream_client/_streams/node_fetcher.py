@@ -15,11 +15,11 @@ from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
-from redis_stream_client._protocol.operations import ServerIdentity
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, WrongType
 from redis_stream_client._redis.placement import Placement
+from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.cursor import Cursor
 from redis_stream_client._streams.gap_verifier import GapVerifier
 from redis_stream_client._streams.read_sizes import ReadSizes

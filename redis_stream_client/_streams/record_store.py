@@ -8,11 +8,11 @@ from redis_stream_client._concurrency.batching import Spawn
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._protocol.operations import ServerIdentity
 from redis_stream_client._protocol.progress_records import Owner, Records, Settle
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.placement import Placement
+from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.settling import Item, Settling
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from redis_stream_client._concurrency import clock
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
-from redis_stream_client._protocol.operations import ServerIdentity
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.tracking import Tracking
 
 REASSURANCE = 20.0

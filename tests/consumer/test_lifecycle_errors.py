@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from redis_stream_client import ClientClosed, RedisRejected, RedisStreamClient, RedisUnavailable
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._protocol.operations import check_version
+from redis_stream_client._redis.server import check_version
 from tests.harness.ports import HOST, free_port
 
 if TYPE_CHECKING:

@@ -85,8 +85,6 @@ NOT_YET = {
     "_ownership.checkpoints",
     "_ownership.claims",
     "_ownership.redis_backend",
-    "_redis.connection",
-    "_redis.pooled",
     "_run.run",
     "cli",
     "cli.dead",
