@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_script_touches_declared_keys_only(script: Traversable) -> None:
 
 
 def test_every_script_has_its_stub_and_every_stub_its_script() -> None:
-    modules = [file for file in files(redis_stream_client).iterdir() if file.name.endswith(".py")]
+    modules = Path(redis_stream_client.__file__).parent.rglob("*.py")
     source = "".join(module.read_text(encoding="utf-8") for module in modules)
     loaded = set(re.findall(r'scripts\.load\("(\w+)"\)', source))
     assert loaded == {file.name.removesuffix(".lua") for file in SCRIPTS}
