@@ -118,7 +118,7 @@ def test_two_holders_are_never_the_same_and_the_later_one_is_greater() -> None:
 
 def test_a_fence_that_was_pickled_without_a_holder_can_be_read() -> None:
     pickled = (
-        b"\x80\x04\x955\x00\x00\x00\x00\x00\x00\x00\x8c\x19redis_stream_client.fence\x94\x8c\x05Fence\x94\x93\x94)"
+        b"\x80\x04\x95/\x00\x00\x00\x00\x00\x00\x00\x8c\x13redis_stream_client\x94\x8c\x05Fence\x94\x93\x94)"
         b"\x81\x94]\x94(K\x01K\x02K\x03eb."
     )
     fence = pickle.loads(pickled)
