@@ -14,6 +14,7 @@ LONGEST_TICK = 0.1
 SHORTEST_TICK = 0.01
 TICKS = 40  # in the shortest silence that matters; a standstill goes unnoticed for one of them at the most
 NEGLIGIBLE = 0.001  # seconds that a timer may be late
+LATE = 0.05  # seconds that any timer may be late before this process counts as having stood still
 REMEMBERED = 4_096  # moments
 
 

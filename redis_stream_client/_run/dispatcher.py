@@ -7,6 +7,7 @@ from functools import partial
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.chunks import in_chunks
+from redis_stream_client._concurrency.standstill import LATE
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.session import Session
 from redis_stream_client._leases.event_queue import owner_of
@@ -15,7 +16,9 @@ from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
 from redis_stream_client._model.logs import log
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._run.handler import Handler
-from redis_stream_client._run.handler_task import LATE, HandlerTask, Rules, start_watches
+from redis_stream_client._run.handler_task import HandlerTask
+from redis_stream_client._run.outcome import Rules
+from redis_stream_client._run.watchdogs import start_watches
 
 ADMITTED = 250  # tasks that are started without a look at anything else
 MANY = 1_000  # handlers

@@ -5,89 +5,25 @@ The same code runs in a client and in users' tests (`testing`); what differs is 
 
 import asyncio
 import contextlib
-import random
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.cancel_scope import CancelScope
-from redis_stream_client._concurrency.standstill import Standstill
-from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._concurrency.standstill import LATE, Standstill
 from redis_stream_client._leases.lease import ENDED, Lease
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
 from redis_stream_client._model.failures import describe, is_a, is_cancellation
 from redis_stream_client._model.logs import log
 from redis_stream_client._redis.error_mapping import KeyRejected
 from redis_stream_client._run.handler import Handler
+from redis_stream_client._run.outcome import Outcome, Rules, Status, Stop
 
 if TYPE_CHECKING:
     from redis_stream_client._leases.backend import Host
 
-Status = Literal["done", "released", "failed", "dead", "drained", "stalled", "lost"]
-"""How the work on a lease ended.
-
-- ``done``: the handler returned, or called ``lease.done()``;
-- ``released``: the handler called ``lease.release()``;
-- ``failed``: the handler raised; the stream was released after a pause;
-- ``dead``: it went to the dead letters, since it failed too often;
-- ``drained``: the handler was asked to stop; the stream was released, and the attempt does not count;
-- ``stalled``: there was no progress for `progress_timeout`; the stream was released;
-- ``lost``: the lease was lost.
-"""
-
-Stop = Literal["drained", "stalled"]
-
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 5.0
-LATE = 0.05  # seconds that a timer may be late before this process counts as having stood still
-SHORTEST_LOOK = 0.005  # seconds between two looks for idle handlers, whatever the patience is
 RETRY = 0.05  # seconds between two tries of what got no answer for a lifetime of the lock
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What `run()` was told. Durations are seconds.
-
-    Attributes:
-        max_attempts: owners that may fail before a stream goes to the dead letters.
-        progress_timeout: how long a handler may show no progress; None: for ever.
-        patience: how long a handler may take to end when it was cancelled.
-        first_pause, longest_pause: how long a stream rests after its handler failed; it doubles with each attempt.
-    """
-
-    max_attempts: int
-    progress_timeout: float | None
-    patience: float
-    first_pause: float = FIRST_PAUSE
-    longest_pause: float = LONGEST_PAUSE
-
-    def pause(self, attempts: int) -> float:
-        """Seconds to rest after so many failed attempts."""
-        pause = min(self.longest_pause, self.first_pause * 2 ** min(30, max(0, attempts - 1)))
-        return random.uniform(pause / 2, pause)
-
-
-class Outcome(NamedTuple):
-    """How the work on a lease ended.
-
-    Attributes:
-        status: see `Status`.
-        error: what the handler raised, if it did.
-        position: the last checkpoint.
-        attempts: how many owners have tried since it last advanced.
-    """
-
-    status: Status
-    error: BaseException | None
-    position: str | None
-    attempts: int
-
-    @property
-    def failed(self) -> bool:
-        """Whether the handler was at fault."""
-        return self.status in ("failed", "stalled") or (self.status == "dead" and self.error is not None)
 
 
 class HandlerTask:
@@ -386,52 +322,6 @@ class HandlerTask:
 
 class TooManyAttempts(Exception):
     """A stream that no owner got on with. It never leaves the package."""
-
-
-def start_watches(
-    jobs: Collection[HandlerTask], rules: Rules, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
-) -> "list[asyncio.Task[None]]":
-    """Look after the jobs from time to time, in tasks that go on until they are cancelled."""
-    return [
-        start_task(watch, "redis_stream_client progress")
-        for watch in (_watch_progress(jobs, rules.progress_timeout), _watch_idle(jobs, rules.patience, acquit))
-    ]
-
-
-async def _watch_progress(jobs: Collection[HandlerTask], timeout: float | None) -> None:
-    """Stop those of the jobs that show no progress for `timeout` seconds, until cancelled."""
-    if timeout is None:
-        return
-    standstill, looked_at = Standstill(timeout), clock.now()
-    while True:
-        late = await standstill.pass_by()
-        if late > standstill.tick:
-            await asyncio.sleep(0)  # who waited for a turn as well has it first
-        now = clock.now()
-        if now - looked_at < min(1.0, timeout / 4):
-            continue
-        looked_at = now
-        for job in [job for job in jobs if job.stalled(now, standstill)]:
-            job.stop("stalled")
-
-
-async def _watch_idle(
-    jobs: Collection[HandlerTask], after: float, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
-) -> None:
-    """Acquit the owners that have nothing left to do for `after` seconds, until cancelled.
-
-    Such a one is not what its stream's owners die of. Else a stream that is idle for months would end in the dead
-    letters after so many outages.
-    """
-    while True:
-        due = clock.now() + max(after, SHORTEST_LOOK)
-        await asyncio.sleep(max(after, SHORTEST_LOOK))
-        now = clock.now()
-        if now - due > max(LATE, after / 10):  # nobody had a turn, so nobody has waited
-            continue
-        idle = [job.lease for job in jobs if job.idle_for(now) > after]
-        if idle:
-            await acquit(idle)
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:

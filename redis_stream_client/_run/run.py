@@ -16,7 +16,7 @@ from redis_stream_client._model.logs import log
 from redis_stream_client._run import signals
 from redis_stream_client._run.dispatcher import Dispatcher
 from redis_stream_client._run.handler import Handler, require_handler
-from redis_stream_client._run.handler_task import Rules
+from redis_stream_client._run.outcome import Rules
 
 if TYPE_CHECKING:
     from redis_stream_client.client import RedisStreamClient

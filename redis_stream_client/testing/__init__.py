@@ -40,7 +40,9 @@ from redis_stream_client._model.keys import Keys, require_name
 from redis_stream_client._model.logs import log
 from redis_stream_client._redis.pooled import Pooled
 from redis_stream_client._run.handler import Handler, require_handler
-from redis_stream_client._run.handler_task import HandlerTask, Outcome, Rules, Status, start_watches
+from redis_stream_client._run.handler_task import HandlerTask
+from redis_stream_client._run.outcome import Outcome, Rules, Status
+from redis_stream_client._run.watchdogs import start_watches
 from redis_stream_client.testing._memory import Fields, Memory, Record
 
 __all__ = [

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "client": GROUND | {"_redis", "_leases", "_protocol", "_streams", "_ownership", "_consumer", "_run"},
     "producer": GROUND | {"_redis", "_leases", "_protocol"},
     "dead_letters": GROUND | {"_redis", "_leases", "_protocol"},
-    "testing": GROUND | {"_leases", "_redis.pooled", "_run.handler", "_run.handler_task"},
+    "testing": GROUND
+    | {"_leases", "_redis.pooled", "_run.handler", "_run.handler_task", "_run.outcome", "_run.watchdogs"},
 }
 """Of each room: the rooms, and of some the modules, that it may import. Of its own room each may import all."""
 
