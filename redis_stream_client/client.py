@@ -23,7 +23,8 @@ from redis_stream_client._model.errors import (
 )
 from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.statistics import Counters, Statistics
-from redis_stream_client._redis import endpoint, placement
+from redis_stream_client._redis.endpoint import endpoint_for
+from redis_stream_client._redis.placement import placement_for
 from redis_stream_client._run.handler import Handler
 from redis_stream_client._run.run import Run, Running
 
@@ -81,8 +82,8 @@ class RedisStreamClient:
             prefetch=prefetch,
             connect_timeout=connect_timeout,
         )
-        self._endpoint = endpoint.of(redis, self._options.keys.lbs)
-        self._placement = placement.of(redis, self._endpoint)
+        self._endpoint = endpoint_for(redis, self._options.keys.lbs)
+        self._placement = placement_for(redis, self._endpoint)
         self._events = EventIterator(self)
 
     @classmethod

@@ -105,7 +105,7 @@ class Listener:
             while True:
                 self._hear(await endpoint.next_message(connection, self._options.lock_ttl))
         except (RedisError, OSError, TimeoutError) as error:
-            raise error_mapping.of(error) from error
+            raise error_mapping.map_error(error) from error
         finally:
             self._connection = None
             endpoint.abort(connection)

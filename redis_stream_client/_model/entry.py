@@ -28,11 +28,11 @@ class Entry:
         """The fields, decoded. Raises ``UnicodeDecodeError`` for what is not UTF-8."""
         return {name.decode(): value.decode() for name, value in self.fields.items()}
 
-    @classmethod
-    def of(cls, raw: Any) -> "Entry":
-        """An entry as Redis sends it: id, and names and values by turns."""
-        words = raw[1]
-        return cls(raw[0].decode(), dict(zip(words[::2], words[1::2], strict=True)))
+
+def from_reply(raw: Any) -> Entry:
+    """An entry as Redis sends it: id, and names and values by turns."""
+    words = raw[1]
+    return Entry(raw[0].decode(), dict(zip(words[::2], words[1::2], strict=True)))
 
 
 def require_id(value: object) -> str:

@@ -287,7 +287,7 @@ class Operations:
         args = [self._keys.group, self._keys.control, f"{self._me}-probe", self._me]
         failed = await self._commands.run(scripts.load("probe"), keys, args, timeout=timeout)
         words = [word.decode(errors="replace") for word in failed]
-        refused = error_mapping.of_commands(list(zip(words[::2], words[1::2], strict=True)))
+        refused = error_mapping.map_probe(list(zip(words[::2], words[1::2], strict=True)))
         if refused is not None:
             raise refused
 

@@ -210,7 +210,7 @@ class Records:
     def _translated(self, reply: Any) -> Any:
         match reply:
             case [b"error", bytes(text)]:
-                fault = error_mapping.of_reply(ResponseError(text.decode(errors="replace")))
+                fault = error_mapping.map_reply(ResponseError(text.decode(errors="replace")))
                 if isinstance(fault, Unanswered) and fault.elsewhere:
                     self._link.drop(fault)
                 return fault

@@ -157,7 +157,7 @@ class Connector:
             self._credentials.doubt()  # a token that has expired, perhaps: the next one may be accepted
             return Unanswered(f"{where} refuses what the credential provider said: {error}", maybe_executed=False)
         if isinstance(error, RedisError | OSError):
-            fault = error_mapping.of(error, where)
+            fault = error_mapping.map_error(error, where)
             if not isinstance(fault, Unanswered):
                 return fault
             if isinstance(cause, OSError) and cause.errno and isinstance(cause.strerror, str):

@@ -105,7 +105,7 @@ class SharedConnection:
         return reply
 
     def _refused(self, error: ResponseError) -> Exception:
-        fault = error_mapping.of_reply(error)
+        fault = error_mapping.map_reply(error)
         if isinstance(fault, Unanswered) and fault.elsewhere:
             self.drop(fault)
         return fault
@@ -126,7 +126,7 @@ class SharedConnection:
             await endpoints.send(connection, *commands)
             return [await reply for reply in replies]
         except (RedisError, OSError) as error:  # the connection broke while these were written
-            fault = error_mapping.of(error)
+            fault = error_mapping.map_error(error)
             if connection is self._connection:
                 self.drop(fault)
             raise fault from error
@@ -187,7 +187,7 @@ class SharedConnection:
                 reply = error
             except (RedisError, OSError) as error:
                 if connection is self._connection:
-                    self.drop(error_mapping.of(error))
+                    self.drop(error_mapping.map_error(error))
                 return
             except asyncio.CancelledError:  # by others: the loop is shutting down
                 if connection is self._connection:

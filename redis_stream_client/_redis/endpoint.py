@@ -22,7 +22,17 @@ from redis_stream_client._redis.topology import Topology
 from redis_stream_client._redis.wire import abort, close, next_message, roundtrip, send
 
 __all__ = [
-    "Endpoint", "Node", "Opener", "Slot", "abort", "check", "close", "next_message", "of", "roundtrip", "send",
+    "Endpoint",
+    "Node",
+    "Opener",
+    "Slot",
+    "abort",
+    "check",
+    "close",
+    "endpoint_for",
+    "next_message",
+    "roundtrip",
+    "send",
 ]  # fmt: skip
 
 
@@ -94,7 +104,7 @@ def check(redis: Any) -> None:
     raise TypeError(f"redis must be a redis.asyncio.Redis or RedisCluster, not {given}{hint}")
 
 
-def of(redis: Any, key: str, *, pooled: bool = False) -> Endpoint:
+def endpoint_for(redis: Any, key: str, *, pooled: bool = False) -> Endpoint:
     """The endpoint of `key`, from a user's client; `pooled` if connections come from that one's own pool.
 
     Raises ``TypeError`` for anything but a redis-py client, and ``ValueError`` for one with a setting that cannot

@@ -122,7 +122,7 @@ for _private in (KeyRejected, WrongType, ClusterNeeded):  # users see, catch and
     _private.__module__ = RedisRejected.__module__
 
 
-def of_reply(error: Exception) -> Unanswered | GroupMissing | RedisRejected:
+def map_reply(error: Exception) -> Unanswered | GroupMissing | RedisRejected:
     """What an error reply means: by its code, or by how a text without one begins."""
     code, text = read(error)
     fault = _of_code(code, text)
@@ -182,7 +182,7 @@ def _lacking(text: str, name: str) -> RedisRejected:
     return RedisRejected(f"the server lacks a command: {text}", hint=hint)
 
 
-def of_commands(failed: Sequence[tuple[str, str]]) -> RedisRejected | None:
+def map_probe(failed: Sequence[tuple[str, str]]) -> RedisRejected | None:
     """What keeps commands from being used at all, given each one's name and error; None where nothing does."""
     refused: defaultdict[str, list[str]] = defaultdict(list)
     for command, reply in failed:
@@ -199,13 +199,13 @@ def of_commands(failed: Sequence[tuple[str, str]]) -> RedisRejected | None:
     return None
 
 
-def of(error: Exception, where: str = "Redis") -> Unanswered | GroupMissing | RedisRejected:
+def map_error(error: Exception, where: str = "Redis") -> Unanswered | GroupMissing | RedisRejected:
     """What connecting, writing or reading raised means."""
     fault: Unanswered | GroupMissing | RedisRejected
     if isinstance(error, AuthenticationError | AuthorizationError):
         fault = _login_refused(where, str(error))
     elif is_reply(error):
-        return of_reply(error)
+        return map_reply(error)
     elif isinstance(error, InvalidResponse) or str(error).startswith(("Protocol error", "Protocol Error")):
         fault = RedisRejected(f"{where} does not speak the Redis protocol: {one_line(error)}")
     elif isinstance(_root(error), ssl.SSLCertVerificationError):

@@ -19,7 +19,7 @@ PAUSE = (0.1, 1.0)  # seconds between two looks: the shortest, and the longest a
 class Placement(Protocol):
     """Tells the servers of keys."""
 
-    def of(self, key: str) -> Endpoint | None:
+    def endpoint(self, key: str) -> Endpoint | None:
         """The server that holds a key, as far as is known; the same object for the same server.
 
         None: `learn` first, and ask again.
@@ -39,16 +39,16 @@ class Placement(Protocol):
 
     def forget(self) -> None:
         """What is known may be wrong: keys have moved, or a server does not answer. To be called after *any*
-        request to a server of `of` that was not answered: a dead one says nothing, so nothing else tells that
+        request that a server of `endpoint` did not answer: a dead one says nothing, so nothing else tells that
         another one has its slots by now.
 
-        Cheap: soon, and not more often than the look-ups may be, `of` asks for `learn`.
+        Cheap: soon, and not more often than the look-ups may be, `endpoint` asks for `learn`.
         """
         ...
 
     @property
     def version(self) -> int:
-        """Grows when `of` may answer otherwise than before."""
+        """Grows when `endpoint` may answer otherwise than before."""
         ...
 
     def current(self, endpoint: Endpoint) -> bool:
@@ -59,7 +59,7 @@ class Placement(Protocol):
         ...
 
 
-def of(redis: Any, endpoint: Endpoint) -> Placement:
+def placement_for(redis: Any, endpoint: Endpoint) -> Placement:
     """The places of a user's client, whose load balancer stream is at `endpoint`."""
     if isinstance(endpoint, Slot):
         return _Nodes(endpoint.topology)
@@ -74,7 +74,7 @@ class _OneServer:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
-    def of(self, key: str) -> Endpoint | None:
+    def endpoint(self, key: str) -> Endpoint | None:
         return self._endpoint
 
     def slot(self, key: str) -> int:
@@ -103,7 +103,7 @@ class _Nodes:
         self._in_doubt = False
         self.version = 0
 
-    def of(self, key: str) -> Endpoint | None:
+    def endpoint(self, key: str) -> Endpoint | None:
         if self._in_doubt and self._is_due():
             return None
         owner = self._view.owner(key_slot(key.encode()))

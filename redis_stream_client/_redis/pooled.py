@@ -16,6 +16,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 from redis_stream_client._model.errors import RedisRejected, RedisStreamClientError, RedisUnavailable
 from redis_stream_client._redis import endpoint as endpoints
 from redis_stream_client._redis import error_mapping
+from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.error_mapping import ClusterNeeded
 from redis_stream_client._redis.script import Script
 
@@ -77,7 +78,7 @@ class Loan:
         refused = next((reply for reply in self.replies if isinstance(reply, Exception)), None)
         if refused is None:
             return self.replies
-        fault = error_mapping.of(refused)
+        fault = error_mapping.map_error(refused)
         if isinstance(fault, error_mapping.Unanswered) and fault.elsewhere:
             endpoints.abort(connection)  # the pool connects anew, to where the master is now
         raise refused
@@ -129,7 +130,7 @@ class Pooled:
     """
 
     def __init__(self, redis: Redis | RedisCluster, key: str) -> None:
-        self._endpoint = endpoints.of(redis, key, pooled=True)
+        self._endpoint = endpoint_for(redis, key, pooled=True)
         self._redis = redis
         self._key = key
 
@@ -205,7 +206,7 @@ class Pooled:
     def _translated(self, error: Exception, doing: str, hint: str | None) -> RedisStreamClientError:
         """What went wrong, in this package's words, with redis-py's error or the system's as its cause."""
         where = self._endpoint.where
-        fault = error if isinstance(error, error_mapping.Unanswered) else error_mapping.of(error, where)
+        fault = error if isinstance(error, error_mapping.Unanswered) else error_mapping.map_error(error, where)
         translated: RedisStreamClientError
         if isinstance(fault, RedisRejected):
             translated = fault

@@ -69,4 +69,4 @@ async def roundtrip(connection: AbstractConnection, timeout: float | None, *comm
             await send(connection, command)
             return await connection.read_response(disable_decoding=True)
     except (RedisError, OSError, TimeoutError) as error:
-        raise error_mapping.of(error) from error
+        raise error_mapping.map_error(error) from error

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._model.entry import Entry
+from redis_stream_client._model.entry import Entry, from_reply
 from redis_stream_client._model.gaps import Count, Gap
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Cursor:
         self._add(raw)
 
     def _add(self, raw: Sequence[Any]) -> None:
-        entries = [Entry.of(item) for item in raw]
+        entries = [from_reply(item) for item in raw]
         self._items += entries
         self.position = entries[-1].id
         self.added.read(len(entries))

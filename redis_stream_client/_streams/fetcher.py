@@ -72,7 +72,7 @@ class Fetcher:
         is of no use any more then, and reading is to begin again at the checkpoint.
         """
         cursor = Cursor(self, stream, position, added, on_restart)
-        endpoint = self._placement.of(stream)
+        endpoint = self._placement.endpoint(stream)
         server = self._servers.get(endpoint) if endpoint is not None else None
         if server is not None:
             cursor.history = server.history
@@ -83,7 +83,7 @@ class Fetcher:
         if cursor.closed:
             return
         try:
-            endpoint = self._placement.of(cursor.stream)
+            endpoint = self._placement.endpoint(cursor.stream)
             if endpoint is None:
                 cursor.due()
                 self._homeless[cursor] = None
@@ -150,7 +150,7 @@ class Fetcher:
         """Streams that are elsewhere now are read there; a server that has none left is not needed."""
         for endpoint, server in list(self._servers.items()):
             for cursor in server.cursors:
-                here = self._placement.of(cursor.stream)
+                here = self._placement.endpoint(cursor.stream)
                 if here is endpoint or here is None or cursor.reading:  # what is being read fails by itself
                     continue
                 server.remove(cursor)

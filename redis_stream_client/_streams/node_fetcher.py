@@ -274,7 +274,7 @@ class NodeFetcher:
         if self.endpoint.clustered:
             self._home.look_around()
         commands: list[tuple[Any, ...]] = [("INFO", "replication")] if self._info else []
-        lock = self._lock if self._lock and self._placement.of(self._lock) is self.endpoint else None
+        lock = self._lock if self._lock and self._placement.endpoint(self._lock) is self.endpoint else None
         if lock and self.pairing.token is not None:
             commands.append(("PTTL", lock))
         if not commands:

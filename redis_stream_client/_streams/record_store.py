@@ -68,7 +68,7 @@ class RecordStore:
 
     def known(self, stream: str) -> Records | None:
         """Where the record of a stream is, as far as that is known."""
-        endpoint = self._placement.of(stream)
+        endpoint = self._placement.endpoint(stream)
         if endpoint is None:
             return None
         records = self._records.get(endpoint)

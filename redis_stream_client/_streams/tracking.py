@@ -121,7 +121,7 @@ class Tracking:
                 if clock.now() - since > LONGEST_PAUSE:
                     self._backoff.reset()
         except (RedisError, OSError, TimeoutError) as error:
-            raise error_mapping.of(error) from error
+            raise error_mapping.map_error(error) from error
         finally:
             self._connection = None
             wire.abort(connection)

@@ -16,8 +16,8 @@ from redis_stream_client._model.announcement import FIELD, encode
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._protocol import operations
 from redis_stream_client._protocol.operations import Adopted, Delivered, Operations, Refusal, Taken, Won
-from redis_stream_client._redis import endpoint
 from redis_stream_client._redis.connection import SharedConnection
+from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.error_mapping import GroupMissing
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Consumer:
         self.id = self.options.consumer
         self.keys = self.options.keys
         self.lock = self.keys.lock(self.id)
-        self.links = [SharedConnection(endpoint.of(redis, self.keys.lbs)) for _ in range(3)]
+        self.links = [SharedConnection(endpoint_for(redis, self.keys.lbs)) for _ in range(3)]
         self.does = Operations(self.options, *self.links)
 
     async def __aenter__(self) -> Self:

@@ -16,6 +16,7 @@ from redis.asyncio import Connection, Redis
 
 from redis_stream_client import Lease, LoadBalancerStream, RedisRejected, RedisStreamClient, RedisUnavailable
 from redis_stream_client._redis import endpoint
+from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.error_mapping import Unanswered
 from tests.harness.outside import NAME, BlockingCredentials, Credentials, resolver
 from tests.harness.ports import HOST, free_port
@@ -104,7 +105,7 @@ async def test_a_resolver_that_takes_longer_than_an_attempt(
     server: Server, redis: Client, names: Resolver, service: str
 ) -> None:
     names.delay = SLOW
-    where = endpoint.of(Redis(host=NAME, port=server.port), "key")
+    where = endpoint_for(Redis(host=NAME, port=server.port), "key")
     with pytest.raises(Unanswered, match=rf"{NAME}.* within 0\.2 s"):
         await where.open(0.2)
     # The next attempts wait for the same answer, and one that took its time is not asked for anew at once.
@@ -124,7 +125,7 @@ async def test_a_resolver_that_takes_longer_than_an_attempt(
 
 
 async def test_a_quick_resolver_is_asked_for_each_connection(server: Server, names: Resolver) -> None:
-    where = endpoint.of(Redis(host=NAME, port=server.port), "key")
+    where = endpoint_for(Redis(host=NAME, port=server.port), "key")
 
     async def asked(times: int) -> bool:
         endpoint.abort(await where.open(5.0))
@@ -202,7 +203,7 @@ async def test_an_address_that_swallows_packets_costs_a_part_of_one_attempt_and_
             waiting.setblocking(False)
             waiting.connect_ex(("127.0.0.3", server.port))
         names.addresses = ["127.0.0.3", HOST]
-        where = endpoint.of(Redis(host=NAME, port=server.port), "key")
+        where = endpoint_for(Redis(host=NAME, port=server.port), "key")
         started = time.monotonic()
         endpoint.abort(await where.open(1.0))
         assert time.monotonic() - started < 0.9
@@ -214,7 +215,7 @@ async def test_an_address_that_swallows_packets_costs_a_part_of_one_attempt_and_
 
 
 async def test_a_server_that_hangs_is_given_up_in_time(secret: Server) -> None:
-    where = endpoint.of(Redis(host=HOST, port=secret.port, username="member", password="secret"), "key")
+    where = endpoint_for(Redis(host=HOST, port=secret.port, username="member", password="secret"), "key")
     secret.freeze()
     started = time.monotonic()
     with pytest.raises(Unanswered, match=rf"no connection to {HOST}:{secret.port} within 0\.3 s"):
@@ -238,7 +239,7 @@ async def test_a_token_that_takes_longer_than_an_attempt(secret: Server, service
 async def test_a_token_that_takes_long_is_not_asked_for_anew_by_each_attempt(secret: Server) -> None:
     tokens = Credentials("member", "secret")
     tokens.delay = SLOW
-    where = endpoint.of(Redis(host=HOST, port=secret.port, credential_provider=tokens), "key")
+    where = endpoint_for(Redis(host=HOST, port=secret.port, credential_provider=tokens), "key")
     async with asyncio.timeout(SLOW + 1):
         while True:
             try:
@@ -253,7 +254,7 @@ async def test_a_token_that_takes_long_is_not_asked_for_anew_by_each_attempt(sec
 async def test_a_token_that_nobody_waits_for_any_more_is_given_up(secret: Server) -> None:
     tokens = Credentials("member", "secret")
     tokens.delay = 60.0
-    where = endpoint.of(Redis(host=HOST, port=secret.port, credential_provider=tokens), "key")
+    where = endpoint_for(Redis(host=HOST, port=secret.port, credential_provider=tokens), "key")
     with pytest.raises(Unanswered):
         await where.open(0.05)
     assert tokens.waiting == 1
@@ -366,7 +367,7 @@ async def test_what_user_code_raises_in_connecting_is_retried_and_named(
 ) -> None:
     redis: Client = Redis(host=HOST, port=server.port, redis_connect_func=raises(error))
     with pytest.raises(Unanswered) as caught:
-        await endpoint.of(redis, "key").open(1.0)
+        await endpoint_for(redis, "key").open(1.0)
     assert not caught.value.maybe_executed
     assert caught.value.__cause__ is error
     with pytest.raises(RedisUnavailable) as given_up:
@@ -426,7 +427,7 @@ async def test_connecting_that_takes_longer_than_an_attempt_gets_more_time(
     server: Server, proxy: TcpProxy, service: str
 ) -> None:
     proxy.delay(requests=0.1, replies=0.1)
-    opener = endpoint.Opener(endpoint.of(Redis.from_url(proxy.url), "key"), "beats", 0.1)
+    opener = endpoint.Opener(endpoint_for(Redis.from_url(proxy.url), "key"), "beats", 0.1)
     attempts = 0
 
     async def opened() -> bool:

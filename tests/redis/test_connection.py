@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
-from redis_stream_client._redis import endpoint
 from redis_stream_client._redis.connection import SharedConnection
+from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.error_mapping import Unanswered
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 async def test_a_connection_that_is_lost_as_it_opens_leaves_no_request_behind(server: Server) -> None:
     """Who waited for it wakes when it is lost already, and must not wait among those of the next one."""
-    link = SharedConnection(endpoint.of(Redis.from_url(server.url), "orders-input"))
+    link = SharedConnection(endpoint_for(Redis.from_url(server.url), "orders-input"))
     lost = Unanswered("cut", maybe_executed=True)
     early = asyncio.create_task(link.request("ECHO", "early", timeout=5))
     await asyncio.sleep(0)
@@ -33,7 +33,7 @@ async def test_a_connection_that_is_lost_as_it_opens_leaves_no_request_behind(se
 
 
 async def test_an_idle_connection_does_not_hold_its_last_reply(server: Server) -> None:
-    link = SharedConnection(endpoint.of(Redis.from_url(server.url), "orders-input"))
+    link = SharedConnection(endpoint_for(Redis.from_url(server.url), "orders-input"))
     reply = await link.request("EVAL", "return {'a', 'b'}", 0, timeout=5)
     assert reply == [b"a", b"b"]
     await asyncio.sleep(0)  # the reader goes on to wait for the next one

@@ -11,6 +11,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from redis_stream_client import RedisRejected, RedisStreamClient, RedisUnavailable, StreamAdded
 from redis_stream_client._redis import endpoint, pooled
+from redis_stream_client._redis.endpoint import endpoint_for
 from tests.harness.scenes import live_through_it, next_event, time_passes
 from tests.harness.tls import Certificate, NoOpenSSL, serve_tls
 from tests.harness.waiting import wait_until
@@ -53,7 +54,7 @@ async def test_a_tls_connection_that_both_sides_have_closed_can_be_given_up(
 ) -> None:
     url = f"rediss://127.0.0.1:{tls_port}?ssl_ca_certs={certificate.path}"
     async with Redis.from_url(url) as redis:
-        connection = await endpoint.of(redis, "key").open(5.0)
+        connection = await endpoint_for(redis, "key").open(5.0)
         writer = connection._writer
         assert writer is not None
         writer.close()

@@ -23,7 +23,7 @@ from redis.exceptions import (
 )
 
 from redis_stream_client import RedisRejected, RedisStreamClient
-from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, of, of_commands, of_reply
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, map_error, map_probe, map_reply
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def said(redis: Connection, text: str) -> RedisError:
 async def test_a_key_of_another_type_is_refused_for_good(redis: Connection) -> None:
     await redis.set("lbs", "text")
     for error in await both_refusals(redis, "XLEN", "lbs"):
-        fault = of_reply(error)
+        fault = map_reply(error)
         assert isinstance(fault, RedisRejected)
         assert "another type" in str(fault)
         assert fault.__cause__ is error
@@ -84,12 +84,12 @@ async def test_a_missing_stream_or_group_is_known_as_such(
     if stream == "no group":
         await redis.xadd("lbs", {"a": "b"})
     for error in await both_refusals(redis, *command):
-        assert isinstance(of_reply(error), GroupMissing), error
+        assert isinstance(map_reply(error), GroupMissing), error
 
 
 async def test_a_missing_stream_is_known_when_its_groups_are_asked_for(redis: Connection) -> None:
     for error in await both_refusals(redis, "XINFO", "GROUPS", "lbs"):
-        assert isinstance(of_reply(error), GroupMissing), error
+        assert isinstance(map_reply(error), GroupMissing), error
 
 
 async def test_a_stream_that_is_deleted_under_a_blocked_read_is_known_as_missing(redis: Connection) -> None:
@@ -109,14 +109,14 @@ async def test_a_stream_that_is_deleted_under_a_blocked_read_is_known_as_missing
 
     await wait_until(blocked, "the read blocks")
     await redis.delete("lbs")
-    assert isinstance(of_reply(await read), GroupMissing)
+    assert isinstance(map_reply(await read), GroupMissing)
 
 
 async def test_a_full_redis_may_take_it_later(redis: Connection) -> None:
     await redis.config_set("maxmemory-policy", "noeviction")
     await redis.config_set("maxmemory", 1)
     for error in await both_refusals(redis, "SET", "a", "b"):
-        fault = of_reply(error)
+        fault = map_reply(error)
         assert isinstance(fault, Unanswered), error
         assert not fault.maybe_executed
         assert not fault.elsewhere
@@ -125,7 +125,7 @@ async def test_a_full_redis_may_take_it_later(redis: Connection) -> None:
 async def test_a_redis_without_its_replicas_may_take_it_later(redis: Connection) -> None:
     await redis.config_set("min-replicas-to-write", 1)
     for error in await both_refusals(redis, "SET", "a", "b"):
-        fault = of_reply(error)
+        fault = map_reply(error)
         assert isinstance(fault, Unanswered), error
         assert not fault.elsewhere
 
@@ -136,7 +136,7 @@ async def test_a_replica_says_that_the_master_is_elsewhere(own_server: Callable[
         readonly = await both_refusals(redis, "SET", "a", "b")
         await redis.config_set("replica-serve-stale-data", "no")
         for error in [*readonly, await refusal(redis, "GET", "a")]:
-            fault = of_reply(error)
+            fault = map_reply(error)
             assert isinstance(fault, Unanswered), error
             assert fault.elsewhere, error
             assert not fault.maybe_executed
@@ -145,7 +145,7 @@ async def test_a_replica_says_that_the_master_is_elsewhere(own_server: Callable[
 async def test_a_cluster_without_the_slot_says_that_it_is_elsewhere(own_server: Callable[..., Server]) -> None:
     server = own_server("--cluster-enabled", "yes")
     async with Redis.from_url(server.url) as redis:
-        fault = of_reply(await refusal(redis, "GET", "a"))
+        fault = map_reply(await refusal(redis, "GET", "a"))
     assert isinstance(fault, Unanswered)
     assert fault.elsewhere
 
@@ -162,7 +162,7 @@ async def test_a_server_that_is_busy_with_a_script_may_take_it_later(own_server:
                 return error
             return None
 
-        fault = of_reply(await wait_until(busy, "the server says that it is busy"))
+        fault = map_reply(await wait_until(busy, "the server says that it is busy"))
         await other.script_kill()
         await script
     assert isinstance(fault, Unanswered)
@@ -186,7 +186,7 @@ async def test_a_server_that_is_busy_with_a_script_may_take_it_later(own_server:
 )
 async def test_a_passing_refusal_may_be_repeated(redis: Connection, text: str, elsewhere: bool) -> None:
     error = await said(redis, text)
-    fault = of(error)
+    fault = map_error(error)
     assert isinstance(fault, Unanswered)
     assert fault.elsewhere == elsewhere
     assert not fault.maybe_executed or isinstance(error, ConnectionError)
@@ -277,7 +277,7 @@ def replied(text: str) -> Exception:
 
 @pytest.mark.parametrize("text", [*PASSING, *ELSEWHERE])
 def test_refusals_that_pass_are_told_by_their_code(text: str) -> None:
-    fault = of(replied(text))
+    fault = map_error(replied(text))
     assert isinstance(fault, Unanswered)
     assert not fault.maybe_executed
     assert fault.elsewhere == (text in ELSEWHERE)
@@ -285,12 +285,12 @@ def test_refusals_that_pass_are_told_by_their_code(text: str) -> None:
 
 @pytest.mark.parametrize("text", NO_GROUP)
 def test_a_group_that_is_not_there_is_told_by_its_code(text: str) -> None:
-    assert isinstance(of(replied(text)), GroupMissing)
+    assert isinstance(map_error(replied(text)), GroupMissing)
 
 
 @pytest.mark.parametrize("text", FOR_GOOD)
 def test_everything_else_is_refused_for_good_whatever_words_it_quotes(text: str) -> None:
-    fault = of(replied(text))
+    fault = map_error(replied(text))
     assert isinstance(fault, RedisRejected)
     assert "\n" not in str(fault)
     assert "user_script:1." not in str(fault)
@@ -305,7 +305,7 @@ def test_everything_else_is_refused_for_good_whatever_words_it_quotes(text: str)
     ],
 )
 def test_a_slot_that_leaves_under_a_script_leaves_it_open_what_was_done(text: str) -> None:
-    fault = of(replied(text))
+    fault = map_error(replied(text))
     assert isinstance(fault, Unanswered)
     assert fault.elsewhere
     assert fault.maybe_executed
@@ -339,7 +339,7 @@ def test_a_slot_that_leaves_under_a_script_leaves_it_open_what_was_done(text: st
 def test_a_command_that_is_not_there_is_named_and_no_newer_server_is_asked_for_in_vain(
     text: str, named: str, old: bool
 ) -> None:
-    fault = of(replied(text))
+    fault = map_error(replied(text))
     assert isinstance(fault, RedisRejected)
     assert named in str(fault)
     assert ("6.2" in (fault.hint or "")) == old
@@ -350,7 +350,7 @@ def test_a_command_that_is_not_there_is_named_and_no_newer_server_is_asked_for_i
 async def test_a_renamed_command_is_said_to_be_one(own_server: Callable[..., Server], command: str) -> None:
     server = own_server("--rename-command", command, "")
     async with Redis.from_url(server.url) as redis:
-        fault = of_reply(await refusal(redis, command, "GET", "a"))
+        fault = map_reply(await refusal(redis, command, "GET", "a"))
     assert isinstance(fault, RedisRejected)
     assert fault.hint is not None
     assert fault.hint.startswith(f"{command} is disabled or renamed")
@@ -370,7 +370,7 @@ async def test_a_read_that_ends_with_the_masters_role_is_no_missing_group(
 
         await wait_until(blocked, "the read blocks")
         await operator.replicaof("127.0.0.1", "1")
-        fault = of_reply(await read)
+        fault = map_reply(await read)
     assert isinstance(fault, Unanswered)
     assert fault.elsewhere
     assert not fault.maybe_executed
@@ -395,7 +395,7 @@ async def test_a_missing_permission_is_refused_for_good_and_the_acl_rule_is_hint
         errors += [await refusal(guest, "EVAL", "return redis.call('PUBLISH', 'y', '')", 0)]
     await redis.acl_deluser("guest")
     for error in errors:
-        fault = of_reply(error)
+        fault = map_reply(error)
         assert isinstance(fault, RedisRejected), error
         assert "permit" in str(fault), error
         assert "ACL" in (fault.hint or ""), error
@@ -406,7 +406,7 @@ async def test_a_server_that_lacks_a_command_is_refused_with_the_oldest_version_
     redis: Connection, command: tuple[str, ...]
 ) -> None:
     await redis.xadd("a", {"b": "c"})
-    fault = of_reply(await refusal(redis, *command))
+    fault = map_reply(await refusal(redis, *command))
     assert isinstance(fault, RedisRejected)
     assert fault.hint is not None
     assert "6.2" in fault.hint
@@ -416,7 +416,7 @@ async def test_a_server_that_lacks_a_command_is_refused_with_the_oldest_version_
     "text", ["ERR syntax error", "ERR wrong number of arguments", "BUSYGROUP exists", "NEWCODE x"]
 )
 async def test_what_is_not_known_is_refused_for_good_with_the_servers_words(redis: Connection, text: str) -> None:
-    fault = of(await said(redis, text))
+    fault = map_error(await said(redis, text))
     assert isinstance(fault, RedisRejected)
     assert text.partition(" ")[2] in str(fault)
 
@@ -425,7 +425,7 @@ async def test_what_is_not_known_is_refused_for_good_with_the_servers_words(redi
     "error", [AuthenticationError("WRONGPASS"), AuthorizationError(""), AuthenticationError("")]
 )
 def test_a_refused_login_names_the_server_and_what_to_check(error: Exception) -> None:
-    fault = of(error, "localhost:6379")
+    fault = map_error(error, "localhost:6379")
     assert isinstance(fault, RedisRejected)
     assert str(fault).startswith("localhost:6379 refuses the login")
     assert "password" in str(fault)
@@ -433,7 +433,7 @@ def test_a_refused_login_names_the_server_and_what_to_check(error: Exception) ->
 
 
 def test_what_is_no_redis_is_said_to_be_none() -> None:
-    fault = of(InvalidResponse("Protocol error, got 'H' as reply type byte"), "localhost:80")
+    fault = map_error(InvalidResponse("Protocol error, got 'H' as reply type byte"), "localhost:80")
     assert isinstance(fault, RedisRejected)
     assert str(fault).startswith("localhost:80 does not speak the Redis protocol")
 
@@ -442,7 +442,7 @@ def test_a_certificate_that_cannot_be_verified_is_refused_for_good_wherever_it_h
     error = ConnectionError("Error 1 connecting to localhost:6379")
     error.__context__ = OSError("outer")
     error.__context__.__cause__ = ssl.SSLCertVerificationError("self-signed certificate")
-    fault = of(error, "localhost:6379")
+    fault = map_error(error, "localhost:6379")
     assert isinstance(fault, RedisRejected)
     assert "certificate of localhost:6379" in str(fault)
 
@@ -450,7 +450,7 @@ def test_a_certificate_that_cannot_be_verified_is_refused_for_good_wherever_it_h
 def test_errors_that_cause_each_other_are_survived() -> None:
     one, other = ConnectionError("one"), ConnectionError("other")
     one.__cause__, other.__cause__ = other, one
-    assert isinstance(of(one), Unanswered)
+    assert isinstance(map_error(one), Unanswered)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_errors_that_cause_each_other_are_survived() -> None:
     [ConnectionError("reset"), TimeoutError("slow"), ConnectionResetError(), OSError("no route"), EOFError()],
 )
 def test_a_broken_connection_leaves_open_whether_the_command_was_executed(error: Exception) -> None:
-    fault = of(error)
+    fault = map_error(error)
     assert isinstance(fault, Unanswered)
     assert fault.maybe_executed
     assert not fault.elsewhere
@@ -496,7 +496,7 @@ def test_a_broken_connection_leaves_open_whether_the_command_was_executed(error:
 def test_what_cannot_be_used_at_all_is_told_from_what_fails_now(
     failed: list[tuple[str, str]], said: str | None
 ) -> None:
-    fault = of_commands(failed)
+    fault = map_probe(failed)
     assert (fault is None) == (said is None)
     assert said is None or said in str(fault)
 

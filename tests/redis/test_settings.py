@@ -22,6 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from redis_stream_client import LoadBalancerStream, RedisStreamClient
 from redis_stream_client._redis import endpoint, settings
+from redis_stream_client._redis.endpoint import endpoint_for
 from tests.harness.ports import HOST
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ KEPT: dict[str, Any] = {
 
 async def test_settings_of_a_connection_are_kept(server: Server) -> None:
     redis: Any = Redis(host=HOST, port=server.port, socket_timeout=0.001, decode_responses=True, **KEPT)
-    connection: Any = await endpoint.of(redis, "key").open(5.0)
+    connection: Any = await endpoint_for(redis, "key").open(5.0)
     assert connection.db == 3
     assert connection.socket_keepalive is False
     assert connection.socket_timeout is connection.socket_connect_timeout is None
@@ -143,7 +144,7 @@ def test_names_of_connections(given: str | None, role: str, shown: str | None) -
 @pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated usage")
 async def test_read_only_is_not_asked_for_by_us(server: Server) -> None:
     cluster = RedisCluster(host=HOST, port=server.port, read_from_replicas=True)
-    where: Any = endpoint.of(cluster, "key")
+    where: Any = endpoint_for(cluster, "key")
     assert "redis_connect_func" not in where.topology.connector.settings
 
     class Mine(RedisCluster):
@@ -151,7 +152,7 @@ async def test_read_only_is_not_asked_for_by_us(server: Server) -> None:
             await super().on_connect(connection)
 
     mine = Mine(host=HOST, port=server.port, read_from_replicas=True)
-    where = endpoint.of(mine, "key")
+    where = endpoint_for(mine, "key")
     assert where.topology.connector.settings["redis_connect_func"] == mine.on_connect
 
 
@@ -161,10 +162,10 @@ def test_the_connection_class_of_a_cluster_is_kept() -> None:
 
     cluster = RedisCluster(host=HOST, port=1)
     cluster.nodes_manager.connection_kwargs["connection_class"] = Mine
-    where: Any = endpoint.of(cluster, "key")
+    where: Any = endpoint_for(cluster, "key")
     assert where.topology.connector.connection_class is Mine
     cluster = RedisCluster(host=HOST, port=1)
     for node in cluster.nodes_manager.startup_nodes.values():
         node.connection_class = Mine
-    where = endpoint.of(cluster, "key")
+    where = endpoint_for(cluster, "key")
     assert where.topology.connector.connection_class is Mine

@@ -16,7 +16,9 @@ from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnec
 from redis_stream_client import LoadBalancerStream, RedisRejected, RedisStreamClient, RedisUnavailable
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._redis import endpoint, placement, topology
+from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.error_mapping import Unanswered
+from redis_stream_client._redis.placement import placement_for
 from redis_stream_client._redis.topology import Topology, View
 from tests.harness.binaries import chosen, locate
 from tests.harness.cluster import Cluster, start_cluster
@@ -94,7 +96,7 @@ async def test_a_node_that_was_removed_keeps_nobody_out(own_cluster: Cluster, se
 async def test_a_node_that_hangs_costs_a_moment_once(own_cluster: Cluster) -> None:
     owner = own_cluster.masters[0]
     frozen = own_cluster.masters[1]
-    where = endpoint.of(settings(frozen, owner), own_cluster.key_on(owner))
+    where = endpoint_for(settings(frozen, owner), own_cluster.key_on(owner))
     frozen.freeze()
     started = time.monotonic()
     assert await connects(where) == owner.port
@@ -130,11 +132,11 @@ async def test_a_node_of_another_cluster_by_now_leads_nobody_astray(cluster: Clu
 async def test_a_view_without_our_slot_is_no_answer(cluster: Cluster, own_server: Any) -> None:
     alone = own_server("--cluster-enabled", "yes")
     key = cluster.key_on(cluster.nodes[1])
-    where = endpoint.of(settings(alone, cluster.nodes[0]), key)
+    where = endpoint_for(settings(alone, cluster.nodes[0]), key)
     assert await connects(where) == cluster.nodes[1].port
     topology._learned.clear()
     with pytest.raises(Unanswered, match="serves slot"):
-        await connects(endpoint.of(settings(alone), key))
+        await connects(endpoint_for(settings(alone), key))
 
 
 class Liar:
@@ -182,7 +184,7 @@ async def test_a_node_with_an_old_map_leads_astray_once(cluster: Cluster) -> Non
         redis = RedisCluster(
             startup_nodes=[ClusterNode(HOST, liar.port), *(ClusterNode(HOST, node.port) for node in others)]
         )
-        where = endpoint.of(redis, cluster.key_on(owner))
+        where = endpoint_for(redis, cluster.key_on(owner))
         with pytest.raises(Unanswered, match=f"{dead}: Connection refused"):
             await connects(where)
         assert await connects(where) == owner.port
@@ -193,15 +195,15 @@ async def test_all_nodes_refusing_is_a_refusal_and_one_of_them_is_not(cluster: C
     wrong: dict[str, Any] = {"username": "nobody", "password": "wrong"}
     key = cluster.key_on(cluster.nodes[0])
     with pytest.raises(RedisRejected, match="refuses the login"):
-        await connects(endpoint.of(settings(*cluster.nodes, **wrong), key))
+        await connects(endpoint_for(settings(*cluster.nodes, **wrong), key))
     node = cluster.nodes[0]
     for other in cluster.nodes[1:]:  # the user is not known on the first one
         other.command("ACL", "SETUSER", "some", "on", ">secret", "allkeys", "+@all")
     some: dict[str, Any] = {"username": "some", "password": "secret"}
     other_key = cluster.key_on(cluster.nodes[1])
-    assert await connects(endpoint.of(settings(*cluster.nodes, **some), other_key)) == cluster.nodes[1].port
+    assert await connects(endpoint_for(settings(*cluster.nodes, **some), other_key)) == cluster.nodes[1].port
     with pytest.raises(RedisRejected, match=f"{node.port} refuses the login"):
-        await connects(endpoint.of(settings(*cluster.nodes, **some), key))
+        await connects(endpoint_for(settings(*cluster.nodes, **some), key))
 
 
 # What redis-py makes of it.
@@ -215,7 +217,7 @@ async def test_nodes_that_name_no_host_are_where_they_were_asked(cluster: Cluste
     for node in cluster.nodes:
         node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "unknown-endpoint")
     try:
-        where = endpoint.of(settings(cluster.nodes[0]), cluster.key_on(cluster.nodes[2]))
+        where = endpoint_for(settings(cluster.nodes[0]), cluster.key_on(cluster.nodes[2]))
         assert await connects(where) == cluster.nodes[2].port
     finally:
         for node in cluster.nodes:
@@ -227,7 +229,7 @@ async def test_nodes_whose_preferred_name_is_not_known_have_their_address(cluste
     for node in cluster.nodes:
         node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
     try:
-        where = endpoint.of(settings(cluster.nodes[0]), cluster.key_on(cluster.nodes[2]))
+        where = endpoint_for(settings(cluster.nodes[0]), cluster.key_on(cluster.nodes[2]))
         assert await connects(where) == cluster.nodes[2].port
     finally:
         for node in cluster.nodes:
@@ -248,8 +250,8 @@ async def test_addresses_are_remapped_as_redis_py_does(cluster: Cluster, service
             address_remap=lambda address: (address[0], ports.get(address[1], address[1])),
         )
         key = cluster.key_on(cluster.nodes[1])
-        assert await connects(endpoint.of(redis, key)) == cluster.nodes[1].port
-        assert placement.of(redis, endpoint.of(redis, key)).current(endpoint.of(Redis(), key))
+        assert await connects(endpoint_for(redis, key)) == cluster.nodes[1].port
+        assert placement_for(redis, endpoint_for(redis, key)).current(endpoint_for(Redis(), key))
 
 
 async def test_a_remap_that_fails_is_named(cluster: Cluster, service: str) -> None:
@@ -310,25 +312,25 @@ async def test_nodes_that_are_gone_are_not_current_and_the_same_node_is_the_same
     own_cluster: Cluster,
 ) -> None:
     redis = settings(own_cluster.nodes[0])
-    where = placement.of(redis, endpoint.of(redis, "key"))
+    where = placement_for(redis, endpoint_for(redis, "key"))
     key = own_cluster.key_on(own_cluster.nodes[1])
-    assert where.of(key) is None
+    assert where.endpoint(key) is None
     await where.learn(2.0)
-    old = where.of(key)
+    old = where.endpoint(key)
     assert old is not None
-    assert old is where.of(key)
+    assert old is where.endpoint(key)
     assert where.current(old)
     extra = own_cluster.add_node()
     own_cluster.move(key, extra)
 
     async def moved() -> bool:
         where.forget()
-        if where.of(key) is None:
+        if where.endpoint(key) is None:
             await where.learn(2.0)
-        return where.of(key) is not old
+        return where.endpoint(key) is not old
 
     await wait_until(moved, "the new owner is known", timeout=3)
-    new = where.of(key)
+    new = where.endpoint(key)
     assert new is not None
     assert where.current(new)
     assert await connects(new) == extra.port
@@ -337,9 +339,9 @@ async def test_nodes_that_are_gone_are_not_current_and_the_same_node_is_the_same
 
     async def moved_back() -> bool:
         where.forget()
-        if where.of(key) is None:
+        if where.endpoint(key) is None:
             await where.learn(2.0)
-        return where.of(key) is old
+        return where.endpoint(key) is old
 
     await wait_until(moved_back, "the first one has it again", timeout=3)
     assert not where.current(new)
@@ -347,7 +349,7 @@ async def test_nodes_that_are_gone_are_not_current_and_the_same_node_is_the_same
 
 async def test_looks_are_shared_and_rare_however_often_something_is_forgotten(cluster: Cluster) -> None:
     redis = settings(cluster.nodes[0])
-    where = placement.of(redis, endpoint.of(redis, "key"))
+    where = placement_for(redis, endpoint_for(redis, "key"))
     await where.learn(2.0)
 
     def asked() -> int:
@@ -357,26 +359,26 @@ async def test_looks_are_shared_and_rare_however_often_something_is_forgotten(cl
     before, started = asked(), time.monotonic()
     while time.monotonic() - started < 1.0:
         where.forget()
-        if where.of("key") is None:
+        if where.endpoint("key") is None:
             await asyncio.gather(*(where.learn(2.0) for _ in range(10)))
         await asyncio.sleep(0.002)
     if cluster.nodes[0].binary.version >= (7, 0):
         assert 1 <= asked() - before <= 5 * topology.SEVERAL
     await where.learn(2.0)  # it was forgotten just now
-    assert where.of("key") is not None
+    assert where.endpoint("key") is not None
 
 
 async def test_what_is_known_holds_while_nobody_can_say_better(own_cluster: Cluster) -> None:
     redis = settings(own_cluster.nodes[0])
-    where = placement.of(redis, endpoint.of(redis, "key"))
+    where = placement_for(redis, endpoint_for(redis, "key"))
     await where.learn(2.0)
     for node in own_cluster.nodes:
         node.freeze()
     where.forget()
     await asyncio.sleep(placement.PAUSE[0])
-    assert where.of("key") is None
+    assert where.endpoint("key") is None
     await where.learn(0.3)
-    assert where.of("key") is not None
+    assert where.endpoint("key") is not None
     for node in own_cluster.nodes:
         node.thaw()
 
@@ -431,7 +433,7 @@ async def test_the_user_s_own_sentinel_decides(deployment: Deployment, masters: 
     if "force_master_ip" in inspect.signature(Sentinel.__init__).parameters:  # redis-py 6 and later
         clients.append(masters(force_master_ip="localhost"))
     for redis in clients:
-        connection: Any = await endpoint.of(redis, "key").open(2.0)
+        connection: Any = await endpoint_for(redis, "key").open(2.0)
         assert (connection.host, connection.port) == ("localhost", deployment.master.port)
         endpoint.abort(connection)
         async with RedisStreamClient(redis, service, lock_ttl=1.0) as client:
@@ -440,14 +442,14 @@ async def test_the_user_s_own_sentinel_decides(deployment: Deployment, masters: 
 
 async def test_a_sentinel_that_sees_too_few_others_is_not_believed(masters: Any) -> None:
     with pytest.raises(Unanswered, match=f"no sentinel knows a master of {NAME!r}"):
-        await connects(endpoint.of(masters(min_other_sentinels=1), "key"))
+        await connects(endpoint_for(masters(min_other_sentinels=1), "key"))
 
 
 async def test_a_sentinel_that_hangs_is_asked_last_the_next_time(
     deployment: Deployment, masters: Any, own_server: Any
 ) -> None:
     hanging = own_server()
-    where = endpoint.of(masters(hanging.port, deployment.sentinel.port), "key")
+    where = endpoint_for(masters(hanging.port, deployment.sentinel.port), "key")
     hanging.freeze()
     started = time.monotonic()
     assert await connects(where) == deployment.master.port
@@ -460,7 +462,7 @@ async def test_a_sentinel_that_hangs_is_asked_last_the_next_time(
 
 async def test_the_user_s_sentinels_and_pool_are_never_used(deployment: Deployment, masters: Any) -> None:
     redis = masters()
-    await connects(endpoint.of(redis, "key"))
+    await connects(endpoint_for(redis, "key"))
     pools = [
         redis.connection_pool,
         *(each.connection_pool for each in redis.connection_pool.sentinel_manager.sentinels),
@@ -477,7 +479,7 @@ async def test_a_connection_class_for_sentinel_is_kept(deployment: Deployment, m
             return await super().connect_to((HOST, address[1]))  # type: ignore[no-untyped-call]
 
     redis = masters(kind=elsewhere("nowhere.invalid"), connection={"connection_class": Mine})
-    assert await connects(endpoint.of(redis, "key")) == deployment.master.port
+    assert await connects(endpoint_for(redis, "key")) == deployment.master.port
     assert seen == [("nowhere.invalid", deployment.master.port)]
     async with RedisStreamClient(redis, service) as client:
         assert client.alive
@@ -496,7 +498,7 @@ async def test_a_pool_for_sentinel_with_a_setting_of_its_own(deployment: Deploym
 
     more = {"connection_pool_class": Translating, "inside": "inside.invalid"}
     redis = masters(kind=elsewhere("inside.invalid"), connection=more)
-    assert await connects(endpoint.of(redis, "key")) == deployment.master.port
+    assert await connects(endpoint_for(redis, "key")) == deployment.master.port
 
 
 async def test_a_discovery_that_hangs_or_raises_is_bounded_and_named(masters: Any, service: str) -> None:
@@ -511,7 +513,7 @@ async def test_a_discovery_that_hangs_or_raises_is_bounded_and_named(masters: An
 
     started = time.monotonic()
     with pytest.raises(Unanswered, match="no sentinel said in time"):
-        await connects(endpoint.of(masters(kind=Hanging), "key"), 0.3)
+        await connects(endpoint_for(masters(kind=Hanging), "key"), 0.3)
     assert time.monotonic() - started < 0.6
     with pytest.raises(RedisUnavailable, match="ValueError: consul: 503"):
         async with RedisStreamClient(masters(kind=Failing), service, connect_timeout=0.3):
