@@ -417,7 +417,7 @@ class EventIterator:
 
     def __init__(self, client: RedisStreamClient) -> None:
         self._client = client
-        self.busy = False
+        self.busy: bool = False
 
     def __aiter__(self) -> "EventIterator":
         return self

@@ -27,7 +27,7 @@ class WorkerProcess:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.name = f"worker-{number}"
+        self.name: str = f"worker-{number}"
         self.consumer = ""
         """Its consumer id, known once it has joined."""
         self.state: State = "starting"
@@ -127,9 +127,9 @@ class Fleet:
     """All worker processes. Leaving the block kills what is left of them."""
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self.workers = [WorkerProcess(number) for number in range(1, settings.workers + 1)]
+        self.workers: list[WorkerProcess] = [WorkerProcess(number) for number in range(1, settings.workers + 1)]
         """All that ever were."""
-        self.placement = list(self.workers)
+        self.placement: list[WorkerProcess] = list(self.workers)
         """Those of now: who is replaced leaves its place to its successor."""
         self._url = url
         self._settings = settings

@@ -32,7 +32,7 @@ class EmbeddedServer:
         self._program = _program()
         self._directory = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = ""
+        self.url: str = ""
 
     async def __aenter__(self) -> "EmbeddedServer":
         """Start it; returns when it answers. Raises `CannotRun`."""

@@ -19,7 +19,7 @@ class Source:
         self._redis = redis
         self._settings = settings
         self._lbs = LoadBalancerStream(redis, settings.service)
-        self.ended = False
+        self.ended: bool = False
         """Whether no more entries are to come but the last ones."""
         self.streams: dict[str, str] = {}
         """The data streams that were announced, by LBS id."""
