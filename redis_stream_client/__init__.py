@@ -18,6 +18,7 @@ from redis_stream_client._model.errors import (
 from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.health import Health, Stuck
+from redis_stream_client._model.public_names import claim_exports as _claim_exports
 from redis_stream_client._model.statistics import Statistics
 from redis_stream_client._model.version import __version__
 from redis_stream_client._run.handler import Handler
@@ -56,3 +57,5 @@ __all__ = [
     "Stuck",
     "__version__",
 ]
+
+_claim_exports(__name__)

@@ -50,3 +50,4 @@ class StreamDisowned:
 
 
 Event = StreamAdded | StreamExpired | StreamDisowned
+"""What a client's iterator yields."""

@@ -4,10 +4,9 @@ redis-py's errors appear only as a ``__cause__``. Misuse is a ``TypeError``, ``V
 ``RuntimeError``.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-if TYPE_CHECKING:
-    from redis_stream_client._model.gaps import Gap
+from redis_stream_client._model.gaps import Gap
 
 LossReason = Literal["expired", "claimed", "gone", "superseded", "closed", "done", "released", "dead"]
 """Why a lease is no longer owned.
@@ -57,16 +56,17 @@ class RedisStreamClientError(Exception):
         return f"{message} ({self.hint})" if self.hint else message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self._public or type(self), self.args, self.__dict__.copy())
+        return (self._public or type(self))._restored, (self.args, self.__dict__.copy())
 
+    @classmethod
+    def _restored(cls, args: tuple[Any, ...], state: dict[str, Any]) -> Self:
+        """An error that was copied or pickled. What its class asks for by keyword is in its state.
 
-def _restored(
-    kind: type[RedisStreamClientError], args: tuple[Any, ...], state: dict[str, Any]
-) -> RedisStreamClientError:
-    """An error that was copied or pickled. What its class asks for by keyword is in its state."""
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(state)
-    return error
+        A method of the class, so that a pickle names the class, and no private module.
+        """
+        error = cls.__new__(cls, *args)
+        error.__dict__.update(state)
+        return error
 
 
 class NotOwner(RedisStreamClientError):
@@ -113,7 +113,7 @@ class EntriesTrimmed(RedisStreamClientError):
         gap: which, and how many.
     """
 
-    def __init__(self, message: str, *, gap: "Gap", stream: str, lbs_id: str, hint: str) -> None:
+    def __init__(self, message: str, *, gap: Gap, stream: str, lbs_id: str, hint: str) -> None:
         super().__init__(message, stream=stream, lbs_id=lbs_id, hint=hint)
         self.gap = gap
 

@@ -119,7 +119,7 @@ class ClusterNeeded(RedisRejected):
 for _private in (KeyRejected, WrongType, ClusterNeeded):  # users see, catch and pickle the public one
     _private._public = RedisRejected
     _private.__name__, _private.__qualname__ = RedisRejected.__name__, RedisRejected.__qualname__
-    _private.__module__ = RedisRejected.__module__
+    _private.__module__ = __name__.partition(".")[0]  # the package, which exports the public one
 
 
 def map_reply(error: Exception) -> Unanswered | GroupMissing | RedisRejected:

@@ -38,6 +38,7 @@ from redis_stream_client._model.announcement import Info
 from redis_stream_client._model.entry import Entry, order, require_id
 from redis_stream_client._model.keys import Keys, require_name
 from redis_stream_client._model.logs import log
+from redis_stream_client._model.public_names import claim_exports
 from redis_stream_client._redis.pooled import Pooled
 from redis_stream_client._run.handler import Handler, require_handler
 from redis_stream_client._run.handler_task import HandlerTask
@@ -381,3 +382,6 @@ async def expire(redis: Redis | RedisCluster, service: str, consumer_id: str) ->
             await asyncio.sleep(0.002)
     if not found:
         raise LookupError(f"{consumer_id!r} holds no lock of {service!r}: it has left, is dead, or never joined")
+
+
+claim_exports(__name__)
