@@ -19,6 +19,7 @@ from tests.harness.ports import HOST, free_port
 from tests.harness.processes import die_with_parent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
     from tests.harness.connection import Connection
@@ -143,9 +144,15 @@ class Server:
 
     def command(self, *words: str | bytes | float) -> Any:
         """Execute one command over a connection of its own; never repeated, at most 5 s."""
+        with self.commands() as command:
+            return command(*words)
+
+    @contextlib.contextmanager
+    def commands(self) -> Generator[Callable[..., Any]]:
+        """Give a function that executes commands as `command` does, all of them over one connection."""
         client: Connection
         with redis.Redis.from_url(self.url, socket_timeout=5.0) as client:
-            return client.execute_command(*words)
+            yield client.execute_command
 
     def log(self) -> str:
         """Return what the server has said so far."""
