@@ -156,7 +156,7 @@ class RedisStreamClient:
             _require_asyncio()
             self._name()
             self._session = Session(self._options, self._endpoint, self._placement)
-            self._session.member.table.draining = self._drain_requested
+            self._session.capacity.draining = self._drain_requested
             self._ready = self._session.start()
         assert self._ready is not None
         self._session.require_here()
@@ -270,7 +270,7 @@ class RedisStreamClient:
         """
         self._drain_requested = True
         if self._session is not None:
-            self._session.member.table.draining = True
+            self._session.capacity.draining = True
         if self._run is not None:
             self._run.drain()
 
@@ -336,7 +336,7 @@ class RedisStreamClient:
                 "work on them; in a handler return, or call lease.done(); to end run(), call client.drain()"
             )
         finishing: list[asyncio.Future[None]] = []
-        for leases in in_chunks([lease for lease in session.member.table if lease._handed_out]):
+        for leases in in_chunks([lease for lease in session.table if lease._handed_out]):
             for lease in leases:
                 with contextlib.suppress(NotOwner):
                     finishing.append(session.ownership.finish(lease))
@@ -364,15 +364,15 @@ class RedisStreamClient:
     def leases(self) -> Mapping[str, Lease]:
         """The leases that are held now, by LBS id: a live, read-only view. Includes what was not handed out
         yet. Empty while the lock is not held by the local clock."""
-        if self._session is None or not self._session.member.lock_state.held:
+        if self._session is None or not self._session.lock_state.held:
             return MappingProxyType({})
-        return self._session.member.table.view
+        return self._session.table.view
 
     @property
     def alive(self) -> bool:
         """Whether the consumer lock is held, by the local clock. Good as a readiness probe, not as a liveness
         probe: an outage of Redis must not restart the fleet."""
-        return self._session is not None and self._session.member.lock_state.held
+        return self._session is not None and self._session.lock_state.held
 
     def statistics(self) -> Statistics:
         """A snapshot of what this client counts."""
@@ -398,7 +398,7 @@ class RedisStreamClient:
         elif self._session is None:
             state = "not joined"
         else:
-            state = f"{len(self._session.member.table)} leases, {self._session.member.lock_state.state.value}"
+            state = f"{len(self._session.table)} leases, {self._session.lock_state.state.value}"
         return f"<RedisStreamClient {self._options.keys.service!r} {self.id} {state}>"
 
     def __reduce__(self) -> NoReturn:
@@ -443,11 +443,11 @@ class EventIterator:
         session = client._session
         assert session is not None
         while not session.leaving:
-            event = session.member.event_queue.take(clock.now())
+            event = session.event_queue.take(clock.now())
             if event is not None:
-                session.room_changed()
+                session.capacity.changed.notify()
                 return event
-            await session.member.event_queue.wait()
+            await session.event_queue.wait()
         if session.failure is not None:
             raise session.failure
         await session.closed.wait()
@@ -491,5 +491,6 @@ _NOTHING = Statistics(
     oldest_unhandled=None,
     oldest_wakeup=None,
     records_unsettled=0,
+    live_members=1,
     **{name: getattr(Counters(), name) for name in Counters.__slots__},
 )

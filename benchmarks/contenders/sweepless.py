@@ -24,7 +24,6 @@ async def _no_turn(sweeper: Sweeper) -> None:
 
 def _until_due(heartbeat: Heartbeat) -> float:
     """On the average the usual time."""
-    member = heartbeat._member
-    beat_at = member.lock_state.beat_at or 0.0
-    interval = member.options.heartbeat_interval * random.Random(beat_at).uniform(0.8, 1.2)
+    beat_at = heartbeat._lock_state.beat_at or 0.0
+    interval = heartbeat._interval * random.Random(beat_at).uniform(0.8, 1.2)
     return beat_at + interval - clock.now()

@@ -22,7 +22,7 @@ NUDGE = 0.002
 STEP = 0.008
 """Seconds between two members that queue up: more than the noise of a busy event loop."""
 
-MOST_IN_TURN = 32
+FAIR_UP_TO = 32
 """Members up to which turns are kept: each looks at all others in every period, and in a larger fleet one place
 in the queue more or less does not matter."""
 

@@ -5,23 +5,88 @@ import contextlib
 from collections.abc import Callable
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._consumer.membership import Membership
-from redis_stream_client._leases.lock_state import LapseCause, State
+from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._leases.lock_state import LapseCause, LockState, State
+from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.logs import log
+from redis_stream_client._model.options import FIRST_PAUSE, Options
+from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.redis_backend import Ownership
+from redis_stream_client._protocol.operations import Operations
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.outage import OutageLog
+
+
+class LockRenewal:
+    """One beat: the heartbeat's, or that with which the sweeper asks for its turn."""
+
+    def __init__(
+        self,
+        *,
+        operations: Operations,
+        lock_state: LockState,
+        outage: OutageLog,
+        counters: Counters,
+        interval: float,
+    ) -> None:
+        self._operations = operations
+        self._lock_state = lock_state
+        self._outage = outage
+        self._counters = counters
+        self._interval = interval
+
+    async def beat(self, turn: float | None = None) -> bool:
+        """Renew the lock; with `turn`, ask with the same beat for the turn to sweep, for so many seconds.
+
+        Returns whether the turn is ours, and the lock, too. Raises as `Operations.beat`.
+        """
+        epoch = self._lock_state.epoch
+        sent = clock.now()
+        self._lock_state.asking()
+        won = False
+        if turn is None:
+            alive = await self._operations.beat(self._interval)
+        else:
+            alive, won = await self._operations.beat_and_turn(turn, self._interval)
+        self._outage.answered()
+        if not self._lock_state.believed(epoch):
+            return False
+        if not alive:
+            self._lock_state.lapse("missing")
+            return False
+        self._lock_state.renewed(sent, epoch)
+        self._counters.beats += 1
+        return won
 
 
 class Heartbeat:
     """One ``PEXPIRE`` at least every `heartbeat_interval`, whatever number of streams is held."""
 
-    def __init__(self, member: Membership, ownership: Ownership, on_held: Callable[[], None]) -> None:
-        self._member = member
+    def __init__(
+        self,
+        *,
+        options: Options,
+        operations: Operations,
+        renewal: LockRenewal,
+        lock_state: LockState,
+        table: LeaseTable,
+        outage: OutageLog,
+        ownership: Ownership,
+        on_held: Callable[[], None],
+    ) -> None:
+        self._consumer = options.consumer
+        self._interval = options.heartbeat_interval
+        self._patience = options.patience
+        self._operations = operations
+        self._renewal = renewal
+        self._lock_state = lock_state
+        self._table = table
+        self._outage = outage
         self._ownership = ownership
         self._on_held = on_held
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._backoff = member.backoff()
+        self._backoff = Backoff(FIRST_PAUSE, options.longest_pause)
 
     async def run(self) -> None:
         """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
@@ -29,13 +94,13 @@ class Heartbeat:
         try:
             while True:
                 try:
-                    if self._member.lock_state.state is State.HELD:
+                    if self._lock_state.state is State.HELD:
                         await self._beat()
                     else:
                         await self._resume()
                     self._backoff.reset()
                 except (Unanswered, GroupMissing) as error:
-                    self._member.outage.failed(error)
+                    self._outage.failed(error)
                     await asyncio.sleep(self._backoff.pause())
         finally:
             if self._timer is not None:
@@ -47,16 +112,16 @@ class Heartbeat:
 
     def lapsed(self, cause: LapseCause) -> None:
         """The lock lapsed: what that means for the leases, at once."""
-        log.warning("the consumer lock lapsed (%s)", cause, extra={"consumer": self._member.options.consumer})
+        log.warning("the consumer lock lapsed (%s)", cause, extra={"consumer": self._consumer})
         if cause == "silent":
-            self._ownership.lose(self._member.table, "expired")
+            self._ownership.lose(self._table, "expired")
         self._wake.set()
         if self._timer is not None:
             self._rearm()
 
     async def _beat(self) -> None:
         self._wake.clear()
-        await beat(self._member)
+        await self._renewal.beat()
         while (pause := self._until_due()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -65,82 +130,58 @@ class Heartbeat:
 
     def _until_due(self) -> float:
         """Seconds until the next beat; who asks for the turn to sweep has beaten, too."""
-        beat_at = self._member.lock_state.beat_at
-        return 0.0 if beat_at is None else beat_at + self._member.options.heartbeat_interval - clock.now()
+        beat_at = self._lock_state.beat_at
+        return 0.0 if beat_at is None else beat_at + self._interval - clock.now()
 
     async def _resume(self) -> None:
         """Take the lock again; then look, at leisure, which leases nobody took meanwhile."""
         sent = clock.now()
-        await self._member.operations.join(self._member.options.heartbeat_interval)
-        self._member.outage.answered()
-        self._member.lock_state.answered(sent)
+        await self._operations.join(self._interval)
+        self._outage.answered()
+        self._lock_state.answered(sent)
         pending: dict[str, int] = {}
         last: str | None = None
         while True:
-            page = await self._member.operations.pending(last, self._member.patience)
+            page = await self._operations.pending(last, self._patience)
             pending.update(page.found)
             last = page.last
             if last is None:
                 break
             again = clock.now()
-            if not await self._member.operations.beat(self._member.options.heartbeat_interval):
+            if not await self._operations.beat(self._interval):
                 return
             sent = again
-            self._member.lock_state.answered(sent)
-        disagreeing = self._member.table.disagreeing(pending)
-        owners = await owners_of(self._member, [lease.lbs_id for lease in disagreeing])
-        if not self._member.lock_state.held_since(sent):
+            self._lock_state.answered(sent)
+        disagreeing = self._table.disagreeing(pending)
+        owners = await owners_of(self._operations, [lease.lbs_id for lease in disagreeing], self._patience)
+        if not self._lock_state.held_since(sent):
             return
         self._ownership.lose_to(zip(disagreeing, owners, strict=True))
         log.info(
             "the consumer lock is held again; %d streams kept",
-            len(self._member.table),
-            extra={"consumer": self._member.options.consumer},
+            len(self._table),
+            extra={"consumer": self._consumer},
         )
         self._watch_deadline()
         self._on_held()
 
     def _watch_deadline(self) -> None:
         """The deadline's own callback: notices a lapse without asking anybody."""
-        self._member.lock_state.check()
+        self._lock_state.check()
         self._rearm()
 
     def _rearm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        delay = self._member.lock_state.deadline - clock.now()
-        if self._member.lock_state.state not in (State.HELD, State.SUSPECT):
-            delay = self._member.options.heartbeat_interval
+        delay = self._lock_state.deadline - clock.now()
+        if self._lock_state.state not in (State.HELD, State.SUSPECT):
+            delay = self._interval
         self._timer = asyncio.get_running_loop().call_later(max(0.001, delay), self._watch_deadline)
 
 
-async def beat(member: Membership, turn: float | None = None) -> bool:
-    """Renew the lock; with `turn`, ask with the same beat for the turn to sweep, which lasts that many seconds.
-
-    Returns whether the turn is ours, and the lock, too. Raises as `Operations.beat`.
-    """
-    epoch = member.lock_state.epoch
-    sent = clock.now()
-    member.lock_state.asking()
-    won, timeout = False, member.options.heartbeat_interval
-    if turn is None:
-        alive = await member.operations.beat(timeout)
-    else:
-        alive, won = await member.operations.beat_and_turn(turn, timeout)
-    member.outage.answered()
-    if not member.lock_state.believed(epoch):
-        return False
-    if not alive:
-        member.lock_state.lapse("missing")
-        return False
-    member.lock_state.renewed(sent, epoch)
-    member.counters.beats += 1
-    return won
-
-
-async def owners_of(member: Membership, lbs_ids: list[str]) -> list[str]:
+async def owners_of(operations: Operations, lbs_ids: list[str], patience: float) -> list[str]:
     """Who owns each entry now; '' where it is gone."""
     owners: list[str] = []
     while len(owners) < len(lbs_ids):
-        owners += await member.operations.inspect(lbs_ids[len(owners) :], member.patience)
+        owners += await operations.inspect(lbs_ids[len(owners) :], patience)
     return owners

@@ -4,13 +4,20 @@ import asyncio
 import contextlib
 
 from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.audit import Auditor
-from redis_stream_client._consumer.fairness import MOST_IN_TURN, NUDGE, Fairness
-from redis_stream_client._consumer.membership import Membership
+from redis_stream_client._consumer.fairness import FAIR_UP_TO, NUDGE, Fairness
+from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
+from redis_stream_client._consumer.peers import Peers
+from redis_stream_client._leases.capacity import Capacity
+from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._model.logs import log
+from redis_stream_client._model.options import FIRST_PAUSE, Options
+from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.redis_backend import Ownership
-from redis_stream_client._protocol.operations import Delivered
+from redis_stream_client._protocol.operations import Delivered, Operations
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
 LARGEST_READ = 1_000
@@ -25,18 +32,41 @@ class Reader:
     do the same. A lone client takes all there is room for.
     """
 
-    def __init__(self, member: Membership, ownership: Ownership, auditor: Auditor) -> None:
-        self._member = member
-        self._ownership = ownership
+    def __init__(
+        self,
+        *,
+        options: Options,
+        operations: Operations,
+        lock_state: LockState,
+        capacity: Capacity,
+        audits: AuditSchedule,
+        auditor: Auditor,
+        peers: Peers,
+        oldest_announcement: OldestAnnouncement,
+        counters: Counters,
+        ownership: Ownership,
+    ) -> None:
+        self._consumer = options.consumer
+        self._patience = options.patience
+        self._operations = operations
+        self._lock_state = lock_state
+        self._capacity = capacity
+        self._audits = audits
         self._auditor = auditor
-        self._turns = Fairness(member.options.block)
+        self._peers = peers
+        self._oldest_announcement = oldest_announcement
+        self._counters = counters
+        self._ownership = ownership
+        self._fairness = Fairness(options.block)
         self._served = False
         self._changed = asyncio.Event()
-        self._backlog = _Backlog(grace=member.options.lock_ttl / 4)
-        self._backoff = member.backoff()
+        self._backlog = _Backlog(grace=options.lock_ttl / 4)
+        self._backoff = Backoff(FIRST_PAUSE, options.longest_pause)
+        capacity.changed.add(self._changed.set)
+        audits.changed.add(self._changed.set)
 
     def poke(self) -> None:
-        """There may be room now, or the lock may be held again, or an audit be due."""
+        """The lock may be held again."""
         self._changed.set()
 
     async def run(self) -> None:
@@ -44,7 +74,7 @@ class Reader:
         while True:
             await self._ready()
             try:
-                if self._auditor.due:
+                if self._audits.due:
                     await self._auditor.run()
                     continue  # which does not prove that reading works
                 if self._backlog.expected:
@@ -57,19 +87,19 @@ class Reader:
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing as error:
                 log.warning("the consumer group is gone: %s", error)
-                self._member.lock_state.lapse("missing")
+                self._lock_state.lapse("missing")
                 await asyncio.sleep(self._backoff.pause())
 
     async def _ready(self) -> None:
         """Wait until the lock is held, and there is room or an audit due."""
         while True:
             self._changed.clear()
-            self._member.lock_state.check()
+            self._lock_state.check()
             delay: float | None = None
-            if self._member.lock_state.held:
-                if self._ownership.room > 0 or self._auditor.due:
+            if self._lock_state.held:
+                if self._capacity.to_read > 0 or self._audits.due:
                     return
-                delay = self._auditor.delay
+                delay = self._audits.delay
             try:
                 async with asyncio.timeout(delay):
                     await self._changed.wait()
@@ -77,88 +107,88 @@ class Reader:
                 pass
 
     async def _read_one(self) -> None:
-        if self._turns.clock_due(clock.now()):
+        if self._fairness.clock_due(clock.now()):
             await self._look_at_clock()
-        if self._served and self._takes_turns:
-            await asyncio.sleep(self._turns.settling(clock.now(), self._member.counters.live_members))
+        if self._served and self._is_fair:
+            await asyncio.sleep(self._fairness.settling(clock.now(), self._peers.live))
         self._served = False
-        epoch = self._member.lock_state.epoch
-        block = self._turns.block(clock.now())
+        epoch = self._lock_state.epoch
+        block = self._fairness.block(clock.now())
         nudge = start_task(self._nudge(block), "redis_stream_client nudge")
         try:
-            entries = await self._member.operations.read(block, block + 1.0)
+            entries = await self._operations.read(block, block + 1.0)
         except Unanswered as error:
             if error.maybe_executed:
-                self._auditor.read_lost()
+                self._audits.read_lost()
             raise
         finally:
             nudge.cancel()
-        if not self._member.lock_state.believed(epoch):
-            self._auditor.request()
+        if not self._lock_state.believed(epoch):
+            self._audits.request()
         elif entries:
             await self._served_one(entries)
         else:
-            self._member.waiting.seen(None, clock.now())
-            if self._takes_turns:
-                members = await self._member.operations.members(self._member.patience)
-                await asyncio.sleep(self._turns.pause(self._member.options.consumer, members))
+            self._oldest_announcement.seen(None, clock.now())
+            if self._is_fair:
+                members = await self._operations.members(self._patience)
+                await asyncio.sleep(self._fairness.pause(self._consumer, members))
 
     async def _served_one(self, entries: list[Delivered]) -> None:
         self._served = True
         self._backlog.expect()
-        if self._member.table.handled_at_once and not self._ownership.capacity:  # a take-over was faster
+        if self._capacity.handled_at_once and not self._capacity.free:  # a take-over was faster
             await self._ownership.put_back(entries)
             return
-        self._member.counters.streams_added += await self._ownership.receive(entries)
+        self._counters.streams_added += await self._ownership.receive(entries)
 
     async def _look_at_clock(self) -> None:
         """A few times, until one of the answers comes so quickly that it is precise."""
         for _ in range(5):
             asked = clock.now()
-            self._turns.server_clock(await self._member.operations.time(1.0), asked, clock.now())
-            if self._turns.certain:
+            self._fairness.server_clock(await self._operations.time(1.0), asked, clock.now())
+            if self._fairness.certain:
                 break
 
     @property
-    def _takes_turns(self) -> bool:
-        return 1 < self._member.counters.live_members <= MOST_IN_TURN
+    def _is_fair(self) -> bool:
+        return 1 < self._peers.live <= FAIR_UP_TO
 
     async def _nudge(self, block: float) -> None:
         """Make Redis notice that the blocking reads are due."""
         await asyncio.sleep(block + NUDGE)
-        if self._takes_turns:
+        if self._is_fair:
             with contextlib.suppress(Unanswered, GroupMissing):
-                await self._member.operations.nudge(1.0)
+                await self._operations.nudge(1.0)
 
     async def _read_share(self) -> None:
         if self._backlog.others is None:
-            members = await self._member.operations.members(self._member.patience)
+            members = await self._operations.members(self._patience)
             self._backlog.others = [
-                m.name for m in members if m.name not in self._member.departing | {self._member.options.consumer}
+                m.name for m in members if m.name not in self._peers.departing | {self._consumer}
             ]
-        epoch = self._member.lock_state.epoch
-        most = min(self._ownership.room, LARGEST_READ)
-        with self._ownership.expecting(most):
+        epoch = self._lock_state.epoch
+        most = min(self._capacity.to_read, LARGEST_READ)
+        with self._capacity.expecting(most):
             try:
-                share = await self._member.operations.share(
-                    most, self._backlog.patient, self._backlog.others, self._member.patience
+                share = await self._operations.share(
+                    most, self._backlog.patient, self._backlog.others, self._patience
                 )
             except Unanswered as error:
                 if error.maybe_executed:
-                    self._auditor.read_lost()
+                    self._audits.read_lost()
                 raise
-            if not self._member.lock_state.believed(epoch):
-                self._auditor.request()
+            if not self._lock_state.believed(epoch):
+                self._audits.request()
                 return
             if share is None:
-                self._member.lock_state.lapse("missing")
+                self._lock_state.lapse("missing")
                 return
             self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
             if not share.waiting:
-                self._member.waiting.seen(None, clock.now())
+                self._oldest_announcement.seen(None, clock.now())
             if share.entries:
                 added = await self._ownership.receive(share.entries)
-                self._member.counters.streams_added += added
+                self._counters.streams_added += added
         if share.waiting and not share.entries:
             await asyncio.sleep(min(0.05, 0.002 * share.members))
 

@@ -8,13 +8,17 @@ from typing import Any
 from redis_stream_client._concurrency import clock, forks
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.chunks import CHUNK, in_chunks
+from redis_stream_client._concurrency.home import Home
+from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.audit import Auditor
-from redis_stream_client._consumer.heartbeat import Heartbeat
+from redis_stream_client._consumer.heartbeat import Heartbeat, LockRenewal
 from redis_stream_client._consumer.listener import Listener
-from redis_stream_client._consumer.membership import Membership, Waiting
+from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
+from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.reader import Reader
 from redis_stream_client._consumer.sweeper import Sweeper
+from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
 from redis_stream_client._leases.lock_state import LapseCause, LockState
@@ -30,10 +34,11 @@ from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import MAX_OFFER_PAUSE, Options
 from redis_stream_client._model.statistics import Counters, Statistics
+from redis_stream_client._ownership.audit_schedule import PERIOD, AuditSchedule
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.claims import Claims
 from redis_stream_client._ownership.redis_backend import Ownership
-from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.operations import PAGE, Operations
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, origin
@@ -42,6 +47,16 @@ from redis_stream_client._redis.placement import Placement
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
+
+FORKED = (
+    "this client joined in process {process}, before the fork: its connections, its lock "
+    "and its streams are that process's; make a new RedisStreamClient in this one"
+)
+
+OTHER_LOOP = (
+    "this client joined on another event loop: use it there (asyncio.run_coroutine_threadsafe() does "
+    "that from another thread), or make a new RedisStreamClient for this one"
+)
 
 
 class Session:
@@ -54,7 +69,10 @@ class Session:
     def __init__(self, options: Options, where: Endpoint, where_streams_are: Placement) -> None:
         self.options = options
         self._endpoint = where
-        identity = ServerIdentity(self._another_history, clustered=where.clustered)
+        self.home = Home(forked=FORKED, other_loop=OTHER_LOOP)
+        self.tasks = OwnedTasks(self.home, closed=_closed, expected=_expected)
+        self.counters = counters = Counters()
+        self.identity = identity = ServerIdentity(self._another_history, clustered=where.clustered)
         self._beats, self._commands, self._reads = (
             SharedConnection(
                 where,
@@ -65,66 +83,156 @@ class Session:
             )
             for role in ("beats", "commands", "reads")
         )
-        self._operations = Operations(options, self._beats, self._commands, self._reads)
-        event_queue = EventQueue(options.lock_ttl, MAX_OFFER_PAUSE)
+        self.operations = operations = Operations(options, self._beats, self._commands, self._reads)
         who = {"consumer": options.consumer}
         outage = OutageLog(lambda: f"Redis ({where.where})", who)
-        self.member = member = Membership(
-            options=options,
-            operations=self._operations,
-            identity=identity,
-            lock_state=LockState(options.lock_ttl, options.heartbeat_interval, self._lapsed),
-            event_queue=event_queue,
-            table=LeaseTable(event_queue),
-            audit_lock=SharedLock(),
-            counters=Counters(),
-            supervisor=self,
-            waiting=Waiting(),
-            outage=outage,
-            departing=set(),
+
+        # What is believed, and what the parts tell each other.
+        self.lock_state = lock_state = LockState(options.lock_ttl, options.heartbeat_interval, self._lapsed)
+        self.event_queue = event_queue = EventQueue(options.lock_ttl, MAX_OFFER_PAUSE)
+        self.table = table = LeaseTable(event_queue)
+        self.capacity = Capacity(
+            table, event_queue, max_streams=options.max_streams, prefetch=options.prefetch, at_once=PAGE
         )
-        patience = member.patience
+        self._audits = AuditSchedule(PERIOD * options.lock_ttl, late=options.block + 1.0)
+        self._peers = Peers()
+        self._oldest_announcement = OldestAnnouncement()
+        audit_lock = SharedLock()
+
+        # Every change of owner.
         self._record_store = RecordStore(
-            options.keys, options.consumer, where_streams_are, self.spawn, self.gone, patience, self._greeting
+            options.keys,
+            options.consumer,
+            where_streams_are,
+            self.tasks.spawn,
+            self.tasks.gone,
+            options.patience,
+            self._greeting,
         )
-        lock = options.keys.lock(options.consumer)
         self._fetcher = Fetcher(
-            where_streams_are, options.lock_ttl, self.spawn, self.gone, lock=lock, renewed=self._met
+            where_streams_are,
+            options.lock_ttl,
+            self.tasks.spawn,
+            self.tasks.gone,
+            lock=options.keys.lock(options.consumer),
+            renewed=self._met,
         )
-        self.ownership = Ownership(member, self._record_store)
-        self.ownership.plane = self.progress = Progress(member, self.ownership, self._record_store, self._fetcher)
-        self.claims = Claims(member, self.ownership)
-        self._auditor = Auditor(member, self.ownership)
-        self._heartbeat = Heartbeat(member, self.ownership, self._held_again)
-        self._reader = Reader(member, self.ownership, self._auditor)
-        self.sweeper = Sweeper(member, self.claims)
+        self.ownership = Ownership(
+            options=options,
+            operations=operations,
+            identity=identity,
+            lock_state=lock_state,
+            event_queue=event_queue,
+            table=table,
+            audit_lock=audit_lock,
+            audits=self._audits,
+            capacity=self.capacity,
+            home=self.home,
+            tasks=self.tasks,
+            counters=counters,
+            record_store=self._record_store,
+        )
+        self.ownership.plane = self.progress = Progress(
+            options=options,
+            operations=operations,
+            lock_state=lock_state,
+            table=table,
+            audit_lock=audit_lock,
+            tasks=self.tasks,
+            ownership=self.ownership,
+            record_store=self._record_store,
+            fetcher=self._fetcher,
+        )
+        self.claims = Claims(
+            options=options,
+            operations=operations,
+            lock_state=lock_state,
+            event_queue=event_queue,
+            table=table,
+            audit_lock=audit_lock,
+            audits=self._audits,
+            capacity=self.capacity,
+            tasks=self.tasks,
+            counters=counters,
+            ownership=self.ownership,
+        )
+
+        # The tasks.
+        auditor = Auditor(
+            options=options,
+            operations=operations,
+            identity=identity,
+            lock_state=lock_state,
+            table=table,
+            audit_lock=audit_lock,
+            audits=self._audits,
+            oldest_announcement=self._oldest_announcement,
+            counters=counters,
+            ownership=self.ownership,
+        )
+        renewal = LockRenewal(
+            operations=operations,
+            lock_state=lock_state,
+            outage=outage,
+            counters=counters,
+            interval=options.heartbeat_interval,
+        )
+        self._heartbeat = Heartbeat(
+            options=options,
+            operations=operations,
+            renewal=renewal,
+            lock_state=lock_state,
+            table=table,
+            outage=outage,
+            ownership=self.ownership,
+            on_held=self._held_again,
+        )
+        self._reader = Reader(
+            options=options,
+            operations=operations,
+            lock_state=lock_state,
+            capacity=self.capacity,
+            audits=self._audits,
+            auditor=auditor,
+            peers=self._peers,
+            oldest_announcement=self._oldest_announcement,
+            counters=counters,
+            ownership=self.ownership,
+        )
+        self.sweeper = Sweeper(
+            options=options,
+            operations=operations,
+            renewal=renewal,
+            lock_state=lock_state,
+            event_queue=event_queue,
+            table=table,
+            capacity=self.capacity,
+            peers=self._peers,
+            counters=counters,
+            claims=self.claims,
+        )
         ears = OutageLog(lambda: f"the subscription at {where.where}", who, within=outage, failures=5)
-        self._listener = Listener(options, where, identity, self._operations, self, ears)
-        self._process = forks.here()
+        self._listener = Listener(options, where, identity, operations, self, ears)
         forks.watch(self)
-        self._work: set[asyncio.Task[Any]] = set()
-        self._leave = asyncio.Event()
         self.leave_by = float("inf")  # when the end is to be over, should it have begun before leaving
         self._supervisor: asyncio.Task[None] | None = None
         self._joined = False
-        self.failure: BaseException | None = None
         self.closed = asyncio.Event()
 
     # Joining.
 
     def start(self) -> "asyncio.Future[None]":
         """Start the supervisor. The future says when the session is ready, or why it cannot be."""
-        self._loop = asyncio.get_running_loop()
         self._give_up = clock.now() + self.options.connect_timeout
-        ready: asyncio.Future[None] = self._loop.create_future()
+        ready: asyncio.Future[None] = self.home.loop.create_future()
         self._supervisor = start_task(self._supervise(ready), "redis_stream_client supervisor")
         return ready
 
     async def _supervise(self, ready: "asyncio.Future[None]") -> None:
         tasks: list[asyncio.Task[Any]] = []
-        leave = start_task(self._leave.wait(), "redis_stream_client leaving")
+        leave = start_task(self.tasks.ending.wait(), "redis_stream_client leaving")
         try:
-            join = self.spawn(self._join())
+            join = self.tasks.spawn(self._join())
             await asyncio.wait((join, leave), return_when=asyncio.FIRST_COMPLETED)
             if not leave.done():
                 join.result()
@@ -145,7 +253,7 @@ class Session:
         except asyncio.CancelledError:  # the loop is shutting down
             pass
         except BaseException as error:  # noqa: BLE001 - whatever it is, the user is told
-            self.failure = error
+            self.tasks.failure = error
             log.error("closing: %s", describe(error), extra={"consumer": self.options.consumer})
         finally:
             leave.cancel()
@@ -169,11 +277,11 @@ class Session:
                 if remaining <= 0:
                     raise last
                 sent = clock.now()
-                await self._operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
+                await self.operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 remaining = max(0.01, give_up - clock.now())
-                await self._operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
-                if self.member.lock_state.held_since(sent):
-                    self.member.table.history = self.member.identity.history
+                await self.operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
+                if self.lock_state.held_since(sent):
+                    self.table.history = self.identity.history
                     break
             except (Unanswered, GroupMissing) as error:
                 pause, last = backoff.pause(), error
@@ -192,59 +300,50 @@ class Session:
     @property
     def leaving(self) -> bool:
         """Whether the end has begun."""
-        return self._leave.is_set()
+        return self.tasks.ended
 
     def leave(self) -> None:
         """Ask the supervisor to hand everything over and end. Idempotent, and returns at once."""
-        self._leave.set()
-        self.member.event_queue.end()
+        self.tasks.end()
+        self.event_queue.end()
 
     # Where it is at home.
 
     @property
     def in_this_process(self) -> bool:
         """Whether this is no copy of it in a forked child."""
-        return self._process == forks.here()
+        return self.home.in_this_process
 
     def inherited(self) -> None:
         """This is a copy in a forked child: nothing is believed here. The original goes on in the parent."""
-        self.member.lock_state.close()
+        self.lock_state.close()
 
     def require_here(self) -> None:
         """Raise ``RuntimeError`` in a forked child, and on another event loop than the one it joined on."""
-        if not self.in_this_process:
-            raise RuntimeError(
-                f"this client joined in process {self._process[0]}, before the fork: its connections, its lock "
-                "and its streams are that process's; make a new RedisStreamClient in this one"
-            )
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError(
-                "this client joined on another event loop: use it there (asyncio.run_coroutine_threadsafe() does "
-                "that from another thread), or make a new RedisStreamClient for this one"
-            )
+        self.home.require_here()
 
     def abandon(self) -> None:
         """Nobody holds the client any more. Called by the garbage collector, so from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the lock expires by itself
-            self._loop.call_soon_threadsafe(self.leave)
+            self.home.loop.call_soon_threadsafe(self.leave)
 
     async def _shut_down(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Believe nothing, give up the lock, and stop, cancelled or not.
 
         The lock goes first, within `LEAVING_GRACE` however many leases there are. These end beside it, in pieces.
         """
-        self._leave.set()
-        self.member.lock_state.close()
-        held = list(self.member.table)
-        everything = [*tasks, *self._work]
+        self.tasks.end()
+        self.lock_state.close()
+        held = list(self.table)
+        everything = [*tasks, *self.tasks.running]
         for task in everything:
             task.cancel()
         self._reads.drop(Unanswered("closing", maybe_executed=True))  # nothing more is delivered to us
         failure = await _whatever_happens(lambda: self._farewell(everything, held))
         failure = await _whatever_happens(self._close_links) or failure
         failure = await _whatever_happens(lambda: self._lose(held)) or failure
-        self.failure = self.failure or failure
-        self.member.event_queue.end()
+        self.tasks.failure = self.tasks.failure or failure
+        self.event_queue.end()
         self.closed.set()
         if self._joined:
             log.info("left %s", self.options.keys.service, extra={"consumer": self.options.consumer})
@@ -288,9 +387,9 @@ class Session:
         """Nothing is believed any more; here it is told."""
         for leases in in_chunks(held):
             for lease in leases:
-                self.member.table.lose(lease, "closed")
+                self.table.lose(lease, "closed")
             await asyncio.sleep(0)
-        self.member.table.lose_all("closed")
+        self.table.lose_all("closed")
 
     async def _close_links(self) -> None:
         for link in (self._beats, self._commands, self._reads, self._record_store, self._fetcher):
@@ -305,7 +404,7 @@ class Session:
             return True
         for _ in range(3):
             try:
-                await self._operations.leave(LEAVING_GRACE / 2)
+                await self.operations.leave(LEAVING_GRACE / 2)
                 return True
             except (Unanswered, GroupMissing, RedisRejected) as error:
                 log.debug("leaving: %s", error)
@@ -314,52 +413,18 @@ class Session:
 
     # What the parts tell each other.
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run I/O that a user waits for, in a task that is not the user's."""
-        if self._leave.is_set() or self.closed.is_set():
-            work.close()
-            raise self.gone()
-        try:
-            self.require_here()
-        except RuntimeError:
-            work.close()
-            raise
-        task = start_task(work, "redis_stream_client operation")
-        self._work.add(task)
-        task.add_done_callback(self._worked)
-        return task
-
-    def _worked(self, task: asyncio.Task[Any]) -> None:
-        self._work.discard(task)
-        if not task.cancelled():
-            error = task.exception()
-            expected = isinstance(error, RedisStreamClientError) and not isinstance(error, RedisRejected)
-            if error is not None and not expected:
-                self.fail(error)
-
-    def fail(self, error: BaseException) -> None:
-        """Close, for a reason that cannot be retried."""
-        if self.failure is None:
-            self.failure = error
-        self._leave.set()
-
     def _lapsed(self, cause: LapseCause) -> None:
         self._heartbeat.lapsed(cause)
         self._reader.poke()
 
     def _held_again(self) -> None:
-        self.request_audit()
+        self._audits.request()
         self.sweeper.tidy_now()
-
-    def request_audit(self) -> None:
-        """Something may have happened that never reached us."""
-        self._auditor.request()
-        self._reader.poke()
 
     def _connection_lost(self, reason: Exception) -> None:
         """What was under way on it may have been executed, or lost in a fail-over."""
-        if not self._leave.is_set():
-            self.request_audit()
+        if not self.tasks.ended:
+            self._audits.request()
             self._heartbeat.poke()  # what ended the connection may have ended our lock
             if isinstance(reason, Unanswered) and reason.elsewhere:
                 self._listener.move()
@@ -369,7 +434,7 @@ class Session:
         """What a connection to a server with data streams learns first: that server's own history, or, where there
         is but one server, the one that all share."""
         if endpoint is self._endpoint:
-            return self.member.identity
+            return self.identity
         return ServerIdentity(lambda history: self._met(endpoint, history))
 
     def _met(self, endpoint: Endpoint, history: str) -> None:
@@ -378,7 +443,7 @@ class Session:
             self._record_store.renew(endpoint)
             self._fetcher.met(endpoint, history)
             self._fetcher.renew(endpoint)
-        elif history != self.member.identity.history:
+        elif history != self.identity.history:
             self._another_history(history)
 
     def _another_history(self, history: str) -> None:
@@ -393,11 +458,6 @@ class Session:
         self._fetcher.met(self._endpoint, history)
         self._fetcher.renew()
 
-    def room_changed(self) -> None:
-        """A stream was taken from the inbox, or ended."""
-        self._reader.poke()
-        self.sweeper.room_changed()
-
     # Ears.
 
     def suspect(self, owner: str) -> None:
@@ -410,20 +470,15 @@ class Session:
 
     def joined(self) -> None:
         """Somebody joined."""
-        self.sweeper.membership_changed(1)
+        self._peers.joined()
 
     def departing(self, consumer: str) -> None:
         """A peer is draining: it takes nothing new."""
-        if consumer not in self.member.departing:
-            self.member.departing.add(consumer)
-            self.sweeper.membership_changed(-1)
+        self._peers.departs(consumer)
 
     def left(self, consumer: str) -> None:
         """A peer has left."""
-        if consumer in self.member.departing:
-            self.member.departing.discard(consumer)
-        else:
-            self.sweeper.membership_changed(-1)
+        self._peers.left(consumer)
 
     def missed_something(self) -> None:
         """There was a gap in what was heard."""
@@ -437,38 +492,41 @@ class Session:
 
     def gone(self) -> ClientClosed:
         """The error of every call after the end."""
-        error = ClientClosed("the client is closed")
-        error.__cause__ = self.failure
-        return error
+        return self.tasks.gone()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the client was closed, if nobody asked for it."""
+        return self.tasks.failure
 
     def health(self, handled: Collection[Lease] | None) -> Health:
         """What is stuck. `handled`: in `run()`, the leases whose handler was called."""
         now = clock.now()
         held = [
             lease
-            for lease in self.member.table
+            for lease in self.table
             if not lease._handed_out or (handled is not None and lease not in handled)
         ]
         oldest = min(held, key=lambda lease: lease._progress_at, default=None)
         return judge(
             self.options,
-            alive=self.member.lock_state.held,
-            announcement=self.member.waiting.age(now),
-            full=not self.ownership.room,
+            alive=self.lock_state.held,
+            announcement=self._oldest_announcement.age(now),
+            full=not self.capacity.to_read,
             lease=(oldest.stream, now - oldest._progress_at) if oldest is not None else None,
             wakeup=self._fetcher.oldest_unread(now),
         )
 
     def statistics(self, health: Health) -> Statistics:
         """A snapshot."""
-        counters = self.member.counters
-        beat_at = self.member.lock_state.beat_at
+        counters = self.counters
+        beat_at = self.lock_state.beat_at
         return Statistics(
-            leases=len(self.member.table),
-            unread_events=self.member.event_queue.unread,
+            leases=len(self.table),
+            unread_events=self.event_queue.unread,
             last_beat_age=None if beat_at is None else clock.now() - beat_at,
             beats=counters.beats,
-            lapses=self.member.lock_state.lapses,
+            lapses=self.lock_state.lapses,
             reconnects=self._beats.losses + self._commands.losses + self._reads.losses + self._listener.gaps,
             streams_added=counters.streams_added,
             claims_won=counters.claims_won,
@@ -483,18 +541,27 @@ class Session:
             sweeps=counters.sweeps,
             gaps=counters.gaps,
             entries_skipped=counters.entries_skipped,
-            live_members=counters.live_members,
+            live_members=self._peers.live,
             oldest_announcement=health.oldest_announcement,
             oldest_unhandled=health.oldest_unhandled,
             oldest_wakeup=health.oldest_wakeup,
             requests_shrunk=(
                 counters.requests_shrunk
-                + self._operations.shrunk
+                + self.operations.shrunk
                 + self._fetcher.requests_shrunk
                 + self._record_store.shrunk
             ),
             records_unsettled=self._record_store.unsettled,
         )
+
+
+def _closed() -> ClientClosed:
+    return ClientClosed("the client is closed")
+
+
+def _expected(error: BaseException) -> bool:
+    """Whether it is for those alone who wait for the operation. What Redis refuses for good ends the client."""
+    return isinstance(error, RedisStreamClientError) and not isinstance(error, RedisRejected)
 
 
 async def _whatever_happens(work: Callable[[], Coroutine[Any, Any, None]]) -> BaseException | None:

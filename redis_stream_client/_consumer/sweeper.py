@@ -12,15 +12,21 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import gather
-from redis_stream_client._consumer.heartbeat import beat
-from redis_stream_client._consumer.membership import Membership
+from redis_stream_client._consumer.heartbeat import LockRenewal
+from redis_stream_client._consumer.peers import Peers
+from redis_stream_client._leases.capacity import Capacity
+from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.events import ExpiredStream
+from redis_stream_client._leases.lock_state import LockState
+from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.logs import log
+from redis_stream_client._model.options import Options
+from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.claims import Claims
-from redis_stream_client._protocol.operations import PAGE, Delivered, Member, Taken
+from redis_stream_client._protocol.operations import PAGE, Delivered, Member, Operations, Taken
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
 TURNS = 8  # the fleet sweeps this often in a lock's lifetime
@@ -37,12 +43,35 @@ LOOKS = 200  # locks that one script call looks at
 class Sweeper:
     """Looks for dead consumers, and at what they have pending."""
 
-    def __init__(self, member: Membership, claims: Claims) -> None:
-        self._member = member
+    def __init__(
+        self,
+        *,
+        options: Options,
+        operations: Operations,
+        renewal: LockRenewal,
+        lock_state: LockState,
+        event_queue: EventQueue,
+        table: LeaseTable,
+        capacity: Capacity,
+        peers: Peers,
+        counters: Counters,
+        claims: Claims,
+    ) -> None:
+        self._consumer = options.consumer
+        self._keys = options.keys
+        self._lock_ttl = options.lock_ttl
+        self._patience = options.patience
+        self._operations = operations
+        self._renewal = renewal
+        self._lock_state = lock_state
+        self._event_queue = event_queue
+        self._table = table
+        self._capacity = capacity
+        self._peers = peers
+        self._counters = counters
         self._claims = claims
-        self._keys = member.options.keys
         self._wake = asyncio.Event()
-        self._turn_length = member.options.lock_ttl / TURNS
+        self._turn_length = options.lock_ttl / TURNS
         now = clock.now()
         self._next_turn = now
         self._swept_at = float("-inf")
@@ -57,6 +86,7 @@ class Sweeper:
         self._no_room_for: set[str] = set()  # owners of whose streams we left some for lack of room
         self._backoff = Backoff(0.005, self._turn_length)
         self.taking = False  # streams of dead consumers are taken, not offered
+        capacity.changed.add(self._room_changed)
 
     # What was heard.
 
@@ -67,26 +97,22 @@ class Sweeper:
         hints costs no more than a few looks.
         """
         ended, took = self._last_look(owner)
-        due = max(clock.now(), ended + max(self._member.options.lock_ttl / 200, distance * took))
+        due = max(clock.now(), ended + max(self._lock_ttl / 200, distance * took))
         self._suspects[owner] = min(due, self._suspects.get(owner, due))
         self._wake.set()
 
     def claimed(self, lbs_id: str) -> None:
         """A peer says that it took this orphan. Should that be untrue, the next look offers it again."""
-        self._member.event_queue.withdraw(lbs_id)
-
-    def membership_changed(self, by: int) -> None:
-        """Somebody joined or left. The next time that this client tidies up, it counts."""
-        self._member.counters.live_members = max(1, self._member.counters.live_members + by)
+        self._event_queue.withdraw(lbs_id)
 
     def tidy_now(self) -> None:
         """After a lapse, perhaps after somebody destroyed the group: all must be looked at."""
         self._lapsed = True
         self.sweep_now()
 
-    def room_changed(self) -> None:
+    def _room_changed(self) -> None:
         """There may be room for what was left for lack of it."""
-        if self._no_room_for and self._claims.capacity:
+        if self._no_room_for and self._capacity.free:
             for owner in self._no_room_for:
                 self.suspect(owner)
             self._no_room_for.clear()
@@ -106,7 +132,7 @@ class Sweeper:
         """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
         while True:
             await self._sleep()
-            if not self._member.lock_state.held or self._member.lock_state.quiet:
+            if not self._lock_state.held or self._lock_state.quiet:
                 continue
             try:
                 await self._take_turn()
@@ -116,14 +142,14 @@ class Sweeper:
                 log.debug("sweeper: %s", error)
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing:
-                self._member.lock_state.lapse("missing")
+                self._lock_state.lapse("missing")
                 await asyncio.sleep(self._backoff.pause())
 
     async def _sleep(self) -> None:
         """Until the next turn, or the next look at a suspect."""
         due = min((self._next_turn, *self._suspects.values()))
         delay = max(0.0, due - clock.now())
-        if not self._member.lock_state.held or self._member.lock_state.quiet:
+        if not self._lock_state.held or self._lock_state.quiet:
             delay = max(delay, self._turn_length / 2)
         try:
             async with asyncio.timeout(delay):
@@ -134,13 +160,13 @@ class Sweeper:
 
     async def _take_turn(self) -> None:
         now = clock.now()
-        members = self._member.counters.live_members
-        own_period = OWN_PERIOD * self._member.options.lock_ttl * max(1.0, members / LARGE)
+        members = self._peers.live
+        own_period = OWN_PERIOD * self._lock_ttl * max(1.0, members / LARGE)
         own_due = now - self._swept_at >= own_period
         if now < self._next_turn and not own_due:
             return
-        won = await beat(self._member, self._turn_length)
-        if not self._member.lock_state.held:
+        won = await self._renewal.beat(self._turn_length)
+        if not self._lock_state.held:
             return
         # Who has swept lets the next turn to the others, unless it is overdue. In a large fleet somebody always
         # asks soon; still each asks so often that the last one left sweeps within a quarter of a lifetime.
@@ -148,41 +174,41 @@ class Sweeper:
         self._next_turn = clock.now() + self._turn_length * (1.5 if won else random.uniform(0.7, 0.8) * rarely)
         if won or own_due:
             await self._sweep(tell=won)
-        due, unread = self._member.event_queue.owners_to_recheck(clock.now())
+        due, unread = self._event_queue.owners_to_recheck(clock.now())
         for owner in due:
             self.suspect(owner, RECHECK_DISTANCE)
         for owner in unread:
             ended, _ = self._last_look(owner)
-            if clock.now() - ended > self._member.options.lock_ttl / 2:
+            if clock.now() - ended > self._lock_ttl / 2:
                 self.suspect(owner, RECHECK_DISTANCE)
 
     async def _sweep(self, *, tell: bool) -> None:
-        members = await self._member.operations.members(self._member.patience)
-        if all(member.name != self._member.options.consumer for member in members):
-            self._member.lock_state.lapse("missing")  # the group was destroyed, or we were removed from it
+        members = await self._operations.members(self._patience)
+        if all(member.name != self._consumer for member in members):
+            self._lock_state.lapse("missing")  # the group was destroyed, or we were removed from it
             return
-        others = [member for member in members if member.name not in (self._member.options.consumer, NOBODY)]
+        others = [member for member in members if member.name not in (self._consumer, NOBODY)]
         tidy = self._lapsed or clock.now() - self._tidied_at > self._tidy_period
         everybody = self._recount or tidy
         alive = await self._look([member for member in others if member.pending or everybody])
         if everybody:
             self._recount = False
-            self._member.counters.live_members = 1 + sum(alive.values())
+            self._peers.counted(sum(alive.values()))
         dead = [member.name for member in others if member.pending and not alive[member.name]]
         dead += [member.name for member in members if member.name == NOBODY and member.pending]
         self._swept_at = clock.now()
-        self._member.counters.sweeps += 1
+        self._counters.sweeps += 1
         to_tell: list[str] = []
         for owner in dead:
             ended, took = self._last_look(owner)
-            if clock.now() - ended > max(self._member.options.lock_ttl / 2, RECHECK_DISTANCE * took):
+            if clock.now() - ended > max(self._lock_ttl / 2, RECHECK_DISTANCE * took):
                 self.suspect(owner)
-            if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._member.options.lock_ttl:
+            if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._lock_ttl:
                 self._told_at[owner] = clock.now()
                 to_tell.append(owner)
         for owners in in_chunks(to_tell):
             await gather(
-                *(self._member.operations.tell(f"dead {owner}", self._member.patience) for owner in owners),
+                *(self._operations.tell(f"dead {owner}", self._patience) for owner in owners),
                 name="redis_stream_client telling",
             )
         if tidy:
@@ -192,25 +218,25 @@ class Sweeper:
         alive: dict[str, bool] = {}
         for start in range(0, len(members), LOOKS):
             names = [member.name for member in members[start : start + LOOKS]]
-            looked = await self._member.operations.look(names, self._member.patience)
+            looked = await self._operations.look(names, self._patience)
             alive.update(zip(names, looked, strict=True))
         return alive
 
     @property
     def _tidy_period(self) -> float:
-        return OWN_PERIOD * self._member.options.lock_ttl
+        return OWN_PERIOD * self._lock_ttl
 
     async def _tidy(self, members: list[Member], alive: dict[str, bool], *, mine: bool) -> None:
         """Forget what is not needed any more. What costs Redis more, to find the long dead and what is pending for
         nobody, is done once for the fleet, in turns like the sweeps."""
-        operations, patience = self._member.operations, self._member.patience
+        operations, patience = self._operations, self._patience
         if self._lapsed or (mine and await operations.turn(self._keys.tidy, self._tidy_period, patience)):
             await self._forget(members, alive)
             census = await operations.census(patience)
             # Something missing elsewhere hides an entry too many, and a long backlog hides all.
             suspicious = census.balance is not None and census.balance > 0
             if suspicious:
-                rescue = await operations.turn(self._keys.rescue_now, self._member.options.lock_ttl, patience)
+                rescue = await operations.turn(self._keys.rescue_now, self._lock_ttl, patience)
             else:
                 period = THOROUGH * self._tidy_period
                 been_here = clock.now() - self._began_at
@@ -221,12 +247,12 @@ class Sweeper:
         self._looked_at = {name: look for name, look in self._looked_at.items() if name in known}
         self._told_at = {name: at for name, at in self._told_at.items() if name in known}
         self._rest_at = {name: at for name, at in self._rest_at.items() if name in known}
-        self._member.departing.intersection_update(known)
+        self._peers.departing.intersection_update(known)
         self._lapsed = False
         self._tidied_at = clock.now()
 
     async def _forget(self, members: list[Member], alive: dict[str, bool]) -> None:
-        long_dead = FORGET_AFTER * self._member.options.lock_ttl
+        long_dead = FORGET_AFTER * self._lock_ttl
         forgotten = [
             member.name
             for member in members
@@ -234,14 +260,14 @@ class Sweeper:
         ]
         for names in in_chunks(forgotten):  # side by side: after a night of restarts there are thousands
             await gather(
-                *(self._member.operations.forget(name, long_dead, self._member.patience) for name in names),
+                *(self._operations.forget(name, long_dead, self._patience) for name in names),
                 name="redis_stream_client tidying",
             )
 
     async def _rescue(self) -> None:
         last: str | None = None
         while True:
-            rescued, last = await self._member.operations.rescue(last, self._member.patience)
+            rescued, last = await self._operations.rescue(last, self._patience)
             if rescued:
                 log.warning("%d announcements were delivered but pending for nobody; rescued", rescued)
                 self.suspect(NOBODY)
@@ -256,7 +282,7 @@ class Sweeper:
             started = clock.now()
             try:
                 if self.taking:
-                    members = members or await self._member.operations.members(self._member.patience)
+                    members = members or await self._operations.members(self._patience)
                     await self._take(owner, members)
                 else:
                     await self._look_at(owner)
@@ -267,32 +293,32 @@ class Sweeper:
 
     async def _look_at(self, owner: str) -> None:
         """Offer all that is pending for `owner`, if it is dead, and withdraw what is not any more."""
-        known = self._member.event_queue.offered(owner)
+        known = self._event_queue.offered(owner)
         present: list[str] = []
         last: str | None = None
         while True:
-            page = await self._member.operations.orphans(owner, last, self._member.patience)
-            if not self._member.lock_state.held:
+            page = await self._operations.orphans(owner, last, self._patience)
+            if not self._lock_state.held:
                 return
             present += [entry.lbs_id for entry in page.found]
             await self._offer(owner, page.found)
             last = page.last
             if last is None:
                 break
-        self._member.event_queue.withdraw_absent(owner, present, known)
+        self._event_queue.withdraw_absent(owner, present, known)
 
     async def _take(self, owner: str, members: list[Member]) -> None:
         """Take a share of what is pending for `owner`, if it is dead; after a while, what others left, too."""
         now = clock.now()
-        rest_at = self._rest_at.setdefault(owner, now + self._member.options.lock_ttl * REST)
+        rest_at = self._rest_at.setdefault(owner, now + self._lock_ttl * REST)
         if now < rest_at:
             taken, left = await self._take_share(owner, self._heirs(owner, members))
             again = rest_at
         else:
             taken, left = await self._take_rest(owner, members)
-            again = clock.now() + self._member.options.lock_ttl * REST / TURNS
+            again = clock.now() + self._lock_ttl * REST / TURNS
         if left:
-            if not self._claims.capacity:
+            if not self._capacity.free:
                 self._no_room_for.add(owner)
             elif taken or now < rest_at:
                 self._suspects[owner] = min(again, self._suspects.get(owner, again))
@@ -304,32 +330,32 @@ class Sweeper:
         and how many are left that we do not hold ourselves back from."""
         while True:
             page, left = await self._take_page(owner, heirs, PAGE)
-            if not ((page.entries or page.more) and left and self._claims.capacity):
+            if not ((page.entries or page.more) and left and self._capacity.free):
                 return len(page.entries), left
 
     async def _take_rest(self, owner: str, members: list[Member]) -> tuple[int, int]:
         """A part of what is left, since others have room, too."""
         pending = sum(member.pending for member in members if member.name == owner)
-        most = math.ceil(pending / self._member.counters.live_members) or 1
+        most = math.ceil(pending / self._peers.live) or 1
         taken = 0
         while True:
             page, left = await self._take_page(owner, None, most - taken)
             taken += len(page.entries)
-            if not (page.more and left and self._claims.capacity and taken < most):
+            if not (page.more and left and self._capacity.free and taken < most):
                 return taken, left
 
     async def _take_page(self, owner: str, heirs: list[str] | None, most: int) -> tuple[Taken, int]:
         """Take some. Returns what that brought, and how many are left that we do not hold ourselves back from."""
-        known = self._member.event_queue.offered(owner)
-        held_back = self._member.event_queue.held_back(owner, clock.now())
+        known = self._event_queue.offered(owner)
+        held_back = self._event_queue.held_back(owner, clock.now())
         page = await self._claims.take(owner, heirs, held_back, most)
         if page.left == 0:
-            self._member.event_queue.withdraw_absent(owner, self._member.table.parting, known)
+            self._event_queue.withdraw_absent(owner, self._table.parting, known)
         return page, max(0, page.left - len(held_back))
 
     def _heirs(self, owner: str, members: list[Member]) -> list[str]:
         """The other consumers that may want a share."""
-        without = self._member.departing | {self._member.options.consumer, owner, NOBODY}
+        without = self._peers.departing | {self._consumer, owner, NOBODY}
         return [member.name for member in members if member.name not in without]
 
     async def _offer(self, owner: str, orphans: list[Delivered]) -> None:
@@ -337,7 +363,7 @@ class Sweeper:
         now = clock.now()
         random.shuffle(orphans)
         for entry in orphans:
-            if self._member.table.get(entry.lbs_id) is not None:
+            if self._table.get(entry.lbs_id) is not None:
                 continue  # taken by us since the page was listed
             try:
                 announced = announcement.decode(entry.fields)
@@ -345,6 +371,6 @@ class Sweeper:
                 await self._claims.take_malformed(entry, owner, str(error))
                 continue
             previous = None if owner == NOBODY else owner
-            self._member.event_queue.offer(
+            self._event_queue.offer(
                 ExpiredStream(announced.stream, entry.lbs_id, announced.info, previous, entry.deliveries), now
             )

@@ -23,10 +23,6 @@ class LeaseTable:
         # The counts of leases that have ended: those lost since the last audit, and the newest of all.
         self._lost_counts: dict[str, int] = {}
         self._ended_counts: OrderedDict[str, int] = OrderedDict()
-        self.draining = False  # nothing new is wanted
-        self.handled_at_once = False  # whatever arrives gets a handler, and does not lie unread
-        self.occupied = 0  # handlers that go on without their lease; each keeps its place
-        self.expected = 0  # what requests under way may bring
         self.history: str | None = None  # of the server, when the leases were last compared with what it knows
         self.view: Mapping[str, Lease] = MappingProxyType(self._leases)
 

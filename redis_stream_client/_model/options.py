@@ -13,6 +13,9 @@ from redis_stream_client._model.keys import Keys, require_name
 MIN_LOCK_TTL = 0.1
 MAX_OFFER_PAUSE = 5.0
 
+FIRST_PAUSE = 0.005
+"""Seconds before the second attempt at what got no answer; `Options.longest_pause` is the longest pause."""
+
 
 class Parameters(TypedDict, total=False):
     """The constructor's keyword parameters; `RedisStreamClient` says what they mean."""
@@ -52,6 +55,16 @@ class Options:
         """The longest blocking read: short against the lock's lifetime, so that a consumer that was stopped
         is handed nothing once its lock is gone."""
         return self.lock_ttl / 2
+
+    @property
+    def patience(self) -> float:
+        """Seconds until an unanswered request is given up, and its connection with it."""
+        return self.lock_ttl / 2
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds between two attempts at the most: all are back before a lapse's quiet time is over."""
+        return self.heartbeat_interval / 2
 
 
 def check(

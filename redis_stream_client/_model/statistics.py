@@ -79,5 +79,4 @@ class Counters:
     sweeps: int = 0
     gaps: int = 0
     entries_skipped: int = 0
-    live_members: int = 1
     requests_shrunk: int = 0

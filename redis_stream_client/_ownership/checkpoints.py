@@ -6,17 +6,20 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from redis_stream_client._consumer.membership import Membership
+from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._leases.lease import Lease
-from redis_stream_client._leases.lock_state import State
+from redis_stream_client._leases.lock_state import LockState, State
+from redis_stream_client._leases.table import LeaseTable, SharedLock
 from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.entry import START
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected
 from redis_stream_client._model.fence import Fence
+from redis_stream_client._model.options import Options
 from redis_stream_client._ownership.callers import Callers
 from redis_stream_client._ownership.redis_backend import Lapsed, Ownership, lapsed
 from redis_stream_client._ownership.refusals import Refusals, about, rejected, rest
+from redis_stream_client._protocol.operations import Operations
 from redis_stream_client._protocol.progress_records import (
     NO_OWNER,
     Begin,
@@ -54,13 +57,30 @@ class Progress:
     """The data plane of one client's leases."""
 
     def __init__(
-        self, member: Membership, ownership: Ownership, record_store: RecordStore, fetcher: Fetcher
+        self,
+        *,
+        options: Options,
+        operations: Operations,
+        lock_state: LockState,
+        table: LeaseTable,
+        audit_lock: SharedLock,
+        tasks: OwnedTasks[ClientClosed],
+        ownership: Ownership,
+        record_store: RecordStore,
+        fetcher: Fetcher,
     ) -> None:
-        self._member = member
+        self._consumer = options.consumer
+        self._keys = options.keys
+        self._lock_ttl = options.lock_ttl
+        self._patience = options.patience
+        self._operations = operations
+        self._lock_state = lock_state
+        self._table = table
+        self._audit_lock = audit_lock
         self._ownership = ownership
         self._record_store = record_store
         self._fetcher = fetcher
-        self._callers = Callers(member.supervisor.spawn, member.supervisor.gone)
+        self._callers = Callers(tasks.spawn, tasks.gone)
 
     def follow(self, lease: Lease) -> Cursor:
         """Read a lease's stream, after its checkpoint."""
@@ -78,19 +98,19 @@ class Progress:
         return ready
 
     async def _prepare(self, leases: Sequence[Lease], ready: set[Lease]) -> None:
-        record = self._member.options.keys.progress
+        record = self._keys.progress
         names = [record(lease.stream) for lease in leases]
         shelved = await self._record_store.together(names)
         if shelved is None:
             return
         first = {lease: name for lease, name in zip(leases, names, strict=True) if lease.deliveries == 1}
         try:
-            fresh = not await shelved.any_of(list(first.values()), self._member.patience)
+            fresh = not await shelved.any_of(list(first.values()), self._patience)
         except (Unanswered, GroupMissing, RedisRejected):
             fresh = False
         if fresh:
             ready.update(first)
-        former = self._member.options.keys.former_progress
+        former = self._keys.former_progress
         later = [lease for lease in leases if lease not in ready]
         later = [lease for lease in later if lease in first or former(lease.stream) is None]
         asks = [self._begin_of(lease, look_only=not lease._unrecorded) for lease in later]
@@ -101,7 +121,7 @@ class Progress:
                     lease._begin(answer.checkpoint, answer.attempts, answer.added)
 
     def _begin_of(self, lease: Lease, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
-        record = self._member.options.keys.progress(lease.stream)
+        record = self._keys.progress(lease.stream)
         return Begin(record, self._owner(lease), look_only, lease._unrecorded, replaces)
 
     async def begin(self, lease: Lease, *, look_only: bool = False) -> None:
@@ -141,7 +161,7 @@ class Progress:
     async def _begin(self, lease: Lease, *, look_only: bool = False, replaces: Owner = NO_OWNER) -> None:
         await rest(lease)
         await self._move(lease)
-        refusals = Refusals(lease, self._member.options.lock_ttl)
+        refusals = Refusals(lease, self._lock_ttl)
         while True:
             ask = self._begin_of(lease, look_only=look_only, replaces=replaces)
             answer = await self._ask(lease, "begin", functools.partial(Records.begin, ask=ask))
@@ -153,16 +173,16 @@ class Progress:
 
     async def _move(self, lease: Lease) -> None:
         """Bring the record along from where version 0.1 had it."""
-        keys = self._member.options.keys
+        keys = self._keys
         former = keys.former_progress(lease.stream)
         if former is not None and lease.deliveries > 1 and not lease._begun:  # the first owner left none there
             fences = str(lease.fence)[:LBS_ID]
             record = keys.progress(lease.stream)
-            timeout = self._member.patience
+            timeout = self._patience
             await self._ask(lease, "begin", lambda records: records.move(record, former, fences, timeout))
 
     def _begun(self, lease: Lease, answer: Begun | None) -> None:
-        if not self._member.table.holds(lease):
+        if not self._table.holds(lease):
             raise lease._not_owner()
         lease._refused_for = 0.0
         if answer is not None:
@@ -178,9 +198,8 @@ class Progress:
 
     def _send_at_once(self, lease: Lease, id: str) -> "asyncio.Future[Refused | bool] | None":
         """Send a checkpoint where nothing has to be found out before. None: something has."""
-        member = self._member
-        member.lock_state.check()
-        if not lease._begun or not member.table.holds(lease) or member.lock_state.state is not State.HELD:
+        self._lock_state.check()
+        if not lease._begun or not self._table.holds(lease) or self._lock_state.state is not State.HELD:
             return None
         if lease._refused_for:
             return None
@@ -188,7 +207,7 @@ class Progress:
         return None if records is None else self._send(lease, id, records)
 
     def _send(self, lease: Lease, id: str, records: Records) -> "asyncio.Future[Refused | bool]":
-        record = self._member.options.keys.progress(lease.stream)
+        record = self._keys.progress(lease.stream)
         if lease._is_outdated(id):  # a fail-over came between, and reading began again
             outcome = asyncio.get_running_loop().create_future()
             outcome.set_result(False)
@@ -199,7 +218,7 @@ class Progress:
     async def _checkpoint(self, lease: Lease, id: str) -> None:
         """Until it is answered."""
         await rest(lease)
-        refusals = Refusals(lease, self._member.options.lock_ttl)
+        refusals = Refusals(lease, self._lock_ttl)
         if not lease._begun:
             await self._begin(lease)
         while True:
@@ -212,7 +231,7 @@ class Progress:
     def _owner(self, lease: Lease) -> Owner:
         if lease._fence_text is None:
             lease._fence_text = str(lease.fence)
-        return Owner(lease._fence_text, self._member.options.consumer)
+        return Owner(lease._fence_text, self._consumer)
 
     async def _ask(self, lease: Lease, what: str, send: "Callable[[Records], Awaitable[T]]") -> T:
         """Repeat until there is an answer, for one lifetime of the lock: every operation on a record may be."""
@@ -227,12 +246,12 @@ class Progress:
 
         try:
             return await self._ownership.persist(
-                attempt, lambda: self._member.table.holds(lease), changes_ownership=False
+                attempt, lambda: self._table.holds(lease), changes_ownership=False
             )
         except Lapsed:
             raise lapsed(lease, what) from None
         except RedisRejected as error:
-            raise rejected(lease, self._member.options.keys.progress(lease.stream), error) from error.__cause__
+            raise rejected(lease, self._keys.progress(lease.stream), error) from error.__cause__
 
     # A refusal.
 
@@ -242,46 +261,45 @@ class Progress:
         Returns the owner that `begin` may replace, if it is ours indeed. Raises `NotOwner` if not.
         """
         try:
-            async with self._member.audit_lock.passing():
+            async with self._audit_lock.passing():
                 return await self._ownership.persist(
                     lambda timeout: self._compare(lease, by, timeout),
-                    lambda: self._member.table.holds(lease),
+                    lambda: self._table.holds(lease),
                 )
         except Lapsed:
             raise lapsed(lease, "begin") from None
         except GroupMissing:
-            self._member.lock_state.lapse("missing")
+            self._lock_state.lapse("missing")
             raise lease._not_owner(gone=True) from None
         except Foreign as error:
-            raise rejected(lease, self._member.options.keys.progress(lease.stream), error) from error.__cause__
+            raise rejected(lease, self._keys.progress(lease.stream), error) from error.__cause__
         except RedisRejected as error:
             raise about(lease, error) from error.__cause__
 
     async def _compare(self, lease: Lease, by: Owner, timeout: float) -> Owner:
-        operations = self._member.operations
-        standing = await operations.standing(lease.lbs_id, timeout)
+        standing = await self._operations.standing(lease.lbs_id, timeout)
         try:
             stored = Fence.parse(by.fence) if by.fence else None
         except ValueError:  # whether somebody else wrote it, `begin` decides
             stored = None
-        if standing is not None and standing == (self._member.options.consumer, _lifted_to(lease, stored)):
+        if standing is not None and standing == (self._consumer, _lifted_to(lease, stored)):
             lease._recount(standing[1])  # by an earlier try, whose answer was lost
             return NO_OWNER
-        if standing != (self._member.options.consumer, lease.deliveries):
+        if standing != (self._consumer, lease.deliveries):
             raise self._not_mine(lease, standing[0] if standing else "")
         if stored is None or str(stored)[:NUMBERS] < str(lease.fence)[:NUMBERS]:
             return NO_OWNER  # Redis lost our begin
         if to := _lifted_to(lease, stored):  # Redis lost a claim, and counts anew
-            outcome = await operations.lift(lease.lbs_id, lease.deliveries, to, timeout)
+            outcome = await self._operations.lift(lease.lbs_id, lease.deliveries, to, timeout)
             if outcome != "raised":
                 raise self._not_mine(lease, "" if outcome == "gone" else outcome)
             lease._recount(to)
             return NO_OWNER
-        newer = await operations.announcement(stored.lbs_id, timeout)
+        newer = await self._operations.announcement(stored.lbs_id, timeout)
         if newer is not None:
             if not _announces(newer, lease.stream):
                 raise Foreign("fence", by.fence.encode())  # of another stream's owner
-            await operations.done([(lease.lbs_id, lease.deliveries)], timeout)
+            await self._operations.done([(lease.lbs_id, lease.deliveries)], timeout)
             self._ownership.lose([lease], "superseded")
             raise lease._not_owner(owner=by.consumer)
         return by  # the newer announcement was finished, or the load balancer stream began anew

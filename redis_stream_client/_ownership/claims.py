@@ -5,83 +5,114 @@ import contextlib
 from collections.abc import Sequence
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._consumer.membership import Membership
-from redis_stream_client._leases.event_queue import owner_of
+from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._concurrency.owned_tasks import OwnedTasks
+from redis_stream_client._leases.capacity import Capacity
+from redis_stream_client._leases.event_queue import EventQueue, owner_of
 from redis_stream_client._leases.events import ExpiredStream
 from redis_stream_client._leases.lease import Lease
+from redis_stream_client._leases.lock_state import LockState
+from redis_stream_client._leases.table import LeaseTable, SharedLock
 from redis_stream_client._model import announcement
 from redis_stream_client._model.errors import AlreadyClaimed, ClientClosed, NotJoined, StreamGone
 from redis_stream_client._model.keys import NOBODY
+from redis_stream_client._model.options import FIRST_PAUSE, Options
+from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.redis_backend import Ownership, about, unavailable
-from redis_stream_client._protocol.operations import PAGE, Delivered, Refusal, Taken, Won
+from redis_stream_client._protocol.operations import PAGE, Delivered, Operations, Refusal, Taken, Won
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
 
 class Claims:
     """The claims of one client, at most one at a time for each announcement."""
 
-    def __init__(self, member: Membership, ownership: Ownership) -> None:
-        self._member = member
+    def __init__(
+        self,
+        *,
+        options: Options,
+        operations: Operations,
+        lock_state: LockState,
+        event_queue: EventQueue,
+        table: LeaseTable,
+        audit_lock: SharedLock,
+        audits: AuditSchedule,
+        capacity: Capacity,
+        tasks: OwnedTasks[ClientClosed],
+        counters: Counters,
+        ownership: Ownership,
+    ) -> None:
+        self._consumer = options.consumer
+        self._lock_ttl = options.lock_ttl
+        self._patience = options.patience
+        self._longest_pause = options.longest_pause
+        self._operations = operations
+        self._lock_state = lock_state
+        self._event_queue = event_queue
+        self._table = table
+        self._audit_lock = audit_lock
+        self._audits = audits
+        self._capacity = capacity
+        self._tasks = tasks
+        self._counters = counters
         self._ownership = ownership
         self._claiming: set[str] = set()
 
     async def claim(self, payload: ExpiredStream) -> Lease:
         """Take over an orphan. See `RedisStreamClient.claim`."""
-        self._member.lock_state.check()
-        if not self._member.lock_state.held:
+        self._lock_state.check()
+        if not self._lock_state.held:
             raise self._not_joined(payload)
         if payload.lbs_id in self._claiming:
-            raise self._already(
-                payload, self._member.options.consumer, "another task of this client is claiming it"
-            )
+            raise self._already(payload, self._consumer, "another task of this client is claiming it")
         self._claiming.add(payload.lbs_id)
-        task = self._member.supervisor.spawn(self._claim_while_marked(payload))
+        task = self._tasks.spawn(self._claim_while_marked(payload))
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
             task.add_done_callback(self._give_back)
             raise
         if task.cancelled():
-            raise self._member.supervisor.gone()
+            raise self._tasks.gone()
         return task.result()  # type: ignore[no-any-return]
 
     async def _claim_while_marked(self, payload: ExpiredStream) -> Lease:
         try:
-            await asyncio.sleep(max(0.0, self._member.lock_state.quiet_until - clock.now()))
-            async with self._member.audit_lock.passing():
+            await asyncio.sleep(max(0.0, self._lock_state.quiet_until - clock.now()))
+            async with self._audit_lock.passing():
                 return await self._claim(payload)
         except (AlreadyClaimed, StreamGone):
-            self._member.counters.claims_lost += 1
-            self._member.event_queue.withdraw(payload.lbs_id)
+            self._counters.claims_lost += 1
+            self._event_queue.withdraw(payload.lbs_id)
             raise
         finally:
             self._claiming.discard(payload.lbs_id)
 
     async def _claim(self, payload: ExpiredStream) -> Lease:
-        epoch = self._member.lock_state.epoch
+        epoch = self._lock_state.epoch
         owner = owner_of(payload)
         sent = False
-        give_up = clock.now() + self._member.options.lock_ttl
-        backoff = self._member.backoff()
+        give_up = clock.now() + self._lock_ttl
+        backoff = Backoff(FIRST_PAUSE, self._longest_pause)
         while True:
-            held = self._member.lock_state.believed(epoch)
+            held = self._lock_state.believed(epoch)
             if (not held and sent) or clock.now() >= give_up:
                 raise unavailable(payload, "claim")
             if not held:
                 raise self._not_joined(payload)
             try:
-                reply = await self._member.operations.claim(payload.lbs_id, owner, self._member.patience)
+                reply = await self._operations.claim(payload.lbs_id, owner, self._patience)
             except Unanswered as error:
                 if error.maybe_executed:
                     sent = True
-                    self._member.supervisor.request_audit()
+                    self._audits.request()
                 await asyncio.sleep(backoff.pause())
                 continue
             except GroupMissing:
-                self._member.lock_state.lapse("missing")
+                self._lock_state.lapse("missing")
                 raise StreamGone(f"{payload.stream!r} is gone", **about(payload)) from None
-            if not self._member.lock_state.believed(epoch):
-                self._member.supervisor.request_audit()
+            if not self._lock_state.believed(epoch):
+                self._audits.request()
                 raise self._not_joined(payload)
             match reply:
                 case Won(deliveries):
@@ -91,10 +122,10 @@ class Claims:
                 case Refusal("alive", owner=current):
                     raise self._already(payload, current, "its owner lives")
                 case Refusal("lapsed"):
-                    self._member.lock_state.lapse("missing")
+                    self._lock_state.lapse("missing")
                     raise self._not_joined(payload)
                 case Refusal("owner", owner=current, deliveries=count):
-                    if current == self._member.options.consumer:
+                    if current == self._consumer:
                         return await self._mine_already(payload, count, epoch)
                     owner = current
 
@@ -104,15 +135,15 @@ class Claims:
         Which of them cannot be told: with this count there may have been a lease that was lost. So it is adopted,
         under a fence of its own.
         """
-        if self._member.table.get(payload.lbs_id) is not None:
-            raise self._already(payload, self._member.options.consumer, "this client has it")
+        if self._table.get(payload.lbs_id) is not None:
+            raise self._already(payload, self._consumer, "this client has it")
         try:
-            adopted = await self._member.operations.adopt([(payload.lbs_id, count)], self._member.patience)
+            adopted = await self._operations.adopt([(payload.lbs_id, count)], self._patience)
         except (Unanswered, GroupMissing):
-            self._member.supervisor.request_audit()
+            self._audits.request()
             raise unavailable(payload, "claim") from None
-        if adopted is None or not self._member.lock_state.believed(epoch):
-            self._member.supervisor.request_audit()
+        if adopted is None or not self._lock_state.believed(epoch):
+            self._audits.request()
             raise self._not_joined(payload)
         if not adopted.entries:
             raise StreamGone(f"{payload.stream!r} is gone", **about(payload))
@@ -131,7 +162,7 @@ class Claims:
             announced,
             entry.deliveries,
             unrecorded=died,
-            consumer=self._member.options.consumer,
+            consumer=self._consumer,
         )
         self._claimed(lease)
         return lease
@@ -139,23 +170,18 @@ class Claims:
     def _claimed(self, lease: Lease) -> None:
         """It is the caller's from now on: should it be lost before the caller wakes, an event says so."""
         lease._handed_out = True
-        self._member.event_queue.withdraw(lease.lbs_id)
-        self._member.table.add(lease)
-        self._member.counters.claims_won += 1
+        self._event_queue.withdraw(lease.lbs_id)
+        self._table.add(lease)
+        self._counters.claims_won += 1
 
     def _give_back(self, task: "asyncio.Task[Lease]") -> None:
         """The caller of `claim` is gone: nobody would ever know of the lease."""
         if not task.cancelled() and task.exception() is None:
             lease = task.result()
-            self._member.event_queue.forget(lease)
-            if self._member.table.holds(lease):
+            self._event_queue.forget(lease)
+            if self._table.holds(lease):
                 with contextlib.suppress(ClientClosed):  # closing releases it, too
                     self._ownership.start_release(lease)
-
-    @property
-    def capacity(self) -> int:
-        """How many more streams this client wants."""
-        return self._ownership.capacity
 
     async def take(self, owner: str, others: Sequence[str] | None, but: Sequence[str], most: int) -> Taken:
         """Take a page of a dead owner's streams; they arrive like new ones.
@@ -169,23 +195,23 @@ class Claims:
         What was taken has arrived by then. Raises `GroupMissing`; and `Unanswered`, also
         when our own lock is not held, or not for long enough, so that this owner is looked at again.
         """
-        most = min(most, PAGE, self._ownership.capacity)
-        with self._ownership.expecting(most):
-            async with self._member.audit_lock.passing():
-                lock_state = self._member.lock_state
+        most = min(most, PAGE, self._capacity.free)
+        with self._capacity.expecting(most):
+            async with self._audit_lock.passing():
+                lock_state = self._lock_state
                 if not lock_state.held or lock_state.quiet:  # since this owner was found dead
                     raise Unanswered("this client's own lock is not held, or only just", maybe_executed=False)
                 epoch = lock_state.epoch
                 try:
-                    reply = await self._member.operations.claim_many(
-                        owner, most, self._member.patience, level_with=others, but=but
+                    reply = await self._operations.claim_many(
+                        owner, most, self._patience, level_with=others, but=but
                     )
                 except Unanswered as error:
                     if error.maybe_executed:
-                        self._member.supervisor.request_audit()
+                        self._audits.request()
                     raise
                 if not lock_state.believed(epoch):
-                    self._member.supervisor.request_audit()
+                    self._audits.request()
                     raise Unanswered("this client's own lock has lapsed", maybe_executed=True)
                 if isinstance(reply, Refusal):
                     if reply.why == "lapsed":
@@ -193,13 +219,13 @@ class Claims:
                         raise Unanswered("this client's own lock has lapsed", maybe_executed=False)
                     return Taken([], 0)
                 won = await self._ownership.receive(reply.entries, unrecorded=int(owner != NOBODY))
-                self._member.counters.claims_won += won
+                self._counters.claims_won += won
         return reply
 
     async def take_malformed(self, entry: Delivered, owner: str, reason: str) -> None:
         """An orphan that cannot be offered, since it is malformed: claim it and bury it."""
-        async with self._member.audit_lock.passing():
-            reply = await self._member.operations.claim(entry.lbs_id, owner, self._member.patience)
+        async with self._audit_lock.passing():
+            reply = await self._operations.claim(entry.lbs_id, owner, self._patience)
             if isinstance(reply, Won):
                 await self._ownership.bury_malformed(
                     Delivered(entry.lbs_id, reply.deliveries, reply.fields), reason

@@ -5,28 +5,35 @@ Every method that changes ownership changes it in one synchronous step, next to 
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.batching import Batch
 from redis_stream_client._concurrency.chunks import PacedCalls, in_chunks
+from redis_stream_client._concurrency.home import Home
+from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.tasks import gather
-from redis_stream_client._consumer.membership import Membership
 from redis_stream_client._leases.backend import Plane
+from redis_stream_client._leases.capacity import Capacity
+from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.events import ExpiredStream
 from redis_stream_client._leases.lease import Lease
-from redis_stream_client._leases.lock_state import State
+from redis_stream_client._leases.lock_state import LockState, State
+from redis_stream_client._leases.table import LeaseTable, SharedLock
 from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.errors import ClientClosed, LossReason, NotOwner, RedisUnavailable
 from redis_stream_client._model.logs import log
-from redis_stream_client._protocol.operations import PAGE, Delivered
+from redis_stream_client._model.options import FIRST_PAUSE, Options
+from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.audit_schedule import AuditSchedule
+from redis_stream_client._protocol.operations import PAGE, Delivered, Operations
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
+from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.record_store import PROGRESS_TTL, RecordStore
-
-UNLIMITED = 1 << 30  # streams; no process holds as many
 
 LOGGED = 10  # losses that are logged one by one, when many happen at once
 
@@ -46,60 +53,59 @@ class Ownership:
 
     plane: Plane
 
-    def __init__(self, member: Membership, record_store: RecordStore) -> None:
-        self._member = member
+    def __init__(
+        self,
+        *,
+        options: Options,
+        operations: Operations,
+        identity: ServerIdentity,
+        lock_state: LockState,
+        event_queue: EventQueue,
+        table: LeaseTable,
+        audit_lock: SharedLock,
+        audits: AuditSchedule,
+        capacity: Capacity,
+        home: Home,
+        tasks: OwnedTasks[ClientClosed],
+        counters: Counters,
+        record_store: RecordStore,
+    ) -> None:
+        self._consumer = options.consumer
+        self._lock_ttl = options.lock_ttl
+        self._interval = options.heartbeat_interval
+        self._patience = options.patience
+        self._longest_pause = options.longest_pause
+        self._operations = operations
+        self._identity = identity
+        self._lock_state = lock_state
+        self._event_queue = event_queue
+        self._table = table
+        self._audit_lock = audit_lock
+        self._audits = audits
+        self._capacity = capacity
+        self._home = home
+        self._tasks = tasks
+        self._counters = counters
         self._record_store = record_store
-        self._turns = PacedCalls()
-        supervisor = member.supervisor
-        self._doing = Batch[Lease, None](self._send_done, supervisor.spawn, supervisor.gone, PAGE)
+        self._paced = PacedCalls()
+        self._doing = Batch[Lease, None](self._send_done, tasks.spawn, tasks.gone, PAGE)
         self.releasing: set[asyncio.Future[None]] = set()
         """The releases under way."""
-        self._releasing = Batch[tuple[Lease, bool], None](
-            self._send_release, supervisor.spawn, supervisor.gone, PAGE
-        )
+        self._releasing = Batch[tuple[Lease, bool], None](self._send_release, tasks.spawn, tasks.gone, PAGE)
 
     @property
     def held(self) -> bool:
         """Whether the consumer lock is held, by the local clock."""
-        return self._member.lock_state.held
+        return self._lock_state.held
 
     @property
     def closed(self) -> bool:
         """Whether the client has left, or is about to: no lease is ours any more."""
-        return self._member.supervisor.leaving
+        return self._tasks.ended
 
     def require_here(self) -> None:
         """See `Host.require_here`."""
-        self._member.supervisor.require_here()
-
-    @property
-    def room(self) -> int:
-        """How many more streams this client will read."""
-        table = self._member.table
-        unread = (
-            max(PAGE, self._member.options.prefetch) if table.handled_at_once else self._member.options.prefetch
-        )
-        return max(0, min(unread - self._member.event_queue.unread_added, self.capacity))
-
-    @property
-    def capacity(self) -> int:
-        """How many more streams this client wants to own at all."""
-        table, most = self._member.table, self._member.options.max_streams
-        if table.draining:
-            return 0
-        if most is None:
-            return UNLIMITED
-        return max(0, most - len(table) - table.occupied - table.expected)
-
-    @contextlib.contextmanager
-    def expecting(self, streams: int) -> Generator[None]:
-        """A request under way may bring so many streams: their room is not given to another one."""
-        self._member.table.expected += streams
-        try:
-            yield
-        finally:
-            self._member.table.expected -= streams
-            self._member.supervisor.room_changed()
+        self._home.require_here()
 
     # Arriving.
 
@@ -114,12 +120,16 @@ class Ownership:
             except Malformed as error:
                 malformed.append((entry, str(error)))
                 continue
-            consumer = self._member.options.consumer
             lease = Lease(
-                self, entry.lbs_id, announced, entry.deliveries, unrecorded=unrecorded, consumer=consumer
+                self,
+                entry.lbs_id,
+                announced,
+                entry.deliveries,
+                unrecorded=unrecorded,
+                consumer=self._consumer,
             )
-            self._member.table.add(lease)
-            self._member.event_queue.added(lease)
+            self._table.add(lease)
+            self._event_queue.added(lease)
             leases += 1
         for some in in_chunks(malformed):  # side by side: one after the other they would hold the reader up
             await gather(*(self.bury_malformed(*one) for one in some), name="redis_stream_client burying")
@@ -127,7 +137,7 @@ class Ownership:
 
     async def _all_lifted(self, entries: list[Delivered]) -> list[Delivered]:
         """As `lifted`, those that are ours still, side by side: all of them may have been counted anew."""
-        handed_out = self._member.table.handed_out
+        handed_out = self._table.handed_out
         found: dict[str, Delivered | None] = {}
         for some in in_chunks([entry for entry in entries if entry.deliveries <= handed_out(entry.lbs_id)]):
             lifted = await gather(*map(self.lifted, some), name="redis_stream_client lifting")
@@ -140,72 +150,68 @@ class Ownership:
         In a fail-over Redis may have forgotten them, and counts anew. None if it is ours no more, or if that is
         not known: the next audit finds it then.
         """
-        epoch, handed_out = self._member.lock_state.epoch, self._member.table.handed_out(entry.lbs_id)
+        epoch, handed_out = self._lock_state.epoch, self._table.handed_out(entry.lbs_id)
         if entry.deliveries > handed_out:
             return entry
         try:
-            outcome = await self._member.operations.lift(
-                entry.lbs_id, entry.deliveries, handed_out + 1, self._member.patience
-            )
+            outcome = await self._operations.lift(entry.lbs_id, entry.deliveries, handed_out + 1, self._patience)
         except (Unanswered, GroupMissing) as error:
             log.debug("could not lift %s yet: %s", entry.lbs_id, error)
             outcome = ""
-        if outcome == "raised" and self._member.lock_state.believed(epoch):
+        if outcome == "raised" and self._lock_state.believed(epoch):
             return replace(entry, deliveries=handed_out + 1)
-        self._member.supervisor.request_audit()
+        self._audits.request()
         return None
 
     async def put_back(self, entries: Iterable[Delivered]) -> None:
         """Entries that were delivered when their room was taken meanwhile: a peer, or we later, take them."""
         given_back = [(entry.lbs_id, entry.deliveries) for entry in entries]
         try:
-            await self._member.operations.release(given_back, self._member.patience)
+            await self._operations.release(given_back, self._patience)
         except Unanswered:
-            self._member.supervisor.request_audit()
+            self._audits.request()
             raise
 
     async def adopt(self, unknown: Sequence[tuple[str, int]], epoch: int) -> None:
         """What is pending for us, but has no lease, becomes one; what there is no room for is released."""
-        room = min(len(unknown), self.capacity)
+        room = min(len(unknown), self._capacity.free)
         start = 0
         while start < room:
             page = unknown[start : min(room, start + PAGE)]
-            adopted = await self._member.operations.adopt(page, self._member.patience)
+            adopted = await self._operations.adopt(page, self._patience)
             if adopted is None:
-                self._member.lock_state.lapse("missing")
-            if adopted is None or not self._member.lock_state.believed(epoch):
+                self._lock_state.lapse("missing")
+            if adopted is None or not self._lock_state.believed(epoch):
                 return
             added = await self.receive(adopted.entries)
-            self._member.counters.streams_added += added
+            self._counters.streams_added += added
             start += len(page) - adopted.left
         for start in range(room, len(unknown), PAGE):
-            await self._member.operations.release(unknown[start : start + PAGE], self._member.patience)
+            await self._operations.release(unknown[start : start + PAGE], self._patience)
 
     async def bury_malformed(self, entry: Delivered, reason: str) -> None:
         """Move a malformed announcement to the dead letters. If that fails, it stays pending for us, and
         the next audit tries again."""
         try:
-            outcome = await self._member.operations.bury(
-                entry.lbs_id, entry.deliveries, reason, self._member.patience
-            )
+            outcome = await self._operations.bury(entry.lbs_id, entry.deliveries, reason, self._patience)
         except (Unanswered, GroupMissing, KeyRejected) as error:
             log.warning("could not bury %s yet: %s", entry.lbs_id, error, extra={"lbs_id": entry.lbs_id})
             return
         if outcome == "buried":
-            self._member.counters.dead_letters += 1
+            self._counters.dead_letters += 1
             log.error(
                 "malformed announcement %s moved to the dead letters: %s",
                 entry.lbs_id,
                 reason,
-                extra={"lbs_id": entry.lbs_id, "consumer": self._member.options.consumer},
+                extra={"lbs_id": entry.lbs_id, "consumer": self._consumer},
             )
 
     # Ending.
 
     def finish(self, lease: Lease) -> "asyncio.Future[None]":
         """Acknowledge and delete. See `Lease.done`."""
-        self._member.lock_state.check()
-        if not self._member.table.holds(lease):
+        self._lock_state.check()
+        if not self._table.holds(lease):
             raise lease._not_owner(gone=lease._done_sent is not None)
         return self._doing.add(lease)
 
@@ -220,13 +226,13 @@ class Ownership:
         await self._record_store.settle(
             leases, PROGRESS_TTL
         )  # before: a crash between must leave no record for ever
-        async with self._member.audit_lock.passing():
+        async with self._audit_lock.passing():
             try:
                 results, repeated = await self._persist_done(leases)
             except Lapsed:
                 return [self._done_lapsed(lease) for lease in leases]
             except GroupMissing:
-                self._member.lock_state.lapse("missing")
+                self._lock_state.lapse("missing")
                 results, repeated = ["gone"] * len(leases), [False] * len(leases)
             doubtful = any(result == "gone" and again for result, again in zip(results, repeated, strict=True))
             if doubtful and not await self._lock_was_held():
@@ -235,7 +241,7 @@ class Ownership:
                 self._after_done(lease, result, again)
                 for lease, result, again in zip(leases, results, repeated, strict=True)
             ]
-            self._member.supervisor.room_changed()
+            self._capacity.changed.notify()
             return failures
 
     async def _persist_done(self, leases: list[Lease]) -> tuple[list[str], list[bool]]:
@@ -246,29 +252,29 @@ class Ownership:
         async def attempt(timeout: float) -> list[str]:
             first = [lease for lease in leases if lease._done_sent is None]
             repeated[:] = [lease._done_sent is not None for lease in leases]
-            mark = (self._member.lock_state.epoch, self._member.identity.history)
+            mark = (self._lock_state.epoch, self._identity.history)
             for lease in first:
                 lease._done_sent = mark
             try:
-                return await self._member.operations.done([(le.lbs_id, le.deliveries) for le in leases], timeout)
+                return await self._operations.done([(le.lbs_id, le.deliveries) for le in leases], timeout)
             except Unanswered as error:
                 if not error.maybe_executed:
                     for lease in first:
                         lease._done_sent = None
                 raise
 
-        results = await self.persist(attempt, lambda: any(map(self._member.table.holds, leases)))
+        results = await self.persist(attempt, lambda: any(map(self._table.holds, leases)))
         return results, repeated
 
     async def _lock_was_held(self) -> bool:
         """Without a gap until now: the next beat only would miss a lock that was evicted, and a peer may have been
         faster. One that is there has been there all the time, since only a resume brings it back."""
         try:
-            there = await self._member.operations.beat(self._member.options.heartbeat_interval)
+            there = await self._operations.beat(self._interval)
         except Unanswered:
             return False
         if not there:
-            self._member.lock_state.lapse("missing")
+            self._lock_state.lapse("missing")
         return there
 
     def _after_done(self, lease: Lease, result: str, again: bool) -> Exception | None:
@@ -279,12 +285,12 @@ class Ownership:
             and again
             and lease._done_sent is not None
             and lease._done_sent[1] is not None
-            and lease._done_sent[1] == self._member.identity.history == self._member.table.history
-            and self._member.lock_state.believed(lease._done_sent[0])
+            and lease._done_sent[1] == self._identity.history == self._table.history
+            and self._lock_state.believed(lease._done_sent[0])
         )
         if result == "done" or mine_before:
-            self._member.table.end(lease, "done")
-            self._member.counters.streams_done += 1
+            self._table.end(lease, "done")
+            self._counters.streams_done += 1
             return None
         self.lose([lease], "gone" if result == "gone" else "claimed")
         return lease._not_owner(gone=result == "gone", owner=result if result != "gone" else None)
@@ -292,14 +298,14 @@ class Ownership:
     def _done_lapsed(self, lease: Lease) -> Exception | None:
         if lease._lost == "done":
             return None
-        if lease._done_sent is not None or self._member.table.holds(lease):
+        if lease._done_sent is not None or self._table.holds(lease):
             return unavailable(lease, "done")
         return lease._not_owner()
 
     async def release(self, lease: Lease, *, failed_for: float | None = None) -> None:
         """Hand to the peers. See `Lease.release`."""
-        self._member.lock_state.check()
-        if not self._member.table.holds(lease):
+        self._lock_state.check()
+        if not self._table.holds(lease):
             raise lease._not_owner()
         outcome = self.start_release(lease, failed_for=failed_for)
         await asyncio.wait((outcome,))  # a caller that is cancelled only stops waiting
@@ -307,11 +313,11 @@ class Ownership:
 
     def start_release(self, lease: Lease, *, failed_for: float | None = None) -> "asyncio.Future[None]":
         """Not ours from this moment on. This client is offered the stream too, but later than its peers."""
-        self._member.table.part(lease)
-        self._member.supervisor.room_changed()
+        self._table.part(lease)
+        self._capacity.changed.notify()
         orphan = ExpiredStream(lease.stream, lease.lbs_id, lease.info, None, lease.deliveries)
-        pause = self._member.options.lock_ttl if failed_for is None else failed_for
-        self._member.event_queue.hold_back(orphan, clock.now() + pause)
+        pause = self._lock_ttl if failed_for is None else failed_for
+        self._event_queue.hold_back(orphan, clock.now() + pause)
         outcome = self._releasing.add((lease, failed_for is None))
         self.releasing.add(outcome)
         outcome.add_done_callback(self._released)
@@ -329,24 +335,24 @@ class Ownership:
             return await self._release_behind_gate(leases)
         finally:
             for lease in leases:
-                self._member.table.parted(lease)
+                self._table.parted(lease)
 
     async def _release_behind_gate(self, leases: list[Lease]) -> list[Exception | None]:
         entries = [(lease.lbs_id, lease.deliveries) for lease in leases]
-        async with self._member.audit_lock.passing():
+        async with self._audit_lock.passing():
             try:
                 results = await self.persist(
-                    lambda timeout: self._member.operations.release(entries, timeout), lambda: True
+                    lambda timeout: self._operations.release(entries, timeout), lambda: True
                 )
             except Lapsed:
                 return [unavailable(lease, "release") for lease in leases]
             except GroupMissing:
-                self._member.lock_state.lapse("missing")
+                self._lock_state.lapse("missing")
                 results = ["gone"] * len(leases)
         failures: list[Exception | None] = []
         for lease, result in zip(leases, results, strict=True):
             if result == "released":
-                self._member.counters.streams_released += 1
+                self._counters.streams_released += 1
                 failures.append(None)
             else:
                 failures.append(lease._not_owner(owner=None if result == "gone" else result))
@@ -360,65 +366,64 @@ class Ownership:
             RedisUnavailable: no answer until the lock lapsed; the outcome is unknown.
             KeyRejected: the dead letters cannot be written; nothing was changed.
         """
-        task = self._member.supervisor.spawn(self._bury(lease, reason))
+        task = self._tasks.spawn(self._bury(lease, reason))
         await asyncio.wait((task,))  # a caller that is cancelled only stops waiting
         if task.cancelled():
-            raise self._member.supervisor.gone()
+            raise self._tasks.gone()
         if (refused := task.result()) is not None:
             raise refused
 
     async def _bury(self, lease: Lease, reason: str) -> KeyRejected | None:
-        async with self._member.audit_lock.passing():
+        async with self._audit_lock.passing():
             try:
                 outcome = await self.persist(
-                    lambda timeout: self._member.operations.bury(lease.lbs_id, lease.deliveries, reason, timeout),
-                    lambda: self._member.table.holds(lease),
+                    lambda timeout: self._operations.bury(lease.lbs_id, lease.deliveries, reason, timeout),
+                    lambda: self._table.holds(lease),
                 )
             except Lapsed:
                 raise lapsed(lease, "bury") from None
             except KeyRejected as error:  # no reason to close: all others go on
                 return error
             except GroupMissing:
-                self._member.lock_state.lapse("missing")
+                self._lock_state.lapse("missing")
                 outcome = "gone"
             if outcome != "buried":
                 self.lose_to([(lease, "" if outcome == "gone" else outcome)])
                 raise lease._not_owner(gone=outcome == "gone")
-            self._member.table.end(lease, "dead")
+            self._table.end(lease, "dead")
         await self._record_store.settle([lease], PROGRESS_TTL)  # after: until then its attempts count
-        self._member.counters.dead_letters += 1
-        self._member.supervisor.room_changed()
+        self._counters.dead_letters += 1
+        self._capacity.changed.notify()
         return None
 
     def skipped(self, entries: int) -> None:
         """So many entries of a data stream are missing."""
-        self._member.counters.gaps += 1
-        self._member.counters.entries_skipped += entries
+        self._counters.gaps += 1
+        self._counters.entries_skipped += entries
 
     def tell(self, tell: Callable[[], None]) -> None:
         """Thousands may be lost at once: the loop turns in between."""
-        self._turns.call(tell)
+        self._paced.call(tell)
 
     def keep_place(self, by: int) -> None:
         """One handler more or less goes on without its lease."""
-        self._member.table.occupied += by
-        self._member.supervisor.room_changed()
+        self._capacity.keep_place(by)
 
     # Losing.
 
     def lose(self, leases: Iterable[Lease], reason: LossReason) -> None:
         """Leases that were lost, as the table or Redis says."""
-        lost = [lease for lease in leases if self._member.table.holds(lease)]
+        lost = [lease for lease in leases if self._table.holds(lease)]
         for lease in lost:
-            self._member.table.lose(lease, reason)
-        self._member.counters.streams_disowned += len(lost)
-        who = {"consumer": self._member.options.consumer}
+            self._table.lose(lease, reason)
+        self._counters.streams_disowned += len(lost)
+        who = {"consumer": self._consumer}
         for lease in lost[:LOGGED]:
             log.warning("lost %s: %s", lease.stream, reason, extra={**lease._log_fields(), **who})
         if len(lost) > LOGGED:
             log.warning("lost %d streams more: %s", len(lost) - LOGGED, reason, extra=who)
         if lost:
-            self._member.supervisor.room_changed()
+            self._capacity.changed.notify()
 
     def lose_to(self, owners: Iterable[tuple[Lease, str]]) -> None:
         """Leases that are not ours any more, with who owns the stream now; '' for one that is gone."""
@@ -437,23 +442,23 @@ class Ownership:
     ) -> T:
         """Repeat until Redis answers, for one lifetime of the lock, as long as the lock is held, or comes back
         and `wanted` still holds. Raises `Lapsed` when that is over."""
-        give_up = clock.now() + self._member.options.lock_ttl
-        backoff = self._member.backoff()
+        give_up = clock.now() + self._lock_ttl
+        backoff = Backoff(FIRST_PAUSE, self._longest_pause)
         maybe_executed = False
         while True:
-            self._member.lock_state.check()
-            if self._member.lock_state.state is State.SUSPECT:
-                await asyncio.sleep(self._member.options.heartbeat_interval / 20)
+            self._lock_state.check()
+            if self._lock_state.state is State.SUSPECT:
+                await asyncio.sleep(self._interval / 20)
                 continue
-            if self._member.lock_state.state is not State.HELD or not wanted() or clock.now() >= give_up:
+            if self._lock_state.state is not State.HELD or not wanted() or clock.now() >= give_up:
                 raise Lapsed(maybe_executed)
             try:
-                return await attempt(self._member.patience)
+                return await attempt(self._patience)
             except Unanswered as error:
                 if error.maybe_executed:
                     maybe_executed = True
                     if changes_ownership:
-                        self._member.supervisor.request_audit()
+                        self._audits.request()
                 await asyncio.sleep(backoff.pause())
 
 

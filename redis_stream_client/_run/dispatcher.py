@@ -33,7 +33,6 @@ class Dispatcher:
 
     def __init__(self, session: Session, handler: Handler, rules: Rules, drain_timeout: float) -> None:
         self._session = session
-        self._member = session.member
         self._handler = handler
         self._rules = rules
         self._drain_timeout = drain_timeout
@@ -45,7 +44,7 @@ class Dispatcher:
     def start(self) -> "asyncio.Task[None]":
         """Start the main loop; the task ends when everything was released and the client has left."""
         self._session.sweeper.taking = True
-        self._member.table.handled_at_once = True
+        self._session.capacity.handled_at_once = True
         return start_task(self._serve(), "redis_stream_client run")
 
     def drain(self) -> None:
@@ -72,7 +71,7 @@ class Dispatcher:
 
     def _wake(self) -> None:
         self._changed.set()
-        self._member.event_queue.end()
+        self._session.event_queue.end()
 
     # The main loop.
 
@@ -81,7 +80,7 @@ class Dispatcher:
         try:
             while not (self._draining or self._session.leaving):
                 if not await self._admit():
-                    await self._member.event_queue.wait()
+                    await self._session.event_queue.wait()
             if not self._session.leaving:
                 await self._drain()
         finally:
@@ -100,14 +99,14 @@ class Dispatcher:
         all there was."""
         looked_at, arrived = self._take()
         if arrived:
-            self._session.room_changed()  # the next ones come while these begin
+            self._session.capacity.changed.notify()  # the next ones come while these begin
             ready = await self._session.progress.prepare(arrived)
             for lease in arrived:
                 job = HandlerTask(lease, self._handler, self._rules, ready=lease in ready)
                 self._jobs.add(job)
                 job.task = start_task(self._attend(job), f"handler of {lease.stream}")
                 job.task.add_done_callback(partial(self._attended, job))
-            self._member.counters.handlers += len(arrived)
+            self._session.counters.handlers += len(arrived)
         if not looked_at:
             return False  # and whoever waits does so before anything can happen
         await asyncio.sleep(0)
@@ -118,11 +117,11 @@ class Dispatcher:
         now = clock.now()
         arrived: list[Lease] = []
         for looked_at in range(ADMITTED):
-            match self._member.event_queue.take(now):
+            match self._session.event_queue.take(now):
                 case StreamAdded(lease):
                     arrived.append(lease)
                 case StreamExpired(orphan):  # it was offered before run() began
-                    self._member.event_queue.withdraw(orphan.lbs_id)
+                    self._session.event_queue.withdraw(orphan.lbs_id)
                     self._session.sweeper.suspect(owner_of(orphan))
                 case None:
                     return looked_at, arrived
@@ -135,25 +134,25 @@ class Dispatcher:
         try:
             outcome = await job.run()
             if outcome.failed:
-                self._member.counters.handlers_failed += 1
+                self._session.counters.handlers_failed += 1
         except Exception as error:  # noqa: BLE001 - no handler's, but Redis's refusal, or a bug
-            self._session.fail(error)
+            self._session.tasks.fail(error)
 
     def _attended(self, job: HandlerTask, _: "asyncio.Task[None]") -> None:
         """Its task has ended, even if it was cancelled before it began."""
         self._jobs.discard(job)
-        self._member.counters.handlers -= 1
+        self._session.counters.handlers -= 1
         self._changed.set()
-        if self._member.table.holds(job.lease) and not self._session.leaving:
+        if self._session.table.holds(job.lease) and not self._session.leaving:
             log.warning("the work on %s was cut off; it is released", job.lease.stream)
             self._release(job.lease)
 
     # The end.
 
     async def _drain(self) -> None:
-        self._member.table.draining = True
-        self._session.spawn(self._tell_peers())
-        who = {"consumer": self._member.options.consumer}
+        self._session.capacity.draining = True
+        self._session.tasks.spawn(self._tell_peers())
+        who = {"consumer": self._session.options.consumer}
         log.info("draining; %d handlers are at work", len(self._jobs), extra=who)
         deadline = clock.now() + self._drain_timeout
         for jobs in in_chunks(list(self._jobs)):
@@ -204,7 +203,9 @@ class Dispatcher:
     async def _tell_peers(self) -> None:
         """Nothing waits for it: it is sent before the first release."""
         with contextlib.suppress(Unanswered, GroupMissing):
-            await self._member.operations.tell(f"draining {self._member.options.consumer}", self._member.patience)
+            await self._session.operations.tell(
+                f"draining {self._session.options.consumer}", self._session.options.patience
+            )
 
     async def _wait_for_jobs(self, timeout: float) -> None:
         give_up = clock.now() + timeout
@@ -232,14 +233,14 @@ class Dispatcher:
             await asyncio.sleep(0)
 
     def _release(self, lease: Lease) -> None:
-        if self._member.table.holds(lease) and not self._session.leaving:
+        if self._session.table.holds(lease) and not self._session.leaving:
             self._session.ownership.start_release(lease)
 
     async def _release_everything(self) -> None:
         """What is left: streams whose handlers did not end, or that arrived late."""
         if self._session.leaving:
             return
-        for leases in in_chunks(list(self._member.table)):
+        for leases in in_chunks(list(self._session.table)):
             if self._late(LEAVING_GRACE / 4):
                 return
             for lease in leases:

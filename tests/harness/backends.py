@@ -263,7 +263,7 @@ class OnServer:
 
         async def run(job: HandlerTask) -> Outcome:
             assert self._client._session is not None
-            self._client._session.member.table.draining = True  # nothing more is taken, no stream taken back
+            self._client._session.capacity.draining = True  # nothing more is taken, no stream taken back
             outcome = await work(job)
             self._outcome.set_result(outcome)
             self._client.drain()

@@ -83,9 +83,6 @@ def allowed(module: str, imported: str) -> bool:
 
 NOT_YET = {
     "_concurrency.batching",
-    "_ownership.checkpoints",
-    "_ownership.claims",
-    "_ownership.redis_backend",
     "_run.run",
     "cli",
     "cli.dead",

@@ -88,7 +88,7 @@ async def test_a_repeated_done_is_not_believed_when_the_lock_was_evicted(
         await redis.config_set("notify-keyspace-events", "")
         session = member.client._session
         assert session is not None
-        operations = session.member.operations
+        operations = session.operations
         send, calls = operations.done, 0
 
         async def send_after_eviction(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
@@ -119,7 +119,7 @@ async def test_a_repeated_done_is_not_believed_before_the_audit_of_a_fail_over(
         await member.owns("call-1")
         session = member.client._session
         assert session is not None
-        operations, identity = session.member.operations, session.member.identity
+        operations, identity = session.operations, session.identity
         send, calls = operations.done, 0
 
         async def lose_the_first_reply(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
