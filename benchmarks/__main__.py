@@ -45,7 +45,7 @@ async def run(names: Sequence[str], arguments: argparse.Namespace, console: Cons
 def save(results: dict[str, list[Result]], arguments: argparse.Namespace) -> None:
     """Write the files that were asked for."""
     if arguments.json:
-        arguments.json.write_text(report.as_json(results))
+        arguments.json.write_text(report.as_json(results) + "\n")
     if arguments.markdown:
         tables = [report.markdown(SCENARIOS[name], of_scenario) for name, of_scenario in results.items()]
         arguments.markdown.write_text("\n".join(tables))
