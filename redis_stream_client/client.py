@@ -1,27 +1,18 @@
 """The client: what users hold."""
 
-import asyncio
-import contextlib
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, NoReturn, Unpack, overload
 
-import anyio
 from redis.asyncio import Redis, RedisCluster
 
-from redis_stream_client._concurrency import clock, forks
-from redis_stream_client._concurrency.chunks import in_chunks
-from redis_stream_client._consumer.session import Session
+from redis_stream_client._concurrency import clock
+from redis_stream_client._consumer.lifecycle import Lifecycle
 from redis_stream_client._leases.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
-from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
+from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model import options
-from redis_stream_client._model.errors import (
-    ClientClosed,
-    NotJoined,
-    NotOwner,
-)
-from redis_stream_client._model.health import Health, judge
+from redis_stream_client._model.health import Health
 from redis_stream_client._model.statistics import Counters, Statistics
 from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.placement import placement_for
@@ -67,13 +58,7 @@ class RedisStreamClient:
         prefetch: int = 32,
         connect_timeout: float = 5.0,
     ) -> None:
-        self._session: Session | None = None
-        self._ready: asyncio.Future[None] | None = None
-        self._closed = False
-        self._run: Run | None = None
-        self._drain_requested = False
-        self._named_in = forks.here()
-        self._options = options.check(
+        checked = options.check(
             service,
             consumer_name=consumer_name,
             lock_ttl=lock_ttl,
@@ -82,9 +67,9 @@ class RedisStreamClient:
             prefetch=prefetch,
             connect_timeout=connect_timeout,
         )
-        self._endpoint = endpoint_for(redis, self._options.keys.lbs)
-        self._placement = placement_for(redis, self._endpoint)
-        self._events = EventIterator(self)
+        endpoint = endpoint_for(redis, checked.keys.lbs)
+        self._lifecycle = Lifecycle(checked, endpoint, placement_for(redis, endpoint))
+        self._events = EventIterator(self, self._lifecycle)
 
     @classmethod
     def from_url(cls, url: str, service: str, **parameters: Unpack[options.Parameters]) -> "RedisStreamClient":
@@ -111,14 +96,7 @@ class RedisStreamClient:
 
         A cancelled join is given up, and leaves no lock behind.
         """
-        if self._session is not None and not self._closed:
-            self._session.require_here()
-            raise RuntimeError("this client has joined already; enter it once")
-        try:
-            await self._join()
-        except BaseException:
-            await self.aclose()
-            raise
+        await self._lifecycle.enter()
         return self
 
     async def __aexit__(
@@ -127,10 +105,9 @@ class RedisStreamClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
-        failure = self._session.failure if self._session else None
-        if failure is not None and error is None:
-            raise failure
+        await self._lifecycle.close()
+        if self._lifecycle.failure is not None and error is None:
+            raise self._lifecycle.failure
 
     async def aclose(self) -> None:
         """Leave: hand everything still held to the peers at once, acknowledging nothing.
@@ -139,52 +116,7 @@ class RedisStreamClient:
         answer; the lock then expires by itself. If the wait is cancelled, closing goes on in the background.
         In a child that was forked after joining it does nothing.
         """
-        self._closed = True
-        session = self._session
-        if session is None or session.closed.is_set() or not session.in_this_process:
-            return
-        session.require_here()
-        session.leave()
-        grace = min(LEAVING_GRACE, max(0.0, session.leave_by + LEAVING_GRACE / 10 - clock.now()))
-        with anyio.move_on_after(grace, shield=True):
-            await session.closed.wait()
-
-    async def _join(self) -> Session:
-        if self._closed:
-            raise self._gone()
-        if self._session is None:
-            _require_asyncio()
-            self._name()
-            self._session = Session(self._options, self._endpoint, self._placement)
-            self._session.capacity.draining = self._drain_requested
-            self._ready = self._session.start()
-        assert self._ready is not None
-        self._session.require_here()
-        await asyncio.wait((self._ready,))
-        self._ready.result()
-        return self._session
-
-    def _name(self) -> None:
-        """Take a new identity in a forked child: every process that joins is a consumer of its own."""
-        if self._session is None and self._named_in != (here := forks.here()):
-            self._named_in = here
-            self._options = self._options.renamed()
-
-    def _joined(self) -> Session:
-        if self._closed:
-            raise self._gone()
-        if self._session is not None:
-            self._session.require_here()
-        if self._session is None or self._ready is None or not self._ready.done():
-            raise NotJoined("this client has not joined yet", hint="use it in `async with client:`")
-        if self._session.leaving:
-            raise self._gone()
-        return self._session
-
-    def _gone(self) -> ClientClosed:
-        if self._session is not None:
-            return self._session.gone()
-        return ClientClosed("the client is closed")
+        await self._lifecycle.close()
 
     # Events.
 
@@ -240,7 +172,14 @@ class RedisStreamClient:
         Cancelling it releases everything at once, in 0.5 s at the most, and closes the client; handlers are
         cancelled. In any case the client is closed at the end.
         """
-        run = Run(self, handler, drain_timeout, max_attempts, progress_timeout, handle_signals)
+        run = Run(
+            self._lifecycle,
+            handler,
+            drain_timeout=drain_timeout,
+            max_attempts=max_attempts,
+            progress_timeout=progress_timeout,
+            handle_signals=handle_signals,
+        )
         await run.join()
         await run.until_closed()
 
@@ -252,14 +191,21 @@ class RedisStreamClient:
         max_attempts: int = 16,
         progress_timeout: float | None = None,
         handle_signals: bool = False,
-    ) -> Running:
+    ) -> "Running[RedisStreamClient]":
         """`run()` in the background of an ``async with`` block, such as a web application's lifespan.
 
         Entering returns when the client has joined. Leaving drains. If `run()` fails, the block is cancelled, and
         leaving it raises the failure. Arguments and errors are those of `run()`.
         """
-        run = Run(self, handler, drain_timeout, max_attempts, progress_timeout, handle_signals)
-        return Running(self, run)
+        run = Run(
+            self._lifecycle,
+            handler,
+            drain_timeout=drain_timeout,
+            max_attempts=max_attempts,
+            progress_timeout=progress_timeout,
+            handle_signals=handle_signals,
+        )
+        return Running(run, self)
 
     def drain(self) -> None:
         """Take nothing new, let the handlers reach a checkpoint, release, and return from `run()`.
@@ -268,11 +214,7 @@ class RedisStreamClient:
         over. Returns at once, and may be called repeatedly, and from a signal handler of the event loop. Before
         `run()`, it makes that return as soon as it has joined.
         """
-        self._drain_requested = True
-        if self._session is not None:
-            self._session.capacity.draining = True
-        if self._run is not None:
-            self._run.drain()
+        self._lifecycle.drain()
 
     # Ownership.
 
@@ -295,7 +237,7 @@ class RedisStreamClient:
         if not isinstance(payload, ExpiredStream):
             hint = "; pass event.payload" if isinstance(payload, StreamExpired) else ""
             raise TypeError(f"claim() takes the payload of a StreamExpired, not {type(payload).__name__}{hint}")
-        return await self._joined().claims.claim(payload)
+        return await self._lifecycle.joined().claims.claim(payload)
 
     @overload
     async def done(self) -> None: ...
@@ -319,37 +261,14 @@ class RedisStreamClient:
             ClientClosed: the client is closed.
         """
         if payload is _NOT_GIVEN:
-            await self._done_all()
+            await self._lifecycle.finish()
             return
         if not isinstance(payload, Lease):
             raise TypeError(_not_a_lease(payload))
-        session = self._joined()
+        session = self._lifecycle.joined()
         if payload._host is not session.ownership:
             raise ValueError("this lease belongs to another client")
         await payload.done()
-
-    async def _done_all(self) -> None:
-        session = self._joined()
-        if self._run is not None:
-            raise RuntimeError(
-                "done() without a lease finishes all streams and closes the client, but run() has handlers at "
-                "work on them; in a handler return, or call lease.done(); to end run(), call client.drain()"
-            )
-        finishing: list[asyncio.Future[None]] = []
-        for leases in in_chunks([lease for lease in session.table if lease._handed_out]):
-            for lease in leases:
-                with contextlib.suppress(NotOwner):
-                    finishing.append(session.ownership.finish(lease))
-            await asyncio.sleep(0)
-        for outcome in finishing:
-            outcome.add_done_callback(_seen)
-        if finishing:
-            await asyncio.wait(finishing)
-        await self.aclose()
-        for outcome in finishing:
-            failure = self._gone() if outcome.cancelled() else outcome.exception()
-            if failure is not None and not isinstance(failure, NotOwner):
-                raise failure
 
     # State.
 
@@ -357,28 +276,27 @@ class RedisStreamClient:
     def id(self) -> str:
         """This client's consumer id: ``redis-consumer-<name>-<8 hex>``. It belongs to the process that joins:
         in a forked child, a client that has not joined yet has another one."""
-        self._name()
-        return self._options.consumer
+        return self._lifecycle.options.consumer
 
     @property
     def leases(self) -> Mapping[str, Lease]:
         """The leases that are held now, by LBS id: a live, read-only view. Includes what was not handed out
         yet. Empty while the lock is not held by the local clock."""
-        if self._session is None or not self._session.lock_state.held:
+        session = self._lifecycle.session
+        if session is None or not session.lock_state.held:
             return MappingProxyType({})
-        return self._session.table.view
+        return session.table.view
 
     @property
     def alive(self) -> bool:
         """Whether the consumer lock is held, by the local clock. Good as a readiness probe, not as a liveness
         probe: an outage of Redis must not restart the fleet."""
-        return self._session is not None and self._session.lock_state.held
+        return self._lifecycle.alive
 
     def statistics(self) -> Statistics:
         """A snapshot of what this client counts."""
-        if self._session is None:
-            return _NOTHING
-        return self._session.statistics(self.health())
+        session = self._lifecycle.session
+        return _NOTHING if session is None else session.statistics(self.health())
 
     def health(self) -> Health:
         """Whether anything is stuck, and what: announcements that nobody reads, streams that this client owns and
@@ -388,60 +306,47 @@ class RedisStreamClient:
         it takes some milliseconds. A handler that waits for entries is not stuck; one that works for ever is
         `progress_timeout`'s business.
         """
-        if self._session is None:
-            return judge(self._options, alive=False)
-        return self._session.health(None if self._run is None else self._run.handled)
+        return self._lifecycle.health()
 
     def __repr__(self) -> str:
-        if self._closed:
-            state = "closed"
-        elif self._session is None:
-            state = "not joined"
-        else:
-            state = f"{len(self._session.table)} leases, {self._session.lock_state.state.value}"
-        return f"<RedisStreamClient {self._options.keys.service!r} {self.id} {state}>"
+        keys = self._lifecycle.options.keys
+        return f"<RedisStreamClient {keys.service!r} {self.id} {self._lifecycle.state}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client belongs to its process, and cannot be copied or pickled; make another one")
 
     def __del__(self) -> None:
-        session = getattr(self, "_session", None)
-        if session is not None and session.in_this_process and not (self._closed or session.closed.is_set()):
+        lifecycle: Lifecycle | None = getattr(self, "_lifecycle", None)
+        if lifecycle is not None and lifecycle.unclosed:
             message = f"unclosed {self!r}: use `async with`, or aclose()"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
-            session.abandon()
+            lifecycle.abandon()
 
 
 class EventIterator:
     """The events of one client. Not a generator: it can be left and taken up again at any time."""
 
-    def __init__(self, client: RedisStreamClient) -> None:
-        self._client = client
-        self.busy: bool = False
+    def __init__(self, client: RedisStreamClient, lifecycle: Lifecycle) -> None:
+        self._client = client  # which is taken for unclosed when nobody holds it: whoever reads its events does
+        self._lifecycle = lifecycle
 
     def __aiter__(self) -> "EventIterator":
         return self
 
+    @property
+    def busy(self) -> bool:
+        """Whether a task waits for the next event."""
+        return self._lifecycle.reading
+
     async def __anext__(self) -> Event:
-        session = self._client._session
-        if session is not None and not session.closed.is_set():
-            session.require_here()
-        if self.busy:
-            raise RuntimeError("another task waits for this client's next event; a client has one reader")
-        if self._client._run is not None:
-            raise RuntimeError("run() takes this client's events; use the one or the other")
-        self.busy = True
+        self._lifecycle.start_reading()
         try:
             return await self._next()
         finally:
-            self.busy = False
+            self._lifecycle.stop_reading()
 
     async def _next(self) -> Event:
-        client = self._client
-        if client._session is None or (client._ready and not client._ready.done()):
-            await client._join()
-        session = client._session
-        assert session is not None
+        session = await self._lifecycle.session_to_read()
         while not session.leaving:
             event = session.event_queue.take(clock.now())
             if event is not None:
@@ -452,22 +357,6 @@ class EventIterator:
             raise session.failure
         await session.closed.wait()
         raise StopAsyncIteration
-
-
-def _seen(outcome: "asyncio.Future[Any]") -> None:
-    """Not everybody waits for it to its end."""
-    if not outcome.cancelled():
-        outcome.exception()
-
-
-def _require_asyncio() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        raise RuntimeError(
-            "redis_stream_client runs on asyncio (or uvloop), and no asyncio event loop is running here; "
-            "trio is not supported"
-        ) from None
 
 
 def _not_a_lease(payload: object) -> str:
@@ -487,10 +376,10 @@ _NOTHING = Statistics(
     last_beat_age=None,
     lapses=0,
     reconnects=0,
+    live_members=1,
     oldest_announcement=None,
     oldest_unhandled=None,
     oldest_wakeup=None,
     records_unsettled=0,
-    live_members=1,
     **{name: getattr(Counters(), name) for name in Counters.__slots__},
 )

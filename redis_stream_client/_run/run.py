@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 import anyio
 
 from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._consumer.lifecycle import Lifecycle
 from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
 from redis_stream_client._model import options
 from redis_stream_client._model.failures import is_a
@@ -18,8 +19,7 @@ from redis_stream_client._run.dispatcher import Dispatcher
 from redis_stream_client._run.handler import Handler, require_handler
 from redis_stream_client._run.outcome import Rules
 
-if TYPE_CHECKING:
-    from redis_stream_client.client import RedisStreamClient
+T = TypeVar("T")
 
 
 class Run:
@@ -27,107 +27,99 @@ class Run:
 
     def __init__(
         self,
-        client: "RedisStreamClient",
+        lifecycle: Lifecycle,
         handler: Handler,
+        *,
         drain_timeout: float,
         max_attempts: int,
         progress_timeout: float | None,
         handle_signals: bool,
     ) -> None:
-        self._client = client
+        self._lifecycle = lifecycle
         self._handler = require_handler(handler)
         self._drain_timeout = options.seconds(drain_timeout, "drain_timeout", at_least=0.0)
         if progress_timeout is not None:
             progress_timeout = options.seconds(progress_timeout, "progress_timeout", at_least=0.01)
         self._rules = Rules(
-            options.count(max_attempts, "max_attempts"), progress_timeout, client._options.lock_ttl
+            options.count(max_attempts, "max_attempts"), progress_timeout, lifecycle.options.lock_ttl
         )
         if not isinstance(handle_signals, bool):
             raise TypeError(f"handle_signals must be a bool, not {type(handle_signals).__name__}")
         self._handle_signals = handle_signals
         self._signalled = False
-        self._worker: Dispatcher | None = None
+        self._dispatcher: Dispatcher | None = None
 
     async def join(self) -> None:
-        """Join, if that was not done before, and begin. A client that is in use already goes on; one that cannot
-        join is closed."""
-        client = self._client
-        if client._closed:
-            raise client._gone()
-        if client._session is not None and not client._session.closed.is_set():
-            client._session.require_here()
-        if client._run is not None:
-            raise RuntimeError("run() runs already; a client runs one handler")
-        if client._events.busy:
-            raise RuntimeError("a task reads this client's events(); use the one or the other")
+        """Join, if that was not done before.
+
+        A client that is in use already stays so; one that cannot join is closed.
+        """
         if self._handle_signals:
             signals.require_main_thread()
-        client._run = self
-        try:
-            session = await client._join()
-        except BaseException:
-            await client.aclose()
-            raise
-        self._worker = Dispatcher(session, self._handler, self._rules, self._drain_timeout)
-        if client._drain_requested:
-            self._worker.drain()
+        session = await self._lifecycle.join_to_run(self)
+        self._dispatcher = Dispatcher(session, self._handler, self._rules, self._drain_timeout)
+        if self._lifecycle.drain_requested:
+            self._dispatcher.drain()
 
     async def until_closed(self) -> None:
-        """Run. Cancelled, it releases at once."""
-        assert self._worker is not None
+        """Call handlers until the client has closed, and close it. Cancelled, it releases at once."""
+        assert self._dispatcher is not None, "join() comes first"
         try:
             with signals.handled(self._on_signal) if self._handle_signals else contextlib.nullcontext():
-                await self._serve(self._worker)
+                await self._serve(self._dispatcher)
         finally:
-            await self._client.aclose()
-        assert self._client._session is not None
-        if self._client._session.failure is not None:
-            raise self._client._session.failure
+            await self._lifecycle.close()
+        if self._lifecycle.failure is not None:
+            raise self._lifecycle.failure
 
-    async def _serve(self, worker: Dispatcher) -> None:
-        serving = worker.start()
+    async def _serve(self, dispatcher: Dispatcher) -> None:
+        serving = dispatcher.start()
         try:
             await asyncio.wait((serving,))
         except asyncio.CancelledError:
-            worker.cut_short()
+            dispatcher.cut_short()
             with anyio.move_on_after(LEAVING_GRACE, shield=True):
                 await asyncio.wait((serving,))
             if not serving.done():
-                log.warning("run() was cancelled; %d handlers are still ending", worker.working)
+                log.warning("run() was cancelled; %d handlers are still ending", dispatcher.working)
             raise
         serving.result()
 
     def drain(self) -> None:
         """See `RedisStreamClient.drain`."""
-        if self._worker is not None:
-            self._worker.drain()
+        if self._dispatcher is not None:
+            self._dispatcher.drain()
 
     @property
     def handled(self) -> set[Lease]:
         """The leases whose handler was called."""
-        return self._worker.handled if self._worker is not None else set()
+        return self._dispatcher.handled if self._dispatcher is not None else set()
 
     def _on_signal(self) -> None:
-        if self._signalled and self._worker is not None:
-            self._worker.cut_short()
+        if self._signalled and self._dispatcher is not None:
+            self._dispatcher.cut_short()
         self._signalled = True
-        self._client.drain()
+        self._lifecycle.drain()
 
 
-class Running:
+class Running(Generic[T]):
     """The block of ``async with client.running(handler):``.
 
     Entering joins. Leaving drains, and waits for that; leaving by a cancellation releases at once. When `run()`
     fails, the block is cancelled, and leaving it raises the failure.
+
+    Args:
+        run: what goes on in the background.
+        client: what entering returns.
     """
 
-    def __init__(self, client: "RedisStreamClient", run: Run) -> None:
-        self._client = client
+    def __init__(self, run: Run, client: T) -> None:
         self._run = run
+        self._client = client
         self._task: asyncio.Task[None] | None = None
         self._cancel_scope: CancelScope | None = None
 
-    async def __aenter__(self) -> "RedisStreamClient":
+    async def __aenter__(self) -> T:
         if self._task is not None:
             raise RuntimeError("enter it once; call running() again for another")
         await self._run.join()

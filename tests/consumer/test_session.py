@@ -34,7 +34,7 @@ async def test_when_an_address_leads_to_another_server_one_broken_connection_tak
             pair.in_step()
             pair.replica.command("REPLICAOF", "NO", "ONE")  # and the old master goes on answering, for itself
             proxy.upstream_port = pair.replica.port
-            session = member.client._session
+            session = member.client._lifecycle.session
             assert session is not None
             session._beats.drop(ConnectionError("this one breaks"))
             await wait_until(lambda: not ours(pair.master), "nothing is connected to the old master", timeout=5)
@@ -70,7 +70,7 @@ async def test_a_planned_fail_over_shorter_than_the_lock_costs_nothing(service: 
 @pytest.mark.parametrize("what", ["_beats", "_commands", "_reads"])
 async def test_a_connection_that_is_merely_cut_takes_nobody_along(server: Server, service: str, what: str) -> None:
     async with Running(server.url, service, idle) as member:
-        session = member.client._session
+        session = member.client._lifecycle.session
         assert session is not None
         links = {name: getattr(session, name) for name in ("_beats", "_commands", "_reads")}
         await wait_until(lambda: all(link.connections == 1 for link in links.values()), "all are connected")

@@ -76,7 +76,7 @@ async def test_what_was_delivered_and_never_arrived_is_adopted_over_a_slow_line(
         fault = proxy.drop_replies_after(b"XREADGROUP", cut=True, connections=1)
         await LoadBalancerStream(redis, service).add_many(large(1))
         await wait_until(lambda: fault.matched or member.working, "the reply was lost")
-        keys = member.client._options.keys
+        keys = member.client._lifecycle.options.keys
         pipeline = redis.pipeline()
         for name, info in large(MANY)[1:]:
             pipeline.xadd(keys.lbs, {"lbs-input": json.dumps({"DataStreamName": name, "Info": info})})

@@ -86,7 +86,7 @@ async def test_a_repeated_done_is_not_believed_when_the_lock_was_evicted(
         (lbs_id,) = await announce(server.url, service, "call-1")
         await member.owns("call-1")
         await redis.config_set("notify-keyspace-events", "")
-        session = member.client._session
+        session = member.client._lifecycle.session
         assert session is not None
         operations = session.operations
         send, calls = operations.done, 0
@@ -117,7 +117,7 @@ async def test_a_repeated_done_is_not_believed_before_the_audit_of_a_fail_over(
     async with Member(proxy.url, service, lock_ttl=8.0) as member:
         (lbs_id,) = await announce(server.url, service, "call-1")
         await member.owns("call-1")
-        session = member.client._session
+        session = member.client._lifecycle.session
         assert session is not None
         operations, identity = session.operations, session.identity
         send, calls = operations.done, 0

@@ -516,7 +516,7 @@ async def test_a_claimed_stream_that_is_lost_before_its_claimer_wakes_is_told_al
 ) -> None:
     await orders.orphan()
     payload = await expired(client)
-    session: Any = client._session
+    session: Any = client._lifecycle.session
     won = session.claims._claimed
 
     def won_and_lost(lease: Lease) -> None:

@@ -74,7 +74,7 @@ async def test_a_node_with_data_streams_dies(service: str) -> None:
             await asyncio.to_thread(cluster.wait_until_replaced, owner)
             await flow.arrives(stream, within=4.0)
             await flow.arrives(stream, within=2.0)
-            servers = flow.client._session._fetcher._servers  # type: ignore[union-attr]
+            servers = flow.client._lifecycle.session._fetcher._servers  # type: ignore[union-attr]
             await wait_until(
                 lambda: not any(str(owner.port) in server.where for server in servers), "the dead one is forgotten"
             )

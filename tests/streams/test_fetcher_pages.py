@@ -165,7 +165,7 @@ async def test_who_waits_for_an_entry_is_not_stuck_and_who_is_not_read_is(
         await wait_until(lambda: run.client.health().oldest_wakeup is None, "nothing is due")
         proxy.drop_requests_matching(b"XREAD\r\n")
         await redis.xadd(SMALL, {"sent": time.monotonic()})
-        feed = run.client._session._fetcher  # type: ignore[union-attr]
+        feed = run.client._lifecycle.session._fetcher  # type: ignore[union-attr]
         stream, age = await wait_until(lambda: feed.oldest_unread(clock.now() + 10), "something is due")
         assert (stream, age >= 10) == (SMALL, True)
         assert run.client.health().oldest_wakeup is not None

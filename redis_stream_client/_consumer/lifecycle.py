@@ -1,0 +1,290 @@
+"""The life of one client: it joins once, closes once, and has one user.
+
+The client, its event iterator and `run()` hold the same `Lifecycle`. Its errors of misuse say what to do instead.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Collection
+from typing import Protocol
+
+import anyio
+
+from redis_stream_client._concurrency import clock, forks
+from redis_stream_client._concurrency.chunks import in_chunks
+from redis_stream_client._consumer.session import Session
+from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
+from redis_stream_client._model.errors import ClientClosed, NotJoined, NotOwner
+from redis_stream_client._model.health import Health, judge
+from redis_stream_client._model.options import Options
+from redis_stream_client._redis.endpoint import Endpoint
+from redis_stream_client._redis.placement import Placement
+
+
+class Runner(Protocol):
+    """A `run()`, as the user of a client."""
+
+    def drain(self) -> None:
+        """Take nothing new; let the handlers reach a checkpoint; release."""
+        ...
+
+    @property
+    def handled(self) -> Collection[Lease]:
+        """The leases whose handler was called."""
+        ...
+
+
+class Lifecycle:
+    """Joins and closes one client, and knows who uses it.
+
+    Args:
+        options: what the client was made with.
+        where: the server of the load balancer stream.
+        where_streams_are: the servers of the data streams.
+
+    Attributes:
+        session: what lives since joining began; None before.
+        reading: a task waits for the next event.
+        drain_requested: `drain` was called.
+        closed: `close` was called.
+    """
+
+    def __init__(self, options: Options, where: Endpoint, where_streams_are: Placement) -> None:
+        self._options = options
+        self._where = where
+        self._where_streams_are = where_streams_are
+        self._named_in = forks.here()
+        self._ready: asyncio.Future[None] | None = None  # says when the session has joined, or why it cannot
+        self._runner: Runner | None = None
+        self.session: Session | None = None
+        self.reading = False
+        self.drain_requested = False
+        self.closed = False
+
+    # Joining.
+
+    @property
+    def options(self) -> Options:
+        """What the client was made with, under its identity in this process.
+
+        Every process that joins is a consumer of its own, so a forked child that has not joined takes a new one.
+        """
+        if self.session is None and self._named_in != (here := forks.here()):
+            self._named_in = here
+            self._options = self._options.renamed()
+        return self._options
+
+    async def enter(self) -> None:
+        """Join, for a block that leaves at its end. Raises ``RuntimeError`` when that was done before."""
+        if self.session is not None and not self.closed:
+            self.session.require_here()
+            raise RuntimeError("this client has joined already; enter it once")
+        await self.join_or_close()
+
+    async def join_or_close(self) -> Session:
+        """Join, or wait for it; a client that cannot join is closed."""
+        try:
+            return await self.join()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def join(self) -> Session:
+        """Join, unless that was begun before, and wait until the session is ready.
+
+        Raises:
+            ClientClosed: the client was closed.
+            RuntimeError: in a forked child, on another event loop, or without one.
+            RedisUnavailable, RedisRejected: it cannot join.
+        """
+        if self.closed:
+            raise self.gone()
+        if self.session is None:
+            _require_asyncio()
+            self.session = Session(self.options, self._where, self._where_streams_are)
+            self.session.capacity.draining = self.drain_requested
+            self._ready = self.session.start()
+        assert self._ready is not None
+        self.session.require_here()
+        await asyncio.wait((self._ready,))
+        self._ready.result()
+        return self.session
+
+    def joined(self) -> Session:
+        """The session, for an operation.
+
+        Raises:
+            NotJoined: the client has not joined yet.
+            ClientClosed: it was closed, or is closing.
+            RuntimeError: in a forked child, or on another event loop.
+        """
+        if self.closed:
+            raise self.gone()
+        if self.session is not None:
+            self.session.require_here()
+        if self.session is None or self._ready is None or not self._ready.done():
+            raise NotJoined("this client has not joined yet", hint="use it in `async with client:`")
+        if self.session.leaving:
+            raise self.gone()
+        return self.session
+
+    def gone(self) -> ClientClosed:
+        """The error of every call after the end."""
+        if self.session is not None:
+            return self.session.gone()
+        return ClientClosed("the client is closed")
+
+    # One user.
+
+    def start_reading(self) -> None:
+        """A task waits for the next event, until `stop_reading`.
+
+        Raises:
+            RuntimeError: there is a user already; or in a forked child, or on another event loop.
+        """
+        self._require_here()
+        if self.reading:
+            raise RuntimeError("another task waits for this client's next event; a client has one reader")
+        if self._runner is not None:
+            raise RuntimeError("run() takes this client's events; use the one or the other")
+        self.reading = True
+
+    def stop_reading(self) -> None:
+        """The task has its event, or waits no more."""
+        self.reading = False
+
+    async def session_to_read(self) -> Session:
+        """The session, also one that has ended: it says why. Joins, if that was not done before."""
+        if self.session is None or (self._ready is not None and not self._ready.done()):
+            return await self.join()
+        return self.session
+
+    async def join_to_run(self, runner: Runner) -> Session:
+        """Join, if that was not done before, as the client's only user from now on.
+
+        `drain` is passed on to the runner. Where it was called before this returns, the runner looks at
+        `drain_requested`.
+
+        Raises:
+            ClientClosed: the client was closed.
+            RuntimeError: there is a user already; or in a forked child, or on another event loop.
+            RedisUnavailable, RedisRejected: it cannot join, and is closed now.
+        """
+        if self.closed:
+            raise self.gone()
+        self._require_here()
+        if self._runner is not None:
+            raise RuntimeError("run() runs already; a client runs one handler")
+        if self.reading:
+            raise RuntimeError("a task reads this client's events(); use the one or the other")
+        self._runner = runner
+        return await self.join_or_close()
+
+    @property
+    def handled(self) -> Collection[Lease] | None:
+        """The leases whose handler was called; None where there is no `run()`."""
+        return None if self._runner is None else self._runner.handled
+
+    def _require_here(self) -> None:
+        if self.session is not None and not self.session.closed.is_set():
+            self.session.require_here()
+
+    # Closing.
+
+    def drain(self) -> None:
+        """See `RedisStreamClient.drain`."""
+        self.drain_requested = True
+        if self.session is not None:
+            self.session.capacity.draining = True
+        if self._runner is not None:
+            self._runner.drain()
+
+    async def finish(self) -> None:
+        """Finish every stream that was handed out, then close. See `RedisStreamClient.done`."""
+        session = self.joined()
+        if self._runner is not None:
+            raise RuntimeError(
+                "done() without a lease finishes all streams and closes the client, but run() has handlers at "
+                "work on them; in a handler return, or call lease.done(); to end run(), call client.drain()"
+            )
+        finishing: list[asyncio.Future[None]] = []
+        for leases in in_chunks([lease for lease in session.table if lease._handed_out]):
+            for lease in leases:
+                with contextlib.suppress(NotOwner):
+                    finishing.append(session.ownership.finish(lease))
+            await asyncio.sleep(0)
+        for outcome in finishing:
+            outcome.add_done_callback(_seen)
+        if finishing:
+            await asyncio.wait(finishing)
+        await self.close()
+        for outcome in finishing:
+            failure = self.gone() if outcome.cancelled() else outcome.exception()
+            if failure is not None and not isinstance(failure, NotOwner):
+                raise failure
+
+    async def close(self) -> None:
+        """See `RedisStreamClient.aclose`."""
+        self.closed = True
+        session = self.session
+        if session is None or session.closed.is_set() or not session.in_this_process:
+            return
+        session.require_here()
+        session.leave()
+        grace = min(LEAVING_GRACE, max(0.0, session.leave_by + LEAVING_GRACE / 10 - clock.now()))
+        with anyio.move_on_after(grace, shield=True):
+            await session.closed.wait()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the client closed by itself, if it did."""
+        return self.session.failure if self.session is not None else None
+
+    @property
+    def unclosed(self) -> bool:
+        """Whether this process has joined, and nobody has closed the client."""
+        session = self.session
+        return session is not None and session.in_this_process and not (self.closed or session.closed.is_set())
+
+    def abandon(self) -> None:
+        """Nobody holds the client any more. Called by the garbage collector, so from any thread."""
+        if self.session is not None:
+            self.session.abandon()
+
+    # What is seen from outside.
+
+    @property
+    def alive(self) -> bool:
+        """Whether the consumer lock is held, by the local clock."""
+        return self.session is not None and self.session.lock_state.held
+
+    def health(self) -> Health:
+        """See `RedisStreamClient.health`."""
+        if self.session is None:
+            return judge(self._options, alive=False)
+        return self.session.health(self.handled)
+
+    @property
+    def state(self) -> str:
+        """What the client's ``repr()`` says of it."""
+        if self.closed:
+            return "closed"
+        if self.session is None:
+            return "not joined"
+        return f"{len(self.session.table)} leases, {self.session.lock_state.state.value}"
+
+
+def _require_asyncio() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "redis_stream_client runs on asyncio (or uvloop), and no asyncio event loop is running here; "
+            "trio is not supported"
+        ) from None
+
+
+def _seen(outcome: "asyncio.Future[None]") -> None:
+    """Not everybody waits for it to its end."""
+    if not outcome.cancelled():
+        outcome.exception()
