@@ -83,7 +83,6 @@ def allowed(module: str, imported: str) -> bool:
 
 NOT_YET = {
     "_concurrency.batching",
-    "_run.run",
     "cli",
     "cli.dead",
     "demo.truth",
@@ -100,7 +99,7 @@ def test_a_module_imports_only_what_its_room_may(module: str) -> None:
     assert {imported for imported in imports(module) if not allowed(module, imported)} == set()
 
 
-@pytest.mark.xfail(reason="the client and run() import each other still")
+@pytest.mark.xfail(reason="_streams has a circle still")
 def test_no_import_runs_in_a_circle() -> None:
     graph = {module: imports(module) - {""} for module in MODULES if module}
     try:
