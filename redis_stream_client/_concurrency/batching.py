@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar
 
-from redis_stream_client._model.errors import ClientClosed
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -17,13 +15,19 @@ class Batch(Generic[Item, Result]):
     """Collects items while one call is under way, and sends them together with the next.
 
     The I/O belongs to the client: a caller that is cancelled only stops waiting.
+
+    Args:
+        send: sends items together, and returns a result or an exception for each of them.
+        spawn: starts the task that sends; may refuse, with an exception.
+        gone: the exception of those that still wait when that task is cancelled.
+        most: how many items to send at once.
     """
 
     def __init__(
         self,
         send: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         spawn: Spawn,
-        gone: Callable[[], ClientClosed],
+        gone: Callable[[], Exception],
         most: int | Callable[[], int],
     ) -> None:
         self._send = send

@@ -13,7 +13,7 @@ from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import Options
 from redis_stream_client._protocol.operations import Operations
-from redis_stream_client._redis import endpoint, error_mapping
+from redis_stream_client._redis import error_mapping, wire
 from redis_stream_client._redis.connection import Greeting
 from redis_stream_client._redis.endpoint import Endpoint, Opener
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
@@ -89,7 +89,7 @@ class Listener:
     def move(self) -> None:
         """Another server is responsible now: a node's events come from that node only."""
         if self._connection is not None:
-            endpoint.abort(self._connection)
+            wire.abort(self._connection)
 
     async def _listen_once(self) -> None:
         connection = self._connection = await self._opener.open()
@@ -103,18 +103,18 @@ class Listener:
             self._ears.missed_something()
             self.first_try.set()
             while True:
-                self._hear(await endpoint.next_message(connection, self._options.lock_ttl))
+                self._hear(await wire.next_message(connection, self._options.lock_ttl))
         except (RedisError, OSError, TimeoutError) as error:
             raise error_mapping.map_error(error) from error
         finally:
             self._connection = None
-            endpoint.abort(connection)
+            wire.abort(connection)
 
     async def _subscribe(self, connection: AbstractConnection) -> None:
         pattern = self._keys.lock_events(self._endpoint.db)
         for command in (("PSUBSCRIBE", pattern), ("SUBSCRIBE", self._keys.control)):
             async with asyncio.timeout(self._options.lock_ttl):
-                await endpoint.send(connection, command)
+                await wire.send(connection, command)
                 await connection.read_response(disable_decoding=True, disconnect_on_error=False)
 
     def _hear(self, message: list[bytes]) -> None:

@@ -4,7 +4,7 @@ redis-py's errors appear only as a ``__cause__``. Misuse is a ``TypeError``, ``V
 ``RuntimeError``.
 """
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from redis_stream_client._model.gaps import Gap
 
@@ -36,6 +36,14 @@ class RedisStreamClientError(Exception):
     _public: ClassVar["type[RedisStreamClientError] | None"] = None
     """The class that users know, of one that only this package does."""
 
+    def __init_subclass__(cls, *, shown_as: "type[RedisStreamClientError] | None" = None) -> None:
+        """Define an error; users see, catch and pickle the public class that it is `shown_as`."""
+        super().__init_subclass__()
+        if shown_as is not None:
+            cls._public = shown_as
+            cls.__name__, cls.__qualname__ = shown_as.__name__, shown_as.__qualname__
+            cls.__module__ = __name__.partition(".")[0]  # the package, which exports the public one
+
     def __init__(
         self,
         message: str,
@@ -56,17 +64,9 @@ class RedisStreamClientError(Exception):
         return f"{message} ({self.hint})" if self.hint else message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (self._public or type(self))._restored, (self.args, self.__dict__.copy())
-
-    @classmethod
-    def _restored(cls, args: tuple[Any, ...], state: dict[str, Any]) -> Self:
-        """An error that was copied or pickled. What its class asks for by keyword is in its state.
-
-        A method of the class, so that a pickle names the class, and no private module.
-        """
-        error = cls.__new__(cls, *args)
-        error.__dict__.update(state)
-        return error
+        # The class is not called: what it asks for by keyword is in the state. A pickle names no private module.
+        kind = self._public or type(self)
+        return kind.__new__, (kind, *self.args), self.__dict__.copy()
 
 
 class NotOwner(RedisStreamClientError):

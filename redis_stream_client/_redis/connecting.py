@@ -5,6 +5,7 @@ by all who connect at the time, and outlives an attempt that was less patient.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._redis import error_mapping, settings, wire
+from redis_stream_client._redis import error_mapping, redis_py, settings, wire
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.lookups import Lookup, in_thread
 from redis_stream_client._redis.resolver import Resolver
@@ -88,7 +89,7 @@ class Connector:
     async def _open(self, wanted: dict[str, Any], until: float, role: str) -> AbstractConnection:
         if self._credentials is not None:
             wanted["credential_provider"] = _Obtained(self._provider, await self._credentials.get())
-        if not hasattr(self.connection_class, "_connection_arguments"):  # a socket's path
+        if not redis_py.has_address(self.connection_class):  # a socket's path
             return await self._connect(wanted, role, None)
         host = str(wanted.get("host") or "localhost")
         try:
@@ -116,16 +117,13 @@ class Connector:
         self, wanted: Mapping[str, Any], role: str, aim: tuple[str, str] | None
     ) -> AbstractConnection:
         connection = self.connection_class(**wanted)
-        if aim is not None:
-            _aim(connection, *aim)
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
+            with contextlib.nullcontext() if aim is None else redis_py.aimed(connection, *aim):
+                await connection.connect()  # type: ignore[no-untyped-call]
             await self._introduce(connection, role)
         except BaseException:
             wire.abort(connection)
             raise
-        finally:
-            vars(connection).pop("_connection_arguments", None)
         return connection
 
     def doubt(self, host: str | None = None) -> None:
@@ -194,21 +192,6 @@ def _asking(provider: Any) -> Callable[[], Any]:
         return lambda: in_thread(provider.get_credentials, "redis_stream_client credentials")
     asking: Callable[[], Any] = provider.get_credentials_async
     return asking
-
-
-def _aim(connection: AbstractConnection, host: str, address: str) -> None:
-    """Have a connection to `host` opened to one of its addresses. TLS goes on to verify the host's name."""
-    arguments = connection._connection_arguments  # type: ignore[attr-defined]
-
-    def aimed() -> dict[str, Any]:
-        given = dict(arguments())
-        if given.get("host") == host and "sock" not in given:
-            given["host"] = address
-            if given.get("ssl"):
-                given.setdefault("server_hostname", host)
-        return given
-
-    vars(connection)["_connection_arguments"] = aimed
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -11,9 +11,8 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._redis import endpoint as endpoints
-from redis_stream_client._redis import error_mapping
-from redis_stream_client._redis.endpoint import Endpoint
+from redis_stream_client._redis import error_mapping, redis_py, wire
+from redis_stream_client._redis.endpoint import LONGEST_ATTEMPT, Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.script import Script
 
@@ -41,7 +40,7 @@ class SharedConnection:
         *,
         greet: Greeting | None = None,
         on_loss: Callable[[Exception], None] | None = None,
-        longest_attempt: float = endpoints.LONGEST_ATTEMPT,
+        longest_attempt: float = LONGEST_ATTEMPT,
         role: str = "",
     ) -> None:
         self._endpoint = endpoint
@@ -123,7 +122,7 @@ class SharedConnection:
         self._waiting.extend(replies)
         try:
             # Written to the transport before the first suspension, so in the order of `_waiting`.
-            await endpoints.send(connection, *commands)
+            await wire.send(connection, *commands)
             return [await reply for reply in replies]
         except (RedisError, OSError) as error:  # the connection broke while these were written
             fault = error_mapping.map_error(error)
@@ -163,7 +162,7 @@ class SharedConnection:
                 if connection is not None:
                     self._endpoint.doubt()
             if connection is not None:
-                endpoints.abort(connection)
+                wire.abort(connection)
             if clock.now() - started >= attempt * 0.9:
                 self._attempt = min(2 * attempt, self._longest_attempt)
             raise
@@ -172,7 +171,7 @@ class SharedConnection:
         self._attempt = max(CONNECT_TIMEOUT, min(2 * (clock.now() - started), self._longest_attempt))
         self._failure = None
         self._connection = connection
-        self._heard = _Heard.of(connection)
+        self._heard = redis_py.wrap_stream(connection, _Heard)
         self.connections += 1
         self._reader = start_task(self._read(connection), "redis_stream_client replies")
         return connection
@@ -226,7 +225,7 @@ class SharedConnection:
         self.losses += 1
         if not self._closed:
             self._endpoint.doubt()
-        endpoints.abort(connection)
+        wire.abort(connection)
         if reader is not None and reader is not asyncio.current_task():
             reader.cancel()
         for waiter in waiting:
@@ -287,13 +286,6 @@ class _Heard:
     def __init__(self, stream: asyncio.StreamReader) -> None:
         self._stream = stream
         self.at = clock.now()
-
-    @classmethod
-    def of(cls, connection: AbstractConnection) -> "_Heard":
-        """Put it between a connection and its parser."""
-        parser: Any = connection._parser
-        parser._stream = heard = cls(parser._stream)
-        return heard
 
     async def read(self, most: int) -> bytes:
         """As ``StreamReader.read``."""

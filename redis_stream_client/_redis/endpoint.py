@@ -19,21 +19,6 @@ from redis_stream_client._redis.connecting import Connector, address_of
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.sentinels import KnownMaster, Masters
 from redis_stream_client._redis.topology import Topology
-from redis_stream_client._redis.wire import abort, close, next_message, roundtrip, send
-
-__all__ = [
-    "Endpoint",
-    "Node",
-    "Opener",
-    "Slot",
-    "abort",
-    "check",
-    "close",
-    "endpoint_for",
-    "next_message",
-    "roundtrip",
-    "send",
-]  # fmt: skip
 
 
 class Endpoint(Protocol):

@@ -104,22 +104,16 @@ class GroupMissing(Exception):
     """The load balancer stream or its consumer group does not exist. It never leaves the package."""
 
 
-class KeyRejected(RedisRejected):
+class KeyRejected(RedisRejected, shown_as=RedisRejected):
     """One key cannot be used; with others the same command may be accepted."""
 
 
-class WrongType(KeyRejected):
+class WrongType(KeyRejected, shown_as=RedisRejected):
     """A key holds another type of value than the command is for."""
 
 
-class ClusterNeeded(RedisRejected):
+class ClusterNeeded(RedisRejected, shown_as=RedisRejected):
     """The server is a node of a cluster, and another one has the key."""
-
-
-for _private in (KeyRejected, WrongType, ClusterNeeded):  # users see, catch and pickle the public one
-    _private._public = RedisRejected
-    _private.__name__, _private.__qualname__ = RedisRejected.__name__, RedisRejected.__qualname__
-    _private.__module__ = __name__.partition(".")[0]  # the package, which exports the public one
 
 
 def map_reply(error: Exception) -> Unanswered | GroupMissing | RedisRejected:

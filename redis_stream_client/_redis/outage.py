@@ -45,11 +45,16 @@ class OutageLog:
         """Whether there is an outage that was told."""
         return self._told
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last attempt failed."""
+        return self._failures > 0
+
     def failed(self, cause: object) -> None:
         """An attempt failed."""
         if not self._failures:
             self._since = self._now()
-        if self._within is None or not self._within._failures:
+        if self._within is None or not self._within.failing:
             self._failures += 1
         tell = self._failures >= self._enough and not self._told
         self._told = self._told or tell

@@ -3,19 +3,16 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from inspect import Parameter, signature
 from typing import Any
 
 import hiredis
-from redis._parsers.base import BaseParser
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
 
 from redis_stream_client._model.errors import RedisRejected, RedisStreamClientError, RedisUnavailable
-from redis_stream_client._redis import endpoint as endpoints
-from redis_stream_client._redis import error_mapping
+from redis_stream_client._redis import error_mapping, redis_py, wire
 from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.error_mapping import ClusterNeeded
 from redis_stream_client._redis.script import Script
@@ -59,8 +56,7 @@ class Loan:
         """
         self.replies = []
         connection = self._connection
-        writer = connection._writer
-        if writer is None or writer.is_closing():
+        if not wire.is_open(connection):
             raise RedisConnectionError("the connection was closed")
         size = sum(len(word) for command in commands for word in command if isinstance(word, str | bytes))
         # A deadline of our own: redis-py's may swallow a cancellation.
@@ -69,25 +65,25 @@ class Loan:
         self.unanswered = len(commands)
         try:
             async with asyncio.timeout(patience) as deadline:
-                await endpoints.send(connection, *commands)
+                await wire.send(connection, *commands)
                 await self._read(patience, deadline)
         finally:
             connection.socket_timeout = configured
             if self.unanswered:
-                endpoints.abort(connection)
+                wire.abort(connection)
         refused = next((reply for reply in self.replies if isinstance(reply, Exception)), None)
         if refused is None:
             return self.replies
         fault = error_mapping.map_error(refused)
         if isinstance(fault, error_mapping.Unanswered) and fault.elsewhere:
-            endpoints.abort(connection)  # the pool connects anew, to where the master is now
+            wire.abort(connection)  # the pool connects anew, to where the master is now
         raise refused
 
     async def _read(self, patience: float, deadline: asyncio.Timeout) -> None:
-        stream = self._connection._reader
+        stream = redis_py.reader(self._connection)
         parser = hiredis.Reader(
             protocolError=InvalidResponse,
-            replyError=BaseParser.parse_error,
+            replyError=redis_py.parse_error,
             notEnoughData=_MORE,
         )
         while self.unanswered:
@@ -113,10 +109,6 @@ class Loan:
 
 
 _MORE = object()
-
-# Before 5.3, redis-py asks for a command's name, and does not use it.
-_WANTED = signature(ConnectionPool.get_connection).parameters.get("command_name")
-_FOR = ("XADD",) if _WANTED is not None and _WANTED.default is Parameter.empty else ()
 
 
 class Pooled:
@@ -177,7 +169,7 @@ class Pooled:
             try:
                 yield connection
             finally:
-                await endpoints.close(connection)
+                await wire.close(connection)
 
     async def _from_pool(self, pool: ConnectionPool) -> AbstractConnection:
         """A connection of the pool, within a bound: redis-py tries ten times, or for ever without a time-out."""
@@ -187,10 +179,10 @@ class Pooled:
         deadline = asyncio.timeout(bound)
         try:
             async with deadline:
-                connection: AbstractConnection = await pool.get_connection(*_FOR)  # type: ignore[no-untyped-call]
+                connection = await redis_py.borrow(pool)
                 try:
-                    if _ended(connection):
-                        endpoints.abort(connection)
+                    if wire.is_ended(connection):  # pools do not always look
+                        wire.abort(connection)
                         await connection.connect()  # type: ignore[no-untyped-call]
                 except BaseException:
                     await pool.release(connection)
@@ -222,12 +214,6 @@ class Pooled:
             translated = RedisUnavailable(f"could not {doing}: {fault}", hint=hint)
         translated.__cause__ = error_mapping.origin(fault)
         return translated
-
-
-def _ended(connection: AbstractConnection) -> bool:
-    """Whether the peer has closed it, as far as is known: pools do not always look."""
-    reader, writer = connection._reader, connection._writer
-    return reader is None or reader.at_eof() or writer is None or writer.is_closing()
 
 
 def _moved(error: ResponseError) -> bool:

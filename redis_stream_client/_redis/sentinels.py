@@ -6,7 +6,6 @@ the user's own pool with its `get_master_address()`; both as copies that ask the
 
 import asyncio
 import copy
-import weakref
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
@@ -16,6 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._model.errors import RedisRejected
+from redis_stream_client._redis import redis_py
 from redis_stream_client._redis.connecting import Connector, describe
 from redis_stream_client._redis.error_mapping import Unanswered
 
@@ -53,17 +53,14 @@ class Masters:
         clients = [self._asked(sentinel, patience, rejections) for sentinel in order]
         manager = copy.copy(self._pool.sentinel_manager)
         manager.sentinels = clients
-        pool = copy.copy(self._pool)  # with what a class of the user's own has set, and without any connection
-        vars(pool).update(
-            _available_connections=[], _in_use_connections=weakref.WeakSet(), sentinel_manager=manager
-        )
+        pool = redis_py.empty_copy(self._pool, sentinel_manager=manager)
         pool.master_address = None
         task = asyncio.current_task()
         assert task is not None
         deadline = asyncio.timeout(timeout)
         try:
             async with deadline:
-                host, port = await pool.get_master_address()  # type: ignore[no-untyped-call]
+                host, port = await pool.get_master_address()
                 return (_text(host), int(port)), pool
         except Unanswered:
             raise

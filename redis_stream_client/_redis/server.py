@@ -7,8 +7,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._redis.endpoint import roundtrip
 from redis_stream_client._redis.error_mapping import Unanswered
+from redis_stream_client._redis.wire import roundtrip
 
 OLDEST_SERVER = (6, 2)
 

@@ -18,7 +18,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._redis import wire
+from redis_stream_client._redis import redis_py, wire
 from redis_stream_client._redis.connecting import Connector, describe
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
@@ -75,7 +75,7 @@ class Topology:
         startup = list(self._manager.startup_nodes.values())
         self._startup: tuple[Address, ...] = tuple((node.host, int(node.port)) for node in startup)
         self._origin = frozenset(self._startup)
-        self._dynamic = bool(getattr(self._manager, "_dynamic_startup_nodes", True))
+        self._dynamic = redis_py.dynamic_startup_nodes(self._manager) is not False
         self._nodes: frozenset[Address] = frozenset()
         self._unhelpful: dict[Address, float] = {}
         self._turn = 0
@@ -276,7 +276,8 @@ async def _interpret(manager: NodesManager, node: Address, reply: Any) -> View:
     kind of ``NodesManager``."""
     if not reply:
         return View()
-    more: dict[str, Any] = {"dynamic_startup_nodes": False} if hasattr(manager, "_dynamic_startup_nodes") else {}
+    dynamic = redis_py.dynamic_startup_nodes(manager)
+    more: dict[str, Any] = {} if dynamic is None else {"dynamic_startup_nodes": False}
     reader = type(manager)(
         startup_nodes=[_Said(node, reply)],
         require_full_coverage=False,

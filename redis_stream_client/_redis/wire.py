@@ -9,7 +9,19 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from redis_stream_client._redis import error_mapping
+from redis_stream_client._redis import error_mapping, redis_py
+
+
+def is_open(connection: AbstractConnection) -> bool:
+    """Whether commands can be written to a connection."""
+    writer = redis_py.writer(connection)
+    return writer is not None and not writer.is_closing()
+
+
+def is_ended(connection: AbstractConnection) -> bool:
+    """Whether the peer has closed a connection, as far as is known."""
+    reader = redis_py.reader(connection)
+    return reader is None or reader.at_eof() or not is_open(connection)
 
 
 async def send(connection: AbstractConnection, *commands: tuple[Any, ...]) -> None:
@@ -20,8 +32,7 @@ async def send(connection: AbstractConnection, *commands: tuple[Any, ...]) -> No
     A transport that the peer has closed is refused here: on Python 3.12 and 3.13 ``writelines()`` on it raises an
     ``AttributeError``.
     """
-    writer = connection._writer
-    if writer is None or writer.is_closing():
+    if not is_open(connection):
         raise RedisConnectionError("the connection was closed")
     await connection.send_packed_command(list(map(hiredis.pack_command, commands)), check_health=False)
 
@@ -38,11 +49,11 @@ def abort(connection: AbstractConnection) -> None:
     redis-py closes only in a coroutine, and lets the buffer drain first. Early releases of Python 3.11 raise an
     ``AttributeError`` for a TLS transport that has been closed twice, by the peer and by us.
     """
-    writer = connection._writer
+    writer = redis_py.writer(connection)
     if writer is not None:
         with contextlib.suppress(AttributeError):
             writer.transport.abort()
-    connection._close()  # type: ignore[no-untyped-call]
+    redis_py.close(connection)
 
 
 async def next_message(connection: AbstractConnection, quiet: float) -> list[Any]:

@@ -1,16 +1,12 @@
 """How far one data stream was read, and what is known about it."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._model.entry import Entry, from_reply
 from redis_stream_client._model.gaps import Count, Gap
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from redis_stream_client._streams.node_fetcher import NodeFetcher
 
 FIRST_PIECE = 8  # entries of one stream in one read
 LARGEST_PIECE = 1_024
@@ -28,6 +24,14 @@ class Reads(Protocol):
         ...
 
 
+class Reader(Protocol):
+    """Who reads a cursor's stream now."""
+
+    def remove(self, cursor: "Cursor") -> None:
+        """It is read elsewhere from now on, or not any more."""
+        ...
+
+
 class Cursor:
     """How far one data stream was read.
 
@@ -39,7 +43,7 @@ class Cursor:
         stale: the server may have lost writes since, so that its entries are no longer those that were read: this
             cursor reads no more, and whoever reads begins anew at the checkpoint.
         count: how many entries to ask for.
-        server: where it is read now.
+        server: who reads it now.
         idle: the last read brought nothing.
         reassured: it is looked at although nothing was heard.
         since: when reading became due; None when it is not.
@@ -52,7 +56,7 @@ class Cursor:
     )  # fmt: skip
 
     def __init__(
-        self, fetcher: Reads, stream: str, position: str, added: Count, on_restart: "Callable[[str], None]"
+        self, fetcher: Reads, stream: str, position: str, added: Count, on_restart: Callable[[str], None]
     ) -> None:
         self._fetcher = fetcher
         self._on_restart = on_restart
@@ -69,7 +73,7 @@ class Cursor:
         self.careful = False
         self.stale = False
         self.count = FIRST_PIECE
-        self.server: NodeFetcher | None = None
+        self.server: Reader | None = None
         self.idle = False
         self.reassured = False
         self.since: float | None = None
@@ -81,7 +85,7 @@ class Cursor:
         items, self._items = self._items, []
         return items
 
-    def want(self, waiter: "asyncio.Future[None]") -> None:
+    def want(self, waiter: asyncio.Future[None]) -> None:
         """Have `waiter` resolved when there is something to take, or fail with what went wrong for good."""
         self._waiter = waiter
         if self._items or self.stale:

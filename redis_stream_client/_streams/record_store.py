@@ -2,7 +2,8 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+
+from redis.asyncio.connection import AbstractConnection
 
 from redis_stream_client._concurrency.batching import Spawn
 from redis_stream_client._leases.lease import Lease
@@ -10,15 +11,11 @@ from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol.progress_records import Owner, Records, Settle
 from redis_stream_client._redis.connection import SharedConnection
+from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.placement import Placement
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.settling import Item, Settling
-
-if TYPE_CHECKING:
-    from redis.asyncio.connection import AbstractConnection
-
-    from redis_stream_client._redis.endpoint import Endpoint
 
 PROGRESS_TTL = 7 * 86_400.0
 """Seconds that the record of a finished stream stays, and a consumer that wakes late is refused."""
@@ -35,7 +32,7 @@ class _Stranger:
         self._identity = identity
         self._known: str | None = None
 
-    async def __call__(self, connection: "AbstractConnection", timeout: float) -> None:
+    async def __call__(self, connection: AbstractConnection, timeout: float) -> None:
         await self._identity(connection, timeout)
         before, self._known = self._known, self._identity.history or self._known
         if before not in (None, self._known):
@@ -53,7 +50,7 @@ class RecordStore:
         spawn: Spawn,
         gone: Callable[[], ClientClosed],
         patience: float,
-        greeting: "Callable[[Endpoint], ServerIdentity]",
+        greeting: Callable[[Endpoint], ServerIdentity],
     ) -> None:
         self._keys = keys
         self._consumer = consumer
@@ -150,7 +147,7 @@ class RecordStore:
             if lease._begun
         ]
 
-    def renew(self, endpoint: "Endpoint | None" = None) -> None:
+    def renew(self, endpoint: Endpoint | None = None) -> None:
         """Open the connections to one server, or to all, anew: another server may be behind them by now."""
         reason = Unanswered("another server is responsible now, or it has lost writes", maybe_executed=True)
         for place, link in self._links.items():

@@ -82,7 +82,6 @@ def allowed(module: str, imported: str) -> bool:
 
 
 NOT_YET = {
-    "_concurrency.batching",
     "cli",
     "cli.dead",
     "demo.truth",

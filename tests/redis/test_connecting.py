@@ -15,8 +15,8 @@ import redis as sync
 from redis.asyncio import Connection, Redis
 
 from redis_stream_client import Lease, LoadBalancerStream, RedisRejected, RedisStreamClient, RedisUnavailable
-from redis_stream_client._redis import endpoint
-from redis_stream_client._redis.endpoint import endpoint_for
+from redis_stream_client._redis import wire
+from redis_stream_client._redis.endpoint import Opener, endpoint_for
 from redis_stream_client._redis.error_mapping import Unanswered
 from tests.harness.outside import NAME, BlockingCredentials, Credentials, resolver
 from tests.harness.ports import HOST, free_port
@@ -116,8 +116,8 @@ async def test_a_resolver_that_takes_longer_than_an_attempt(
                 break
             except Unanswered:
                 continue
-    endpoint.abort(connection)
-    endpoint.abort(await where.open(0.2))
+    wire.abort(connection)
+    wire.abort(await where.open(0.2))
     assert names.asked == 1
     client = RedisStreamClient.from_url(f"redis://{NAME}:{server.port}", service, connect_timeout=20)
     async with client:
@@ -128,7 +128,7 @@ async def test_a_quick_resolver_is_asked_for_each_connection(server: Server, nam
     where = endpoint_for(Redis(host=NAME, port=server.port), "key")
 
     async def asked(times: int) -> bool:
-        endpoint.abort(await where.open(5.0))
+        wire.abort(await where.open(5.0))
         return names.asked >= times
 
     for times in (1, 2, 3):
@@ -205,10 +205,10 @@ async def test_an_address_that_swallows_packets_costs_a_part_of_one_attempt_and_
         names.addresses = ["127.0.0.3", HOST]
         where = endpoint_for(Redis(host=NAME, port=server.port), "key")
         started = time.monotonic()
-        endpoint.abort(await where.open(1.0))
+        wire.abort(await where.open(1.0))
         assert time.monotonic() - started < 0.9
         started = time.monotonic()
-        endpoint.abort(await where.open(1.0))
+        wire.abort(await where.open(1.0))
         assert time.monotonic() - started < 0.3
         for waiting in queue:
             waiting.close()
@@ -247,7 +247,7 @@ async def test_a_token_that_takes_long_is_not_asked_for_anew_by_each_attempt(sec
                 break
             except Unanswered:
                 continue
-    endpoint.abort(connection)
+    wire.abort(connection)
     assert tokens.asked == 1
 
 
@@ -427,14 +427,14 @@ async def test_connecting_that_takes_longer_than_an_attempt_gets_more_time(
     server: Server, proxy: TcpProxy, service: str
 ) -> None:
     proxy.delay(requests=0.1, replies=0.1)
-    opener = endpoint.Opener(endpoint_for(Redis.from_url(proxy.url), "key"), "beats", 0.1)
+    opener = Opener(endpoint_for(Redis.from_url(proxy.url), "key"), "beats", 0.1)
     attempts = 0
 
     async def opened() -> bool:
         nonlocal attempts
         attempts += 1
         try:
-            endpoint.abort(await opener.open())
+            wire.abort(await opener.open())
         except Unanswered:
             return False
         return True

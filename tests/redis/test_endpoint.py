@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from redis_stream_client import RedisRejected, RedisStreamClient, RedisUnavailable, StreamAdded
-from redis_stream_client._redis import endpoint, pooled
+from redis_stream_client._redis import redis_py, wire
 from redis_stream_client._redis.endpoint import endpoint_for
 from tests.harness.scenes import live_through_it, next_event, time_passes
 from tests.harness.tls import Certificate, NoOpenSSL, serve_tls
@@ -60,7 +60,7 @@ async def test_a_tls_connection_that_both_sides_have_closed_can_be_given_up(
         writer.close()
         await writer.wait_closed()
         writer.close()
-        endpoint.abort(connection)
+        wire.abort(connection)
 
 
 async def test_tls_where_the_server_speaks_none(server: Server, service: str) -> None:
@@ -116,7 +116,7 @@ async def test_an_exhausted_pool_does_not_starve_the_heartbeat(server: Server, s
     pool: Connection = BlockingConnectionPool.from_url(server.url, max_connections=1)
     redis: Connection = Redis.from_pool(pool)
     async with redis, Redis.from_url(server.url) as other:
-        taken = await pool.get_connection(*pooled._FOR)
+        taken = await redis_py.borrow(pool)
         async with RedisStreamClient(redis, service, lock_ttl=0.6) as client:
             await time_passes(2 * 0.6, client)
             await live_through_it(client, other, service)

@@ -21,7 +21,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
 
 from redis_stream_client import LoadBalancerStream, RedisStreamClient
-from redis_stream_client._redis import endpoint, settings
+from redis_stream_client._redis import settings, wire
 from redis_stream_client._redis.endpoint import endpoint_for
 from tests.harness.ports import HOST
 
@@ -93,7 +93,7 @@ async def test_settings_of_a_connection_are_kept(server: Server) -> None:
     assert connection.socket_timeout is connection.socket_connect_timeout is None
     assert connection.encoder.decode_responses is False
     assert connection.encoder.encoding == "latin-1"
-    endpoint.abort(connection)
+    wire.abort(connection)
 
 
 def test_each_kept_setting_of_a_connection_reaches_ours() -> None:

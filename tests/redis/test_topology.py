@@ -15,8 +15,8 @@ from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnec
 
 from redis_stream_client import LoadBalancerStream, RedisRejected, RedisStreamClient, RedisUnavailable
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._redis import endpoint, placement, topology
-from redis_stream_client._redis.endpoint import endpoint_for
+from redis_stream_client._redis import placement, topology, wire
+from redis_stream_client._redis.endpoint import Endpoint, endpoint_for
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.placement import placement_for
 from redis_stream_client._redis.topology import Topology, View
@@ -63,10 +63,10 @@ def cut(*nodes: Server) -> None:
         node.command("CLIENT", "KILL", "TYPE", "pubsub")
 
 
-async def connects(where: endpoint.Endpoint, timeout: float = 2.0) -> int:
+async def connects(where: Endpoint, timeout: float = 2.0) -> int:
     """Open a connection, close it, and return the port it led to."""
     connection: Any = await where.open(timeout)
-    endpoint.abort(connection)
+    wire.abort(connection)
     return int(connection.port)
 
 
@@ -435,7 +435,7 @@ async def test_the_user_s_own_sentinel_decides(deployment: Deployment, masters: 
     for redis in clients:
         connection: Any = await endpoint_for(redis, "key").open(2.0)
         assert (connection.host, connection.port) == ("localhost", deployment.master.port)
-        endpoint.abort(connection)
+        wire.abort(connection)
         async with RedisStreamClient(redis, service, lock_ttl=1.0) as client:
             await live_through_it(client, redis, service)
 
