@@ -63,7 +63,7 @@ class Auditor:
             pending = await self._pending()
             # Below zero: some of it was trimmed or deleted, perhaps ours. Now and then all is looked at, since
             # an entry too many elsewhere hides one that is missing.
-            census = await self._operations.census(self._patience)
+            census = await self._operations.group.census(self._patience)
             self._oldest_announcement.seen(census.oldest_waiting, clock.now())
             balance = census.balance
             thorough = balance is None or balance < 0 or self._counters.audits % THOROUGH == THOROUGH - 1
@@ -85,7 +85,7 @@ class Auditor:
         pending: dict[str, int] = {}
         last: str | None = None
         while True:
-            page = await self._operations.pending(last, self._patience)
+            page = await self._operations.pending.mine(last, self._patience)
             pending.update(page.found)
             last = page.last
             if last is None:
@@ -100,7 +100,7 @@ class Auditor:
         table = self._table
         self._ownership.lose(table.disagreeing(pending), "claimed")
         for behind in in_chunks(table.behind(pending)):  # side by side: all others wait for the audit
-            lift, patience = self._operations.lift, self._patience
+            lift, patience = self._operations.deliveries.lift, self._patience
             await gather(*(lift(*lease, patience) for lease in behind), name="redis_stream_client lifting")
             pending.update((lbs_id, handed_out) for lbs_id, _, handed_out in behind)
         if not self._lock_state.believed(epoch):

@@ -14,7 +14,7 @@ surely due).
 
 from collections.abc import Sequence
 
-from redis_stream_client._protocol.operations import Member
+from redis_stream_client._protocol.replies import Member
 
 NUDGE = 0.002
 """Seconds after the common moment: more than the error of the clocks' comparison."""

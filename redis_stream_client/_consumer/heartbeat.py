@@ -38,16 +38,16 @@ class LockRenewal:
     async def beat(self, turn: float | None = None) -> bool:
         """Renew the lock; with `turn`, ask with the same beat for the turn to sweep, for so many seconds.
 
-        Returns whether the turn is ours, and the lock, too. Raises as `Operations.beat`.
+        Returns whether the turn is ours, and the lock, too. Raises as `Lock.beat`.
         """
         epoch = self._lock_state.epoch
         sent = clock.now()
         self._lock_state.asking()
         won = False
         if turn is None:
-            alive = await self._operations.beat(self._interval)
+            alive = await self._operations.lock.beat(self._interval)
         else:
-            alive, won = await self._operations.beat_and_turn(turn, self._interval)
+            alive, won = await self._operations.lock.beat_and_turn(turn, self._interval)
         self._outage.answered()
         if not self._lock_state.believed(epoch):
             return False
@@ -136,19 +136,20 @@ class Heartbeat:
     async def _resume(self) -> None:
         """Take the lock again; then look, at leisure, which leases nobody took meanwhile."""
         sent = clock.now()
-        await self._operations.join(self._interval)
+        newest = self._operations.announcements.newest
+        await self._operations.lock.join(self._interval, begin=newest)
         self._outage.answered()
         self._lock_state.answered(sent)
         pending: dict[str, int] = {}
         last: str | None = None
         while True:
-            page = await self._operations.pending(last, self._patience)
+            page = await self._operations.pending.mine(last, self._patience)
             pending.update(page.found)
             last = page.last
             if last is None:
                 break
             again = clock.now()
-            if not await self._operations.beat(self._interval):
+            if not await self._operations.lock.beat(self._interval):
                 return
             sent = again
             self._lock_state.answered(sent)
@@ -183,5 +184,5 @@ async def owners_of(operations: Operations, lbs_ids: list[str], patience: float)
     """Who owns each entry now; '' where it is gone."""
     owners: list[str] = []
     while len(owners) < len(lbs_ids):
-        owners += await operations.inspect(lbs_ids[len(owners) :], patience)
+        owners += await operations.pending.inspect(lbs_ids[len(owners) :], patience)
     return owners

@@ -1,9 +1,8 @@
 """The listener: hears that locks are gone, and the peers' hints. It makes recovery fast, never correct."""
 
 import asyncio
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from redis_stream_client._concurrency import clock
@@ -12,12 +11,26 @@ from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import Options
-from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol import notifications
+from redis_stream_client._protocol.hints import (
+    AboutConsumer,
+    Claimed,
+    Dead,
+    Draining,
+    Hint,
+    Joined,
+    Left,
+    Released,
+)
+from redis_stream_client._protocol.notifications import KeyspaceEvents, LockGone, missing_flags
 from redis_stream_client._redis import error_mapping, wire
 from redis_stream_client._redis.connection import Greeting
 from redis_stream_client._redis.endpoint import Endpoint, Opener
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.outage import OutageLog
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
 
 
 class Ears(Protocol):
@@ -53,7 +66,7 @@ class Listener:
         options: Options,
         endpoint: Endpoint,
         greet: Greeting,
-        operations: Operations,
+        keyspace_events: KeyspaceEvents,
         ears: Ears,
         outage: OutageLog,
     ) -> None:
@@ -62,7 +75,7 @@ class Listener:
         self._keys = options.keys
         self._endpoint = endpoint
         self._opener = Opener(endpoint, "listener", options.lock_ttl, options.connect_timeout)
-        self._operations = operations
+        self._keyspace_events = keyspace_events
         self._ears = ears
         self._outage = outage
         self._warned = False
@@ -97,65 +110,57 @@ class Listener:
             await self._greet(
                 connection, self._options.lock_ttl
             )  # events come from the server that commands go to
-            await self._subscribe(connection)
+            await notifications.subscribe(connection, self._keys, self._endpoint.db, self._options.lock_ttl)
             await self._enable_notifications()
             self._outage.answered()
             self._ears.missed_something()
             self.first_try.set()
             while True:
-                self._hear(await wire.next_message(connection, self._options.lock_ttl))
+                message = await wire.next_message(connection, self._options.lock_ttl)
+                self._hear(notifications.decode(message, self._keys, self._endpoint.db))
         except (RedisError, OSError, TimeoutError) as error:
             raise error_mapping.map_error(error) from error
         finally:
             self._connection = None
             wire.abort(connection)
 
-    async def _subscribe(self, connection: AbstractConnection) -> None:
-        pattern = self._keys.lock_events(self._endpoint.db)
-        for command in (("PSUBSCRIBE", pattern), ("SUBSCRIBE", self._keys.control)):
-            async with asyncio.timeout(self._options.lock_ttl):
-                await wire.send(connection, command)
-                await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+    def _hear(self, heard: Hint | LockGone | None) -> None:
+        match heard:
+            case LockGone(self._options.consumer):
+                self._ears.own_lock_gone()
+            case LockGone(owner):
+                self._ears.suspect(owner)
+            case Released():
+                self._ears.suspect(NOBODY)
+            case Claimed(lbs_ids):
+                for lbs_id in lbs_ids:
+                    self._ears.claimed(lbs_id)
+            case Joined(consumer) | Draining(consumer) | Left(consumer) | Dead(consumer):
+                if consumer != self._options.consumer:
+                    self._hear_of_peer(heard)
 
-    def _hear(self, message: list[bytes]) -> None:
-        match message:
-            case [b"pmessage", _, bytes(channel), b"expired" | b"del"]:
-                owner = self._keys.consumer_of(channel, self._endpoint.db)
-                if owner == self._options.consumer:
-                    self._ears.own_lock_gone()
-                elif owner:
-                    self._ears.suspect(owner)
-            case [b"message", _, bytes(hint)]:
-                self._hint(hint.decode(errors="replace"))
-
-    def _hint(self, hint: str) -> None:
-        what, _, about = hint.partition(" ")
-        if what == "released":
-            self._ears.suspect(NOBODY)
-        elif what == "claimed":
-            for lbs_id in about.split():
-                self._ears.claimed(lbs_id)
-        elif what in ("left", "dead") and about != self._options.consumer:
-            self._ears.suspect(about)
-        if about != self._options.consumer:
-            match what:
-                case "joined":
-                    self._ears.joined()
-                case "draining":
-                    self._ears.departing(about)
-                case "left":
-                    self._ears.left(about)
+    def _hear_of_peer(self, heard: AboutConsumer) -> None:
+        match heard:
+            case Joined():
+                self._ears.joined()
+            case Draining(peer):
+                self._ears.departing(peer)
+            case Left(peer):
+                self._ears.suspect(peer)
+                self._ears.left(peer)
+            case Dead(peer):
+                self._ears.suspect(peer)
 
     async def _enable_notifications(self) -> None:
         """Add what is missing of ``Kx`` to the server's flags; never remove one."""
         timeout = self._options.lock_ttl
         what = "cannot see or set notify-keyspace-events, which should contain 'Kx'"
         try:
-            flags = await self._operations.notification_flags(timeout)
+            flags = await self._keyspace_events.flags(timeout)
             missing = missing_flags(flags)
             if missing:
                 what = f"notify-keyspace-events is {flags!r}, lacks {missing!r}, and cannot be set"
-                await self._operations.set_notification_flags(flags + missing, timeout)
+                await self._keyspace_events.set_flags(flags + missing, timeout)
         except RedisRejected as error:
             if not self._warned:
                 self._warned = True
@@ -167,9 +172,3 @@ class Listener:
                 )
         except (Unanswered, GroupMissing) as error:
             log.debug("could not look at notify-keyspace-events: %s", error)
-
-
-def missing_flags(flags: str) -> str:
-    """What must be added to ``notify-keyspace-events`` for the expiry of a key to be announced."""
-    missing = "" if "K" in flags else "K"
-    return missing if "x" in flags or "A" in flags else missing + "x"

@@ -17,7 +17,8 @@ from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.redis_backend import Ownership
-from redis_stream_client._protocol.operations import Delivered, Operations
+from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.replies import Delivered
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
 LARGEST_READ = 1_000
@@ -116,7 +117,7 @@ class Reader:
         block = self._fairness.block(clock.now())
         nudge = start_task(self._nudge(block), "redis_stream_client nudge")
         try:
-            entries = await self._operations.read(block, block + 1.0)
+            entries = await self._operations.announcements.read(block, block + 1.0)
         except Unanswered as error:
             if error.maybe_executed:
                 self._audits.read_lost()
@@ -130,7 +131,7 @@ class Reader:
         else:
             self._oldest_announcement.seen(None, clock.now())
             if self._is_fair:
-                members = await self._operations.members(self._patience)
+                members = await self._operations.group.members(self._patience)
                 await asyncio.sleep(self._fairness.pause(self._consumer, members))
 
     async def _served_one(self, entries: list[Delivered]) -> None:
@@ -145,7 +146,7 @@ class Reader:
         """A few times, until one of the answers comes so quickly that it is precise."""
         for _ in range(5):
             asked = clock.now()
-            self._fairness.server_clock(await self._operations.time(1.0), asked, clock.now())
+            self._fairness.server_clock(await self._operations.announcements.server_time(1.0), asked, clock.now())
             if self._fairness.certain:
                 break
 
@@ -158,11 +159,11 @@ class Reader:
         await asyncio.sleep(block + NUDGE)
         if self._is_fair:
             with contextlib.suppress(Unanswered, GroupMissing):
-                await self._operations.nudge(1.0)
+                await self._operations.announcements.nudge(1.0)
 
     async def _read_share(self) -> None:
         if self._backlog.others is None:
-            members = await self._operations.members(self._patience)
+            members = await self._operations.group.members(self._patience)
             self._backlog.others = [
                 m.name for m in members if m.name not in self._peers.departing | {self._consumer}
             ]
@@ -170,7 +171,7 @@ class Reader:
         most = min(self._capacity.to_read, LARGEST_READ)
         with self._capacity.expecting(most):
             try:
-                share = await self._operations.share(
+                share = await self._operations.announcements.share(
                     most, self._backlog.patient, self._backlog.others, self._patience
                 )
             except Unanswered as error:

@@ -38,7 +38,8 @@ from redis_stream_client._ownership.audit_schedule import PERIOD, AuditSchedule
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.claims import Claims
 from redis_stream_client._ownership.redis_backend import Ownership
-from redis_stream_client._protocol.operations import PAGE, Operations
+from redis_stream_client._protocol.base import PAGE
+from redis_stream_client._protocol.operations import Operations
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, origin
@@ -212,7 +213,7 @@ class Session:
             claims=self.claims,
         )
         ears = OutageLog(lambda: f"the subscription at {where.where}", who, within=outage, failures=5)
-        self._listener = Listener(options, where, identity, operations, self, ears)
+        self._listener = Listener(options, where, identity, operations.keyspace_events, self, ears)
         forks.watch(self)
         self.leave_by = float("inf")  # when the end is to be over, should it have begun before leaving
         self._supervisor: asyncio.Task[None] | None = None
@@ -277,9 +278,9 @@ class Session:
                 if remaining <= 0:
                     raise last
                 sent = clock.now()
-                await self.operations.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
+                await self.operations.lock.join(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 remaining = max(0.01, give_up - clock.now())
-                await self.operations.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
+                await self.operations.lock.probe(min(remaining, max(1.0, self.options.lock_ttl / 2)))
                 if self.lock_state.held_since(sent):
                     self.table.history = self.identity.history
                     break
@@ -404,7 +405,7 @@ class Session:
             return True
         for _ in range(3):
             try:
-                await self.operations.leave(LEAVING_GRACE / 2)
+                await self.operations.lock.leave(LEAVING_GRACE / 2)
                 return True
             except (Unanswered, GroupMissing, RedisRejected) as error:
                 log.debug("leaving: %s", error)
@@ -547,7 +548,7 @@ class Session:
             oldest_wakeup=health.oldest_wakeup,
             requests_shrunk=(
                 counters.requests_shrunk
-                + self.operations.shrunk
+                + self.operations.sizes.shrunk
                 + self._fetcher.requests_shrunk
                 + self._record_store.shrunk
             ),

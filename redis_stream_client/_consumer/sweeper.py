@@ -26,7 +26,10 @@ from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.claims import Claims
-from redis_stream_client._protocol.operations import PAGE, Delivered, Member, Operations, Taken
+from redis_stream_client._protocol.base import PAGE
+from redis_stream_client._protocol.hints import Dead
+from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.replies import Delivered, Member, Taken
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
 TURNS = 8  # the fleet sweeps this often in a lock's lifetime
@@ -183,7 +186,7 @@ class Sweeper:
                 self.suspect(owner, RECHECK_DISTANCE)
 
     async def _sweep(self, *, tell: bool) -> None:
-        members = await self._operations.members(self._patience)
+        members = await self._operations.group.members(self._patience)
         if all(member.name != self._consumer for member in members):
             self._lock_state.lapse("missing")  # the group was destroyed, or we were removed from it
             return
@@ -208,7 +211,7 @@ class Sweeper:
                 to_tell.append(owner)
         for owners in in_chunks(to_tell):
             await gather(
-                *(self._operations.tell(f"dead {owner}", self._patience) for owner in owners),
+                *(self._operations.hints.tell(Dead(owner), self._patience) for owner in owners),
                 name="redis_stream_client telling",
             )
         if tidy:
@@ -218,7 +221,7 @@ class Sweeper:
         alive: dict[str, bool] = {}
         for start in range(0, len(members), LOOKS):
             names = [member.name for member in members[start : start + LOOKS]]
-            looked = await self._operations.look(names, self._patience)
+            looked = await self._operations.group.look(names, self._patience)
             alive.update(zip(names, looked, strict=True))
         return alive
 
@@ -230,17 +233,17 @@ class Sweeper:
         """Forget what is not needed any more. What costs Redis more, to find the long dead and what is pending for
         nobody, is done once for the fleet, in turns like the sweeps."""
         operations, patience = self._operations, self._patience
-        if self._lapsed or (mine and await operations.turn(self._keys.tidy, self._tidy_period, patience)):
+        if self._lapsed or (mine and await operations.group.turn(self._keys.tidy, self._tidy_period, patience)):
             await self._forget(members, alive)
-            census = await operations.census(patience)
+            census = await operations.group.census(patience)
             # Something missing elsewhere hides an entry too many, and a long backlog hides all.
             suspicious = census.balance is not None and census.balance > 0
             if suspicious:
-                rescue = await operations.turn(self._keys.rescue_now, self._lock_ttl, patience)
+                rescue = await operations.group.turn(self._keys.rescue_now, self._lock_ttl, patience)
             else:
                 period = THOROUGH * self._tidy_period
                 been_here = clock.now() - self._began_at
-                rescue = been_here > period and await operations.turn(self._keys.rescue, period, patience)
+                rescue = been_here > period and await operations.group.turn(self._keys.rescue, period, patience)
             if rescue:
                 await self._rescue()
         known = {member.name for member in members}
@@ -260,14 +263,14 @@ class Sweeper:
         ]
         for names in in_chunks(forgotten):  # side by side: after a night of restarts there are thousands
             await gather(
-                *(self._operations.forget(name, long_dead, self._patience) for name in names),
+                *(self._operations.group.forget(name, long_dead, self._patience) for name in names),
                 name="redis_stream_client tidying",
             )
 
     async def _rescue(self) -> None:
         last: str | None = None
         while True:
-            rescued, last = await self._operations.rescue(last, self._patience)
+            rescued, last = await self._operations.group.rescue(last, self._patience)
             if rescued:
                 log.warning("%d announcements were delivered but pending for nobody; rescued", rescued)
                 self.suspect(NOBODY)
@@ -282,7 +285,7 @@ class Sweeper:
             started = clock.now()
             try:
                 if self.taking:
-                    members = members or await self._operations.members(self._patience)
+                    members = members or await self._operations.group.members(self._patience)
                     await self._take(owner, members)
                 else:
                     await self._look_at(owner)
@@ -297,7 +300,7 @@ class Sweeper:
         present: list[str] = []
         last: str | None = None
         while True:
-            page = await self._operations.orphans(owner, last, self._patience)
+            page = await self._operations.pending.orphans(owner, last, self._patience)
             if not self._lock_state.held:
                 return
             present += [entry.lbs_id for entry in page.found]

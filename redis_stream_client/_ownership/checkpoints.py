@@ -277,7 +277,7 @@ class Progress:
             raise about(lease, error) from error.__cause__
 
     async def _compare(self, lease: Lease, by: Owner, timeout: float) -> Owner:
-        standing = await self._operations.standing(lease.lbs_id, timeout)
+        standing = await self._operations.pending.standing(lease.lbs_id, timeout)
         try:
             stored = Fence.parse(by.fence) if by.fence else None
         except ValueError:  # whether somebody else wrote it, `begin` decides
@@ -290,16 +290,16 @@ class Progress:
         if stored is None or str(stored)[:NUMBERS] < str(lease.fence)[:NUMBERS]:
             return NO_OWNER  # Redis lost our begin
         if to := _lifted_to(lease, stored):  # Redis lost a claim, and counts anew
-            outcome = await self._operations.lift(lease.lbs_id, lease.deliveries, to, timeout)
-            if outcome != "raised":
+            outcome = await self._operations.deliveries.lift(lease.lbs_id, lease.deliveries, to, timeout)
+            if outcome != "lifted":
                 raise self._not_mine(lease, "" if outcome == "gone" else outcome)
             lease._recount(to)
             return NO_OWNER
-        newer = await self._operations.announcement(stored.lbs_id, timeout)
+        newer = await self._operations.pending.announcement(stored.lbs_id, timeout)
         if newer is not None:
             if not _announces(newer, lease.stream):
                 raise Foreign("fence", by.fence.encode())  # of another stream's owner
-            await self._operations.done([(lease.lbs_id, lease.deliveries)], timeout)
+            await self._operations.deliveries.done([(lease.lbs_id, lease.deliveries)], timeout)
             self._ownership.lose([lease], "superseded")
             raise lease._not_owner(owner=by.consumer)
         return by  # the newer announcement was finished, or the load balancer stream began anew

@@ -20,7 +20,9 @@ from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.redis_backend import Ownership, about, unavailable
-from redis_stream_client._protocol.operations import PAGE, Delivered, Operations, Refusal, Taken, Won
+from redis_stream_client._protocol.base import PAGE
+from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.replies import Delivered, Refusal, Taken, Won
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
 
@@ -101,7 +103,7 @@ class Claims:
             if not held:
                 raise self._not_joined(payload)
             try:
-                reply = await self._operations.claim(payload.lbs_id, owner, self._patience)
+                reply = await self._operations.deliveries.claim(payload.lbs_id, owner, self._patience)
             except Unanswered as error:
                 if error.maybe_executed:
                     sent = True
@@ -138,7 +140,7 @@ class Claims:
         if self._table.get(payload.lbs_id) is not None:
             raise self._already(payload, self._consumer, "this client has it")
         try:
-            adopted = await self._operations.adopt([(payload.lbs_id, count)], self._patience)
+            adopted = await self._operations.deliveries.adopt([(payload.lbs_id, count)], self._patience)
         except (Unanswered, GroupMissing):
             self._audits.request()
             raise unavailable(payload, "claim") from None
@@ -203,7 +205,7 @@ class Claims:
                     raise Unanswered("this client's own lock is not held, or only just", maybe_executed=False)
                 epoch = lock_state.epoch
                 try:
-                    reply = await self._operations.claim_many(
+                    reply = await self._operations.deliveries.claim_many(
                         owner, most, self._patience, level_with=others, but=but
                     )
                 except Unanswered as error:
@@ -225,7 +227,7 @@ class Claims:
     async def take_malformed(self, entry: Delivered, owner: str, reason: str) -> None:
         """An orphan that cannot be offered, since it is malformed: claim it and bury it."""
         async with self._audit_lock.passing():
-            reply = await self._operations.claim(entry.lbs_id, owner, self._patience)
+            reply = await self._operations.deliveries.claim(entry.lbs_id, owner, self._patience)
             if isinstance(reply, Won):
                 await self._ownership.bury_malformed(
                     Delivered(entry.lbs_id, reply.deliveries, reply.fields), reason

@@ -30,7 +30,9 @@ from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
-from redis_stream_client._protocol.operations import PAGE, Delivered, Operations
+from redis_stream_client._protocol.base import PAGE
+from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.replies import Delivered
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.record_store import PROGRESS_TTL, RecordStore
@@ -154,11 +156,13 @@ class Ownership:
         if entry.deliveries > handed_out:
             return entry
         try:
-            outcome = await self._operations.lift(entry.lbs_id, entry.deliveries, handed_out + 1, self._patience)
+            outcome = await self._operations.deliveries.lift(
+                entry.lbs_id, entry.deliveries, handed_out + 1, self._patience
+            )
         except (Unanswered, GroupMissing) as error:
             log.debug("could not lift %s yet: %s", entry.lbs_id, error)
             outcome = ""
-        if outcome == "raised" and self._lock_state.believed(epoch):
+        if outcome == "lifted" and self._lock_state.believed(epoch):
             return replace(entry, deliveries=handed_out + 1)
         self._audits.request()
         return None
@@ -167,7 +171,7 @@ class Ownership:
         """Entries that were delivered when their room was taken meanwhile: a peer, or we later, take them."""
         given_back = [(entry.lbs_id, entry.deliveries) for entry in entries]
         try:
-            await self._operations.release(given_back, self._patience)
+            await self._operations.deliveries.release(given_back, self._patience)
         except Unanswered:
             self._audits.request()
             raise
@@ -178,7 +182,7 @@ class Ownership:
         start = 0
         while start < room:
             page = unknown[start : min(room, start + PAGE)]
-            adopted = await self._operations.adopt(page, self._patience)
+            adopted = await self._operations.deliveries.adopt(page, self._patience)
             if adopted is None:
                 self._lock_state.lapse("missing")
             if adopted is None or not self._lock_state.believed(epoch):
@@ -187,13 +191,15 @@ class Ownership:
             self._counters.streams_added += added
             start += len(page) - adopted.left
         for start in range(room, len(unknown), PAGE):
-            await self._operations.release(unknown[start : start + PAGE], self._patience)
+            await self._operations.deliveries.release(unknown[start : start + PAGE], self._patience)
 
     async def bury_malformed(self, entry: Delivered, reason: str) -> None:
         """Move a malformed announcement to the dead letters. If that fails, it stays pending for us, and
         the next audit tries again."""
         try:
-            outcome = await self._operations.bury(entry.lbs_id, entry.deliveries, reason, self._patience)
+            outcome = await self._operations.deliveries.bury(
+                entry.lbs_id, entry.deliveries, reason, self._patience
+            )
         except (Unanswered, GroupMissing, KeyRejected) as error:
             log.warning("could not bury %s yet: %s", entry.lbs_id, error, extra={"lbs_id": entry.lbs_id})
             return
@@ -256,7 +262,9 @@ class Ownership:
             for lease in first:
                 lease._done_sent = mark
             try:
-                return await self._operations.done([(le.lbs_id, le.deliveries) for le in leases], timeout)
+                return await self._operations.deliveries.done(
+                    [(le.lbs_id, le.deliveries) for le in leases], timeout
+                )
             except Unanswered as error:
                 if not error.maybe_executed:
                     for lease in first:
@@ -270,7 +278,7 @@ class Ownership:
         """Without a gap until now: the next beat only would miss a lock that was evicted, and a peer may have been
         faster. One that is there has been there all the time, since only a resume brings it back."""
         try:
-            there = await self._operations.beat(self._interval)
+            there = await self._operations.lock.beat(self._interval)
         except Unanswered:
             return False
         if not there:
@@ -342,7 +350,7 @@ class Ownership:
         async with self._audit_lock.passing():
             try:
                 results = await self.persist(
-                    lambda timeout: self._operations.release(entries, timeout), lambda: True
+                    lambda timeout: self._operations.deliveries.release(entries, timeout), lambda: True
                 )
             except Lapsed:
                 return [unavailable(lease, "release") for lease in leases]
@@ -377,7 +385,9 @@ class Ownership:
         async with self._audit_lock.passing():
             try:
                 outcome = await self.persist(
-                    lambda timeout: self._operations.bury(lease.lbs_id, lease.deliveries, reason, timeout),
+                    lambda timeout: self._operations.deliveries.bury(
+                        lease.lbs_id, lease.deliveries, reason, timeout
+                    ),
                     lambda: self._table.holds(lease),
                 )
             except Lapsed:

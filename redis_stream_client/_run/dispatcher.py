@@ -14,6 +14,7 @@ from redis_stream_client._leases.event_queue import owner_of
 from redis_stream_client._leases.events import StreamAdded, StreamExpired
 from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
 from redis_stream_client._model.logs import log
+from redis_stream_client._protocol.hints import Draining
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._run.handler import Handler
 from redis_stream_client._run.handler_task import HandlerTask
@@ -203,8 +204,8 @@ class Dispatcher:
     async def _tell_peers(self) -> None:
         """Nothing waits for it: it is sent before the first release."""
         with contextlib.suppress(Unanswered, GroupMissing):
-            await self._session.operations.tell(
-                f"draining {self._session.options.consumer}", self._session.options.patience
+            await self._session.operations.hints.tell(
+                Draining(self._session.options.consumer), self._session.options.patience
             )
 
     async def _wait_for_jobs(self, timeout: float) -> None:

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from redis_stream_client._consumer.fairness import CLOCK_PERIOD, STEP, Fairness
-from redis_stream_client._protocol.operations import Member
+from redis_stream_client._protocol.replies import Member
 
 PERIOD = 1.0
 

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio import Redis
 
 from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamAdded
-from redis_stream_client._protocol import operations
+from redis_stream_client._protocol import group
+from redis_stream_client._protocol.base import PAGE
+from redis_stream_client._protocol.group import Group
+from redis_stream_client._protocol.pending import Pending
 from tests.harness.fleet import Member, announce
 from tests.harness.waiting import stop, wait_until
 
@@ -23,16 +26,16 @@ if TYPE_CHECKING:
     from tests.harness.servers import Server
 
 
-def count_calls(monkeypatch: pytest.MonkeyPatch, operation: str) -> list[float]:
-    """When an operation is called from now on, by any client."""
+def count_calls(monkeypatch: pytest.MonkeyPatch, stubs: type[Any], name: str) -> list[float]:
+    """When a stub is called from now on, by any client."""
     calls: list[float] = []
-    original = getattr(operations.Operations, operation)
+    original = getattr(stubs, name)
 
-    async def counted(self: operations.Operations, *arguments: Any) -> Any:
+    async def counted(self: Any, *arguments: Any) -> Any:
         calls.append(time.monotonic())
         return await original(self, *arguments)
 
-    monkeypatch.setattr(operations.Operations, operation, counted)
+    monkeypatch.setattr(stubs, name, counted)
     return calls
 
 
@@ -151,9 +154,9 @@ async def test_orphans_that_nobody_claims_are_looked_at_seldom(
         meanwhile(read_slowly(client)),
     ):
         await wait_until(lambda: len(read) == streams, "all were offered")
-        pages = count_calls(monkeypatch, "orphans")
+        pages = count_calls(monkeypatch, Pending, "orphans")
         await asyncio.sleep(window)  # time itself is measured
-        looks = len(pages) / (streams / operations.PAGE)
+        looks = len(pages) / (streams / PAGE)
         assert looks <= 3 * window / ttl + 2  # two are meant
         assert client.alive
 
@@ -163,12 +166,12 @@ async def test_a_long_backlog_is_searched_for_the_lost_seldom(
 ) -> None:
     """More wait than a census counts, so whether any is pending for nobody can only be found by looking at all."""
     held, ttl = 300, 0.4
-    monkeypatch.setattr(operations, "WAITING_COUNTED", 100)
+    monkeypatch.setattr(group, "WAITING_COUNTED", 100)
     async with Member(server.url, service, lock_ttl=ttl, max_streams=held) as full:
         await announce(server.url, service, *[f"call-{i}" for i in range(held + 150)])
         await wait_until(lambda: len(full.owned) == held, "it is full")
-        searches = count_calls(monkeypatch, "rescue")
-        censuses = count_calls(monkeypatch, "census")
+        searches = count_calls(monkeypatch, Group, "rescue")
+        censuses = count_calls(monkeypatch, Group, "census")
         await wait_until(lambda: len(censuses) >= 4, "it has tidied up")
-        pages = -(-held // operations.PAGE)
+        pages = -(-held // PAGE)
         assert len(searches) <= pages

@@ -335,7 +335,7 @@ async def test_a_lost_raise_is_repeated(
             await member.lease("call-1").release()
             await member.owns("call-1")
         old = member.lease("call-1")
-        fault = lose(proxy, "raise", loss)
+        fault = lose(proxy, "lift", loss)
         await redis.xclaim(
             f"{service}-input", f"{service}-group", member.client.id, 0, [lbs_id], retrycount=1, justid=True
         )

@@ -104,7 +104,7 @@ CASES: list[tuple[str, Callable[[Scene], Awaitable[None]]]] = [
     ("SET", Scene.takes),
     ("census", Scene.rescues),
     ("rescue", Scene.rescues),
-    ("raise", Scene.raises),
+    ("lift", Scene.raises),
     ("begin", Scene.raises),
     ("release", Scene.drains),
     ("leave", Scene.drains),

@@ -9,7 +9,7 @@ import pytest
 
 from redis_stream_client import LoadBalancerStream, NotOwner, RedisStreamClient, StreamAdded
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.announcements import Announcements
 from tests.harness.fleet import Member
 from tests.harness.runs import Running
 from tests.harness.scenes import next_event
@@ -38,7 +38,7 @@ async def test_the_same_consumer_gets_a_new_fence(
         async def now(*_: object) -> float:
             return float(seconds)
 
-        monkeypatch.setattr(Operations, "time", now)
+        monkeypatch.setattr(Announcements, "server_time", now)
     names = {f"s{i}" for i in range(streams)}
     async with RedisStreamClient.from_url(server.url, service, lock_ttl=1.0) as client:
         await LoadBalancerStream(redis, service).add_many(sorted(names))

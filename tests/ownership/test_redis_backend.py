@@ -18,7 +18,8 @@ from redis_stream_client import (
     RedisUnavailable,
     StreamGone,
 )
-from redis_stream_client._protocol import operations, scripts
+from redis_stream_client._protocol import base, scripts
+from redis_stream_client._protocol.pending import Pending
 from tests.harness.fleet import Member, announce
 from tests.harness.waiting import wait_until
 
@@ -252,15 +253,15 @@ async def test_audits_and_resumes_page_through_what_is_pending(
     server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    ask = operations.Operations.pending
+    ask = Pending.mine
 
-    async def pending(self: operations.Operations, *arguments: Any) -> Any:
+    async def mine(self: Pending, *arguments: Any) -> Any:
         page = await ask(self, *arguments)
         asked.append(len(page.found))
         return page
 
-    monkeypatch.setattr(operations, "LOOK_PAGE", 7)
-    monkeypatch.setattr(operations.Operations, "pending", pending)
+    monkeypatch.setattr(base, "LOOK_PAGE", 7)
+    monkeypatch.setattr(Pending, "mine", mine)
     names = sorted(f"call-{i:02}" for i in range(30))
     async with Member(server.url, service, **FAST) as one:
         await announce(server.url, service, *names)

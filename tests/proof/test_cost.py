@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamAdded
 from redis_stream_client._model.keys import NOBODY, Keys
 from redis_stream_client._protocol import scripts
-from redis_stream_client._protocol.operations import PAGE, SEEN_BYTES
+from redis_stream_client._protocol.base import PAGE, SEEN_BYTES
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ WORDS = {
     "done": {"done", "gone", "owner"},
     "release": {"released", "gone", "owner"},
     "bury": {"buried", "gone", "owner"},
-    "raise_": {"raised", "gone", "owner"},
+    "lift": {"lifted", "gone", "owner"},
     "begin": {"begun", "fresh", "refused"},
     "checkpoint": {"advanced", "kept", "refused"},
 }
@@ -88,8 +88,8 @@ async def test_a_repeated_done_is_not_believed_when_the_lock_was_evicted(
         await redis.config_set("notify-keyspace-events", "")
         session = member.client._lifecycle.session
         assert session is not None
-        operations = session.operations
-        send, calls = operations.done, 0
+        deliveries = session.operations.deliveries
+        send, calls = deliveries.done, 0
 
         async def send_after_eviction(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
             nonlocal calls
@@ -104,7 +104,7 @@ async def test_a_repeated_done_is_not_believed_when_the_lock_was_evicted(
                 await peer.execute()
             return await send(entries, timeout)
 
-        with patch.object(operations, "done", send_after_eviction), pytest.raises(NotOwner) as refused:
+        with patch.object(deliveries, "done", send_after_eviction), pytest.raises(NotOwner) as refused:
             await member.lease("call-1").done()
         assert refused.value.gone
 
@@ -119,8 +119,8 @@ async def test_a_repeated_done_is_not_believed_before_the_audit_of_a_fail_over(
         await member.owns("call-1")
         session = member.client._lifecycle.session
         assert session is not None
-        operations, identity = session.operations, session.identity
-        send, calls = operations.done, 0
+        deliveries, identity = session.operations.deliveries, session.identity
+        send, calls = deliveries.done, 0
 
         async def lose_the_first_reply(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
             nonlocal calls
@@ -132,7 +132,7 @@ async def test_a_repeated_done_is_not_believed_before_the_audit_of_a_fail_over(
 
         await redis.xack(keys.lbs, keys.group, lbs_id)
         identity.history = "the replica's"
-        with patch.object(operations, "done", lose_the_first_reply), pytest.raises(NotOwner) as refused:
+        with patch.object(deliveries, "done", lose_the_first_reply), pytest.raises(NotOwner) as refused:
             await member.lease("call-1").done()
         assert refused.value.gone
         assert await redis.xlen(keys.lbs) == 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import redis_stream_client
-from redis_stream_client._protocol import operations, scripts
+from redis_stream_client._protocol import scripts
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -83,7 +83,6 @@ def test_every_script_has_its_stub_and_every_stub_its_script() -> None:
     source = "".join(module.read_text(encoding="utf-8") for module in modules)
     loaded = set(re.findall(r'scripts\.load\("(\w+)"\)', source))
     assert loaded == {file.name.removesuffix(".lua") for file in SCRIPTS}
-    assert operations.Operations.__doc__
 
 
 async def test_a_server_knows_a_script_by_the_name_that_is_computed_here(

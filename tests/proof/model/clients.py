@@ -319,8 +319,8 @@ class Model:
         if stored == NO_FENCE or stored < (id, count):
             return redis, ("begin", (NO_FENCE, UNOWNED))
         if stored[0] == id:
-            redis, reply = self._run["raise_"](redis, me, id, count, stored[1] + 1)
-            return redis, ("raised", stored[1] + 1) if reply == ("raised",) else ("not mine",)
+            redis, reply = self._run["lift"](redis, me, id, count, stored[1] + 1)
+            return redis, ("lifted", stored[1] + 1) if reply == ("lifted",) else ("not mine",)
         if redis.entries[stored[0]].present:
             return self._run["done"](redis, me, id, count)[0], ("superseded",)
         return redis, ("begin", (stored, by))
@@ -400,7 +400,7 @@ class Model:
             case ("look", _, ok, pending):
                 yield "run", "compares", self._compare(w, me, client, ok, pending)
             case ("lift", _, ok, pending, (lift, *others)):
-                redis, reply = self._run["raise_"](w.redis, me, *lift)
+                redis, reply = self._run["lift"](w.redis, me, *lift)
                 reader = ("lift", ANSWERED, ok, put(pending, lift[0], lift[2]), tuple(others))
                 label = f"lifts{_of(lift[0])} from {lift[1]} to {lift[2]}: {_say(reply)}"
                 yield "run", label, _with(w, me, client._replace(reader=reader))._replace(redis=redis)
@@ -644,7 +644,7 @@ class Model:
         match op.reply:
             case ("begin", replaces):
                 return _start(w, me, Op("begin", id, phase, True, (count, replaces)))
-            case ("raised", to):
+            case ("lifted", to):
                 top = put(client.top, id, max(to, client.top[id]))
                 lease = client.table[id]._replace(deliveries=to)
                 w = _with(w, me, client._replace(table=put(client.table, id, lease), top=top))

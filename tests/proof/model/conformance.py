@@ -53,7 +53,7 @@ def walk(dice: random.Random, length: int, *, keeps_trimmed: bool) -> list[Call]
     calls: list[Call] = []
     while len(calls) < length:
         name, args = _choose(dice, redis)
-        if keeps_trimmed and name in ("release", "raise_") and not redis.entries[args[1]].present:
+        if keeps_trimmed and name in ("release", "lift") and not redis.entries[args[1]].present:
             continue
         if name == "trim":
             redis, reply = protocol.xdel(redis, args[0]), ()
@@ -99,7 +99,7 @@ def _choose(dice: random.Random, redis: Redis) -> tuple[str, tuple[Any, ...]]:
         "done": (me, id, count),
         "release": (me, id, count),
         "bury": (me, id, count),
-        "raise_": (me, id, count, count + dice.randint(0, 2)),
+        "lift": (me, id, count, count + dice.randint(0, 2)),
         "inspect": (id,),
         "begin": (me, stream, fence, dice.random() < 0.3, dice.randint(0, 1), replaces),
         "checkpoint": (me, stream, fence, dice.choice((1, 9, 10, 11))),
@@ -162,7 +162,7 @@ class Mirror:
         group = (k.group, me)
 
         def script(keys: list[str], *argv: Any) -> tuple[Any, ...]:
-            return ("EVAL", scripts.load(name.strip("_")).text, len(keys), *keys, *argv)
+            return ("EVAL", scripts.load(name).text, len(keys), *keys, *argv)
 
         match name, args:
             case "trim", (id,):
@@ -198,7 +198,7 @@ class Mirror:
                 return script([k.lbs], *group, NOBODY_NAME, k.control, IDS[id], count)
             case "bury", (_, id, count):
                 return script([k.lbs, k.dead], *group, IDS[id], count, "a reason")
-            case "raise_", (_, id, count, to):
+            case "lift", (_, id, count, to):
                 return script([k.lbs], *group, IDS[id], count, to)
             case "inspect", (id,):
                 return script([k.lbs], k.group, PLENTY, IDS[id])

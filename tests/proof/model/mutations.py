@@ -100,7 +100,7 @@ Scripts: TypeAlias = "dict[str, Callable[..., tuple[Redis, Reply]]]"
 SCRIPTS: Scripts = {
     name: getattr(protocol, name)
     for name in ("join", "leave", "read", "beat", "claim", "claim_many", "adopt", "done", "release", "begin",
-                 "checkpoint", "raise_")
+                 "checkpoint", "lift")
 }  # fmt: skip
 
 BROKEN: dict[Mutation | None, Scripts] = {

@@ -271,15 +271,15 @@ def bury(redis: Redis, me: int, id: int, count: int) -> tuple[Redis, Reply]:
     return redis, ("buried",) if entry else ("gone",)
 
 
-def raise_(redis: Redis, me: int, id: int, count: int, to: int) -> tuple[Redis, Reply]:
-    """raise.lua."""
+def lift(redis: Redis, me: int, id: int, count: int, to: int) -> tuple[Redis, Reply]:
+    """lift.lua."""
     pending = xpending(redis, id)
     if not pending:
         return redis, ("gone",)
     if pending.owner != me or pending.deliveries != count or pending.deliveries >= to:
         return redis, ("owner", pending.owner)
     redis, _ = xclaim(redis, me, id, justid=True, to=to)
-    return redis, ("raised",) if xpending(redis, id) else ("gone",)
+    return redis, ("lifted",) if xpending(redis, id) else ("gone",)
 
 
 def inspect(redis: Redis, id: int) -> tuple[Redis, Reply]:

@@ -1,0 +1,126 @@
+"""Changing the owner, or the fence, of what was delivered: claiming, adopting, ending.
+
+Every change compares the owner and the delivery count, which is the fence, with what the caller believes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis_stream_client._model.keys import NOBODY
+from redis_stream_client._model.options import Options
+from redis_stream_client._protocol import scripts
+from redis_stream_client._protocol.base import ReplySizes, decode_name, encode_name, flat, sized
+from redis_stream_client._protocol.replies import Adopted, Delivered, Refusal, Taken, Won
+from redis_stream_client._redis.connection import SharedConnection
+
+
+class Deliveries:
+    """What was delivered to us, or is claimed from others."""
+
+    def __init__(self, options: Options, *, commands: SharedConnection, sizes: ReplySizes) -> None:
+        self._keys = options.keys
+        self._me = options.consumer
+        self._lock = self._keys.lock(self._me)
+        self._commands = commands
+        self._sizes = sizes
+
+    async def claim(self, lbs_id: str, owner: str, timeout: float) -> Won | Refusal:
+        """Take one entry from `owner`, if that owner is dead."""
+        keys: list[str | bytes] = [self._keys.lbs, self._lock, encode_name(self._keys.lock(owner))]
+        args = [self._keys.group, self._me, encode_name(owner), lbs_id, self._keys.control]
+        reply = await self._commands.run(scripts.load("claim"), keys, args, timeout=timeout)
+        match reply:
+            case [b"won", deliveries, fields]:
+                return Won(deliveries, fields)
+            case [b"owner", current, deliveries]:
+                return Refusal("owner", decode_name(current), deliveries)
+            case [b"alive", current]:
+                return Refusal("alive", decode_name(current))
+            case [b"gone"]:
+                return Refusal("gone")
+        return Refusal("lapsed")
+
+    async def claim_many(
+        self,
+        owner: str,
+        n: int,
+        timeout: float,
+        *,
+        level_with: Sequence[str] | None = None,
+        but: Sequence[str] = (),
+    ) -> Taken | Refusal:
+        """Take up to `n` entries of `owner`, if it is dead.
+
+        Args:
+            owner: the dead consumer, or `NOBODY`.
+            n: entries to take at the most.
+            timeout: seconds.
+            level_with: the group's other consumers: take no more than brings us level with those that live. None:
+                take what is there.
+            but: LBS ids to leave alone.
+
+        A repeat takes more: after a lost reply, audit.
+        """
+        others = list(level_with or ())
+        names = [encode_name(other) for other in others]
+        keys: list[str | bytes] = [self._keys.lbs, self._lock]
+        keys += [encode_name(self._keys.lock(consumer)) for consumer in (owner, *others)]
+
+        async def send(size: int, patience: float) -> Any:
+            args = [
+                self._keys.group, self._me, encode_name(owner), n, size, self._keys.control,
+                int(level_with is not None), len(but), *but, *names,
+            ]  # fmt: skip
+            return await self._commands.run(scripts.load("claim_many"), keys, args, timeout=patience)
+
+        reply = await sized(self._sizes.announcements, timeout, send)
+        if reply[0] == b"won":
+            entries = [Delivered(i.decode(), deliveries, fields) for i, deliveries, fields in reply[3:]]
+            return Taken(entries, reply[1], bool(reply[2]))
+        return Refusal("alive", owner) if reply[0] == b"alive" else Refusal("lapsed")
+
+    async def adopt(self, entries: Sequence[tuple[str, int]], timeout: float) -> Adopted | None:
+        """New leases for what is pending for us with these counts. None: our lock does not exist.
+
+        What was trimmed, or is pending otherwise by now, is left out.
+        """
+        keys = [self._keys.lbs, self._lock]
+
+        async def send(size: int, patience: float) -> Any:
+            args = [self._keys.group, self._me, size, *flat(entries)]
+            return await self._commands.run(scripts.load("adopt"), keys, args, timeout=patience)
+
+        reply = await sized(self._sizes.announcements, timeout, send)
+        if reply == [b"lapsed"]:
+            return None
+        adopted = [
+            Delivered(lbs_id, result[0], result[1])
+            for (lbs_id, _), result in zip(entries, reply, strict=False)
+            if len(result) == 2
+        ]
+        return Adopted(adopted, len(entries) - len(reply))
+
+    async def lift(self, lbs_id: str, deliveries: int, to: int, timeout: float) -> str:
+        """Raise the delivery count after Redis lost writes. ``lifted``, ``gone`` or the current owner."""
+        args = [self._keys.group, self._me, lbs_id, deliveries, to]
+        reply: bytes = await self._commands.run(scripts.load("lift"), [self._keys.lbs], args, timeout=timeout)
+        return decode_name(reply)
+
+    async def done(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
+        """Acknowledge and delete. For each entry ``done``, ``gone`` or the current owner."""
+        args = [self._keys.group, self._me, *flat(entries)]
+        reply = await self._commands.run(scripts.load("done"), [self._keys.lbs], args, timeout=timeout)
+        return [decode_name(result) for result in reply]
+
+    async def release(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
+        """Give to nobody. For each entry ``released``, ``gone`` or the current owner."""
+        args = [self._keys.group, self._me, NOBODY, self._keys.control, *flat(entries)]
+        reply = await self._commands.run(scripts.load("release"), [self._keys.lbs], args, timeout=timeout)
+        return [decode_name(result) for result in reply]
+
+    async def bury(self, lbs_id: str, deliveries: int, reason: str, timeout: float) -> str:
+        """Move to the dead letters. ``buried``, ``gone`` or the current owner."""
+        keys = [self._keys.lbs, self._keys.dead]
+        args = [self._keys.group, self._me, lbs_id, deliveries, reason]
+        reply: bytes = await self._commands.run(scripts.load("bury"), keys, args, timeout=timeout)
+        return decode_name(reply)

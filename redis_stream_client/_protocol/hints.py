@@ -1,0 +1,100 @@
+"""The control channel: every word that members tell each other.
+
+A hint makes recovery fast, never correct: each may be lost, doubled, late or wrong. Some are published by scripts,
+in one step with what they tell of. Both sides understand `WORDS`.
+"""
+
+from dataclasses import dataclass
+
+from redis_stream_client._model.keys import Keys
+from redis_stream_client._protocol.base import encode_name
+from redis_stream_client._redis.connection import SharedConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A consumer has joined."""
+
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """A consumer takes nothing new, and will leave."""
+
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A consumer has left; what it did not release may be claimed."""
+
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A consumer's lock does not exist, and entries are pending for it."""
+
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """These entries were claimed."""
+
+    lbs_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """These entries are pending for nobody: anybody may claim them."""
+
+    lbs_ids: tuple[str, ...]
+
+
+AboutConsumer = Joined | Draining | Left | Dead
+AboutEntries = Claimed | Released
+Hint = AboutConsumer | AboutEntries
+
+_ABOUT_CONSUMERS: dict[str, type[AboutConsumer]] = {
+    "joined": Joined,
+    "draining": Draining,
+    "left": Left,
+    "dead": Dead,
+}
+_ABOUT_ENTRIES: dict[str, type[AboutEntries]] = {"claimed": Claimed, "released": Released}
+_WORD_OF: dict[type[Hint], str] = {
+    kind: word for words in (_ABOUT_CONSUMERS, _ABOUT_ENTRIES) for word, kind in words.items()
+}
+
+WORDS = frozenset(_WORD_OF.values())
+"""The first word of each hint."""
+
+
+def encode(hint: Hint) -> bytes:
+    """A hint as it is published: its word, and whom or what it is about."""
+    about = " ".join(hint.lbs_ids) if isinstance(hint, Claimed | Released) else hint.consumer
+    return encode_name(f"{_WORD_OF[type(hint)]} {about}")
+
+
+def decode(message: bytes) -> Hint | None:
+    """What was published, or None for what is no hint."""
+    word, _, about = message.decode(errors="replace").partition(" ")
+    if word in _ABOUT_CONSUMERS:
+        return _ABOUT_CONSUMERS[word](about)
+    if word in _ABOUT_ENTRIES:
+        return _ABOUT_ENTRIES[word](tuple(about.split()))
+    return None
+
+
+class Hints:
+    """Tells the peers."""
+
+    def __init__(self, keys: Keys, *, commands: SharedConnection) -> None:
+        self._keys = keys
+        self._commands = commands
+
+    async def tell(self, hint: Hint, timeout: float) -> None:
+        """Publish a hint to the peers."""
+        await self._commands.request("PUBLISH", self._keys.control, encode(hint), timeout=timeout)

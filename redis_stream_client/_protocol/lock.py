@@ -1,0 +1,117 @@
+"""The consumer's lock: it is taken, renewed and given up. While it exists, nobody takes what we own."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._model.options import Options
+from redis_stream_client._model.version import __version__
+from redis_stream_client._protocol import scripts
+from redis_stream_client._protocol.group import turn_request
+from redis_stream_client._redis import error_mapping
+from redis_stream_client._redis.connection import SharedConnection
+from redis_stream_client._redis.error_mapping import Unanswered
+
+T = TypeVar("T")
+
+
+class Lock:
+    """The lock of one consumer.
+
+    Args:
+        options: whose lock, and how long it lives.
+        beats: a connection on which nothing large travels, so that no beat waits behind it.
+        commands: the connection whose permissions `probe` tries.
+    """
+
+    def __init__(self, options: Options, *, beats: SharedConnection, commands: SharedConnection) -> None:
+        self._options = options
+        self._keys = options.keys
+        self._me = options.consumer
+        self._beats = beats
+        self._commands = commands
+        self._key = self._keys.lock(self._me)
+        self._renewal = ("PEXPIRE", self._key, options.lock_ttl_ms)
+        self._patience = 0.0
+
+    async def join(self, timeout: float, *, begin: str = "0") -> None:
+        """Take the lock and register in the group.
+
+        Args:
+            timeout: seconds.
+            begin: the entry behind which a group that does not exist yet begins to deliver.
+        """
+        keys = [self._keys.lbs, self._key]
+        args = [self._keys.group, self._me, self._options.lock_ttl_ms, self._value(), begin]
+        script = scripts.load("join")
+        await self._beating(timeout, lambda patience: self._beats.run(script, keys, args, timeout=patience))
+
+    def _value(self) -> str:
+        return json.dumps(
+            {
+                "ttl": self._options.lock_ttl_ms,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "version": __version__,
+            }
+        )
+
+    async def probe(self, timeout: float) -> None:
+        """Raise `RedisRejected` if a command that will be needed is not permitted."""
+        keys = [self._keys.lbs, self._key, self._keys.dead, self._keys.sweep]
+        args = [self._keys.group, self._keys.control, f"{self._me}-probe", self._me]
+        failed = await self._commands.run(scripts.load("probe"), keys, args, timeout=timeout)
+        words = [word.decode(errors="replace") for word in failed]
+        refused = error_mapping.map_probe(list(zip(words[::2], words[1::2], strict=True)))
+        if refused is not None:
+            raise refused
+
+    async def beat(self, timeout: float) -> bool:
+        """Renew the lock. False: it does not exist any more.
+
+        ``PEXPIRE`` and not ``SET``: a full Redis refuses ``SET``, and the whole fleet would lapse.
+        """
+        return bool(
+            await self._beating(timeout, lambda patience: self._beats.request(*self._renewal, timeout=patience))
+        )
+
+    async def beat_and_turn(self, lifetime: float, timeout: float) -> tuple[bool, bool]:
+        """Renew the lock, and ask for the fleet's turn to sweep, which is given once per `lifetime` seconds.
+
+        In one piece: a large fleet's asking costs Redis more than the sweeping, but almost nothing with a beat.
+        """
+        asking = turn_request(self._keys.sweep, self._me, lifetime)
+        renewed, won = await self._beating(
+            timeout, lambda patience: self._beats.together(self._renewal, asking, timeout=patience)
+        )
+        if isinstance(renewed, Exception):
+            raise renewed
+        if isinstance(won, Unanswered):  # a full Redis refuses to write the turn down: sweep without it
+            return bool(renewed), True
+        if isinstance(won, Exception):
+            raise won
+        return bool(renewed), won is not None
+
+    async def _beating(self, timeout: float, send: Callable[[float], Awaitable[T]]) -> T:
+        """A beat may take twice as long after one that went unanswered, up to the lifetime of the lock: otherwise
+        a line whose round trips are longer than the time-out could never hold it."""
+        patience, sent = max(timeout, self._patience), clock.now()
+        try:
+            reply = await send(patience)
+        except Unanswered as error:
+            if error.maybe_executed:
+                self._patience = min(2 * patience, self._options.lock_ttl)
+            raise
+        if clock.now() - sent < timeout / 2:
+            self._patience = 0.0
+        return reply
+
+    async def leave(self, timeout: float) -> None:
+        """Give up the lock: what is pending for us is claimable at once."""
+        args = [self._me, self._keys.control]
+        await self._beats.run(scripts.load("leave"), [self._key], args, timeout=timeout)

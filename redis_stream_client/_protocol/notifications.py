@@ -1,0 +1,60 @@
+"""What a subscribed connection hears: hints of the peers, and that Redis removed a lock."""
+
+import asyncio
+from dataclasses import dataclass
+
+from redis.asyncio.connection import AbstractConnection
+
+from redis_stream_client._model.keys import Keys
+from redis_stream_client._protocol import hints
+from redis_stream_client._protocol.hints import Hint
+from redis_stream_client._redis import wire
+from redis_stream_client._redis.connection import SharedConnection
+
+
+@dataclass(frozen=True, slots=True)
+class LockGone:
+    """A consumer's lock expired or was deleted."""
+
+    consumer: str
+
+
+async def subscribe(connection: AbstractConnection, keys: Keys, db: int, timeout: float) -> None:
+    """Subscribe to the control channel, and to the keyspace events of the locks in database `db`."""
+    for command in (("PSUBSCRIBE", keys.lock_events(db)), ("SUBSCRIBE", keys.control)):
+        async with asyncio.timeout(timeout):
+            await wire.send(connection, command)
+            await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+
+
+def decode(message: list[bytes], keys: Keys, db: int) -> Hint | LockGone | None:
+    """What a message says, or None for what is not for us."""
+    match message:
+        case [b"pmessage", _, bytes(channel), b"expired" | b"del"]:
+            consumer = keys.consumer_of(channel, db)
+            return LockGone(consumer) if consumer else None
+        case [b"message", _, bytes(hint)]:
+            return hints.decode(hint)
+    return None
+
+
+class KeyspaceEvents:
+    """Which keyspace events the server announces: its ``notify-keyspace-events``."""
+
+    def __init__(self, *, commands: SharedConnection) -> None:
+        self._commands = commands
+
+    async def flags(self, timeout: float) -> str:
+        """The flags that are set."""
+        reply = await self._commands.request("CONFIG", "GET", "notify-keyspace-events", timeout=timeout)
+        return reply[1].decode() if len(reply) == 2 else ""
+
+    async def set_flags(self, flags: str, timeout: float) -> None:
+        """Set the flags."""
+        await self._commands.request("CONFIG", "SET", "notify-keyspace-events", flags, timeout=timeout)
+
+
+def missing_flags(flags: str) -> str:
+    """What must be added to ``notify-keyspace-events`` for the expiry of a key to be announced."""
+    missing = "" if "K" in flags else "K"
+    return missing if "x" in flags or "A" in flags else missing + "x"
