@@ -141,7 +141,8 @@ async def test_a_handler_whose_announcement_is_trimmed_is_cancelled_and_orphans_
         else:
             await redis.xtrim(keys.lbs, maxlen=0, approximate=False)
         (lease,) = run.leases
-        await wait_until(lambda: lease._lost == "gone", "the next audit disowns it", 20 * TTL)
+        async with asyncio.timeout(20 * TTL):
+            assert await lease.lost() == "gone", "the next audit disowns it"
         await wait_until(lambda: not run.working, "the handler is cancelled")
         await wait_until(lambda: nothing_pending(redis, service), "what was pending is cleaned up")
         assert [lease.stream for lease in run.leases] == [CALL]

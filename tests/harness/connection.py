@@ -1,4 +1,4 @@
-"""The type of redis-py clients in tests."""
+"""The type of redis-py clients in tests, and what their pools have lent."""
 
 from __future__ import annotations
 
@@ -7,3 +7,23 @@ from typing import Any, TypeAlias
 Connection: TypeAlias = Any
 """A redis-py client. Its own annotations allow for text and bytes, old reply shapes and new ones, at every
 command; a test knows which it gets, and its assertions check it better than casts would."""
+
+
+def lent_by(redis: Connection) -> list[Any]:
+    """The connections that a client's pool lends from now on and has not got back yet: a list that follows."""
+    pool = redis.connection_pool
+    lend, take_back = pool.get_connection, pool.release
+    lent: list[Any] = []
+
+    async def get_connection(*args: Any, **options: Any) -> Any:
+        connection = await lend(*args, **options)
+        lent.append(connection)
+        return connection
+
+    async def release(connection: Any) -> None:
+        await take_back(connection)
+        if connection in lent:
+            lent.remove(connection)
+
+    pool.get_connection, pool.release = get_connection, release
+    return lent

@@ -39,12 +39,12 @@ class Resolver:
         self.asked = 0
         self.waiting = 0
         self.threads: set[str] = set()
-        self._real = socket.getaddrinfo
+        self.real = socket.getaddrinfo
 
     def getaddrinfo(self, host: Any, port: Any, *arguments: Any, **more: Any) -> Any:
         """As `socket.getaddrinfo`."""
         if host != NAME:
-            return self._real(host, port, *arguments, **more)
+            return self.real(host, port, *arguments, **more)
         self.asked += 1
         self.threads.add(threading.current_thread().name)
         self.waiting += 1
@@ -53,7 +53,7 @@ class Resolver:
         if self.failures:
             self.failures -= 1
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-        return [found for address in self.addresses for found in self._real(address, port, *arguments, **more)]
+        return [found for address in self.addresses for found in self.real(address, port, *arguments, **more)]
 
 
 @contextlib.contextmanager
@@ -64,7 +64,7 @@ def resolver() -> Generator[Resolver]:
     try:
         yield resolver
     finally:
-        socket.getaddrinfo = resolver._real
+        socket.getaddrinfo = resolver.real
 
 
 class Credentials(CredentialProvider):

@@ -226,9 +226,13 @@ async def test_a_reader_wakes_when_something_arrives(event_queue: EventQueue) ->
 
 
 async def test_a_reader_that_has_left_something_does_not_wait(event_queue: EventQueue) -> None:
+    handed_out = []
     for n in range(600):  # more than one look takes out
         held = lease(f"{n + 1}-0")
-        held._handed_out = True
+        event_queue.added(held)
+        assert event_queue.take(0.0) == StreamAdded(held)
+        handed_out.append(held)
+    for held in handed_out:
         event_queue.lost(held, "claimed")
     for left in range(600, 0, -1):
         await asyncio.wait_for(event_queue.wait(), 1)

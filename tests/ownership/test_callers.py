@@ -79,9 +79,15 @@ async def test_a_checkpoint_goes_on(
 async def test_a_beginning_goes_on(
     member: Member, proxy: TcpProxy, redis: Connection, service: str, fault: str
 ) -> None:
+    earlier = member.lease(CALL)
+    await earlier.checkpoint("0-1")
+    await earlier.done()
+    await add(redis, service, [CALL])
+    await member.owns(CALL)
     lease = member.lease(CALL)
+    assert lease.position is None  # not known before it has begun
     await not_waited_for(anext(lease.entries()), struck(proxy, "begin", fault))
-    await wait_until(lambda: lease._begun, "it has begun")
+    await wait_until(lambda: lease.position == "0-1", "it has begun")
     assert lease.attempts == 1
     assert (await record(redis, service, CALL))["attempts"] == "1"
     assert (await anext(lease.entries())).fields == {b"n": b"0"}

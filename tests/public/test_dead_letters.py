@@ -26,6 +26,7 @@ from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import msgpack, scripts
 from redis_stream_client.dead_letters import MOST_FIELDS, PAGE
 from tests.harness.cluster import start_cluster
+from tests.harness.connection import Connection, lent_by
 from tests.harness.letters import CONSUMER, REASON, announcement, bury, bury_stream, flat, written
 from tests.harness.ports import HOST, free_port
 from tests.harness.scenes import bury_one, next_event
@@ -35,7 +36,6 @@ from tests.harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from tests.harness.connection import Connection
     from tests.harness.letters import Pair
     from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
@@ -348,8 +348,9 @@ async def test_any_client_will_do_and_gets_its_connection_back(
     server: Server, service: str, settings: dict[str, Any]
 ) -> None:
     async with Redis(host=HOST, port=server.port, **settings) as redis:
+        lent = lent_by(redis)
         await everything(redis, service, await write(redis, service, "a", "b", "c"))
-        assert connections_in_use(redis) == 0
+        assert not lent
 
 
 async def everything(redis: Connection, service: str, ids: list[str]) -> None:
@@ -364,10 +365,6 @@ async def everything(redis: Connection, service: str, ids: list[str]) -> None:
             assert isinstance(await letters.put_back(letter), str)
     assert await letters.count() == 0
     assert await redis.xlen(Keys(service).lbs) == 2
-
-
-def connections_in_use(redis: Redis) -> int:
-    return len(redis.connection_pool._in_use_connections)
 
 
 async def test_in_a_cluster(service: str) -> None:
@@ -428,6 +425,7 @@ async def single(proxy: TcpProxy) -> AsyncIterator[Redis]:
 async def test_a_lost_reply_to_putting_back_never_announces_twice(
     server: Server, proxy: TcpProxy, single: Redis, redis: Connection, service: str, cut: bool
 ) -> None:
+    lent = lent_by(single)
     letters = DeadLetters(single, service)
     await letters.put_back(bury_stream(server, service, "the server knows the script"))
     letter = await letters.get(bury_stream(server, service, "call-17"))
@@ -437,7 +435,7 @@ async def test_a_lost_reply_to_putting_back_never_announces_twice(
         await letters.put_back(letter)
     await wait_until(lambda: fault.swallowed, "it was executed")
     proxy.heal()
-    assert connections_in_use(single) == 0
+    assert not lent
     with pytest.raises(StreamGone):
         await letters.put_back(letter)
     assert len(await announced(redis, service)) == 2
@@ -581,17 +579,18 @@ async def test_a_cancelled_step_of_a_listing_can_be_repeated_and_skips_nothing(
 async def test_a_cancelled_call_gives_back_a_connection_that_answers_nobody_else(
     server: Server, proxy: TcpProxy, single: Redis, service: str
 ) -> None:
+    lent = lent_by(single)
     letters = DeadLetters(single, service)
     letter = await letters.get(bury_stream(server, service, "call-17"))
     assert letter is not None
     proxy.freeze(requests=False)
     task = asyncio.create_task(letters.put_back(letter))
-    await wait_until(lambda: connections_in_use(single), "it waits for the reply")
+    await wait_until(lambda: lent, "it waits for the reply")
     task.cancel()
     await asyncio.wait((task,))
     assert task.cancelled()
     proxy.thaw()
-    assert connections_in_use(single) == 0
+    assert not lent
     assert await single.ping() is True
 
 
@@ -632,6 +631,7 @@ async def test_a_full_redis_keeps_the_letter(
 async def test_another_type_under_the_services_keys_is_refused_for_good(
     server: Server, redis: Connection, service: str, letters: DeadLetters
 ) -> None:
+    lent = lent_by(redis)
     letter_id = bury_stream(server, service, "call-17")
     await redis.set(Keys(service).lbs, "text")
     with pytest.raises(RedisRejected, match="another type"):
@@ -640,7 +640,7 @@ async def test_another_type_under_the_services_keys_is_refused_for_good(
     await redis.set(Keys(service).dead, "text")
     with pytest.raises(RedisRejected, match="another type"):
         await listed(letters)
-    assert connections_in_use(redis) == 0
+    assert not lent
 
 
 async def test_putting_back_works_after_the_load_balancer_stream_was_deleted(

@@ -17,6 +17,7 @@ from redis_stream_client import LoadBalancerStream, RedisRejected, RedisUnavaila
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._redis import pooled
 from redis_stream_client.producer import CHUNK, CHUNK_BYTES
+from tests.harness.connection import Connection, lent_by
 from tests.harness.ports import HOST, free_port
 from tests.harness.proxy import TcpProxy
 from tests.harness.waiting import wait_until
@@ -24,7 +25,6 @@ from tests.harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tests.harness.connection import Connection
     from tests.harness.servers import Server
 
 
@@ -111,12 +111,13 @@ async def test_any_client_will_do_and_gets_its_connection_back(
     server: Server, service: str, settings: dict[str, Any]
 ) -> None:
     async with Redis(host=HOST, port=server.port, **settings) as redis:
+        lent = lent_by(redis)
         producer = LoadBalancerStream(redis, service)
         for number in range(3):
             lbs_id = await producer.add(f"call-{number}")
             assert isinstance(lbs_id, str)
         assert await redis.xlen(Keys(service).lbs) == 3
-        assert connections_in_use(redis) == 0
+        assert not lent
 
 
 @pytest.mark.parametrize("decode", [False, True])
@@ -130,10 +131,6 @@ async def test_any_parser_will_do(
         lbs_ids = await LoadBalancerStream(other, service).add_many(["a", "b"])
         assert await other.ping() is True
     assert [lbs_id for lbs_id, _ in await announced(redis, service)] == lbs_ids
-
-
-def connections_in_use(redis: Redis) -> int:
-    return len(redis.connection_pool._in_use_connections)
 
 
 @pytest.fixture
@@ -155,13 +152,14 @@ async def single(proxy: TcpProxy) -> AsyncIterator[Redis]:
 async def test_without_an_answer_the_outcome_is_unknown_and_the_client_can_be_used_on(
     proxy: TcpProxy, single: Redis, service: str, strike: Callable[[TcpProxy], object]
 ) -> None:
+    lent = lent_by(single)
     producer = LoadBalancerStream(single, service)
     await producer.add("before")
     strike(proxy)
     with pytest.raises(RedisUnavailable, match="may have been announced"):
         await producer.add_many(["a", "b"])
     proxy.heal()
-    assert connections_in_use(single) == 0
+    assert not lent
     lbs_id = await producer.add("after")
     assert await single.xrange(Keys(service).lbs, lbs_id, lbs_id)
 
@@ -178,16 +176,17 @@ async def test_nothing_is_announced_twice_by_itself(proxy: TcpProxy, service: st
 async def test_a_cancelled_call_gives_back_a_connection_that_answers_nobody_else(
     proxy: TcpProxy, single: Redis, service: str
 ) -> None:
+    lent = lent_by(single)
     producer = LoadBalancerStream(single, service)
     await producer.add("before")
     proxy.freeze(requests=False)
     task = asyncio.create_task(producer.add("cancelled"))
-    await wait_until(lambda: connections_in_use(single), "it waits for the reply")
+    await wait_until(lambda: lent, "it waits for the reply")
     task.cancel()
     await asyncio.wait((task,))
     assert task.cancelled()
     proxy.thaw()
-    assert connections_in_use(single) == 0
+    assert not lent
     assert await single.ping() is True
 
 
@@ -222,11 +221,14 @@ async def test_a_server_that_accepts_and_says_nothing_is_given_up(
 ) -> None:
     monkeypatch.setattr(pooled, "CONNECT_TIMEOUT", 0.3)
     proxy.freeze()
-    settings: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": 0.1}
+    settings: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": 0.1, "max_connections": 1}
     async with Redis(host=HOST, port=proxy.port, **settings) as redis:
+        lent = lent_by(redis)
         with pytest.raises(RedisUnavailable, match=r"no connection to .* within 0\.3 s \(nothing was announced\)"):
             await LoadBalancerStream(redis, service).add("call-17")
-        assert connections_in_use(redis) == 0
+        assert not lent
+        proxy.heal()
+        assert await redis.ping() is True
 
 
 async def test_large_announcements_over_a_slow_line_take_the_time_that_they_need(
@@ -297,6 +299,7 @@ async def test_a_full_redis_is_unavailable_for_now(
 async def test_a_connection_that_was_closed_while_it_was_idle_is_opened_anew(
     proxy: TcpProxy, single: Redis, redis: Connection, service: str
 ) -> None:
+    lent = lent_by(single)
     producer = LoadBalancerStream(single, service)
     lbs_ids = [await producer.add("call-1")]
     for end in (proxy.cut, proxy.half_close_clients):
@@ -305,7 +308,7 @@ async def test_a_connection_that_was_closed_while_it_was_idle_is_opened_anew(
         await asyncio.sleep(0.05)  # time itself: what the peer did arrives here
         lbs_ids.append(await producer.add("call-2"))
         assert proxy.accepted == accepted + 1
-        assert connections_in_use(single) == 0
+        assert not lent
     assert [lbs_id for lbs_id, _ in await announced(redis, service)] == lbs_ids
 
 
@@ -328,10 +331,11 @@ async def test_a_connection_to_what_is_no_master_any_more_is_not_used_again(
 async def test_another_type_under_the_services_key_is_refused_for_good(
     redis: Connection, service: str, producer: LoadBalancerStream
 ) -> None:
+    lent = lent_by(redis)
     await redis.set(Keys(service).lbs, "text")
     with pytest.raises(RedisRejected, match="another type"):
         await producer.add_many(["a", "b", "c"])
-    assert connections_in_use(redis) == 0
+    assert not lent
     assert await redis.get(Keys(service).lbs) == b"text"
 
 
@@ -346,8 +350,11 @@ async def test_a_wrong_password_is_refused_for_good(redis: Connection, server: S
 async def test_a_client_that_is_used_on_after_many_failures_leaks_no_connection(
     redis: Connection, service: str, producer: LoadBalancerStream
 ) -> None:
+    lent = lent_by(redis)
     await redis.set(Keys(service).lbs, "text")
+    received = (await redis.info("stats"))["total_connections_received"]
     for _ in range(20):
         with pytest.raises(RedisRejected):
             await producer.add("a")
-    assert len(redis.connection_pool._available_connections) == 1
+    assert not lent
+    assert (await redis.info("stats"))["total_connections_received"] == received, "one connection did it all"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -169,12 +170,18 @@ async def test_a_lost_begin_counts_one_attempt(
 ) -> None:
     await load(redis)
     await write(server.url, CALL, 1)
-    async with Running(proxy.url, service, lock_ttl=1.0) as run:
+    handed: Counter[str] = Counter()
+
+    async def handle(lease: Lease) -> None:
+        async for _ in lease.entries():
+            handed[lease.stream] += 1
+
+    async with Running(proxy.url, service, handle, lock_ttl=1.0) as run:
         fault = lose(proxy, "begin", loss)
         await add(redis, service, [CALL])
         await run.handles(CALL)
         stored = await wait_until(lambda: record(redis, service, CALL), "it has begun")
-        await wait_until(lambda: run.leases[0]._begun, "it knows")
+        await wait_until(lambda: handed, "it knows")
         assert fault.matched
         assert stored["attempts"] == "1"
         assert run.leases[0].attempts == 1
