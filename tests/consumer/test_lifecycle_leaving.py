@@ -15,7 +15,7 @@ from redis_stream_client import Lease, RedisStreamClient, RedisStreamClientError
 from redis_stream_client._concurrency.chunks import CHUNK, PacedCalls
 from redis_stream_client._leases.lease import LEAVING_GRACE
 from redis_stream_client._model.keys import Keys
-from tests.harness.runs import Running, add, idle, record
+from tests.harness.runs import Running, add, all_watched, idle, record
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ async def test_thousands_of_handlers_are_told_in_turns_and_the_lock_goes_first(
     async with Running(server.url, service, handle, lock_ttl=4.0) as run:
         await add(redis, service, [f"call-{i}" for i in range(MANY)])
         await wait_until(lambda: len(run.working) == MANY, "all are handled", 20.0)
-        await wait_until(lambda: all(lease._waiting for lease in run.leases), "all wait for entries", 20.0)
+        await wait_until(lambda: all_watched(redis, MANY), "all wait for entries", 20.0)
         turn()
         started = time.monotonic()
         await leave(run)

@@ -12,18 +12,30 @@ from tests.harness.fleet import announce
 from tests.harness.proxy import TcpProxy
 from tests.harness.runs import Running, idle
 from tests.harness.sentinel import replicate
+from tests.harness.servers import Server, clients_of
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from redis_stream_client import Lease
-    from tests.harness.servers import Server
 
 
-def ours(server: Server) -> set[str]:
-    """The commands that were last sent on the connections that others have to a server."""
-    lines = server.command("CLIENT", "LIST").decode().splitlines()
-    clients = [dict(word.split("=", 1) for word in line.split()) for line in lines]
-    return {client["cmd"] for client in clients if client["flags"] not in "SM" and "client" not in client["cmd"]}
+SHARED = ("beats", "commands", "reads")
+"""What the connections of a session are for."""
+
+
+def ours(server: Server) -> dict[str, str]:
+    """What the connections to a server are for, and their ids."""
+    return {client["name"].partition(":")[2]: client["id"] for client in clients_of(server)}
+
+
+async def all_connected(server: Server) -> dict[str, str]:
+    """Wait until all of the session's connections are there; returns their ids."""
+
+    def there() -> dict[str, str] | None:
+        ids = {role: id for role, id in ours(server).items() if role in SHARED}
+        return ids if len(ids) == len(SHARED) else None
+
+    return await wait_until(there, "all are connected")
 
 
 async def test_when_an_address_leads_to_another_server_one_broken_connection_takes_all_along(service: str) -> None:
@@ -34,9 +46,7 @@ async def test_when_an_address_leads_to_another_server_one_broken_connection_tak
             pair.in_step()
             pair.replica.command("REPLICAOF", "NO", "ONE")  # and the old master goes on answering, for itself
             proxy.upstream_port = pair.replica.port
-            session = member.client._lifecycle.session
-            assert session is not None
-            session._beats.drop(ConnectionError("this one breaks"))
+            pair.master.command("CLIENT", "KILL", "ID", ours(pair.master)["beats"])  # this one breaks
             await wait_until(lambda: not ours(pair.master), "nothing is connected to the old master", timeout=5)
             await wait_until(lambda: member.client.alive, "it is alive")
             lock = Keys(service).lock(member.client.id)
@@ -67,13 +77,11 @@ async def test_a_planned_fail_over_shorter_than_the_lock_costs_nothing(service: 
             assert (cancelled, member.client.statistics().lapses) == ([], 0)
 
 
-@pytest.mark.parametrize("what", ["_beats", "_commands", "_reads"])
-async def test_a_connection_that_is_merely_cut_takes_nobody_along(server: Server, service: str, what: str) -> None:
-    async with Running(server.url, service, idle) as member:
-        session = member.client._lifecycle.session
-        assert session is not None
-        links = {name: getattr(session, name) for name in ("_beats", "_commands", "_reads")}
-        await wait_until(lambda: all(link.connections == 1 for link in links.values()), "all are connected")
-        links[what].drop(ConnectionError("cut"))
-        await wait_until(lambda: links[what].connections == 2, "it is connected again")
-        assert [link.losses for name, link in links.items() if name != what] == [0, 0]
+@pytest.mark.parametrize("role", SHARED)
+async def test_a_connection_that_is_merely_cut_takes_nobody_along(server: Server, service: str, role: str) -> None:
+    async with Running(server.url, service, idle):
+        before = await all_connected(server)
+        server.command("CLIENT", "KILL", "ID", before[role])
+        await wait_until(lambda: ours(server).get(role, before[role]) != before[role], "it is connected again")
+        after = await all_connected(server)
+        assert {one for one in SHARED if after[one] != before[one]} == {role}

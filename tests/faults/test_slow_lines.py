@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from redis_stream_client import LoadBalancerStream
 from redis_stream_client._model.announcement import MAX_BYTES
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._redis import endpoint
 from redis_stream_client._redis.connection import SharedConnection
+from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.error_mapping import Unanswered
 from tests.harness.runs import Running
 from tests.harness.servers import SMALL_OUTPUT_BUFFERS
@@ -107,7 +107,7 @@ async def test_a_server_that_cuts_connections_for_large_replies_is_asked_for_les
 
 def link_to(url: str) -> SharedConnection:
     """A link to what is there."""
-    return SharedConnection(endpoint.of(Redis.from_url(url), "x"))
+    return SharedConnection(endpoint_for(Redis.from_url(url), "x"))
 
 
 async def test_a_reply_that_is_arriving_is_not_given_up_and_one_that_is_not_is(

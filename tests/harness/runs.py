@@ -196,6 +196,11 @@ async def calls(redis: Connection, *commands: str) -> int:
     return sum(stats[name]["calls"] for name in wanted & stats.keys())
 
 
+async def all_watched(redis: Connection, streams: int) -> bool:
+    """Whether handlers wait for entries of so many streams: these were read, and the server tells of changes."""
+    return int((await redis.info("stats"))["tracking_total_keys"]) >= streams
+
+
 async def connections(redis: Connection) -> int:
     """How many connections the server has, but for the one that asks."""
     return len(await redis.client_list()) - 1

@@ -213,3 +213,16 @@ class Server:
             self._process.wait()
         self._process = None
         self._frozen = False
+
+
+def clients_of(server: Server) -> list[dict[str, str]]:
+    """What `CLIENT LIST` says of a server's clients: without who asks, replicas, masters and sentinels."""
+    lines = server.command("CLIENT", "LIST").decode().splitlines()
+    clients = [dict(word.split("=", 1) for word in line.split()) for line in lines]
+    return [
+        client
+        for client in clients
+        if client["cmd"] not in ("client", "client|list")
+        and client["flags"] not in ("S", "M")
+        and not client["name"].startswith("sentinel-")
+    ]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from redis_stream_client import RedisRejected, RedisStreamClient, RedisUnavailable, StreamAdded
-from redis_stream_client._redis import redis_py, wire
+from redis_stream_client._redis import wire
 from redis_stream_client._redis.endpoint import endpoint_for
 from tests.harness.scenes import live_through_it, next_event, time_passes
 from tests.harness.tls import Certificate, NoOpenSSL, serve_tls
@@ -55,11 +56,9 @@ async def test_a_tls_connection_that_both_sides_have_closed_can_be_given_up(
     url = f"rediss://127.0.0.1:{tls_port}?ssl_ca_certs={certificate.path}"
     async with Redis.from_url(url) as redis:
         connection = await endpoint_for(redis, "key").open(5.0)
-        writer = connection._writer
-        assert writer is not None
-        writer.close()
-        await writer.wait_closed()
-        writer.close()
+        await wire.roundtrip(connection, 5.0, "QUIT")
+        with pytest.raises(RedisConnectionError):
+            await connection.read_response(disconnect_on_error=False)
         wire.abort(connection)
 
 
@@ -115,13 +114,12 @@ async def test_a_client_with_other_settings(server: Server, service: str, settin
 async def test_an_exhausted_pool_does_not_starve_the_heartbeat(server: Server, service: str) -> None:
     pool: Connection = BlockingConnectionPool.from_url(server.url, max_connections=1)
     redis: Connection = Redis.from_pool(pool)
-    async with redis, Redis.from_url(server.url) as other:
-        taken = await redis_py.borrow(pool)
+    async with redis, Redis.from_url(server.url) as other, redis.pubsub() as taken:
+        await taken.subscribe("all the connections that there are")
         async with RedisStreamClient(redis, service, lock_ttl=0.6) as client:
             await time_passes(2 * 0.6, client)
             await live_through_it(client, other, service)
             assert client.alive
-        await pool.release(taken)
 
 
 async def test_leaving_one_database_hands_over_at_once(server: Server, service: str) -> None:

@@ -22,22 +22,17 @@ from redis_stream_client._redis.placement import placement_for
 from redis_stream_client._redis.topology import Topology, View
 from tests.harness.binaries import chosen, locate
 from tests.harness.cluster import Cluster, start_cluster
+from tests.harness.connection import lent_by
 from tests.harness.ports import HOST, free_port
 from tests.harness.scenes import live_through_it
 from tests.harness.sentinel import NAME, Deployment, deploy
+from tests.harness.servers import Server, clients_of
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.harness.connection import Connection
-    from tests.harness.servers import Server
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing was learned in this process before."""
-    topology._learned.clear()
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +47,18 @@ def own_cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-def settings(*nodes: Server, **more: Any) -> RedisCluster:
+def settings(*nodes: Server | Liar, **more: Any) -> RedisCluster:
     """The settings of a cluster with these startup nodes."""
     return RedisCluster(startup_nodes=[ClusterNode(HOST, node.port) for node in nodes], **more)
+
+
+def primaries(cluster: Cluster) -> frozenset[tuple[str, int]]:
+    return frozenset((HOST, node.port) for node in cluster.nodes)
+
+
+def ranges(cluster: Cluster) -> list[tuple[int, int, int]]:
+    """First slot, last slot and port, as the cluster's nodes say."""
+    return [(first, last, primary[1]) for first, last, primary, *_ in cluster.nodes[0].command("CLUSTER", "SLOTS")]
 
 
 def cut(*nodes: Server) -> None:
@@ -109,24 +113,27 @@ async def test_a_node_that_hangs_costs_a_moment_once(own_cluster: Cluster) -> No
 
 
 async def test_startup_nodes_are_the_last_resort_when_all_that_were_learned_are_gone(cluster: Cluster) -> None:
-    redis = settings(cluster.nodes[0])
-    looking = Topology(redis)
-    await looking.look(None, 2.0)
-    looking._nodes = frozenset({(HOST, free_port()), (HOST, free_port())})  # a cluster that has moved since
-    assert (await looking.look(None, 2.0)).primaries == {(HOST, node.port) for node in cluster.nodes}
+    async with Liar((0, 8_191, free_port()), (8_192, 16_383, free_port())) as liar:
+        looking = Topology(settings(liar, cluster.nodes[0]))
+        assert not (await looking.look(None, 2.0)).primaries & primaries(cluster)  # a cluster that has moved since
+    assert (await looking.look(None, 2.0)).primaries == primaries(cluster)
 
 
 async def test_a_node_of_another_cluster_by_now_leads_nobody_astray(cluster: Cluster) -> None:
     with start_cluster() as other:
-        lost = own = cluster.nodes[0]
-        looking = Topology(settings(own))
-        known = await looking.look(None, 2.0)
-        stranger = (HOST, other.nodes[0].port)
-        looking._nodes = known.nodes - {(HOST, lost.port)} | {stranger}
-        for _ in range(4):
-            view = await looking.look(None, 2.0)
-            assert view.primaries == known.primaries
-            looking._nodes = known.nodes - {(HOST, lost.port)} | {stranger}
+        lost, stranger = cluster.nodes[0].port, other.nodes[0].port
+        for turn in range(3):  # whichever node is asked first
+            async with Liar() as liar:  # knows nothing, and then what was true before one node changed hands
+                looking = Topology(settings(liar))
+                for _ in range(turn):
+                    with pytest.raises(Unanswered):
+                        await looking.look(None, 2.0)
+                liar.ranges = tuple(
+                    (first, last, stranger if port == lost else port) for first, last, port in ranges(cluster)
+                )
+                view = await looking.look(None, 2.0)
+                assert view.primaries == primaries(cluster) - {(HOST, lost)} | {(HOST, stranger)}
+            assert (await looking.look(None, 2.0)).primaries == primaries(cluster)
 
 
 async def test_a_view_without_our_slot_is_no_answer(cluster: Cluster, own_server: Any) -> None:
@@ -134,7 +141,6 @@ async def test_a_view_without_our_slot_is_no_answer(cluster: Cluster, own_server
     key = cluster.key_on(cluster.nodes[1])
     where = endpoint_for(settings(alone, cluster.nodes[0]), key)
     assert await connects(where) == cluster.nodes[1].port
-    topology._learned.clear()
     with pytest.raises(Unanswered, match="serves slot"):
         await connects(endpoint_for(settings(alone), key))
 
@@ -177,14 +183,10 @@ class Liar:
 
 async def test_a_node_with_an_old_map_leads_astray_once(cluster: Cluster) -> None:
     owner, *others = cluster.masters
-    ends = cluster.nodes[0].command("CLUSTER", "SLOTS")
     dead = free_port()
-    old = [(first, last, dead if primary[1] == owner.port else primary[1]) for first, last, primary, *_ in ends]
+    old = [(first, last, dead if port == owner.port else port) for first, last, port in ranges(cluster)]
     async with Liar(*old) as liar:
-        redis = RedisCluster(
-            startup_nodes=[ClusterNode(HOST, liar.port), *(ClusterNode(HOST, node.port) for node in others)]
-        )
-        where = endpoint_for(redis, cluster.key_on(owner))
+        where = endpoint_for(settings(liar, *others), cluster.key_on(owner))
         with pytest.raises(Unanswered, match=f"{dead}: Connection refused"):
             await connects(where)
         assert await connects(where) == owner.port
@@ -239,11 +241,7 @@ async def test_nodes_whose_preferred_name_is_not_known_have_their_address(cluste
 async def test_addresses_are_remapped_as_redis_py_does(cluster: Cluster, service: str) -> None:
     ports = {free_port(): node.port for node in cluster.nodes}
     shown = {real: inner for inner, real in ports.items()}
-    ranges = [
-        (first, last, shown[primary[1]])
-        for first, last, primary, *_ in cluster.nodes[0].command("CLUSTER", "SLOTS")
-    ]
-    async with Liar(*ranges) as inside:
+    async with Liar(*((first, last, shown[port]) for first, last, port in ranges(cluster))) as inside:
         redis = RedisCluster(
             host=HOST,
             port=inside.port,
@@ -274,7 +272,7 @@ async def test_the_user_s_own_cluster_client_is_never_used_nor_closed(cluster: C
     async with RedisStreamClient(idle, service):
         pass
     assert not idle.nodes_manager.nodes_cache
-    assert not any(node._connections for node in idle.nodes_manager.startup_nodes.values())
+    await wait_until(lambda: not any(clients_of(node) for node in cluster.nodes), "it has left no connection")
 
 
 # A plain client.
@@ -462,12 +460,11 @@ async def test_a_sentinel_that_hangs_is_asked_last_the_next_time(
 
 async def test_the_user_s_sentinels_and_pool_are_never_used(deployment: Deployment, masters: Any) -> None:
     redis = masters()
+    lent = [lent_by(each) for each in (redis, *redis.connection_pool.sentinel_manager.sentinels)]
     await connects(endpoint_for(redis, "key"))
-    pools = [
-        redis.connection_pool,
-        *(each.connection_pool for each in redis.connection_pool.sentinel_manager.sentinels),
-    ]
-    assert not any(pool._available_connections or pool._in_use_connections for pool in pools)
+    assert not any(lent)
+    servers = (deployment.sentinel, deployment.master)
+    await wait_until(lambda: not any(clients_of(server) for server in servers), "they have left no connection")
 
 
 async def test_a_connection_class_for_sentinel_is_kept(deployment: Deployment, masters: Any, service: str) -> None:

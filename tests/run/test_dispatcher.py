@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from redis_stream_client import Lease, StreamAdded
 from redis_stream_client._model.keys import NOBODY
 from tests.harness.fleet import Member
-from tests.harness.runs import END, Ledger, Running, add, calls, finished, idle, owners, record, write
+from tests.harness.runs import END, Ledger, Running, add, all_watched, calls, finished, idle, owners, record, write
 from tests.harness.scenes import die_with
 from tests.harness.waiting import wait_until
 
@@ -127,10 +127,6 @@ async def test_large_entries(server: Server, redis: Connection, service: str) ->
         await wait_until(lambda: run.client.statistics().streams_done == 1, "it is finished", timeout=30)
         assert run.client.statistics().lapses == 0
     assert sizes == [1 << 20] * 24
-
-
-async def all_watched(redis: Connection, streams: int) -> bool:
-    return int((await redis.info("stats"))["tracking_total_keys"]) >= streams
 
 
 async def test_idle_streams_cost_next_to_nothing(server: Server, redis: Connection, service: str) -> None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from redis_stream_client._concurrency import clock
+from redis_stream_client._model import health
 from redis_stream_client._streams.cursor import Cursor
 from redis_stream_client._streams.read_sizes import ReadSizes
 from tests.harness.proxy import TcpProxy
-from tests.harness.runs import Running, add
+from tests.harness.runs import Running, add, all_watched
 from tests.harness.servers import SMALL_OUTPUT_BUFFERS
 from tests.harness.waiting import wait_until
 
@@ -73,7 +73,7 @@ async def test_what_exceeds_the_server_s_output_buffers_is_read_in_smaller_piece
     ):
         await add(redis, service, [*names, SMALL])
         await run.handles(*names, SMALL)
-        await wait_until(lambda: all(lease._waiting for lease in run.leases), "all wait for entries")
+        await wait_until(lambda: all_watched(redis, len(names) + 1), "all wait for entries")
         proxy.bandwidth(replies=rate)
         async with redis.pipeline(transaction=True) as pipe:  # all at once
             for name in names:
@@ -129,7 +129,7 @@ async def test_one_large_entry_on_a_slow_line_does_not_keep_the_others_waiting(
     async with Running(proxy.url, service, reader.follow, **TTL) as run:
         await add(redis, service, ["call-1", SMALL])
         await run.handles("call-1", SMALL)
-        await wait_until(lambda: all(lease._waiting for lease in run.leases), "both wait for entries")
+        await wait_until(lambda: all_watched(redis, 2), "both wait for entries")
         proxy.bandwidth(replies=1e6)
         await redis.xadd("call-1", {"x": b"x" * 5_000_000})
         await reader.reads(redis, 1, timeout=30)
@@ -155,8 +155,9 @@ async def test_an_outage_shrinks_nothing_for_long(proxy: TcpProxy, redis: Connec
 
 
 async def test_who_waits_for_an_entry_is_not_stuck_and_who_is_not_read_is(
-    proxy: TcpProxy, redis: Connection, service: str
+    proxy: TcpProxy, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(health, "SLACK", -2.5 * TTL["lock_ttl"])  # whatever waits at all is stuck
     reader = Reader()
     async with Running(proxy.url, service, reader.follow, **TTL) as run:
         await add(redis, service, [SMALL])
@@ -165,9 +166,8 @@ async def test_who_waits_for_an_entry_is_not_stuck_and_who_is_not_read_is(
         await wait_until(lambda: run.client.health().oldest_wakeup is None, "nothing is due")
         proxy.drop_requests_matching(b"XREAD\r\n")
         await redis.xadd(SMALL, {"sent": time.monotonic()})
-        feed = run.client._lifecycle.session._fetcher  # type: ignore[union-attr]
-        stream, age = await wait_until(lambda: feed.oldest_unread(clock.now() + 10), "something is due")
-        assert (stream, age >= 10) == (SMALL, True)
+        stuck = await wait_until(lambda: run.client.health().stuck, "something is due")
+        assert [(one.what, one.stream) for one in stuck] == [("wake-up", SMALL)]
         assert run.client.health().oldest_wakeup is not None
         proxy.heal()
         await wait_until(lambda: len(reader.small) == 2, "it is read")
