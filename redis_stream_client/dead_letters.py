@@ -9,9 +9,10 @@ from typing import Any
 from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client._model.announcement import Info, Malformed, decode
+from redis_stream_client._model.entry import order, parse_id
 from redis_stream_client._model.errors import RedisUnavailable, StreamGone
 from redis_stream_client._model.keys import Keys, require_name
-from redis_stream_client._protocol import msgpack, scripts
+from redis_stream_client._protocol import letters, msgpack
 from redis_stream_client._redis.pooled import Loan, Pooled
 from redis_stream_client._redis.window import Window
 
@@ -29,8 +30,6 @@ _HEAD = (b"reason", b"lbs-id", b"consumer", b"deliveries")
 _PACKED = b"fields-msgpack"
 _PACKED_FROM = 4000  # names and values; fewer are never packed
 _COUNT = re.compile(rb"[0-9]{1,20}")
-_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
-_LARGEST = 2**64 - 1
 _READING = "read the dead letters"
 _UNDONE = "nothing was changed"
 _TOO_LARGE = (
@@ -71,7 +70,7 @@ class DeadLetter:
     @property
     def time(self) -> datetime:
         """When it was buried, by the server's clock, in UTC."""
-        milliseconds = int(self.id.partition("-")[0])
+        milliseconds, _ = order(self.id)
         return _EPOCH + timedelta(milliseconds=min(milliseconds, _END_OF_TIME))
 
 
@@ -154,10 +153,10 @@ class DeadLetters:
             )
         hint = "it may have been put back; repeating is safe, and raises StreamGone if it was"
         async with self._borrowed.connection("put back a dead letter", hint, undone=_UNDONE) as loan:
-            reply: bytes = await loan.run(scripts.load("put_back"), [self._keys.lbs, self._keys.dead], [id])
-        if reply == b"gone":
+            announced = await letters.put_back(loan, self._keys, id)
+        if announced is None:
             raise _gone(id, letter)
-        return reply.decode()
+        return announced
 
     async def discard(self, letter: DeadLetter | str) -> bool:
         """Remove a letter for good.
@@ -250,8 +249,7 @@ def require_id(value: object, parameter: str = "id", kind: str = "a str") -> str
     if not isinstance(value, str):
         hint = " (decode it first)" if isinstance(value, bytes) else ""
         raise TypeError(f"{parameter} must be {kind}, not {type(value).__name__}{hint}")
-    found = _ID.fullmatch(value)
-    if not found or max(int(found[1]), int(found[2])) > _LARGEST:
+    if parse_id(value) is None:
         raise ValueError(f"{value!r} is not a dead letter's id, which looks like '1526919030474-0'")
     return value
 

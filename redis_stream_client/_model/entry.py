@@ -41,14 +41,22 @@ def require_id(value: object) -> str:
         raise TypeError("an entry's id is needed, not the entry; pass entry.id")
     if not isinstance(value, str):
         raise TypeError(f"an entry's id must be a str, not {type(value).__name__}")
-    found = _ID.fullmatch(value)
-    milliseconds, sequence = (int(found[1]), int(found[2])) if found else (_LARGEST + 1, 0)
-    if max(milliseconds, sequence) > _LARGEST:
+    found = parse_id(value)
+    if found is None:
         raise ValueError(f"{value!r} is not an entry's id, which looks like '1526919030474-55'; pass entry.id")
-    return f"{milliseconds}-{sequence}"
+    return f"{found[0]}-{found[1]}"
+
+
+def parse_id(text: str) -> tuple[int, int] | None:
+    """The milliseconds and the sequence number of an id that Redis would take, or None for anything else."""
+    found = _ID.fullmatch(text)
+    if not found:
+        return None
+    milliseconds, sequence = int(found[1]), int(found[2])
+    return None if max(milliseconds, sequence) > _LARGEST else (milliseconds, sequence)
 
 
 def order(id: str) -> tuple[int, int]:
-    """What ids sort by."""
+    """What ids sort by. Only of an id that is known to be one."""
     milliseconds, _, sequence = id.partition("-")
     return int(milliseconds), int(sequence)

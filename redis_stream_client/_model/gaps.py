@@ -7,16 +7,11 @@ have deleted itself is no gap, nor is anything before the checkpoint, however it
 Redis 6.2 does not count, so nothing is known there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from redis_stream_client._model.entry import order
 
-CALL = 100  # streams in one look, which takes 10 µs of Redis for each
-TOUCHED = (
-    1 << 20
-)  # bytes of entries that a look may touch: Redis tells of a stream only with its first and last entry
 PAUSE = 1.0  # seconds between two looks at a stream that gets entries
 
 
@@ -115,15 +110,3 @@ class Count:
         if known is None or passed <= known:  # fewer: the key is another one by now
             return None
         return Gap(after, None if nothing_left else look.first, passed - known)
-
-
-def parse(replies: Sequence[Any]) -> list[Look | None]:
-    """What the script says; None for a stream that it cannot tell of."""
-    return [_look(reply) for reply in replies]
-
-
-def _look(reply: Any) -> Look | None:
-    match reply:
-        case [int(added), int(length), bytes(first), bytes(last), bytes(deleted)]:
-            return Look(added, length, first.decode(), last.decode(), deleted.decode())
-    return None

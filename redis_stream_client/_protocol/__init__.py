@@ -1,1 +1,1 @@
-"""Our scripts, and a typed stub for each."""
+"""Our scripts, and a typed stub for each: by subject, one module each."""

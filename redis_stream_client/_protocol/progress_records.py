@@ -15,6 +15,7 @@ from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.gaps import UNKNOWN, Added
 from redis_stream_client._protocol import scripts
+from redis_stream_client._protocol.base import decode_name, encode_name
 from redis_stream_client._redis import error_mapping
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
@@ -103,17 +104,25 @@ class Settle(NamedTuple):
 
 
 class Records:
-    """The records of one server."""
+    """The records of one server.
+
+    Args:
+        connection: to that server.
+        slot: the slot of a record's key: the keys of one call must be in one.
+        spawn: starts what sends a batch.
+        gone: the error of a call that was asked for and never sent.
+        timeout: seconds to wait for a batch, at first.
+    """
 
     def __init__(
         self,
-        link: SharedConnection,
+        connection: SharedConnection,
         slot: Callable[[str], int],
         spawn: Spawn,
         gone: Callable[[], ClientClosed],
         timeout: float,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._slot = slot
         self._longest = 2 * timeout  # with more patience a caller would hear too late that nothing is answered
         self._beginning = Window("records in a begin", CALL, timeout)
@@ -146,7 +155,7 @@ class Records:
 
     async def any_of(self, records: Sequence[str], timeout: float) -> bool:
         """Whether one of these exists; they are in one slot."""
-        return bool(records) and bool(await self._link.request("EXISTS", *records, timeout=timeout))
+        return bool(records) and bool(await self._connection.request("EXISTS", *records, timeout=timeout))
 
     async def settle(self, asks: Sequence[Settle], timeout: float) -> list[int | Exception]:
         """Owners end cleanly, up to `CALL` of them. For each 1, 0 if the record is not its own, or why not."""
@@ -158,11 +167,11 @@ class Records:
 
     async def move(self, record: str, former: str, fences: str, timeout: float) -> None:
         """Bring a record from the key that it had before, if its fence begins with `fences`."""
-        await self._link.run(scripts.load("move"), [record, former], [fences], timeout=timeout)
+        await self._connection.run(scripts.load("move"), [record, former], [fences], timeout=timeout)
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._link.close()
+        await self._connection.close()
 
     async def _begin(self, asks: list[Begin]) -> list[Begun | Refused | Exception | None]:
         words = [(ask.record, _begin_words(ask)) for ask in asks]
@@ -195,7 +204,7 @@ class Records:
             keys = [asks[index][0] for index in indices]
             args = [word for index in indices for word in asks[index][1]]
             try:
-                replies = await self._link.run(script, keys, args, timeout=timeout)
+                replies = await self._connection.run(script, keys, args, timeout=timeout)
             except (Unanswered, GroupMissing, RedisRejected) as error:
                 replies = [error] * len(indices)
             for index, reply in zip(indices, replies, strict=True):
@@ -212,7 +221,7 @@ class Records:
             case [b"error", bytes(text)]:
                 fault = error_mapping.map_reply(ResponseError(text.decode(errors="replace")))
                 if isinstance(fault, Unanswered) and fault.elsewhere:
-                    self._link.drop(fault)
+                    self._connection.drop(fault)
                 return fault
             case Unanswered():
                 return Unanswered(str(reply), maybe_executed=reply.maybe_executed, elsewhere=reply.elsewhere)
@@ -222,7 +231,7 @@ class Records:
 def _begin_words(ask: Begin) -> tuple[Any, ...]:
     return (
         ask.owner.fence, ask.owner.consumer, int(ask.look_only), ask.unrecorded,
-        ask.replaces.fence, ask.replaces.consumer.encode(errors="surrogateescape"),
+        ask.replaces.fence, encode_name(ask.replaces.consumer),
     )  # fmt: skip
 
 
@@ -248,8 +257,7 @@ def _checkpointed(reply: Any) -> Refused | bool | Exception:
 def _refused(reply: Any) -> Refused | Exception:
     match reply:
         case [b"refused", bytes(fence), bytes(consumer)]:
-            # What others call themselves need not be UTF-8, and must survive the way back.
-            return Refused(Owner(fence.decode(errors="replace"), consumer.decode(errors="surrogateescape")))
+            return Refused(Owner(fence.decode(errors="replace"), decode_name(consumer)))
         case [b"foreign", bytes(field), bytes(holds)]:
             return Foreign(field.decode(), holds)
         case Exception():

@@ -1,4 +1,4 @@
-"""The Lua scripts, one file each in ``lua/``; `operations` holds their typed stubs."""
+"""The Lua scripts, one file each in ``lua/``; each has a typed stub of its name in this room."""
 
 from functools import cache
 from importlib.resources import files

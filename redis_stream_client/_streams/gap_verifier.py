@@ -8,7 +8,7 @@ from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._model import gaps
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
-from redis_stream_client._protocol import scripts
+from redis_stream_client._protocol import data_streams
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
 from redis_stream_client._redis.placement import Placement
@@ -71,9 +71,9 @@ class GapVerifier:
         for cursor in cursors:
             slots[self._placement.slot(cursor.stream)].append(cursor)
         looks = [
-            self._look_together(together[start : start + gaps.CALL], patience)
+            self._look_together(together[start : start + data_streams.LOOKED_AT], patience)
             for together in slots.values()
-            for start in range(0, len(together), gaps.CALL)
+            for start in range(0, len(together), data_streams.LOOKED_AT)
         ]
         if len(looks) == 1:
             await looks[0]
@@ -89,16 +89,18 @@ class GapVerifier:
         streams = [cursor.stream for cursor in cursors]
         positions = [cursor.position for cursor in cursors]
         try:
-            replies = await self._link.run(scripts.load("gaps"), streams, (gaps.TOUCHED,), timeout=patience)
+            looks = await data_streams.gaps(self._link, streams, patience)
         except RedisRejected as error:
             self._counts = isinstance(error, KeyRejected)  # then it is one stream's fault
             log.debug("whether entries are trimmed unread cannot be told: %s", error)
-            replies = [[]] * len(cursors)
-        if [0] in replies:
+            looks = [None] * len(cursors)
+        if data_streams.UNCOUNTED in looks:
             self._counts = False
-        for cursor, position, look in zip(cursors, positions, gaps.parse(replies), strict=False):
+        for cursor, position, look in zip(cursors, positions, looks, strict=False):
             self._looked_at(cursor)
-            if look is None or cursor.closed or not self._is_fresh(cursor) or cursor.position != position:
+            if not isinstance(look, gaps.Look) or cursor.position != position:
+                continue
+            if cursor.closed or not self._is_fresh(cursor):
                 continue
             if cursor.added.began_anew(position, look):
                 log.warning(

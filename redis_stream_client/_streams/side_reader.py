@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
-from redis_stream_client._protocol import scripts
+from redis_stream_client._protocol import data_streams
 from redis_stream_client._redis.connection import Greeting, SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
@@ -21,8 +20,6 @@ AFTER = 1.0  # seconds that a read takes before others are read beside it
 LATE = 0.2  # and as long must it take still, when this process has looked again
 UNUSED = 5.0  # seconds after which the connection is closed, when large replies arrive quickly again
 PAUSE = (0.2, 1.0)  # seconds between two of these: at first, and at the most
-ROOM = 1 << 17  # bytes that come at once
-STREAMS = 250  # streams in one look
 
 
 class SideReader:
@@ -78,8 +75,8 @@ class SideReader:
     def _next(self, cursors: Sequence[Cursor]) -> list[Cursor]:
         """Some of them, by turns; of one stream, one."""
         start = self._turn % len(cursors)
-        self._turn += STREAMS
-        chosen = {cursor.stream: cursor for cursor in [*cursors[start:], *cursors[:start]][:STREAMS]}
+        self._turn += data_streams.PEEKED
+        chosen = {cursor.stream: cursor for cursor in [*cursors[start:], *cursors[:start]][: data_streams.PEEKED]}
         return list(chosen.values())
 
     async def _read(self, cursors: Sequence[Cursor], patience: float) -> None:
@@ -90,9 +87,7 @@ class SideReader:
             positions = [cursor.position for cursor in together]
             streams = [cursor.stream for cursor in together]
             try:
-                replies: list[Any] = await self._link.run(
-                    scripts.load("peek"), streams, (ROOM, *positions), timeout=patience
-                )
+                replies = await data_streams.peek(self._link, streams, positions, patience)
             except (Unanswered, GroupMissing) as error:
                 log.debug("reading beside: %s", error)
                 return

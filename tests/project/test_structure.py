@@ -114,3 +114,41 @@ def test_what_is_owned_and_believed_knows_no_redis() -> None:
         names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
         names |= {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
         assert not {name for name in names if name.split(".")[0] in ("redis", "hiredis")}, module
+
+
+SPEAK_REDIS = {"_redis", "_protocol", "_streams", "producer", "dead_letters", "fleet", "testing"}
+"""Where Redis commands are named: rooms that speak Redis, and public modules that ask it something alone."""
+
+COMMANDS = {
+    "ACL", "ASKING", "AUTH", "CLIENT", "CLUSTER", "CONFIG", "DEL", "DISCARD", "ECHO", "EVAL", "EVALSHA",
+    "EXEC", "EXISTS", "EXPIRE", "FCALL", "FLUSHALL", "FLUSHDB", "FUNCTION", "GET", "HDEL", "HELLO", "HGET",
+    "HGETALL", "HMGET", "HSET", "INCR", "INFO", "KEYS", "LATENCY", "MEMORY", "MONITOR", "MULTI", "PERSIST",
+    "PEXPIRE", "PEXPIREAT", "PING", "PSUBSCRIBE", "PTTL", "PUBLISH", "PUNSUBSCRIBE", "QUIT", "READONLY",
+    "REPLICAOF", "RESET", "ROLE", "SCAN", "SCRIPT", "SELECT", "SENTINEL", "SET", "SLOWLOG", "SPUBLISH",
+    "SSUBSCRIBE", "SUBSCRIBE", "TIME", "TTL", "TYPE", "UNLINK", "UNSUBSCRIBE", "UNWATCH", "WAIT", "WATCH",
+    "XACK", "XADD", "XAUTOCLAIM", "XCLAIM", "XDEL", "XGROUP", "XINFO", "XLEN", "XPENDING", "XRANGE",
+    "XREAD", "XREADGROUP", "XREVRANGE", "XSETID", "XTRIM",
+}  # fmt: skip
+
+
+def docstrings(tree: ast.Module) -> set[int]:
+    """The nodes of text that is an expression of its own."""
+    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+
+
+def test_redis_commands_are_named_where_redis_is_spoken_only() -> None:
+    named: dict[str, set[str]] = {}
+    for module, tree in MODULES.items():
+        texts = docstrings(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and id(node) not in texts:
+                word = node.value.decode(errors="replace") if isinstance(node.value, bytes) else node.value
+                if word.split(" ")[0] in COMMANDS:
+                    named.setdefault(module, set()).add(word)
+    assert {module: words for module, words in named.items() if room(module) not in SPEAK_REDIS} == {}
+    assert named.keys() & {"_protocol.pending", "producer"}, "the search finds what there is"
+
+
+def test_only_the_protocol_runs_its_scripts() -> None:
+    loading = {module for module in MODULES if "_protocol.scripts" in imports(module)}
+    assert {room(module) for module in loading} == {"_protocol"}
