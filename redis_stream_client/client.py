@@ -12,6 +12,7 @@ from redis_stream_client._consumer.lifecycle import Lifecycle
 from redis_stream_client._leases.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model import options
+from redis_stream_client._model.fence import is_held_by
 from redis_stream_client._model.health import Health
 from redis_stream_client._model.statistics import Counters, Statistics
 from redis_stream_client._redis.endpoint import endpoint_for
@@ -266,7 +267,7 @@ class RedisStreamClient:
         if not isinstance(payload, Lease):
             raise TypeError(_not_a_lease(payload))
         session = self._lifecycle.joined()
-        if payload._host is not session.ownership:
+        if not is_held_by(payload.fence, session.options.consumer):
             raise ValueError("this lease belongs to another client")
         await payload.done()
 

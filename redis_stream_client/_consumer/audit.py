@@ -2,11 +2,12 @@
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.chunks import in_chunks
+from redis_stream_client._concurrency.shared_lock import SharedLock
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._consumer.heartbeat import owners_of
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
 from redis_stream_client._leases.lock_state import LockState
-from redis_stream_client._leases.table import LeaseTable, SharedLock
+from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters

@@ -13,7 +13,8 @@ import anyio
 from redis_stream_client._concurrency import clock, forks
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._consumer.session import Session
-from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
+from redis_stream_client._leases.lease import LEAVING_GRACE
+from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import ClientClosed, NotJoined, NotOwner
 from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.options import Options
@@ -29,7 +30,7 @@ class Runner(Protocol):
         ...
 
     @property
-    def handled(self) -> Collection[Lease]:
+    def handled(self) -> Collection[LeaseState]:
         """The leases whose handler was called."""
         ...
 
@@ -181,7 +182,7 @@ class Lifecycle:
         return await self.join_or_close()
 
     @property
-    def handled(self) -> Collection[Lease] | None:
+    def handled(self) -> Collection[LeaseState] | None:
         """The leases whose handler was called; None where there is no `run()`."""
         return None if self._runner is None else self._runner.handled
 
@@ -208,7 +209,7 @@ class Lifecycle:
                 "work on them; in a handler return, or call lease.done(); to end run(), call client.drain()"
             )
         finishing: list[asyncio.Future[None]] = []
-        for leases in in_chunks([lease for lease in session.table if lease._handed_out]):
+        for leases in in_chunks([lease for lease in session.table if lease.handed_out]):
             for lease in leases:
                 with contextlib.suppress(NotOwner):
                     finishing.append(session.ownership.finish(lease))

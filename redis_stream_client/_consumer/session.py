@@ -10,6 +10,7 @@ from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.chunks import CHUNK, in_chunks
 from redis_stream_client._concurrency.home import Home
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
+from redis_stream_client._concurrency.shared_lock import SharedLock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.audit import Auditor
 from redis_stream_client._consumer.heartbeat import Heartbeat, LockRenewal
@@ -20,9 +21,10 @@ from redis_stream_client._consumer.reader import Reader
 from redis_stream_client._consumer.sweeper import Sweeper
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
-from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
+from redis_stream_client._leases.lease import LEAVING_GRACE
 from redis_stream_client._leases.lock_state import LapseCause, LockState
-from redis_stream_client._leases.table import LeaseTable, SharedLock
+from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import (
     ClientClosed,
     RedisRejected,
@@ -349,7 +351,7 @@ class Session:
         if self._joined:
             log.info("left %s", self.options.keys.service, extra={"consumer": self.options.consumer})
 
-    async def _farewell(self, tasks: list[asyncio.Task[Any]], held: list[Lease]) -> None:
+    async def _farewell(self, tasks: list[asyncio.Task[Any]], held: list[LeaseState]) -> None:
         """Everything that needs Redis, side by side, on two connections; what has begun ends in good order."""
         grace = max(0.1, min(LEAVING_GRACE * 0.9, self.leave_by - clock.now()))
         lock = start_task(self._give_up_lock(), "redis_stream_client farewell: lock")  # written before all else
@@ -379,12 +381,12 @@ class Session:
                 extra=who,
             )
 
-    async def _settle(self, held: list[Lease]) -> None:
+    async def _settle(self, held: list[LeaseState]) -> None:
         for leases in in_chunks(held, 10 * CHUNK):
             await self._record_store.settle_at_last(leases)
         await self._record_store.settle_at_last(())
 
-    async def _lose(self, held: list[Lease]) -> None:
+    async def _lose(self, held: list[LeaseState]) -> None:
         """Nothing is believed any more; here it is told."""
         for leases in in_chunks(held):
             for lease in leases:
@@ -500,21 +502,19 @@ class Session:
         """Why the client was closed, if nobody asked for it."""
         return self.tasks.failure
 
-    def health(self, handled: Collection[Lease] | None) -> Health:
+    def health(self, handled: Collection[LeaseState] | None) -> Health:
         """What is stuck. `handled`: in `run()`, the leases whose handler was called."""
         now = clock.now()
         held = [
-            lease
-            for lease in self.table
-            if not lease._handed_out or (handled is not None and lease not in handled)
+            lease for lease in self.table if not lease.handed_out or (handled is not None and lease not in handled)
         ]
-        oldest = min(held, key=lambda lease: lease._progress_at, default=None)
+        oldest = min(held, key=lambda lease: lease.progress_at, default=None)
         return judge(
             self.options,
             alive=self.lock_state.held,
             announcement=self._oldest_announcement.age(now),
             full=not self.capacity.to_read,
-            lease=(oldest.stream, now - oldest._progress_at) if oldest is not None else None,
+            lease=(oldest.stream, now - oldest.progress_at) if oldest is not None else None,
             wakeup=self._fetcher.oldest_unread(now),
         )
 

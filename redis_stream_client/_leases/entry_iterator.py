@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal
 
 from redis_stream_client._concurrency import forks
+from redis_stream_client._leases.backend import Asking, LeaseBackend, Source
+from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.entry import Entry
 from redis_stream_client._model.errors import EntriesTrimmed, RedisRejected, RedisUnavailable
 from redis_stream_client._model.gaps import Gap
-
-if TYPE_CHECKING:
-    from redis_stream_client._leases.lease import Lease
+from redis_stream_client._model.logs import log
 
 IN_DOUBT = 0.01
 """Seconds between two looks whether a lock that is in doubt is held again."""
@@ -22,35 +22,12 @@ RETRY = 0.2
 OnGap = Literal["warn", "raise"]
 
 
-class Source(Protocol):
-    """Where entries come from."""
-
-    careful: bool
-    """Whether a gap must be known before an entry behind it is taken."""
-
-    @property
-    def stale(self) -> bool:
-        """Whether the server may have lost writes: what was read is to be forgotten."""
-        ...
-
-    def take(self) -> list[Entry | Gap]:
-        """The entries that have arrived, in order, and where some are missing."""
-        ...
-
-    def want(self, waiter: "asyncio.Future[None]") -> None:
-        """Have `waiter` resolved when there is something to take, or fail with what went wrong for good."""
-        ...
-
-    def close(self) -> None:
-        """Read no more."""
-        ...
-
-
 class Entries:
     """The entries of one lease's data stream, from the one after its checkpoint. Never ends by itself."""
 
-    def __init__(self, lease: "Lease", on_gap: OnGap = "warn") -> None:
+    def __init__(self, lease: LeaseState, backend: LeaseBackend, on_gap: OnGap = "warn") -> None:
         self._lease = lease
+        self._backend = backend
         self._on_gap = on_gap
         self._source: Source | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -67,10 +44,11 @@ class Entries:
         if self._busy:
             raise RuntimeError("another task waits for the next of these entries; call entries() once for each")
         self._busy = True
+        lease = self._lease
         try:
             while True:
-                if self._lease._must_pause:
-                    await self._lease._pause()
+                if lease.lost is not None or not self._backend.held or lease.drained:
+                    await self._pause()
                 elif self._source is not None and self._source.stale:
                     await self._start_again(self._source)
                 elif not self._arrived:
@@ -80,58 +58,91 @@ class Entries:
         finally:
             self._busy = False
 
+    async def _pause(self) -> None:
+        """No entry may be handed over now."""
+        lease = self._lease
+        if lease.lost is None and not self._backend.held:
+            with Asking(lease, self._backend):
+                await asyncio.sleep(IN_DOUBT)
+            return
+        if lease.lost is None and lease.cancel_scope is not None:
+            if lease.cancel_scope.fired_here:  # somebody took the cancellation for another one
+                raise asyncio.CancelledError
+            lease.cancel("draining")
+            await lease.wait_for_the_end()
+        await asyncio.sleep(0)  # a cancellation that is on its way arrives here
+        raise lease.not_owner()
+
     def _next(self, item: Entry | Gap) -> Entry | None:
         """Hand over what has arrived; None for a gap that is passed over."""
-        lease = self._lease
         if isinstance(item, Gap):
-            if self._added is not None:
-                self._added += item.entries
-            lease._skip(item)
-            if self._on_gap == "raise":
-                raise EntriesTrimmed(
-                    f"{item.entries} entries of {lease.stream!r} were trimmed or deleted before they were read: "
-                    f"they came after {item.after}",
-                    gap=item,
-                    stream=lease.stream,
-                    lbs_id=lease.lbs_id,
-                    hint="the next step of these entries() goes on behind the gap",
-                )
+            self._skip(item)
             return None
         if self._added is not None:
             self._added += 1
-        lease._hand_over(item.id, self._last, self._added)
+        self._lease.hand_over(item.id, self._last, self._added)
         self._last = item.id
         return item
+
+    def _skip(self, gap: Gap) -> None:
+        lease = self._lease
+        if self._added is not None:
+            self._added += gap.entries
+        if lease.skip(gap):
+            log.warning(
+                "%d entries of %s after %s%s were trimmed or deleted before they were read",
+                gap.entries,
+                lease.stream,
+                gap.after,
+                f" and before {gap.before}" if gap.before is not None else "",
+                extra=lease.log_fields(),
+            )
+            self._backend.skipped(gap.entries)
+        if self._on_gap == "raise":
+            raise EntriesTrimmed(
+                f"{gap.entries} entries of {lease.stream!r} were trimmed or deleted before they were read: "
+                f"they came after {gap.after}",
+                gap=gap,
+                stream=lease.stream,
+                lbs_id=lease.lbs_id,
+                hint="the next step of these entries() goes on behind the gap",
+            )
 
     async def _fetch(self) -> None:
         """Wait for more entries, or for the end of the lease."""
         lease = self._lease
         if self._source is None:
-            await lease._ensure_begun()
-            self._added = lease._start_reading()
-            self._source = lease._host.plane.follow(lease)
+            if not lease.begun:
+                await self._begin()
+            self._added = lease.start_reading()
+            self._source = self._backend.plane.follow(lease)
             self._source.careful = self._on_gap == "raise"
             self._loop = asyncio.get_running_loop()
             return  # meanwhile it may have been drained
-        waiter = lease._start_waiting()
+        waiter = lease.start_waiting()
         try:
             self._source.want(waiter)
             await waiter
         except RedisRejected as refused:
-            lease._refused = refused
+            lease.refused = refused
             raise
         finally:
-            lease._stop_waiting(waiter)
+            lease.stop_waiting(waiter)
         self._arrived += self._source.take()
+
+    async def _begin(self) -> None:
+        """Ask Redis for the checkpoint."""
+        with Asking(self._lease, self._backend):
+            await self._backend.plane.begin(self._lease)
 
     async def _start_again(self, source: Source) -> None:
         """The server has lost writes, perhaps some of those that were read: ask how far it knows us to be."""
         source.close()
         self._arrived.clear()
         try:
-            await self._lease._begin_again()
+            await self._begin()
         except RedisUnavailable:
-            if self._lease._lost is not None:
+            if self._lease.lost is not None:
                 raise
             await asyncio.sleep(RETRY)
             return

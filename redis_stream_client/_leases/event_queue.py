@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from redis_stream_client._leases.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
-from redis_stream_client._leases.lease import Lease
+from redis_stream_client._leases.lease import Lease, lease_of
+from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import LossReason
 from redis_stream_client._model.keys import NOBODY
 
@@ -32,36 +33,35 @@ class EventQueue:
         self._first_pause = first_pause
         self._longest_pause = max(first_pause, longest_pause)
         self._disowned: deque[StreamDisowned] = deque()
-        self._unread: OrderedDict[str, Lease | None] = OrderedDict()  # by LBS id; None: an offer
+        self._unread: OrderedDict[str, LeaseState | None] = OrderedDict()  # by LBS id; None: an offer
         self._unread_added = 0
         self._offers: dict[str, _Offer] = {}
         self._reader: asyncio.Future[None] | None = None
 
     # What the client's tasks put in.
 
-    def added(self, lease: Lease) -> None:
+    def added(self, lease: LeaseState) -> None:
         """A stream that arrived."""
-        self.withdraw(lease._lbs_id)
-        self._unread[lease._lbs_id] = lease
+        self.withdraw(lease.lbs_id)
+        self._unread[lease.lbs_id] = lease
         self._unread_added += 1
         self._wake()
 
-    def lost(self, lease: Lease, reason: LossReason) -> None:
+    def lost(self, lease: LeaseState, reason: LossReason) -> None:
         """A lease that was lost: tell the user, should the user have heard of it."""
         self.unadd(lease)
-        if lease._handed_out:
-            self._disowned.append(StreamDisowned(lease, reason))
+        if lease.handed_out:
+            self._disowned.append(StreamDisowned(lease_of(lease), reason))
             self._wake()
 
-    def unadd(self, lease: Lease) -> None:
+    def unadd(self, lease: LeaseState) -> None:
         """A lease that has ended, one way or another, takes its unread event with it."""
-        if self._unread.get(lease._lbs_id) is lease:
-            del self._unread[lease._lbs_id]
+        if self._unread.get(lease.lbs_id) is lease:
+            del self._unread[lease.lbs_id]
             self._unread_added -= 1
 
     def forget(self, lease: Lease) -> None:
-        """A lease that nobody knows of: no event about it."""
-        lease._handed_out = False
+        """A lease that nobody knows of: no event about its loss."""
         self._disowned = deque(event for event in self._disowned if event.payload is not lease)
 
     def offer(self, payload: ExpiredStream, now: float) -> bool:
@@ -147,8 +147,8 @@ class EventQueue:
         lbs_id, lease = self._unread.popitem(last=False)
         if lease is not None:
             self._unread_added -= 1
-            lease._handed_out = True
-            return StreamAdded(lease)
+            lease.handed_out = True
+            return StreamAdded(lease_of(lease))
         offer = self._offers[lbs_id]
         offer.due = now + offer.pause
         offer.pause = min(offer.pause * 2, self._longest_pause)

@@ -16,19 +16,25 @@ class Handed:
         reached: id of the furthest entry since reading began, or began again.
         history: of the server on which reading began again, since it may have lost writes.
         gaps: entries that were trimmed or deleted before they were read.
+        count: how many entries were handed out.
+        settled: whether none was since the last checkpoint.
     """
 
-    __slots__ = ("_before", "_marks", "gaps", "history", "reached")
+    __slots__ = ("_before", "_marks", "count", "gaps", "history", "reached", "settled")
 
     def __init__(self) -> None:
         self.reached = START
         self.history: str | None = None
         self.gaps: tuple[Gap, ...] = ()
+        self.count = 0
+        self.settled = True
         self._before = START  # the furthest that was ever reached
         self._marks: deque[tuple[str, int]] | None = None
 
     def hand_over(self, id: str, after: str | None, added: int | None) -> None:
         """An entry goes to the user, who was handed `after` before it; it is the `added`-th of the stream."""
+        self.count += 1
+        self.settled = False
         if after is self.reached or order(id) > order(self.reached):
             self.reached = id
         if added is not None:

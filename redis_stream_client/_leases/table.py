@@ -1,13 +1,12 @@
-"""The leases that this client holds, and the gate that keeps the audit and other operations apart."""
+"""The leases that this client holds."""
 
-import asyncio
-import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable, Iterator, Mapping
 
+from redis_stream_client._concurrency.chunks import PacedCalls
 from redis_stream_client._leases.event_queue import EventQueue
-from redis_stream_client._leases.lease import Lease
+from redis_stream_client._leases.lease import Lease, lease_of
+from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import LossReason
 
 REMEMBERED = 10_000  # leases that have ended
@@ -18,44 +17,55 @@ class LeaseTable:
 
     def __init__(self, event_queue: EventQueue) -> None:
         self._event_queue = event_queue
-        self._leases: dict[str, Lease] = {}
+        self._leases: dict[str, LeaseState] = {}
         self._parting: set[str] = set()
+        self._turns = PacedCalls()
         # The counts of leases that have ended: those lost since the last audit, and the newest of all.
         self._lost_counts: dict[str, int] = {}
         self._ended_counts: OrderedDict[str, int] = OrderedDict()
         self.history: str | None = None  # of the server, when the leases were last compared with what it knows
-        self.view: Mapping[str, Lease] = MappingProxyType(self._leases)
+        self.view: Mapping[str, Lease] = _Faces(self._leases)
 
     def __len__(self) -> int:
         return len(self._leases)
 
-    def __iter__(self) -> Iterator[Lease]:
+    def __iter__(self) -> Iterator[LeaseState]:
         return iter(list(self._leases.values()))
 
-    def get(self, lbs_id: str) -> Lease | None:
+    def get(self, lbs_id: str) -> LeaseState | None:
         """The lease of an announcement, if it is held."""
         return self._leases.get(lbs_id)
 
-    def holds(self, lease: Lease) -> bool:
-        """Whether it is this very lease that is held, and not an older or newer one of the same stream."""
-        return self._leases.get(lease._lbs_id) is lease
+    def state_of(self, lease: Lease) -> LeaseState | None:
+        """The state of a user's lease, if it is held."""
+        state = self._leases.get(lease.lbs_id)
+        return state if state is not None and state.face is lease else None
 
-    def add(self, lease: Lease) -> None:
+    def holds(self, lease: LeaseState) -> bool:
+        """Whether it is this very lease that is held, and not an older or newer one of the same stream."""
+        return self._leases.get(lease.lbs_id) is lease
+
+    def add(self, lease: LeaseState) -> None:
         """A lease that was won. One of the same stream that is held still is lost by that."""
-        older = self._leases.get(lease._lbs_id)
+        older = self._leases.get(lease.lbs_id)
         if older is not None:
             self.lose(older, "claimed")
-        self._leases[lease._lbs_id] = lease
+        self._leases[lease.lbs_id] = lease
 
-    def end(self, lease: Lease, reason: LossReason) -> None:
+    def end(self, lease: LeaseState, reason: LossReason) -> None:
         """A lease that its holder ended; there is no event about it."""
+        self._end(lease, reason)
+        lease.face = None  # no cycle for the garbage collector to find
+
+    def _end(self, lease: LeaseState, reason: LossReason) -> None:
         if self.holds(lease):
-            del self._leases[lease._lbs_id]
-        self._ended_counts[lease._lbs_id] = lease._deliveries
+            del self._leases[lease.lbs_id]
+        self._ended_counts[lease.lbs_id] = lease.deliveries
         if len(self._ended_counts) > REMEMBERED:
             self._ended_counts.popitem(last=False)
         self._event_queue.unadd(lease)
-        lease._lose(reason)
+        if lease.end(reason):
+            self._turns.call(lease.tell_of_the_end)  # thousands may be lost at once: the loop turns in between
 
     def handed_out(self, lbs_id: str) -> int:
         """The greatest count of a lease of this announcement, held or ended, as far as is remembered."""
@@ -68,21 +78,22 @@ class LeaseTable:
         """The LBS ids of what is being released."""
         return frozenset(self._parting)
 
-    def part(self, lease: Lease) -> None:
+    def part(self, lease: LeaseState) -> None:
         """A lease that is being released: not ours from now on, though Redis may still say so."""
-        self._parting.add(lease._lbs_id)
+        self._parting.add(lease.lbs_id)
         self.end(lease, "released")
 
-    def parted(self, lease: Lease) -> None:
+    def parted(self, lease: LeaseState) -> None:
         """The release of a lease has ended, one way or the other."""
-        self._parting.discard(lease._lbs_id)
+        self._parting.discard(lease.lbs_id)
 
-    def lose(self, lease: Lease, reason: LossReason) -> None:
+    def lose(self, lease: LeaseState, reason: LossReason) -> None:
         """A lease that was lost; the user is told."""
         if self.holds(lease):
-            self._lost_counts[lease._lbs_id] = lease.deliveries
-            self.end(lease, reason)
+            self._lost_counts[lease.lbs_id] = lease.deliveries
+            self._end(lease, reason)
             self._event_queue.lost(lease, reason)
+            lease.face = None
 
     def lose_all(self, reason: LossReason) -> None:
         """Every lease is lost."""
@@ -105,9 +116,9 @@ class LeaseTable:
         self._lost_counts.clear()
         self.history = history
 
-    def disagreeing(self, pending: Mapping[str, int]) -> list[Lease]:
+    def disagreeing(self, pending: Mapping[str, int]) -> list[LeaseState]:
         """The leases that are not pending for us with their count."""
-        return [lease for lease in self if pending.get(lease._lbs_id) != lease.deliveries]
+        return [lease for lease in self if pending.get(lease.lbs_id) != lease.deliveries]
 
     def unknown(self, pending: Mapping[str, int]) -> Iterable[tuple[str, int]]:
         """What is pending for us without a lease, and is not on its way from us either."""
@@ -115,40 +126,20 @@ class LeaseTable:
         return [(lbs_id, count) for lbs_id, count in pending.items() if lbs_id not in known]
 
 
-class SharedLock:
-    """Lets any number of operations pass, or one audit alone.
+class _Faces(Mapping[str, Lease]):
+    """The leases as users see them: a live view that they cannot change."""
 
-    An audit that overlapped a read, a claim or a `done` would disown what is just arriving, and adopt what
-    was just finished.
-    """
+    def __init__(self, leases: Mapping[str, LeaseState]) -> None:
+        self._leases = leases
 
-    def __init__(self) -> None:
-        self._inside = 0
-        self._nobody_inside = asyncio.Event()
-        self._nobody_inside.set()
-        self._open = asyncio.Event()
-        self._open.set()
+    def __getitem__(self, lbs_id: str) -> Lease:
+        return lease_of(self._leases[lbs_id])
 
-    @contextlib.asynccontextmanager
-    async def passing(self) -> AsyncGenerator[None]:
-        """An operation that changes what is pending for this client."""
-        while not self._open.is_set():
-            await self._open.wait()
-        self._inside += 1
-        self._nobody_inside.clear()
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            if self._inside == 0:
-                self._nobody_inside.set()
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._leases)
 
-    @contextlib.asynccontextmanager
-    async def alone(self) -> AsyncGenerator[None]:
-        """The audit. There is one at a time: it runs in the reader."""
-        self._open.clear()
-        try:
-            await self._nobody_inside.wait()
-            yield
-        finally:
-            self._open.set()
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))

@@ -143,3 +143,13 @@ class RedisRejected(RedisStreamClientError):
 
 class ClientClosed(RedisStreamClientError):
     """The client is closed: by you, or by a failure, which is the ``__cause__``."""
+
+
+def no_answer(operation: str, *, stream: str, lbs_id: str) -> RedisUnavailable:
+    """The error of an operation on a stream's announcement that Redis did not answer in time."""
+    return RedisUnavailable(
+        f"no answer to {operation!r} for {stream!r} within the lifetime of the consumer lock",
+        hint="the outcome is unknown; repeating is safe",
+        stream=stream,
+        lbs_id=lbs_id,
+    )

@@ -72,3 +72,8 @@ def holder_of(consumer: str) -> str:
     if not re.fullmatch("[0-9a-f]{8}", token):  # no consumer of ours
         token = "0" * 8
     return f"{str(time.time_ns() // 1000).zfill(_MICROSECONDS)}-{token}"
+
+
+def is_held_by(fence: Fence, consumer: str) -> bool:
+    """Whether this consumer held the lease of this fence."""
+    return fence.holder.rpartition("-")[2] == consumer[-8:]

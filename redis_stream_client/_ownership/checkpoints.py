@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
-from redis_stream_client._leases.lease import Lease
+from redis_stream_client._concurrency.shared_lock import SharedLock
 from redis_stream_client._leases.lock_state import LockState, State
-from redis_stream_client._leases.table import LeaseTable, SharedLock
+from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.entry import START
@@ -82,22 +83,22 @@ class Progress:
         self._fetcher = fetcher
         self._callers = Callers(tasks.spawn, tasks.gone)
 
-    def follow(self, lease: Lease) -> Cursor:
+    def follow(self, lease: LeaseState) -> Cursor:
         """Read a lease's stream, after its checkpoint."""
-        return self._fetcher.follow(lease.stream, lease.position or START, lease._count, lease._restarted)
+        return self._fetcher.follow(lease.stream, lease.position or START, lease.count, lease.restarted)
 
-    async def prepare(self, leases: Sequence[Lease]) -> set[Lease]:
+    async def prepare(self, leases: Sequence[LeaseState]) -> set[LeaseState]:
         """Begin for streams that have just arrived, many in one call, those without a record left alone.
 
         Best effort, within `PREPARING`: returns the leases that need no `begin` any more before they are handled.
         """
-        ready: set[Lease] = set()
+        ready: set[LeaseState] = set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PREPARING):
                 await self._prepare(leases, ready)
         return ready
 
-    async def _prepare(self, leases: Sequence[Lease], ready: set[Lease]) -> None:
+    async def _prepare(self, leases: Sequence[LeaseState], ready: set[LeaseState]) -> None:
         record = self._keys.progress
         names = [record(lease.stream) for lease in leases]
         shelved = await self._record_store.together(names)
@@ -113,18 +114,18 @@ class Progress:
         former = self._keys.former_progress
         later = [lease for lease in leases if lease not in ready]
         later = [lease for lease in later if lease in first or former(lease.stream) is None]
-        asks = [self._begin_of(lease, look_only=not lease._unrecorded) for lease in later]
+        asks = [self._begin_of(lease, look_only=not lease.unrecorded) for lease in later]
         for lease, answer in zip(later, await shelved.begin_many(asks) if asks else (), strict=True):
             if not isinstance(answer, Refused | Exception):
                 ready.add(lease)
                 if answer is not None:
-                    lease._begin(answer.checkpoint, answer.attempts, answer.added)
+                    lease.begin(answer.checkpoint, answer.attempts, answer.added)
 
-    def _begin_of(self, lease: Lease, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
+    def _begin_of(self, lease: LeaseState, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
         record = self._keys.progress(lease.stream)
-        return Begin(record, self._owner(lease), look_only, lease._unrecorded, replaces)
+        return Begin(record, self._owner(lease), look_only, lease.unrecorded, replaces)
 
-    async def begin(self, lease: Lease, *, look_only: bool = False) -> None:
+    async def begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
         """Become the owner of a lease's record, or, with `look_only`, only if there is one already.
 
         It goes on when the caller is cancelled.
@@ -136,7 +137,7 @@ class Progress:
         """
         await self._callers.wait_for(lease, self._begin(lease, look_only=look_only))
 
-    async def checkpoint(self, lease: Lease, id: str) -> None:
+    async def checkpoint(self, lease: LeaseState, id: str) -> None:
         """See `Lease.checkpoint`. Its reply counts when it arrives, whoever waits for it still."""
         outcome = self._send_at_once(lease, id)
         if outcome is not None:
@@ -152,13 +153,13 @@ class Progress:
                     return
         await self._callers.wait_for(lease, self._checkpoint(lease, id))
 
-    async def answered(self, lease: Lease) -> None:
+    async def answered(self, lease: LeaseState) -> None:
         """Wait for what cancelled callers have asked, and Redis has not answered yet: a lock's lifetime or so."""
         await self._callers.answered(lease)
 
     # Beginning.
 
-    async def _begin(self, lease: Lease, *, look_only: bool = False, replaces: Owner = NO_OWNER) -> None:
+    async def _begin(self, lease: LeaseState, *, look_only: bool = False, replaces: Owner = NO_OWNER) -> None:
         await rest(lease)
         await self._move(lease)
         refusals = Refusals(lease, self._lock_ttl)
@@ -171,55 +172,55 @@ class Progress:
             await refusals.another()
             replaces = await self._examine(lease, answer.by)
 
-    async def _move(self, lease: Lease) -> None:
+    async def _move(self, lease: LeaseState) -> None:
         """Bring the record along from where version 0.1 had it."""
         keys = self._keys
         former = keys.former_progress(lease.stream)
-        if former is not None and lease.deliveries > 1 and not lease._begun:  # the first owner left none there
+        if former is not None and lease.deliveries > 1 and not lease.begun:  # the first owner left none there
             fences = str(lease.fence)[:LBS_ID]
             record = keys.progress(lease.stream)
             timeout = self._patience
             await self._ask(lease, "begin", lambda records: records.move(record, former, fences, timeout))
 
-    def _begun(self, lease: Lease, answer: Begun | None) -> None:
+    def _begun(self, lease: LeaseState, answer: Begun | None) -> None:
         if not self._table.holds(lease):
-            raise lease._not_owner()
-        lease._refused_for = 0.0
+            raise lease.not_owner()
+        lease.rest = None
         if answer is not None:
-            lease._begin(answer.checkpoint, answer.attempts, answer.added)
+            lease.begin(answer.checkpoint, answer.attempts, answer.added)
 
-    async def acquit(self, leases: Sequence[Lease]) -> None:
+    async def acquit(self, leases: Sequence[LeaseState]) -> None:
         """The attempts of these owners do not count."""
         await self._record_store.settle(leases, 0)
         for lease in leases:
-            lease._attempts = 0
+            lease.attempts = 0
 
     # Checkpoints.
 
-    def _send_at_once(self, lease: Lease, id: str) -> "asyncio.Future[Refused | bool] | None":
+    def _send_at_once(self, lease: LeaseState, id: str) -> "asyncio.Future[Refused | bool] | None":
         """Send a checkpoint where nothing has to be found out before. None: something has."""
         self._lock_state.check()
-        if not lease._begun or not self._table.holds(lease) or self._lock_state.state is not State.HELD:
+        if not lease.begun or not self._table.holds(lease) or self._lock_state.state is not State.HELD:
             return None
-        if lease._refused_for:
+        if lease.rest is not None:
             return None
         records = self._record_store.known(lease.stream)
         return None if records is None else self._send(lease, id, records)
 
-    def _send(self, lease: Lease, id: str, records: Records) -> "asyncio.Future[Refused | bool]":
+    def _send(self, lease: LeaseState, id: str, records: Records) -> "asyncio.Future[Refused | bool]":
         record = self._keys.progress(lease.stream)
-        if lease._is_outdated(id):  # a fail-over came between, and reading began again
+        if lease.is_outdated(id):  # a fail-over came between, and reading began again
             outcome = asyncio.get_running_loop().create_future()
             outcome.set_result(False)
             return outcome
-        ask = Checkpoint(record, self._owner(lease), id, lease._added_up_to(id))
-        return records.checkpoint(ask, functools.partial(_apply, lease, id, lease._entries_handed_over))
+        ask = Checkpoint(record, self._owner(lease), id, lease.added_up_to(id))
+        return records.checkpoint(ask, functools.partial(_apply, lease, id, lease.handed_over))
 
-    async def _checkpoint(self, lease: Lease, id: str) -> None:
+    async def _checkpoint(self, lease: LeaseState, id: str) -> None:
         """Until it is answered."""
         await rest(lease)
         refusals = Refusals(lease, self._lock_ttl)
-        if not lease._begun:
+        if not lease.begun:
             await self._begin(lease)
         while True:
             answer = await self._ask(lease, "checkpoint", functools.partial(self._send, lease, id))
@@ -228,12 +229,10 @@ class Progress:
             await refusals.another()
             await self._begin(lease, replaces=await self._examine(lease, answer.by))
 
-    def _owner(self, lease: Lease) -> Owner:
-        if lease._fence_text is None:
-            lease._fence_text = str(lease.fence)
-        return Owner(lease._fence_text, self._consumer)
+    def _owner(self, lease: LeaseState) -> Owner:
+        return Owner(lease.fence_text, self._consumer)
 
-    async def _ask(self, lease: Lease, what: str, send: "Callable[[Records], Awaitable[T]]") -> T:
+    async def _ask(self, lease: LeaseState, what: str, send: "Callable[[Records], Awaitable[T]]") -> T:
         """Repeat until there is an answer, for one lifetime of the lock: every operation on a record may be."""
 
         async def attempt(timeout: float) -> T:
@@ -255,7 +254,7 @@ class Progress:
 
     # A refusal.
 
-    async def _examine(self, lease: Lease, by: Owner) -> Owner:
+    async def _examine(self, lease: LeaseState, by: Owner) -> Owner:
         """The record is another's: ask the load balancer stream whose the announcement is.
 
         Returns the owner that `begin` may replace, if it is ours indeed. Raises `NotOwner` if not.
@@ -270,20 +269,20 @@ class Progress:
             raise lapsed(lease, "begin") from None
         except GroupMissing:
             self._lock_state.lapse("missing")
-            raise lease._not_owner(gone=True) from None
+            raise lease.not_owner(gone=True) from None
         except Foreign as error:
             raise rejected(lease, self._keys.progress(lease.stream), error) from error.__cause__
         except RedisRejected as error:
             raise about(lease, error) from error.__cause__
 
-    async def _compare(self, lease: Lease, by: Owner, timeout: float) -> Owner:
+    async def _compare(self, lease: LeaseState, by: Owner, timeout: float) -> Owner:
         standing = await self._operations.pending.standing(lease.lbs_id, timeout)
         try:
             stored = Fence.parse(by.fence) if by.fence else None
         except ValueError:  # whether somebody else wrote it, `begin` decides
             stored = None
         if standing is not None and standing == (self._consumer, _lifted_to(lease, stored)):
-            lease._recount(standing[1])  # by an earlier try, whose answer was lost
+            lease.recount(standing[1])  # by an earlier try, whose answer was lost
             return NO_OWNER
         if standing != (self._consumer, lease.deliveries):
             raise self._not_mine(lease, standing[0] if standing else "")
@@ -293,7 +292,7 @@ class Progress:
             outcome = await self._operations.deliveries.lift(lease.lbs_id, lease.deliveries, to, timeout)
             if outcome != "lifted":
                 raise self._not_mine(lease, "" if outcome == "gone" else outcome)
-            lease._recount(to)
+            lease.recount(to)
             return NO_OWNER
         newer = await self._operations.pending.announcement(stored.lbs_id, timeout)
         if newer is not None:
@@ -301,15 +300,15 @@ class Progress:
                 raise Foreign("fence", by.fence.encode())  # of another stream's owner
             await self._operations.deliveries.done([(lease.lbs_id, lease.deliveries)], timeout)
             self._ownership.lose([lease], "superseded")
-            raise lease._not_owner(owner=by.consumer)
+            raise lease.not_owner(owner=by.consumer)
         return by  # the newer announcement was finished, or the load balancer stream began anew
 
-    def _not_mine(self, lease: Lease, owner: str) -> NotOwner:
+    def _not_mine(self, lease: LeaseState, owner: str) -> NotOwner:
         self._ownership.lose_to([(lease, owner)])
-        return lease._not_owner(gone=not owner, owner=owner or None)
+        return lease.not_owner(gone=not owner, owner=owner or None)
 
 
-def _lifted_to(lease: Lease, stored: Fence | None) -> int:
+def _lifted_to(lease: LeaseState, stored: Fence | None) -> int:
     """The count that a lease needs to be newer than the owner that is stored, of the same announcement, or 0."""
     if stored is None or stored.lbs_id != lease.lbs_id or stored.deliveries < lease.deliveries:
         return 0
@@ -334,8 +333,8 @@ def _accepted(outcome: "asyncio.Future[Refused | bool]") -> bool:
     )
 
 
-def _apply(lease: Lease, id: str, handed_over: int, answer: Refused | bool | Exception) -> None:
+def _apply(lease: LeaseState, id: str, handed_over: int, answer: Refused | bool | Exception) -> None:
     """What the answer to a checkpoint means for its lease. It is called before whoever waits goes on."""
     if isinstance(answer, bool):
-        lease._refused_for = 0.0
-        lease._checkpointed(id, advanced=answer, handed_over=handed_over)
+        lease.rest = None
+        lease.checkpointed(id, advanced=answer, handed_over=handed_over)

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
+from redis_stream_client._concurrency.shared_lock import SharedLock
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue, owner_of
 from redis_stream_client._leases.events import ExpiredStream
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._leases.lock_state import LockState
-from redis_stream_client._leases.table import LeaseTable, SharedLock
+from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
-from redis_stream_client._model.errors import AlreadyClaimed, ClientClosed, NotJoined, StreamGone
+from redis_stream_client._model.errors import AlreadyClaimed, ClientClosed, NotJoined, StreamGone, no_answer
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
-from redis_stream_client._ownership.redis_backend import Ownership, about, unavailable
+from redis_stream_client._ownership.redis_backend import Ownership, about
 from redis_stream_client._protocol.base import PAGE
 from redis_stream_client._protocol.operations import Operations
 from redis_stream_client._protocol.replies import Delivered, Refusal, Taken, Won
@@ -99,7 +101,7 @@ class Claims:
         while True:
             held = self._lock_state.believed(epoch)
             if (not held and sent) or clock.now() >= give_up:
-                raise unavailable(payload, "claim")
+                raise no_answer("claim", **about(payload))
             if not held:
                 raise self._not_joined(payload)
             try:
@@ -143,7 +145,7 @@ class Claims:
             adopted = await self._operations.deliveries.adopt([(payload.lbs_id, count)], self._patience)
         except (Unanswered, GroupMissing):
             self._audits.request()
-            raise unavailable(payload, "claim") from None
+            raise no_answer("claim", **about(payload)) from None
         if adopted is None or not self._lock_state.believed(epoch):
             self._audits.request()
             raise self._not_joined(payload)
@@ -155,23 +157,23 @@ class Claims:
         """A lease of what was offered: an announcement never changes."""
         entry = await self._ownership.lifted(Delivered(payload.lbs_id, deliveries, ()))
         if entry is None:
-            raise unavailable(payload, "claim")
+            raise no_answer("claim", **about(payload))
         announced = announcement.Announcement(payload.stream, payload.info)
         died = int(payload.previous_owner is not None)
-        lease = Lease(
-            self._ownership,
+        state = LeaseState(
             payload.lbs_id,
             announced,
             entry.deliveries,
             unrecorded=died,
             consumer=self._consumer,
         )
-        self._claimed(lease)
+        state.face = lease = Lease(state, self._ownership)
+        self._claimed(state)
         return lease
 
-    def _claimed(self, lease: Lease) -> None:
+    def _claimed(self, lease: LeaseState) -> None:
         """It is the caller's from now on: should it be lost before the caller wakes, an event says so."""
-        lease._handed_out = True
+        lease.handed_out = True
         self._event_queue.withdraw(lease.lbs_id)
         self._table.add(lease)
         self._counters.claims_won += 1
@@ -181,9 +183,11 @@ class Claims:
         if not task.cancelled() and task.exception() is None:
             lease = task.result()
             self._event_queue.forget(lease)
-            if self._table.holds(lease):
+            state = self._table.state_of(lease)
+            if state is not None:
+                state.handed_out = False
                 with contextlib.suppress(ClientClosed):  # closing releases it, too
-                    self._ownership.start_release(lease)
+                    self._ownership.start_release(state)
 
     async def take(self, owner: str, others: Sequence[str] | None, but: Sequence[str], most: int) -> Taken:
         """Take a page of a dead owner's streams; they arrive like new ones.

@@ -12,17 +12,19 @@ from typing import TypeVar
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.batching import Batch
-from redis_stream_client._concurrency.chunks import PacedCalls, in_chunks
+from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.home import Home
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
+from redis_stream_client._concurrency.shared_lock import SharedLock
 from redis_stream_client._concurrency.tasks import gather
-from redis_stream_client._leases.backend import Plane
+from redis_stream_client._leases.backend import DataPlane
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.events import ExpiredStream
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._leases.lock_state import LockState, State
-from redis_stream_client._leases.table import LeaseTable, SharedLock
+from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.errors import ClientClosed, LossReason, NotOwner, RedisUnavailable
@@ -53,7 +55,7 @@ class Lapsed(Exception):
 class Ownership:
     """The leases of one client: the host that every lease refers to."""
 
-    plane: Plane
+    plane: DataPlane
 
     def __init__(
         self,
@@ -89,11 +91,10 @@ class Ownership:
         self._tasks = tasks
         self._counters = counters
         self._record_store = record_store
-        self._paced = PacedCalls()
-        self._doing = Batch[Lease, None](self._send_done, tasks.spawn, tasks.gone, PAGE)
+        self._doing = Batch[LeaseState, None](self._send_done, tasks.spawn, tasks.gone, PAGE)
         self.releasing: set[asyncio.Future[None]] = set()
         """The releases under way."""
-        self._releasing = Batch[tuple[Lease, bool], None](self._send_release, tasks.spawn, tasks.gone, PAGE)
+        self._releasing = Batch[tuple[LeaseState, bool], None](self._send_release, tasks.spawn, tasks.gone, PAGE)
 
     @property
     def held(self) -> bool:
@@ -106,7 +107,7 @@ class Ownership:
         return self._tasks.ended
 
     def require_here(self) -> None:
-        """See `Host.require_here`."""
+        """See `LeaseBackend.require_here`."""
         self._home.require_here()
 
     # Arriving.
@@ -122,14 +123,14 @@ class Ownership:
             except Malformed as error:
                 malformed.append((entry, str(error)))
                 continue
-            lease = Lease(
-                self,
+            lease = LeaseState(
                 entry.lbs_id,
                 announced,
                 entry.deliveries,
                 unrecorded=unrecorded,
                 consumer=self._consumer,
             )
+            lease.face = Lease(lease, self)
             self._table.add(lease)
             self._event_queue.added(lease)
             leases += 1
@@ -214,21 +215,21 @@ class Ownership:
 
     # Ending.
 
-    def finish(self, lease: Lease) -> "asyncio.Future[None]":
+    def finish(self, lease: LeaseState) -> "asyncio.Future[None]":
         """Acknowledge and delete. See `Lease.done`."""
         self._lock_state.check()
         if not self._table.holds(lease):
-            raise lease._not_owner(gone=lease._done_sent is not None)
+            raise lease.not_owner(gone=lease.done_sent is not None)
         return self._doing.add(lease)
 
-    async def answered(self, lease: Lease) -> None:
+    async def answered(self, lease: LeaseState) -> None:
         """Wait for what callers who are gone have said about a lease, and is under way."""
         await self.plane.answered(lease)
         if self._doing.has(lease):
             with contextlib.suppress(NotOwner, RedisUnavailable, ClientClosed):
                 await self._doing.add(lease)
 
-    async def _send_done(self, leases: list[Lease]) -> list[Exception | None]:
+    async def _send_done(self, leases: list[LeaseState]) -> list[Exception | None]:
         await self._record_store.settle(
             leases, PROGRESS_TTL
         )  # before: a crash between must leave no record for ever
@@ -250,17 +251,17 @@ class Ownership:
             self._capacity.changed.notify()
             return failures
 
-    async def _persist_done(self, leases: list[Lease]) -> tuple[list[str], list[bool]]:
+    async def _persist_done(self, leases: list[LeaseState]) -> tuple[list[str], list[bool]]:
         """Send until there is an answer, remembering for each lease whether an earlier call may have been
         executed, and in which epoch of the lock and of the server's history that was."""
         repeated: list[bool] = []
 
         async def attempt(timeout: float) -> list[str]:
-            first = [lease for lease in leases if lease._done_sent is None]
-            repeated[:] = [lease._done_sent is not None for lease in leases]
+            first = [lease for lease in leases if lease.done_sent is None]
+            repeated[:] = [lease.done_sent is not None for lease in leases]
             mark = (self._lock_state.epoch, self._identity.history)
             for lease in first:
-                lease._done_sent = mark
+                lease.done_sent = mark
             try:
                 return await self._operations.deliveries.done(
                     [(le.lbs_id, le.deliveries) for le in leases], timeout
@@ -268,7 +269,7 @@ class Ownership:
             except Unanswered as error:
                 if not error.maybe_executed:
                     for lease in first:
-                        lease._done_sent = None
+                        lease.done_sent = None
                 raise
 
         results = await self.persist(attempt, lambda: any(map(self._table.holds, leases)))
@@ -285,41 +286,41 @@ class Ownership:
             self._lock_state.lapse("missing")
         return there
 
-    def _after_done(self, lease: Lease, result: str, again: bool) -> Exception | None:
-        if lease._lost == "done":  # by a call at the same time
+    def _after_done(self, lease: LeaseState, result: str, again: bool) -> Exception | None:
+        if lease.lost == "done":  # by a call at the same time
             return None
         mine_before = (
             result == "gone"
             and again
-            and lease._done_sent is not None
-            and lease._done_sent[1] is not None
-            and lease._done_sent[1] == self._identity.history == self._table.history
-            and self._lock_state.believed(lease._done_sent[0])
+            and lease.done_sent is not None
+            and lease.done_sent[1] is not None
+            and lease.done_sent[1] == self._identity.history == self._table.history
+            and self._lock_state.believed(lease.done_sent[0])
         )
         if result == "done" or mine_before:
             self._table.end(lease, "done")
             self._counters.streams_done += 1
             return None
         self.lose([lease], "gone" if result == "gone" else "claimed")
-        return lease._not_owner(gone=result == "gone", owner=result if result != "gone" else None)
+        return lease.not_owner(gone=result == "gone", owner=result if result != "gone" else None)
 
-    def _done_lapsed(self, lease: Lease) -> Exception | None:
-        if lease._lost == "done":
+    def _done_lapsed(self, lease: LeaseState) -> Exception | None:
+        if lease.lost == "done":
             return None
-        if lease._done_sent is not None or self._table.holds(lease):
-            return unavailable(lease, "done")
-        return lease._not_owner()
+        if lease.done_sent is not None or self._table.holds(lease):
+            return lease.no_answer("done")
+        return lease.not_owner()
 
-    async def release(self, lease: Lease, *, failed_for: float | None = None) -> None:
+    async def release(self, lease: LeaseState, *, failed_for: float | None = None) -> None:
         """Hand to the peers. See `Lease.release`."""
         self._lock_state.check()
         if not self._table.holds(lease):
-            raise lease._not_owner()
+            raise lease.not_owner()
         outcome = self.start_release(lease, failed_for=failed_for)
         await asyncio.wait((outcome,))  # a caller that is cancelled only stops waiting
         outcome.result()
 
-    def start_release(self, lease: Lease, *, failed_for: float | None = None) -> "asyncio.Future[None]":
+    def start_release(self, lease: LeaseState, *, failed_for: float | None = None) -> "asyncio.Future[None]":
         """Not ours from this moment on. This client is offered the stream too, but later than its peers."""
         self._table.part(lease)
         self._capacity.changed.notify()
@@ -336,7 +337,7 @@ class Ownership:
         if not outcome.cancelled():
             outcome.exception()  # counts as seen: not everybody waits for it
 
-    async def _send_release(self, items: list[tuple[Lease, bool]]) -> list[Exception | None]:
+    async def _send_release(self, items: list[tuple[LeaseState, bool]]) -> list[Exception | None]:
         leases = [lease for lease, _ in items]
         try:
             await self._record_store.settle([lease for lease, graceful in items if graceful], 0)
@@ -345,7 +346,7 @@ class Ownership:
             for lease in leases:
                 self._table.parted(lease)
 
-    async def _release_behind_gate(self, leases: list[Lease]) -> list[Exception | None]:
+    async def _release_behind_gate(self, leases: list[LeaseState]) -> list[Exception | None]:
         entries = [(lease.lbs_id, lease.deliveries) for lease in leases]
         async with self._audit_lock.passing():
             try:
@@ -353,7 +354,7 @@ class Ownership:
                     lambda timeout: self._operations.deliveries.release(entries, timeout), lambda: True
                 )
             except Lapsed:
-                return [unavailable(lease, "release") for lease in leases]
+                return [lease.no_answer("release") for lease in leases]
             except GroupMissing:
                 self._lock_state.lapse("missing")
                 results = ["gone"] * len(leases)
@@ -363,10 +364,10 @@ class Ownership:
                 self._counters.streams_released += 1
                 failures.append(None)
             else:
-                failures.append(lease._not_owner(owner=None if result == "gone" else result))
+                failures.append(lease.not_owner(owner=None if result == "gone" else result))
         return failures
 
-    async def bury(self, lease: Lease, reason: str) -> None:
+    async def bury(self, lease: LeaseState, reason: str) -> None:
         """Move a lease's announcement to the dead letters; put back, it starts anew, after its checkpoint.
 
         Raises:
@@ -381,7 +382,7 @@ class Ownership:
         if (refused := task.result()) is not None:
             raise refused
 
-    async def _bury(self, lease: Lease, reason: str) -> KeyRejected | None:
+    async def _bury(self, lease: LeaseState, reason: str) -> KeyRejected | None:
         async with self._audit_lock.passing():
             try:
                 outcome = await self.persist(
@@ -399,7 +400,7 @@ class Ownership:
                 outcome = "gone"
             if outcome != "buried":
                 self.lose_to([(lease, "" if outcome == "gone" else outcome)])
-                raise lease._not_owner(gone=outcome == "gone")
+                raise lease.not_owner(gone=outcome == "gone")
             self._table.end(lease, "dead")
         await self._record_store.settle([lease], PROGRESS_TTL)  # after: until then its attempts count
         self._counters.dead_letters += 1
@@ -411,17 +412,13 @@ class Ownership:
         self._counters.gaps += 1
         self._counters.entries_skipped += entries
 
-    def tell(self, tell: Callable[[], None]) -> None:
-        """Thousands may be lost at once: the loop turns in between."""
-        self._paced.call(tell)
-
     def keep_place(self, by: int) -> None:
         """One handler more or less goes on without its lease."""
         self._capacity.keep_place(by)
 
     # Losing.
 
-    def lose(self, leases: Iterable[Lease], reason: LossReason) -> None:
+    def lose(self, leases: Iterable[LeaseState], reason: LossReason) -> None:
         """Leases that were lost, as the table or Redis says."""
         lost = [lease for lease in leases if self._table.holds(lease)]
         for lease in lost:
@@ -429,13 +426,13 @@ class Ownership:
         self._counters.streams_disowned += len(lost)
         who = {"consumer": self._consumer}
         for lease in lost[:LOGGED]:
-            log.warning("lost %s: %s", lease.stream, reason, extra={**lease._log_fields(), **who})
+            log.warning("lost %s: %s", lease.stream, reason, extra={**lease.log_fields(), **who})
         if len(lost) > LOGGED:
             log.warning("lost %d streams more: %s", len(lost) - LOGGED, reason, extra=who)
         if lost:
             self._capacity.changed.notify()
 
-    def lose_to(self, owners: Iterable[tuple[Lease, str]]) -> None:
+    def lose_to(self, owners: Iterable[tuple[LeaseState, str]]) -> None:
         """Leases that are not ours any more, with who owns the stream now; '' for one that is gone."""
         moved = list(owners)
         self.lose([lease for lease, owner in moved if owner], "claimed")
@@ -472,20 +469,11 @@ class Ownership:
                 await asyncio.sleep(backoff.pause())
 
 
-def lapsed(lease: Lease, operation: str) -> NotOwner | RedisUnavailable:
+def lapsed(lease: LeaseState, operation: str) -> NotOwner | RedisUnavailable:
     """The error of an operation on a lease that the end of the lock overtook."""
-    return unavailable(lease, operation) if lease._lost is None else lease._not_owner()
+    return lease.no_answer(operation) if lease.lost is None else lease.not_owner()
 
 
-def unavailable(what: Lease | ExpiredStream, operation: str) -> RedisUnavailable:
-    """The error of an operation that got no answer."""
-    return RedisUnavailable(
-        f"no answer to {operation!r} for {what.stream!r} within the lifetime of the consumer lock",
-        hint="the outcome is unknown; repeating is safe",
-        **about(what),
-    )
-
-
-def about(what: Lease | ExpiredStream) -> dict[str, str]:
+def about(what: ExpiredStream) -> dict[str, str]:
     """What every error about a stream carries."""
     return {"stream": what.stream, "lbs_id": what.lbs_id}

@@ -4,10 +4,9 @@ import asyncio
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
-from redis_stream_client._leases.lease import Lease
+from redis_stream_client._leases.state import LeaseState, Rest
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
-from redis_stream_client._ownership.redis_backend import unavailable
 from redis_stream_client._protocol.progress_records import Foreign
 from redis_stream_client._redis.error_mapping import KeyRejected, WrongType
 
@@ -23,7 +22,7 @@ class Refusals:
         most: seconds; a lifetime of the lock.
     """
 
-    def __init__(self, lease: Lease, most: float) -> None:
+    def __init__(self, lease: LeaseState, most: float) -> None:
         self._lease = lease
         self._give_up = clock.now() + most
         self._backoff = Backoff(0.005, most / 4)
@@ -37,28 +36,28 @@ class Refusals:
         if clock.now() >= self._give_up:
             lease = self._lease
             log.warning(
-                "the record of %s was refused %d times", lease.stream, self._count, extra=lease._log_fields()
+                "the record of %s was refused %d times", lease.stream, self._count, extra=lease.log_fields()
             )
-            raise unavailable(lease, "begin")
+            raise lease.no_answer("begin")
         await asyncio.sleep(self._backoff.pause())
 
 
-async def rest(lease: Lease) -> None:
+async def rest(lease: LeaseState) -> None:
     """However often its holder asks, a record that was refused is looked at more and more rarely."""
-    left = lease._refused_until - clock.now()
-    if left > 0 and lease._lost is None:
-        lost = lease._add_waiter()
+    left = lease.rest.until - clock.now() if lease.rest is not None else 0.0
+    if left > 0 and lease.lost is None:
+        lost = lease.add_waiter()
         try:
             await asyncio.wait((lost,), timeout=left)
         finally:
-            lease._remove_waiter(lost)
+            lease.remove_waiter(lost)
 
 
-def rejected(lease: Lease, record: str, error: RedisRejected) -> RedisRejected:
+def rejected(lease: LeaseState, record: str, error: RedisRejected) -> RedisRejected:
     """The record is of no use for this lease as it is. Returns the error that says why."""
-    first = lease._refused_for == 0
-    lease._refused_for = min(max(FIRST_REST, lease._refused_for * 2), LONGEST_REST)
-    lease._refused_until = clock.now() + lease._refused_for
+    first = lease.rest is None
+    seconds = FIRST_REST if lease.rest is None else min(lease.rest.seconds * 2, LONGEST_REST)
+    lease.rest = Rest(clock.now() + seconds, seconds)
     if not isinstance(error, Foreign):
         return about(lease, error)
     foreign = KeyRejected(
@@ -69,11 +68,11 @@ def rejected(lease: Lease, record: str, error: RedisRejected) -> RedisRejected:
         lbs_id=lease.lbs_id,
     )
     if first:
-        log.error("%s", foreign, extra=lease._log_fields())
+        log.error("%s", foreign, extra=lease.log_fields())
     return foreign
 
 
-def about(lease: Lease, error: RedisRejected) -> RedisRejected:
+def about(lease: LeaseState, error: RedisRejected) -> RedisRejected:
     """Why the progress of one stream cannot be recorded."""
     about = {"stream": lease.stream, "lbs_id": lease.lbs_id}
     if isinstance(error, WrongType):

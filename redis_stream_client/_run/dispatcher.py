@@ -13,6 +13,7 @@ from redis_stream_client._consumer.session import Session
 from redis_stream_client._leases.event_queue import owner_of
 from redis_stream_client._leases.events import StreamAdded, StreamExpired
 from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
+from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.logs import log
 from redis_stream_client._protocol.hints import Draining
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
@@ -61,7 +62,7 @@ class Dispatcher:
         self.drain()
 
     @property
-    def handled(self) -> set[Lease]:
+    def handled(self) -> set[LeaseState]:
         """The leases whose handler was called."""
         return {job.lease for job in self._jobs if job.called}
 
@@ -101,9 +102,10 @@ class Dispatcher:
         looked_at, arrived = self._take()
         if arrived:
             self._session.capacity.changed.notify()  # the next ones come while these begin
-            ready = await self._session.progress.prepare(arrived)
-            for lease in arrived:
-                job = HandlerTask(lease, self._handler, self._rules, ready=lease in ready)
+            ready = await self._session.progress.prepare(list(arrived))
+            backend = self._session.ownership
+            for state, lease in arrived.items():
+                job = HandlerTask(state, lease, backend, self._handler, self._rules, ready=state in ready)
                 self._jobs.add(job)
                 job.task = start_task(self._attend(job), f"handler of {lease.stream}")
                 job.task.add_done_callback(partial(self._attended, job))
@@ -113,14 +115,16 @@ class Dispatcher:
         await asyncio.sleep(0)
         return True
 
-    def _take(self) -> tuple[int, list[Lease]]:
+    def _take(self) -> tuple[int, dict[LeaseState, Lease]]:
         """Up to `ADMITTED` events: how many there were, and the leases that are to be handled."""
         now = clock.now()
-        arrived: list[Lease] = []
+        arrived: dict[LeaseState, Lease] = {}
         for looked_at in range(ADMITTED):
             match self._session.event_queue.take(now):
                 case StreamAdded(lease):
-                    arrived.append(lease)
+                    state = self._session.table.state_of(lease)
+                    assert state is not None, "what is lost takes its unread event with it"
+                    arrived[state] = lease
                 case StreamExpired(orphan):  # it was offered before run() began
                     self._session.event_queue.withdraw(orphan.lbs_id)
                     self._session.sweeper.suspect(owner_of(orphan))
@@ -233,7 +237,7 @@ class Dispatcher:
                 return
             await asyncio.sleep(0)
 
-    def _release(self, lease: Lease) -> None:
+    def _release(self, lease: LeaseState) -> None:
         if self._session.table.holds(lease) and not self._session.leaving:
             self._session.ownership.start_release(lease)
 

@@ -1,6 +1,6 @@
 """What happens to one lease that a handler works on: the rules of `run()`, for one stream.
 
-The same code runs in a client and in users' tests (`testing`); what differs is the lease's host.
+The same code runs in a client and in users' tests (`testing`); what differs is the lease's backend.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._concurrency.standstill import LATE, Standstill
-from redis_stream_client._leases.lease import ENDED, Lease
+from redis_stream_client._leases.state import ENDED, LeaseState
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
 from redis_stream_client._model.failures import describe, is_a, is_cancellation
 from redis_stream_client._model.logs import log
@@ -21,7 +21,8 @@ from redis_stream_client._run.handler import Handler
 from redis_stream_client._run.outcome import Outcome, Rules, Status, Stop
 
 if TYPE_CHECKING:
-    from redis_stream_client._leases.backend import Host
+    from redis_stream_client._leases.backend import LeaseBackend
+    from redis_stream_client._leases.lease import Lease
 
 RETRY = 0.05  # seconds between two tries of what got no answer for a lifetime of the lock
 
@@ -31,14 +32,17 @@ class HandlerTask:
 
     Args:
         lease: what to work on.
+        face: the same, for the handler.
+        backend: who it belongs to.
         handler: the user's.
         rules: what `run()` was told.
         ready: whether earlier owners' record was looked at, or is known not to exist.
     """
 
     __slots__ = (
+        "_backend",
+        "_face",
         "_handler",
-        "_host",
         "_keeps_place",
         "_pausing",
         "_ready",
@@ -51,10 +55,20 @@ class HandlerTask:
         "task",
     )
 
-    def __init__(self, lease: Lease, handler: Handler, rules: Rules, *, ready: bool = False) -> None:
+    def __init__(
+        self,
+        lease: LeaseState,
+        face: "Lease",
+        backend: "LeaseBackend",
+        handler: Handler,
+        rules: Rules,
+        *,
+        ready: bool = False,
+    ) -> None:
         self.lease = lease
+        self._face = face
+        self._backend = backend
         self._ready = ready
-        self._host: Host = lease._host
         self._handler = handler
         self._rules = rules
         self._stop: Stop | None = None
@@ -69,7 +83,7 @@ class HandlerTask:
 
     def drain(self) -> None:
         """Stop at the next step of entries() after a checkpoint; at once when the handler does not work now."""
-        self.lease._drain()
+        self.lease.drain()
         if not self._working:
             self.stop("drained")
 
@@ -78,17 +92,17 @@ class HandlerTask:
         self._stop = self._stop or why
         if self._pausing is not None and not self._pausing.done():
             self._pausing.set_result(None)
-        elif self.lease._cancel_scope is not None:
-            self.lease._cancel_scope.fire(why)
+        else:
+            self.lease.cancel(why)
 
     def stalled(self, now: float, standstill: Standstill) -> bool:
         """Whether the handler shows no progress for too long. One that waits for an entry, or for an answer of
         Redis, does; and nobody could while this process stood still."""
-        timeout, since = self._rules.progress_timeout, self.lease._progress_at
+        timeout, since = self._rules.progress_timeout, self.lease.progress_at
         return (
             timeout is not None
             and self._working
-            and not (self.lease._waiting or self.lease._asking)
+            and not (self.lease.waiting or self.lease.asking)
             and now - since > timeout
             and now - since - standstill.since(since) > timeout
         )
@@ -96,9 +110,9 @@ class HandlerTask:
     def idle_for(self, now: float) -> float:
         """Seconds that the handler has waited for an entry, all before it processed, while its attempt counts."""
         lease = self.lease
-        if not (self._working and lease._begun and lease._waiting and lease._settled and lease._attempts):
+        if not (self._working and lease.idle):
             return 0.0
-        return now - lease._progress_at
+        return now - lease.progress_at
 
     # The work.
 
@@ -106,7 +120,7 @@ class HandlerTask:
         """Handle the lease to its end. Raises `RedisRejected` when Redis does not permit what is needed."""
         lease = self.lease
         try:
-            cancel_scope = lease._enter(self.task)
+            cancel_scope = lease.enter(self.task)
         except NotOwner as lost:
             return self._outcome("lost", lost)
         cancel_scope.on_fire = self._fired
@@ -120,7 +134,7 @@ class HandlerTask:
                 if self._rules.progress_timeout is not None:
                     lease.progress()
                 self._working = self.called = True
-                await self._handler(lease)
+                await self._handler(self._face)
         except KeyboardInterrupt:
             raise
         except BaseException as raised:
@@ -139,24 +153,24 @@ class HandlerTask:
         if self._timer is not None:
             self._timer.cancel()
         if self._keeps_place:
-            self._host.keep_place(-1)
+            self._backend.keep_place(-1)
         return await self._conclude(error, stopped=self._stopped(cancel_scope, noticed))
 
     async def _begin(self) -> None:
         """Learn how far earlier owners got. Where there were none, that leaves no trace."""
         lease = self.lease
-        await self._insist(partial(self._host.plane.begin, look_only=not lease._unrecorded))
+        await self._insist(partial(self._backend.plane.begin, look_only=not lease.unrecorded))
 
-    async def _insist(self, operation: Callable[[Lease], Awaitable[None]]) -> None:
+    async def _insist(self, operation: Callable[[LeaseState], Awaitable[None]]) -> None:
         """What must happen to a lease that is still ours, however often there is no answer."""
         while True:
             try:
                 return await operation(self.lease)
             except RedisRejected as refused:
-                self.lease._refused = refused
+                self.lease.refused = refused
                 raise
             except RedisUnavailable:
-                if self.lease._lost is not None:
+                if self.lease.lost is not None:
                     raise
                 await asyncio.sleep(RETRY)
 
@@ -170,7 +184,7 @@ class HandlerTask:
 
     def _fired(self) -> None:
         """The handler was cancelled. One that ignores that loses the stream, but keeps its place."""
-        if self.lease._lost is not None:
+        if self.lease.lost is not None:
             self._keep_place()
         if self._timer is None:
             self._be_patient(self._rules.patience)
@@ -189,28 +203,28 @@ class HandlerTask:
             "the handler of %s ignores its cancellation since %g s; the stream is not kept for it",
             lease.stream,
             self._rules.patience,
-            extra=lease._log_fields(),
+            extra=lease.log_fields(),
         )
-        if lease._lost is None:
+        if lease.lost is None:
             pause = self._rules.pause(lease.attempts) if self._stop == "stalled" else None
             with contextlib.suppress(ClientClosed):  # leaving releases it, too
-                self._host.start_release(lease, failed_for=pause)
+                self._backend.start_release(lease, failed_for=pause)
         self._keep_place()
 
     def _keep_place(self) -> None:
         if not self._keeps_place:
             self._keeps_place = True
-            self._host.keep_place(1)
+            self._backend.keep_place(1)
 
     # The end.
 
     async def _conclude(self, error: BaseException | None, stopped: Stop | None) -> Outcome:
         lease = self.lease
-        refused = lease._refused
+        refused = lease.refused
         if refused is not None and refused is error and not isinstance(refused, KeyRejected):
             raise refused  # no stream could be handled: this one is not at fault
         try:
-            if lease._lost is not None or self._host.closed:  # which is told one after the other
+            if lease.lost is not None or self._backend.closed:  # which is told one after the other
                 return self._lost(error, stopped)
             if is_a(error, TooManyAttempts):
                 return await self._bury(f"given up after {self._rules.max_attempts} attempts", None)
@@ -222,7 +236,7 @@ class HandlerTask:
             if stopped == "stalled":
                 return await self._failed(error, "stalled", "no progress in time")
             if error is None:
-                await self._insist(self._host.finish)
+                await self._insist(self._backend.finish)
                 return self._outcome("done", None)
             self._log_failure(error)
             return await self._failed(error, "failed", describe(error))
@@ -230,7 +244,7 @@ class HandlerTask:
             return self._outcome("lost", failure)
 
     def _lost(self, error: BaseException | None, stopped: Stop | None) -> Outcome:
-        lost = self.lease._lost
+        lost = self.lease.lost
         if lost not in ENDED:
             return self._outcome("lost", error)
         if error is not None and not is_cancellation(error):
@@ -240,13 +254,13 @@ class HandlerTask:
     async def _failed(self, error: BaseException | None, status: Status, what: str) -> Outcome:
         """Count the attempt, rest, release; or bury it, if it was one too many."""
         lease = self.lease
-        await self._host.answered(lease)  # a checkpoint that it did not wait for any more may have been accepted
-        if lease._lost is not None:
+        await self._backend.answered(lease)  # a checkpoint that it waits for no more may have been accepted
+        if lease.lost is not None:
             return self._lost(error, None)
         attempts = lease.attempts
-        if not lease._begun:
+        if not lease.begun:
             try:
-                await self._host.plane.begin(lease)
+                await self._backend.plane.begin(lease)
                 attempts = lease.attempts
             except RedisUnavailable as failure:
                 log.debug("could not count the attempt on %s: %s", lease.stream, failure)
@@ -261,28 +275,28 @@ class HandlerTask:
                 "no progress on %s for %s s; it is released",
                 lease.stream,
                 self._rules.progress_timeout,
-                extra=lease._log_fields(),
+                extra=lease.log_fields(),
             )
-        elif not lease._draining:
+        elif not lease.draining:
             await self._rest(pause)
-        if lease._lost is None:
+        if lease.lost is None:
             await self._release(failed_for=pause)
         return self._outcome(status, error)
 
     async def _release(self, *, failed_for: float | None = None) -> None:
         """Without an answer the lease has ended all the same, and a peer takes the stream."""
         with contextlib.suppress(RedisUnavailable):
-            await self._host.release(self.lease, failed_for=failed_for)
+            await self._backend.release(self.lease, failed_for=failed_for)
 
     async def _rest(self, seconds: float) -> None:
         """Wait, unless the lease is lost or the client drains."""
-        self._pausing = waiter = self.lease._add_waiter()
+        self._pausing = waiter = self.lease.add_waiter()
         timer = asyncio.get_running_loop().call_later(seconds, _wake, waiter)
         try:
             await waiter
         finally:
             timer.cancel()
-            self.lease._remove_waiter(waiter)
+            self.lease.remove_waiter(waiter)
             self._pausing = None
 
     async def _bury(self, reason: str, error: BaseException | None) -> Outcome:
@@ -291,15 +305,15 @@ class HandlerTask:
             "%s goes to the dead letters: %s",
             lease.stream,
             reason,
-            extra=lease._log_fields(),
+            extra=lease.log_fields(),
         )
         try:
-            await self._insist(partial(self._host.bury, reason=reason))
+            await self._insist(partial(self._backend.bury, reason=reason))
         except KeyRejected as refused:
-            log.error("%s cannot be buried: %s", lease.stream, describe(refused), extra=lease._log_fields())
+            log.error("%s cannot be buried: %s", lease.stream, describe(refused), extra=lease.log_fields())
             pause = self._rules.pause(lease.attempts)
             await self._rest(pause)
-            if lease._lost is None:
+            if lease.lost is None:
                 await self._release(failed_for=pause)
             return self._outcome("failed", error)
         return self._outcome("dead", error)
@@ -313,7 +327,7 @@ class HandlerTask:
             lease.attempts,
             self._rules.max_attempts,
             error=error,
-            extra=lease._log_fields(),
+            extra=lease.log_fields(),
         )
 
     def _outcome(self, status: Status, error: BaseException | None) -> Outcome:

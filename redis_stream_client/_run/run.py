@@ -10,7 +10,8 @@ import anyio
 from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.lifecycle import Lifecycle
-from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
+from redis_stream_client._leases.lease import LEAVING_GRACE
+from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model import options
 from redis_stream_client._model.failures import is_a
 from redis_stream_client._model.logs import log
@@ -91,7 +92,7 @@ class Run:
             self._dispatcher.drain()
 
     @property
-    def handled(self) -> set[Lease]:
+    def handled(self) -> set[LeaseState]:
         """The leases whose handler was called."""
         return self._dispatcher.handled if self._dispatcher is not None else set()
 

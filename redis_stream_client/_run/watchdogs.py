@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.standstill import LATE, Standstill
 from redis_stream_client._concurrency.tasks import start_task
-from redis_stream_client._leases.lease import Lease
+from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._run.handler_task import HandlerTask
 from redis_stream_client._run.outcome import Rules
 
@@ -14,7 +14,7 @@ SHORTEST_LOOK = 0.005  # seconds between two looks for idle handlers, whatever t
 
 
 def start_watches(
-    jobs: Collection[HandlerTask], rules: Rules, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
+    jobs: Collection[HandlerTask], rules: Rules, acquit: Callable[[Sequence[LeaseState]], Awaitable[None]]
 ) -> "list[asyncio.Task[None]]":
     """Look after the jobs from time to time, in tasks that go on until they are cancelled."""
     return [
@@ -41,7 +41,7 @@ async def _watch_progress(jobs: Collection[HandlerTask], timeout: float | None) 
 
 
 async def _watch_idle(
-    jobs: Collection[HandlerTask], after: float, acquit: Callable[[Sequence[Lease]], Awaitable[None]]
+    jobs: Collection[HandlerTask], after: float, acquit: Callable[[Sequence[LeaseState]], Awaitable[None]]
 ) -> None:
     """Acquit the owners that have nothing left to do for `after` seconds, until cancelled.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from redis.asyncio.connection import AbstractConnection
 
 from redis_stream_client._concurrency.batching import Spawn
-from redis_stream_client._leases.lease import Lease
+from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol.progress_records import Owner, Records, Settle
@@ -106,7 +106,7 @@ class RecordStore:
         except (Unanswered, RedisRejected):
             return None
 
-    async def settle(self, leases: Iterable[Lease], lifetime: float) -> None:
+    async def settle(self, leases: Iterable[LeaseState], lifetime: float) -> None:
         """These leases end cleanly: their attempts do not count. It fails for nobody.
 
         Waits `SETTLE_WAIT` at the most. What Redis has not answered by then is repeated in the background until it
@@ -118,7 +118,7 @@ class RecordStore:
         """
         await self._settling.settle(self._items(leases, lifetime), SETTLE_WAIT)
 
-    async def settle_at_last(self, leases: Iterable[Lease]) -> None:
+    async def settle_at_last(self, leases: Iterable[LeaseState]) -> None:
         """The client is leaving: as `settle`, with all that was not answered before. The caller bounds it."""
         await self._settling.last(self._items(leases, 0, ended=True))
 
@@ -132,7 +132,7 @@ class RecordStore:
         """How often a request about records went unanswered, and was made smaller."""
         return self._settling.shrunk + sum(records.shrunk for records in self._records.values())
 
-    def _items(self, leases: Iterable[Lease], lifetime: float, *, ended: bool = False) -> list[Item]:
+    def _items(self, leases: Iterable[LeaseState], lifetime: float, *, ended: bool = False) -> list[Item]:
         return [
             Item(
                 lease.stream,
@@ -140,11 +140,11 @@ class RecordStore:
                     self._keys.progress(lease.stream),
                     Owner(str(lease.fence), self._consumer),
                     lifetime,
-                    (ended or lease._lost is not None) and lease._all_checkpointed,
+                    (ended or lease.lost is not None) and lease.all_checkpointed,
                 ),
             )
             for lease in leases
-            if lease._begun
+            if lease.begun
         ]
 
     def renew(self, endpoint: Endpoint | None = None) -> None:

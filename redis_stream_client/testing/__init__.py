@@ -44,7 +44,7 @@ from redis_stream_client._run.handler import Handler, require_handler
 from redis_stream_client._run.handler_task import HandlerTask
 from redis_stream_client._run.outcome import Outcome, Rules, Status
 from redis_stream_client._run.watchdogs import start_watches
-from redis_stream_client.testing._memory import Fields, Memory, Record
+from redis_stream_client.testing._memory import Fields, Memory, MemoryLease, Record
 
 __all__ = [
     "Controller",
@@ -104,7 +104,7 @@ def lease(
     if position is not None:
         memory.stream.last = max(memory.stream.last, position, key=order)
     announced = announcement.decode((announcement.FIELD.encode(), payload))
-    return Lease(memory, f"{next(_announcements)}-0", announced, attempts, unrecorded=before)
+    return MemoryLease(f"{next(_announcements)}-0", announced, attempts, before, memory)
 
 
 def controller(lease: Lease) -> "Controller":
@@ -124,8 +124,8 @@ class Controller:
     """
 
     def __init__(self, lease: Lease) -> None:
-        self._memory = _memory_of(lease)
-        self._lease = lease
+        self._lease = _in_memory(lease)
+        self._memory = self._lease.memory
 
     # What happens.
 
@@ -152,7 +152,7 @@ class Controller:
         """
         if reason not in get_args(Loss):
             raise ValueError(f"reason must be one of {', '.join(get_args(Loss))}, not {reason!r}")
-        self._lease._lose(reason)
+        self._memory.end(self._lease.state, reason)
 
     def drain(self) -> None:
         """As ``client.drain()``: the handler is cancelled at its first step of ``entries()`` after a checkpoint,
@@ -253,7 +253,8 @@ async def run_handler(
         TypeError, ValueError: an argument is not allowed; or it is the lease of a client, which `run()` is for.
         RuntimeError: the lease was entered before.
     """
-    memory = _memory_of(lease)
+    lease = _in_memory(lease)
+    memory = lease.memory
     if progress_timeout is not None:
         progress_timeout = options.seconds(progress_timeout, "progress_timeout", at_least=0.01)
     drain_timeout = options.seconds(drain_timeout, "drain_timeout", at_least=0.0)
@@ -264,7 +265,7 @@ async def run_handler(
         first_pause=0.0,
         longest_pause=0.0,
     )
-    job = HandlerTask(lease, require_handler(handler), rules)
+    job = HandlerTask(lease.state, lease, memory, require_handler(handler), rules)
     timers: list[asyncio.TimerHandle] = []
 
     def drain() -> None:
@@ -295,21 +296,21 @@ async def _cut_short(job: HandlerTask, working: "asyncio.Task[Outcome]", memory:
         await asyncio.wait((working,))
     if not working.done():
         log.warning("the handler of %s goes on after the end", job.lease.stream)
-        if job.lease._lost is None:
+        if job.lease.lost is None:
             memory.start_release(job.lease)
 
 
-def _memory_of(lease: Any) -> Memory:
+def _in_memory(lease: Any) -> MemoryLease:
     if not isinstance(lease, Lease):
         raise TypeError(
             f"a lease is needed, made by redis_stream_client.testing.lease(), not {type(lease).__name__}"
         )
-    if not isinstance(lease._host, Memory):
+    if not isinstance(lease, MemoryLease):
         raise ValueError(
             f"{lease!r} belongs to a client: only a lease made by redis_stream_client.testing.lease() can be "
             "controlled, or given to run_handler()"
         )
-    return lease._host
+    return lease
 
 
 # With and without.

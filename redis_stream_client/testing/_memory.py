@@ -1,4 +1,4 @@
-"""A lease's host, data plane and data stream in memory, which answer as a client and Redis do.
+"""A lease's backend, data plane and data stream in memory, which answer as a client and Redis do.
 
 What `testing` stands on. One contract is tested on both, so that they cannot drift apart.
 """
@@ -12,9 +12,11 @@ from typing import Any
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._leases.entry_iterator import IN_DOUBT
 from redis_stream_client._leases.lease import Lease
+from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._model.announcement import Announcement
 from redis_stream_client._model.entry import START, Entry, order, require_id
+from redis_stream_client._model.errors import LossReason
 from redis_stream_client._model.gaps import Gap
-from redis_stream_client._ownership.redis_backend import unavailable
 
 PEER = "redis-consumer-peer-00000000"
 """The consumer that has taken the stream, where one has."""
@@ -108,7 +110,7 @@ class Cursor:
 
 
 class Memory:
-    """The host of one lease, and its data plane."""
+    """The backend of one lease, and its data plane."""
 
     def __init__(self, record: Record | None) -> None:
         self.stream = Stream()
@@ -170,33 +172,39 @@ class Memory:
         finally:
             self._drains.remove(drain)
 
+    def end(self, lease: LeaseState, reason: LossReason) -> None:
+        """The lease is over: state first, then whoever waits is told."""
+        if lease.end(reason):
+            lease.tell_of_the_end()
+        lease.face = None
+
     # The data plane.
 
-    async def begin(self, lease: Lease, *, look_only: bool = False) -> None:
+    async def begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
         """Become the owner of the record, or, with `look_only`, only if there is one already."""
         await self._wait_for(self._spawn(self._begin(lease, look_only=look_only)), lease)
 
-    async def _begin(self, lease: Lease, *, look_only: bool = False) -> None:
+    async def _begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
         await self._answer(lease, "begin")
         if self.record is None:
             if look_only:
                 return
-            self.record = Record(None, lease._unrecorded)
+            self.record = Record(None, lease.unrecorded)
         if not self.begun:
             self.begun = True
             self.record.attempts += 1
         record = self.record
         await asyncio.sleep(0)
-        if lease._lost is not None:
-            raise lease._not_owner()
-        lease._begin(record.checkpoint, record.attempts)
+        if lease.lost is not None:
+            raise lease.not_owner()
+        lease.begin(record.checkpoint, record.attempts)
 
-    async def checkpoint(self, lease: Lease, id: str) -> None:
+    async def checkpoint(self, lease: LeaseState, id: str) -> None:
         """Advance the record. The wait for the reply may be cancelled; it goes on, and what was stored counts."""
-        await self._wait_for(self._spawn(self._checkpoint(lease, id, lease._entries_handed_over)), lease)
+        await self._wait_for(self._spawn(self._checkpoint(lease, id, lease.handed_over)), lease)
 
-    async def _checkpoint(self, lease: Lease, id: str, handed_over: int) -> None:
-        if not lease._begun:
+    async def _checkpoint(self, lease: LeaseState, id: str, handed_over: int) -> None:
+        if not lease.begun:
             await self._begin(lease)
         await self._answer(lease, "checkpoint")
         record = self.record
@@ -206,24 +214,24 @@ class Memory:
             record.checkpoint, record.attempts = id, 0
         self.checkpoints.append(id)
         await asyncio.sleep(0)
-        lease._checkpointed(id, advanced=advanced, handed_over=handed_over)
+        lease.checkpointed(id, advanced=advanced, handed_over=handed_over)
 
-    async def answered(self, lease: Lease) -> None:
+    async def answered(self, lease: LeaseState) -> None:
         """Wait for what callers who are gone have asked for."""
         while self._work:
             await asyncio.wait(self._work)
 
-    async def acquit(self, leases: Sequence[Lease]) -> None:
+    async def acquit(self, leases: Sequence[LeaseState]) -> None:
         """The attempts of these owners, of this one, do not count."""
         self._settle()
         for lease in leases:
-            lease._attempts = 0
+            lease.attempts = 0
 
-    def follow(self, lease: Lease) -> Cursor:
+    def follow(self, lease: LeaseState) -> Cursor:
         """The stream's entries after the checkpoint."""
         return self.stream.follow(lease.position or START)
 
-    # The host.
+    # The backend.
 
     @property
     def held(self) -> bool:
@@ -243,41 +251,41 @@ class Memory:
         """Its data plane."""
         return self
 
-    async def finish(self, lease: Lease) -> None:
+    async def finish(self, lease: LeaseState) -> None:
         """Acknowledge and delete the announcement."""
         await self._wait_for(self._spawn(self._finish(lease)))
 
-    async def _finish(self, lease: Lease) -> None:
+    async def _finish(self, lease: LeaseState) -> None:
         await self._answer(lease, "done")
         self._settle()
         self.done = True
-        lease._lose("done")
+        self.end(lease, "done")
 
-    async def bury(self, lease: Lease, reason: str) -> None:
+    async def bury(self, lease: LeaseState, reason: str) -> None:
         """Move the announcement to the dead letters."""
         await self._wait_for(self._spawn(self._bury(lease, reason)))
 
-    async def _bury(self, lease: Lease, reason: str) -> None:
+    async def _bury(self, lease: LeaseState, reason: str) -> None:
         await self._answer(lease, "bury")
         self._settle()
         self.dead = reason
-        lease._lose("dead")
+        self.end(lease, "dead")
 
-    async def release(self, lease: Lease, *, failed_for: float | None = None) -> None:
+    async def release(self, lease: LeaseState, *, failed_for: float | None = None) -> None:
         """Hand the stream to the peers."""
-        if lease._lost is not None:
-            raise lease._not_owner()
+        if lease.lost is not None:
+            raise lease.not_owner()
         await self._wait_for(self.start_release(lease, failed_for=failed_for))
 
-    def start_release(self, lease: Lease, *, failed_for: float | None = None) -> "asyncio.Future[None]":
+    def start_release(self, lease: LeaseState, *, failed_for: float | None = None) -> "asyncio.Future[None]":
         """`release`, without waiting for it: the lease ends at once."""
-        lease._lose("released")
+        self.end(lease, "released")
         return self._spawn(self._release(lease, graceful=failed_for is None))
 
-    async def _release(self, lease: Lease, graceful: bool) -> None:
+    async def _release(self, lease: LeaseState, graceful: bool) -> None:
         await self._certain(lambda: True)
         if self.stream.outages:
-            raise unavailable(lease, "release")
+            raise lease.no_answer("release")
         if self.overtaken:  # nothing is left to do
             return
         if graceful:
@@ -287,26 +295,22 @@ class Memory:
     def skipped(self, entries: int) -> None:
         """Nothing is trimmed here."""
 
-    def tell(self, tell: Callable[[], None]) -> None:
-        """A single lease waits for no others."""
-        tell()
-
     def keep_place(self, by: int) -> None:
         """A single handler takes up nobody's place."""
 
     # What both have in common.
 
-    async def _answer(self, lease: Lease, what: str) -> None:
+    async def _answer(self, lease: LeaseState, what: str) -> None:
         """Wait until Redis would execute the operation. Raises as the operation does."""
-        await self._certain(lambda: lease._lost is None)
+        await self._certain(lambda: lease.lost is None)
         await asyncio.sleep(0)
-        if lease._lost is not None:
-            raise lease._not_owner()
+        if lease.lost is not None:
+            raise lease.not_owner()
         if self.stream.outages:
-            raise unavailable(lease, what)
+            raise lease.no_answer(what)
         if self.overtaken:
-            lease._lose("claimed")
-            raise lease._not_owner(owner=PEER)
+            self.end(lease, "claimed")
+            raise lease.not_owner(owner=PEER)
 
     async def _certain(self, wanted: Callable[[], bool]) -> None:
         """Wait while the lock is in doubt, as long as `wanted` holds."""
@@ -332,14 +336,31 @@ class Memory:
         if not task.cancelled():
             task.exception()  # counts as seen, also when its caller is gone
 
-    async def _wait_for(self, task: "asyncio.Future[None]", lease: Lease | None = None) -> None:
+    async def _wait_for(self, task: "asyncio.Future[None]", lease: LeaseState | None = None) -> None:
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
-            cancel_scope = lease._cancel_scope if lease is not None else None
-            if not (task.done() and cancel_scope is not None and cancel_scope.postpone()):
+            if not (task.done() and lease is not None and lease.postpone_cancellation()):
                 raise
         task.result()
+
+
+class MemoryLease(Lease):
+    """A lease in memory. It is like any other, but a test may come at what is behind it."""
+
+    __slots__ = ("memory",)
+
+    def __init__(
+        self, lbs_id: str, announcement: Announcement, deliveries: int, unrecorded: int, memory: Memory
+    ) -> None:
+        super().__init__(LeaseState(lbs_id, announcement, deliveries, unrecorded=unrecorded), memory)
+        self.memory = memory
+        self.state.face = self
+
+    @property
+    def state(self) -> LeaseState:
+        """What is known of it."""
+        return self._state
 
 
 def _entry(entry: Entry | Fields, last: str) -> Entry:

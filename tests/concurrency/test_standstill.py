@@ -67,7 +67,7 @@ async def handle(lease):
             for _ in range(pieces):  # of some work, each of which needs a turn
                 await asyncio.sleep(0.1)
     except asyncio.CancelledError:
-        stopped.append([lease.stream, lease._lost])
+        stopped.append([lease.stream, lease.owned])
         raise
 
 async def main():

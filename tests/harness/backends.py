@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import pytest
 
 from redis_stream_client import Fence, Lease, RedisStreamClient, StreamAdded, testing
-from redis_stream_client._leases.lease import ENDED
+from redis_stream_client._leases.state import ENDED
 from redis_stream_client._model.keys import NOBODY, Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._run.handler_task import HandlerTask
+from tests.harness.states import state_of
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class InMemory:
     def __init__(self) -> None:
         self._lease: Lease | None = None
         self._running: asyncio.Task[Outcome] | None = None
+        self._overtaken = False
 
     @property
     def _controller(self) -> testing.Controller:
@@ -167,6 +169,7 @@ class InMemory:
 
     async def overtake(self) -> None:
         self._controller.refuse_checkpoint()
+        self._overtaken = True
 
     def drain(self) -> None:
         self._controller.drain()
@@ -184,6 +187,7 @@ class InMemory:
 
     async def facts(self) -> Facts:
         controller = self._controller
+        assert self._lease is not None
         state = "ours"
         if controller.done:
             state = "done"
@@ -191,7 +195,7 @@ class InMemory:
             state = "released"
         elif controller.dead is not None:
             state = "dead"
-        elif controller._memory.overtaken or controller._lease._lost not in (None, *ENDED):
+        elif self._overtaken or state_of(self._lease).lost not in (None, *ENDED):
             state = "a peer's"
         return Facts(state, controller.dead, controller.position, controller.attempts)
 

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any
 
-from redis_stream_client import Lease
 from redis_stream_client._leases.capacity import UNLIMITED, Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.table import LeaseTable
-from redis_stream_client._model.announcement import Announcement
-
-HOST: Any = SimpleNamespace(held=True)
-"""A host whose lock is always held."""
+from tests.harness.states import new_lease
 
 
 class Client:
@@ -26,8 +20,7 @@ class Client:
 
     def arrive(self, streams: int) -> None:
         for _ in range(streams):
-            number = len(self.table)
-            lease = Lease(HOST, f"{number}-0", Announcement(f"call-{number}", None), 1)
+            lease = new_lease(f"{len(self.table)}-0")
             self.table.add(lease)
             self.event_queue.added(lease)
 

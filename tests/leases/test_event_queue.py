@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from redis_stream_client import Event, ExpiredStream, Lease, StreamAdded, StreamDisowned, StreamExpired
+from redis_stream_client import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
 from redis_stream_client._leases.event_queue import EventQueue
-from redis_stream_client._model.announcement import Announcement
+from redis_stream_client._leases.lease import lease_of
 from redis_stream_client._model.keys import NOBODY
+from tests.harness.states import new_lease
 from tests.harness.waiting import wait_until
 
 FIRST, LONGEST = 2.0, 5.0
-
-
-HOST: Any = SimpleNamespace(held=True)
-"""A host whose lock is always held."""
-
-
-def lease(lbs_id: str, deliveries: int = 1) -> Lease:
-    return Lease(HOST, lbs_id, Announcement(f"stream-{lbs_id}", None), deliveries)
 
 
 def orphan(lbs_id: str, owner: str | None = "dead", deliveries: int = 1) -> ExpiredStream:
@@ -42,15 +33,15 @@ def event_queue() -> EventQueue:
 
 
 def test_streams_are_handed_out_in_the_order_of_their_arrival(event_queue: EventQueue) -> None:
-    leases = [lease(f"{number}-0") for number in range(5)]
+    leases = [new_lease(f"{number}-0") for number in range(5)]
     for one in leases:
         event_queue.added(one)
-    assert take_all(event_queue) == [StreamAdded(one) for one in leases]
+    assert take_all(event_queue) == [StreamAdded(lease_of(one)) for one in leases]
 
 
 def test_streams_that_were_not_handed_out_are_counted(event_queue: EventQueue) -> None:
     for number in range(3):
-        event_queue.added(lease(f"{number}-0"))
+        event_queue.added(new_lease(f"{number}-0"))
     event_queue.offer(orphan("9-0"), 0.0)
     assert event_queue.unread_added == 3
     assert event_queue.unread == 4
@@ -61,32 +52,33 @@ def test_streams_that_were_not_handed_out_are_counted(event_queue: EventQueue) -
 
 
 def test_losses_come_first_since_they_say_stop(event_queue: EventQueue) -> None:
-    working = lease("1-0")
+    working = new_lease("1-0")
     event_queue.added(working)
     event_queue.take(0.0)
-    arrived = lease("2-0")
+    arrived = new_lease("2-0")
     event_queue.added(arrived)
     event_queue.offer(orphan("3-0"), 0.0)
     event_queue.lost(working, "claimed")
     assert take_all(event_queue) == [
-        StreamDisowned(working, "claimed"),
-        StreamAdded(arrived),
+        StreamDisowned(lease_of(working), "claimed"),
+        StreamAdded(lease_of(arrived)),
         StreamExpired(orphan("3-0")),
     ]
 
 
 def test_a_loss_carries_the_very_lease_that_was_added(event_queue: EventQueue) -> None:
-    event_queue.added(lease("1-0"))
+    one = new_lease("1-0")
+    event_queue.added(one)
     added = event_queue.take(0.0)
     assert isinstance(added, StreamAdded)
-    event_queue.lost(added.payload, "expired")
+    event_queue.lost(one, "expired")
     lost = event_queue.take(0.0)
     assert isinstance(lost, StreamDisowned)
     assert lost.payload is added.payload
 
 
 def test_a_stream_that_was_lost_before_it_was_handed_out_is_never_heard_of(event_queue: EventQueue) -> None:
-    unread = lease("1-0")
+    unread = new_lease("1-0")
     event_queue.added(unread)
     event_queue.lost(unread, "claimed")
     assert take_all(event_queue) == []
@@ -94,14 +86,14 @@ def test_a_stream_that_was_lost_before_it_was_handed_out_is_never_heard_of(event
 
 
 def test_a_stream_that_comes_back_before_its_loss_was_read_is_told_after_it(event_queue: EventQueue) -> None:
-    old, new = lease("1-0", 1), lease("1-0", 3)
+    old, new = new_lease("1-0", 1), new_lease("1-0", 3)
     event_queue.added(old)
     event_queue.take(0.0)
     event_queue.lost(old, "expired")
     event_queue.added(new)
     assert [(type(event), event.payload) for event in take_all(event_queue)] == [
-        (StreamDisowned, old),
-        (StreamAdded, new),
+        (StreamDisowned, lease_of(old)),
+        (StreamAdded, lease_of(new)),
     ]
 
 
@@ -167,9 +159,9 @@ def test_an_offer_that_was_read_and_withdrawn_may_be_made_anew_at_once(event_que
 
 def test_an_offer_is_withdrawn_when_the_stream_arrives_here(event_queue: EventQueue) -> None:
     event_queue.offer(orphan("1-0"), 0.0)
-    ours = lease("1-0", 2)
+    ours = new_lease("1-0", 2)
     event_queue.added(ours)
-    assert take_all(event_queue) == [StreamAdded(ours)]
+    assert take_all(event_queue) == [StreamAdded(lease_of(ours))]
 
 
 def test_a_complete_look_withdraws_what_is_no_orphan_of_this_owner_any_more(event_queue: EventQueue) -> None:
@@ -213,7 +205,7 @@ def test_owners_are_looked_at_again_when_an_offer_is_due(event_queue: EventQueue
 
 async def test_a_reader_wakes_when_something_arrives(event_queue: EventQueue) -> None:
     for act in (
-        lambda: event_queue.added(lease("1-0")),
+        lambda: event_queue.added(new_lease("1-0")),
         lambda: event_queue.offer(orphan("2-0"), 0.0),
         event_queue.end,
     ):
@@ -228,9 +220,9 @@ async def test_a_reader_wakes_when_something_arrives(event_queue: EventQueue) ->
 async def test_a_reader_that_has_left_something_does_not_wait(event_queue: EventQueue) -> None:
     handed_out = []
     for n in range(600):  # more than one look takes out
-        held = lease(f"{n + 1}-0")
+        held = new_lease(f"{n + 1}-0")
         event_queue.added(held)
-        assert event_queue.take(0.0) == StreamAdded(held)
+        assert event_queue.take(0.0) == StreamAdded(lease_of(held))
         handed_out.append(held)
     for held in handed_out:
         event_queue.lost(held, "claimed")
@@ -245,10 +237,10 @@ async def test_a_reader_that_is_cancelled_in_the_moment_of_an_arrival_loses_noth
 ) -> None:
     reader = asyncio.create_task(event_queue.wait())
     await wait_until(lambda: event_queue.being_read, "the reader waits")
-    arrived = lease("1-0")
+    arrived = new_lease("1-0")
     event_queue.added(arrived)
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
     assert not event_queue.being_read
-    assert take_all(event_queue) == [StreamAdded(arrived)]
+    assert take_all(event_queue) == [StreamAdded(lease_of(arrived))]

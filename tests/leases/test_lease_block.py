@@ -22,6 +22,7 @@ from redis_stream_client import (
     StreamDisowned,
 )
 from redis_stream_client._model.keys import NOBODY, Keys
+from tests.harness.states import state_of
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ async def test_a_loss_in_the_very_step_in_which_the_block_ends_escapes_as_nothin
     async def body() -> None:
         # Ends without a step between the loss and the end: the cancellation is asked for, but never delivered.
         await scene.steal(lease)
-        scene.client._lifecycle.session.ownership.lose([lease], "claimed")  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+        scene.client._lifecycle.session.ownership.lose([state_of(lease)], "claimed")  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
 
     block = Block(lease, body)
     assert isinstance(await block.end(), NotOwner)

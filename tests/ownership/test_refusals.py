@@ -17,6 +17,7 @@ from redis_stream_client import Fence, NotOwner, RedisRejected, RedisUnavailable
 from redis_stream_client._model.keys import Keys
 from tests.harness.fleet import Member
 from tests.harness.runs import Ledger, Running, add, record, write
+from tests.harness.states import state_of
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -226,7 +227,9 @@ async def test_who_waits_for_a_refused_record_hears_of_a_loss_at_once(
         lease = member.lease(CALL)
         with pytest.raises(RedisRejected):
             await lease.checkpoint("1-0")
-        lease._refused_until += 60.0
+        rest = state_of(lease).rest
+        assert rest is not None
+        rest.until += 60.0
         step = asyncio.create_task(anext(lease.entries()))
         await redis.set(keys.lock("redis-consumer-thief-00c0ffee"), "{}", ex=60)
         await redis.xclaim(keys.lbs, keys.group, "redis-consumer-thief-00c0ffee", 0, [lease.lbs_id])

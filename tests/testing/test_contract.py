@@ -13,6 +13,7 @@ import pytest
 
 from redis_stream_client import Entry, Lease, NotOwner, RedisUnavailable
 from tests.harness.backends import STREAM, Backend, Facts, InMemory, OnServer
+from tests.harness.states import state_of
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -55,12 +56,12 @@ class Recorder:
         self.lease: Lease | None = None
         self.read: list[str] = []
         self.cancellations = 0
-        self._work = work or self.follow
+        self.work = work or self.follow
 
     async def __call__(self, lease: Lease) -> None:
         self.lease = lease
         try:
-            await self._work(lease)
+            await self.work(lease)
         except asyncio.CancelledError:
             self.cancellations += 1
             raise
@@ -80,7 +81,7 @@ class Recorder:
     @property
     def waits(self) -> bool:
         """Whether it waits for the next entry."""
-        return self.lease is not None and self.lease._waiting > 0
+        return self.lease is not None and state_of(self.lease).waiting > 0
 
     async def has_read(self, *ids: str) -> None:
         await wait_until(lambda: self.read == list(ids) and self.waits, f"it has read {ids}")
@@ -110,7 +111,7 @@ async def test_entries_wait_for_more_and_wake_when_it_comes(backend: Backend) ->
         await anext(entries)
     for number in range(4, 8):
         step = asyncio.ensure_future(anext(entries))
-        await wait_until(lambda: lease._waiting, "a step waits")
+        await wait_until(lambda: state_of(lease).waiting, "a step waits")
         assert await backend.feed({"n": str(number)}) == [f"{number}-0"]
         assert (await step).id == f"{number}-0"
 
@@ -127,7 +128,7 @@ async def test_two_iterators_of_one_lease_do_not_disturb_each_other(backend: Bac
     lease = await backend.own()
     first, second = lease.entries(), lease.entries()
     waiting = [asyncio.ensure_future(anext(entries)) for entries in (first, second)]
-    await wait_until(lambda: lease._waiting == 2, "both wait")
+    await wait_until(lambda: state_of(lease).waiting == 2, "both wait")
     await backend.feed(*TICKS)
     assert [entry.id for entry in await asyncio.gather(*waiting)] == ["1-0", "1-0"]
     assert (await anext(first)).id == (await anext(second)).id == "2-0"
@@ -138,7 +139,7 @@ async def test_a_cancelled_step_loses_no_entry(backend: Backend) -> None:
     entries = lease.entries()
     for number in range(1, 6):
         step = asyncio.ensure_future(anext(entries))
-        await wait_until(lambda: lease._waiting, "a step waits")
+        await wait_until(lambda: state_of(lease).waiting, "a step waits")
         await backend.feed({"n": str(number)})
         step.cancel()
         await asyncio.wait((step,))
@@ -149,7 +150,7 @@ async def test_two_steps_of_one_iterator_at_once_are_a_mistake(backend: Backend)
     lease = await backend.own()
     entries = lease.entries()
     step = asyncio.ensure_future(anext(entries))
-    await wait_until(lambda: lease._waiting, "a step waits")
+    await wait_until(lambda: state_of(lease).waiting, "a step waits")
     with pytest.raises(RuntimeError, match="call entries\\(\\) once for each"):
         await anext(entries)
     await backend.feed(*TICKS)
@@ -230,9 +231,9 @@ async def test_an_answer_that_comes_late_does_not_settle_what_was_read_meanwhile
         await given_up(lease, "1-0")
         await anext(entries)
     await wait_until(lambda: lease.position == "1-0", "the answer has been heard")
-    assert not lease._settled
+    assert not state_of(lease).settled
     await lease.checkpoint("2-0")
-    assert lease._settled
+    assert state_of(lease).settled
 
 
 async def test_a_handler_whose_checkpoint_is_answered_after_it_failed_has_got_on(backend: Backend) -> None:
@@ -379,7 +380,7 @@ async def test_a_cancellation_of_the_block_releases(backend: Backend) -> None:
             await asyncio.sleep(FOR_EVER)
 
     block = asyncio.create_task(work())
-    await wait_until(lambda: lease._cancel_scope is not None, "the block was entered")
+    await wait_until(lambda: state_of(lease).cancel_scope is not None, "the block was entered")
     block.cancel()
     await asyncio.wait((block,))
     assert block.cancelled()
@@ -516,7 +517,7 @@ async def test_a_later_step_waits_for_the_end_of_an_outage(backend: Backend) -> 
     lease = await backend.own()
     entries = lease.entries()
     step = asyncio.ensure_future(anext(entries))
-    await wait_until(lambda: lease._waiting, "a step waits")
+    await wait_until(lambda: state_of(lease).waiting, "a step waits")
     with backend.unavailable():
         await backend.feed(*TICKS)
         with pytest.raises(RedisUnavailable):  # so long at least does it wait
@@ -783,7 +784,7 @@ async def test_draining_waits_for_the_checkpoint_of_what_was_read(backend: Backe
     await backend.start(handler, [*TICKS, *TICKS], drain_timeout=FOR_EVER)
     await wait_until(lambda: handler.read, "it has read one")
     backend.drain()
-    await wait_until(lambda: handler.lease and handler.lease._draining, "the drain has begun")
+    await wait_until(lambda: handler.lease and state_of(handler.lease).draining, "the drain has begun")
     go_on.set()
     outcome = await backend.outcome()
     assert (outcome.status, outcome.position) == ("drained", "3-0")
@@ -793,7 +794,7 @@ async def test_draining_waits_for_the_checkpoint_of_what_was_read(backend: Backe
 
 async def test_a_handler_without_checkpoints_is_drained_when_the_time_is_over(backend: Backend) -> None:
     handler = Recorder()
-    handler._work = handler.without_checkpoints
+    handler.work = handler.without_checkpoints
     await backend.start(handler, TICKS, attempts=3, drain_timeout=0.1)
     await handler.has_read("1-0", "2-0", "3-0")
     backend.drain()
@@ -804,7 +805,7 @@ async def test_a_handler_without_checkpoints_is_drained_when_the_time_is_over(ba
 
 async def test_a_handler_that_does_not_read_is_drained_when_the_time_is_over(backend: Backend) -> None:
     handler = Recorder()
-    handler._work = handler.sleep
+    handler.work = handler.sleep
     await backend.start(handler, TICKS, drain_timeout=0.1)
     await wait_until(lambda: handler.lease, "it works")
     backend.drain()
@@ -837,9 +838,9 @@ async def test_a_handler_that_returns_before_it_notices_the_draining_is_done(bac
 
     handler = Recorder(work)
     await backend.start(handler, TICKS, drain_timeout=FOR_EVER)
-    await wait_until(lambda: handler.lease and not handler.lease._settled, "it has read one")
+    await wait_until(lambda: handler.lease and not state_of(handler.lease).settled, "it has read one")
     backend.drain()
-    await wait_until(lambda: handler.lease and handler.lease._draining, "the drain has begun")
+    await wait_until(lambda: handler.lease and state_of(handler.lease).draining, "the drain has begun")
     go_on.set()
     assert (await backend.outcome()).status == "done"
     assert (await backend.facts()).state == "done"
@@ -874,7 +875,7 @@ async def test_a_drained_handler_that_ignores_it_loses_the_stream(backend: Backe
 
 async def test_cancelling_releases_at_once(backend: Backend) -> None:
     handler = Recorder()
-    handler._work = handler.sleep
+    handler.work = handler.sleep
     await backend.start(handler, TICKS, attempts=3)
     await wait_until(lambda: handler.lease, "it works")
     await backend.cancel()
@@ -887,7 +888,7 @@ async def test_cancelling_releases_at_once(backend: Backend) -> None:
 
 async def test_a_handler_without_progress_loses_the_stream_and_has_tried(backend: Backend) -> None:
     handler = Recorder()
-    handler._work = handler.sleep
+    handler.work = handler.sleep
     await backend.start(handler, TICKS, progress_timeout=0.1)
     outcome = await backend.outcome()
     assert (outcome.status, outcome.attempts) == ("stalled", 1)
@@ -897,7 +898,7 @@ async def test_a_handler_without_progress_loses_the_stream_and_has_tried(backend
 
 async def test_a_last_standstill_is_a_dead_letter(backend: Backend) -> None:
     handler = Recorder()
-    handler._work = handler.sleep
+    handler.work = handler.sleep
     await backend.start(handler, TICKS, progress_timeout=0.1, attempts=2, max_attempts=2)
     assert (await backend.outcome()).status == "dead"
     assert await backend.facts() == Facts("dead", "failed 2 times, at last: no progress in time", None, 0)
@@ -945,7 +946,7 @@ async def test_a_handler_may_live_through_an_outage(backend: Backend) -> None:
 
     handler = Recorder(work)
     await backend.start(handler, TICKS, drain_timeout=FOR_EVER)
-    await wait_until(lambda: handler.lease and not handler.lease._settled, "it has read one")
+    await wait_until(lambda: handler.lease and not state_of(handler.lease).settled, "it has read one")
     with backend.unavailable():
         outage.set()
         await unanswered.wait()

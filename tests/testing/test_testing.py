@@ -26,13 +26,14 @@ from redis_stream_client import (
     StreamExpired,
     testing,
 )
-from redis_stream_client._leases.lease import ENDED
+from redis_stream_client._leases.state import ENDED
 from redis_stream_client._model.keys import Keys
 from redis_stream_client.testing import Controller, controller, expire, run_handler, wait_until
 from tests.harness.cluster import start_cluster
 from tests.harness.fleet import Member, announce
 from tests.harness.loops import task_kind
 from tests.harness.scenes import next_event
+from tests.harness.states import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -70,7 +71,7 @@ async def read_all(lease: Lease) -> list[Entry]:
             entries.append(await anext(following))
 
     reading = asyncio.create_task(read())
-    await wait_until(lambda: lease._waiting, "it has read all")
+    await wait_until(lambda: state_of(lease).waiting, "it has read all")
     reading.cancel()
     await asyncio.wait((reading,))
     return entries
@@ -218,7 +219,7 @@ async def test_accepted_checkpoints_are_listed_the_late_ones_too() -> None:
 async def test_a_lease_may_be_lost_for_every_reason_for_which_leases_are_lost(reason: Any) -> None:
     lease = testing.lease("call-17")
     running = asyncio.create_task(run_handler(sleep, lease))
-    await wait_until(lambda: lease._cancel_scope, "it works")
+    await wait_until(lambda: state_of(lease).cancel_scope, "it works")
     controller(lease).lose(reason)
     assert (await running).status == "lost"
     assert await lease.lost() == reason
@@ -261,7 +262,7 @@ async def test_an_outage_holds_back_entries_that_are_there_already() -> None:
     await anext(entries)
     with controller(lease).unavailable():
         step = asyncio.ensure_future(anext(entries))
-        await wait_until(lambda: lease._waiting, "it waits")
+        await wait_until(lambda: state_of(lease).waiting, "it waits")
         assert not step.done()
     assert (await step).id == "2-0"
 
@@ -270,7 +271,7 @@ async def test_a_handler_begins_after_an_outage() -> None:
     lease = testing.lease("call-17")
     with controller(lease).unavailable():
         running = asyncio.create_task(run_handler(return_at_once, lease))
-        await wait_until(lambda: lease._cancel_scope, "it is about to begin")
+        await wait_until(lambda: state_of(lease).cancel_scope, "it is about to begin")
     assert (await running).status == "done"
 
 
@@ -409,7 +410,7 @@ async def test_a_handler_that_ignores_its_cancellation_is_waited_for_and_named(
         ignored = True
 
     running = asyncio.create_task(run_handler(handler, lease, drain_timeout=0.0, patience=0.05))
-    await wait_until(lambda: lease._cancel_scope, "it works")
+    await wait_until(lambda: state_of(lease).cancel_scope, "it works")
     with caplog.at_level(logging.WARNING, "redis_stream_client"):
         controller(lease).drain()
         assert (await running).status == "drained"
@@ -429,7 +430,7 @@ async def test_cancelling_does_not_wait_for_a_handler_that_ignores_it(caplog: py
         ended.set()
 
     running = asyncio.create_task(run_handler(handler, lease, patience=FOR_EVER))
-    await wait_until(lambda: lease._cancel_scope, "it works")
+    await wait_until(lambda: state_of(lease).cancel_scope, "it works")
     running.cancel()
     await asyncio.wait((running,))
     assert running.cancelled()
@@ -455,7 +456,7 @@ async def test_cancelling_early_releases_too(rounds: int) -> None:
 async def test_outcomes_of_many_leases_at_once_are_kept_apart() -> None:
     leases = [testing.lease(f"call-{i}", entries=[{"a": j} for j in range(i)]) for i in range(50)]
     running = [asyncio.create_task(run_handler(follow, lease)) for lease in leases]
-    await wait_until(lambda: all(lease._waiting for lease in leases), "all have read all")
+    await wait_until(lambda: all(state_of(lease).waiting for lease in leases), "all have read all")
     for lease in leases:
         controller(lease).drain()
     positions = [outcome.position for outcome in await asyncio.gather(*running)]
