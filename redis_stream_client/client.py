@@ -266,8 +266,8 @@ class RedisStreamClient:
             return
         if not isinstance(payload, Lease):
             raise TypeError(_not_a_lease(payload))
-        session = self._lifecycle.joined()
-        if not is_held_by(payload.fence, session.options.consumer):
+        parts = self._lifecycle.joined()
+        if not is_held_by(payload.fence, parts.options.consumer):
             raise ValueError("this lease belongs to another client")
         await payload.done()
 
@@ -283,10 +283,10 @@ class RedisStreamClient:
     def leases(self) -> Mapping[str, Lease]:
         """The leases that are held now, by LBS id: a live, read-only view. Includes what was not handed out
         yet. Empty while the lock is not held by the local clock."""
-        session = self._lifecycle.session
-        if session is None or not session.lock_state.held:
+        parts = self._lifecycle.parts
+        if parts is None or not parts.lock_state.held:
             return MappingProxyType({})
-        return session.table.view
+        return parts.table.view
 
     @property
     def alive(self) -> bool:
@@ -296,8 +296,8 @@ class RedisStreamClient:
 
     def statistics(self) -> Statistics:
         """A snapshot of what this client counts."""
-        session = self._lifecycle.session
-        return _NOTHING if session is None else session.statistics(self.health())
+        parts = self._lifecycle.parts
+        return _NOTHING if parts is None else parts.report.statistics(self.health())
 
     def health(self) -> Health:
         """Whether anything is stuck, and what: announcements that nobody reads, streams that this client owns and
@@ -347,13 +347,14 @@ class EventIterator:
             self._lifecycle.stop_reading()
 
     async def _next(self) -> Event:
-        session = await self._lifecycle.session_to_read()
+        parts = await self._lifecycle.parts_to_read()
+        session = parts.session
         while not session.leaving:
-            event = session.event_queue.take(clock.now())
+            event = parts.event_queue.take(clock.now())
             if event is not None:
-                session.capacity.changed.notify()
+                parts.capacity.changed.notify()
                 return event
-            await session.event_queue.wait()
+            await parts.event_queue.wait()
         if session.failure is not None:
             raise session.failure
         await session.closed.wait()

@@ -1,9 +1,12 @@
 """Telling whoever listens that some state has changed."""
 
 from collections.abc import Callable
+from typing import Generic, ParamSpec
+
+P = ParamSpec("P")
 
 
-class Notifier:
+class Notifier(Generic[P]):
     """Belongs to state that one part writes and other parts wait for.
 
     A part that waits adds the `set` of an ``asyncio.Event`` of its own. It clears the event, looks at the state,
@@ -11,13 +14,13 @@ class Notifier:
     """
 
     def __init__(self) -> None:
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[P, object]] = []
 
-    def add(self, listener: Callable[[], None]) -> None:
+    def add(self, listener: Callable[P, object]) -> None:
         """Call `listener` at every change from now on."""
         self._listeners.append(listener)
 
-    def notify(self) -> None:
+    def notify(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """The state has changed."""
         for listener in self._listeners:
-            listener()
+            listener(*args, **kwargs)

@@ -12,6 +12,7 @@ from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
+from redis_stream_client._ownership.losses import Losses
 from redis_stream_client._ownership.redis_backend import Ownership
 from redis_stream_client._protocol.operations import Operations
 from redis_stream_client._redis.server import ServerIdentity
@@ -38,6 +39,7 @@ class Auditor:
         audits: AuditSchedule,
         oldest_announcement: OldestAnnouncement,
         counters: Counters,
+        losses: Losses,
         ownership: Ownership,
     ) -> None:
         self._consumer = options.consumer
@@ -50,6 +52,7 @@ class Auditor:
         self._audits = audits
         self._oldest_announcement = oldest_announcement
         self._counters = counters
+        self._losses = losses
         self._ownership = ownership
 
     async def run(self) -> None:
@@ -74,7 +77,7 @@ class Auditor:
             if not self._lock_state.believed(epoch):
                 return
             found = list(zip(suspects, owners, strict=True))
-            self._ownership.lose_to(pair for pair in found if pair[1] != self._consumer)
+            self._losses.lose_to(pair for pair in found if pair[1] != self._consumer)
             for lease, owner in found:
                 if not owner:
                     pending.pop(lease.lbs_id, None)
@@ -99,7 +102,7 @@ class Auditor:
         it is lifted to the fence that was handed out, and adopting it makes it greater.
         """
         table = self._table
-        self._ownership.lose(table.disagreeing(pending), "claimed")
+        self._losses.lose(table.disagreeing(pending), "claimed")
         for behind in in_chunks(table.behind(pending)):  # side by side: all others wait for the audit
             lift, patience = self._operations.deliveries.lift, self._patience
             await gather(*(lift(*lease, patience) for lease in behind), name="redis_stream_client lifting")

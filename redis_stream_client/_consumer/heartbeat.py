@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
-from redis_stream_client._leases.lock_state import LapseCause, LockState, State
+from redis_stream_client._consumer.sweep_schedule import SweepSchedule
+from redis_stream_client._leases.lock_state import LockState, State
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
-from redis_stream_client._ownership.redis_backend import Ownership
+from redis_stream_client._ownership.audit_schedule import AuditSchedule
+from redis_stream_client._ownership.losses import Losses
 from redis_stream_client._protocol.operations import Operations
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.outage import OutageLog
@@ -71,8 +72,9 @@ class Heartbeat:
         lock_state: LockState,
         table: LeaseTable,
         outage: OutageLog,
-        ownership: Ownership,
-        on_held: Callable[[], None],
+        audits: AuditSchedule,
+        sweeps: SweepSchedule,
+        losses: Losses,
     ) -> None:
         self._consumer = options.consumer
         self._interval = options.heartbeat_interval
@@ -82,11 +84,13 @@ class Heartbeat:
         self._lock_state = lock_state
         self._table = table
         self._outage = outage
-        self._ownership = ownership
-        self._on_held = on_held
+        self._audits = audits
+        self._sweeps = sweeps
+        self._losses = losses
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._backoff = Backoff(FIRST_PAUSE, options.longest_pause)
+        lock_state.changed.add(self._changed)
 
     async def run(self) -> None:
         """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
@@ -105,16 +109,10 @@ class Heartbeat:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+                self._timer = None
 
-    def poke(self) -> None:
-        """Beat now: something said that our lock is gone."""
-        self._wake.set()
-
-    def lapsed(self, cause: LapseCause) -> None:
-        """The lock lapsed: what that means for the leases, at once."""
-        log.warning("the consumer lock lapsed (%s)", cause, extra={"consumer": self._consumer})
-        if cause == "silent":
-            self._ownership.lose(self._table, "expired")
+    def _changed(self) -> None:
+        """The lock lapsed, or may be gone: ask Redis, and watch the deadline that holds now."""
         self._wake.set()
         if self._timer is not None:
             self._rearm()
@@ -157,14 +155,15 @@ class Heartbeat:
         owners = await owners_of(self._operations, [lease.lbs_id for lease in disagreeing], self._patience)
         if not self._lock_state.held_since(sent):
             return
-        self._ownership.lose_to(zip(disagreeing, owners, strict=True))
+        self._losses.lose_to(zip(disagreeing, owners, strict=True))
         log.info(
             "the consumer lock is held again; %d streams kept",
             len(self._table),
             extra={"consumer": self._consumer},
         )
         self._watch_deadline()
-        self._on_held()
+        self._audits.request()
+        self._sweeps.tidy_now()
 
     def _watch_deadline(self) -> None:
         """The deadline's own callback: notices a lapse without asking anybody."""

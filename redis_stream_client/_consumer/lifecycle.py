@@ -6,13 +6,13 @@ The client, its event iterator and `run()` hold the same `Lifecycle`. Its errors
 import asyncio
 import contextlib
 from collections.abc import Collection
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from redis_stream_client._concurrency import clock, forks
 from redis_stream_client._concurrency.chunks import in_chunks
-from redis_stream_client._consumer.session import Session
+from redis_stream_client._consumer.parts import Parts
 from redis_stream_client._leases.lease import LEAVING_GRACE
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import ClientClosed, NotJoined, NotOwner
@@ -20,6 +20,9 @@ from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.options import Options
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.placement import Placement
+
+if TYPE_CHECKING:
+    from redis_stream_client._consumer.session import Session
 
 
 class Runner(Protocol):
@@ -44,7 +47,8 @@ class Lifecycle:
         where_streams_are: the servers of the data streams.
 
     Attributes:
-        session: what lives since joining began; None before.
+        parts: what the client is made of since joining began; None before.
+        session: its session; None before.
         reading: a task waits for the next event.
         drain_requested: `drain` was called.
         closed: `close` was called.
@@ -57,6 +61,7 @@ class Lifecycle:
         self._named_in = forks.here()
         self._ready: asyncio.Future[None] | None = None  # says when the session has joined, or why it cannot
         self._runner: Runner | None = None
+        self.parts: Parts | None = None
         self.session: Session | None = None
         self.reading = False
         self.drain_requested = False
@@ -82,7 +87,7 @@ class Lifecycle:
             raise RuntimeError("this client has joined already; enter it once")
         await self.join_or_close()
 
-    async def join_or_close(self) -> Session:
+    async def join_or_close(self) -> Parts:
         """Join, or wait for it; a client that cannot join is closed."""
         try:
             return await self.join()
@@ -90,7 +95,7 @@ class Lifecycle:
             await self.close()
             raise
 
-    async def join(self) -> Session:
+    async def join(self) -> Parts:
         """Join, unless that was begun before, and wait until the session is ready.
 
         Raises:
@@ -102,17 +107,19 @@ class Lifecycle:
             raise self.gone()
         if self.session is None:
             _require_asyncio()
-            self.session = Session(self.options, self._where, self._where_streams_are)
-            self.session.capacity.draining = self.drain_requested
+            self.parts = Parts(self.options, self._where, self._where_streams_are)
+            self.parts.capacity.draining = self.drain_requested
+            self.session = self.parts.session
             self._ready = self.session.start()
+        assert self.parts is not None
         assert self._ready is not None
         self.session.require_here()
         await asyncio.wait((self._ready,))
         self._ready.result()
-        return self.session
+        return self.parts
 
-    def joined(self) -> Session:
-        """The session, for an operation.
+    def joined(self) -> Parts:
+        """The parts, for an operation.
 
         Raises:
             NotJoined: the client has not joined yet.
@@ -123,11 +130,11 @@ class Lifecycle:
             raise self.gone()
         if self.session is not None:
             self.session.require_here()
-        if self.session is None or self._ready is None or not self._ready.done():
+        if self.parts is None or self.session is None or self._ready is None or not self._ready.done():
             raise NotJoined("this client has not joined yet", hint="use it in `async with client:`")
         if self.session.leaving:
             raise self.gone()
-        return self.session
+        return self.parts
 
     def gone(self) -> ClientClosed:
         """The error of every call after the end."""
@@ -154,13 +161,13 @@ class Lifecycle:
         """The task has its event, or waits no more."""
         self.reading = False
 
-    async def session_to_read(self) -> Session:
-        """The session, also one that has ended: it says why. Joins, if that was not done before."""
-        if self.session is None or (self._ready is not None and not self._ready.done()):
+    async def parts_to_read(self) -> Parts:
+        """The parts, also of a session that has ended: it says why. Joins, if that was not done before."""
+        if self.parts is None or (self._ready is not None and not self._ready.done()):
             return await self.join()
-        return self.session
+        return self.parts
 
-    async def join_to_run(self, runner: Runner) -> Session:
+    async def join_to_run(self, runner: Runner) -> Parts:
         """Join, if that was not done before, as the client's only user from now on.
 
         `drain` is passed on to the runner. Where it was called before this returns, the runner looks at
@@ -195,24 +202,24 @@ class Lifecycle:
     def drain(self) -> None:
         """See `RedisStreamClient.drain`."""
         self.drain_requested = True
-        if self.session is not None:
-            self.session.capacity.draining = True
+        if self.parts is not None:
+            self.parts.capacity.draining = True
         if self._runner is not None:
             self._runner.drain()
 
     async def finish(self) -> None:
         """Finish every stream that was handed out, then close. See `RedisStreamClient.done`."""
-        session = self.joined()
+        parts = self.joined()
         if self._runner is not None:
             raise RuntimeError(
                 "done() without a lease finishes all streams and closes the client, but run() has handlers at "
                 "work on them; in a handler return, or call lease.done(); to end run(), call client.drain()"
             )
         finishing: list[asyncio.Future[None]] = []
-        for leases in in_chunks([lease for lease in session.table if lease.handed_out]):
+        for leases in in_chunks([lease for lease in parts.table if lease.handed_out]):
             for lease in leases:
                 with contextlib.suppress(NotOwner):
-                    finishing.append(session.ownership.finish(lease))
+                    finishing.append(parts.ownership.finish(lease))
             await asyncio.sleep(0)
         for outcome in finishing:
             outcome.add_done_callback(_seen)
@@ -257,22 +264,22 @@ class Lifecycle:
     @property
     def alive(self) -> bool:
         """Whether the consumer lock is held, by the local clock."""
-        return self.session is not None and self.session.lock_state.held
+        return self.parts is not None and self.parts.lock_state.held
 
     def health(self) -> Health:
         """See `RedisStreamClient.health`."""
-        if self.session is None:
+        if self.parts is None:
             return judge(self._options, alive=False)
-        return self.session.health(self.handled)
+        return self.parts.report.health(self.handled)
 
     @property
     def state(self) -> str:
         """What the client's ``repr()`` says of it."""
         if self.closed:
             return "closed"
-        if self.session is None:
+        if self.parts is None:
             return "not joined"
-        return f"{len(self.session.table)} leases, {self.session.lock_state.state.value}"
+        return f"{len(self.parts.table)} leases, {self.parts.lock_state.state.value}"
 
 
 def _require_asyncio() -> None:

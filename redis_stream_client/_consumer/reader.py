@@ -63,12 +63,8 @@ class Reader:
         self._changed = asyncio.Event()
         self._backlog = _Backlog(grace=options.lock_ttl / 4)
         self._backoff = Backoff(FIRST_PAUSE, options.longest_pause)
-        capacity.changed.add(self._changed.set)
-        audits.changed.add(self._changed.set)
-
-    def poke(self) -> None:
-        """The lock may be held again."""
-        self._changed.set()
+        for state in (lock_state, capacity, audits):
+            state.changed.add(self._changed.set)
 
     async def run(self) -> None:
         """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""

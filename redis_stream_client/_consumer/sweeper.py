@@ -14,6 +14,7 @@ from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._consumer.heartbeat import LockRenewal
 from redis_stream_client._consumer.peers import Peers
+from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.events import ExpiredStream
@@ -56,6 +57,7 @@ class Sweeper:
         event_queue: EventQueue,
         table: LeaseTable,
         capacity: Capacity,
+        sweeps: SweepSchedule,
         peers: Peers,
         counters: Counters,
         claims: Claims,
@@ -70,6 +72,7 @@ class Sweeper:
         self._event_queue = event_queue
         self._table = table
         self._capacity = capacity
+        self._sweeps = sweeps
         self._peers = peers
         self._counters = counters
         self._claims = claims
@@ -77,57 +80,22 @@ class Sweeper:
         self._turn_length = options.lock_ttl / TURNS
         now = clock.now()
         self._next_turn = now
-        self._swept_at = float("-inf")
         self._tidied_at = now
         self._began_at = now
-        self._lapsed = False
         self._recount = True
-        self._suspects: dict[str, float] = {}  # consumer: when to look at what it has pending
-        self._looked_at: dict[str, tuple[float, float]] = {}  # consumer: when that ended, how long it took
         self._told_at: dict[str, float] = {}
         self._rest_at: dict[str, float] = {}  # owner: when what its heirs left of its streams is for whoever asks
         self._no_room_for: set[str] = set()  # owners of whose streams we left some for lack of room
         self._backoff = Backoff(0.005, self._turn_length)
-        self.taking = False  # streams of dead consumers are taken, not offered
+        sweeps.changed.add(self._wake.set)
         capacity.changed.add(self._room_changed)
-
-    # What was heard.
-
-    def suspect(self, owner: str, distance: int = 3) -> None:
-        """This consumer's streams may be orphans: look.
-
-        Looks at one consumer keep a `distance`, a multiple of how long the last one took, so that a storm of
-        hints costs no more than a few looks.
-        """
-        ended, took = self._last_look(owner)
-        due = max(clock.now(), ended + max(self._lock_ttl / 200, distance * took))
-        self._suspects[owner] = min(due, self._suspects.get(owner, due))
-        self._wake.set()
-
-    def claimed(self, lbs_id: str) -> None:
-        """A peer says that it took this orphan. Should that be untrue, the next look offers it again."""
-        self._event_queue.withdraw(lbs_id)
-
-    def tidy_now(self) -> None:
-        """After a lapse, perhaps after somebody destroyed the group: all must be looked at."""
-        self._lapsed = True
-        self.sweep_now()
 
     def _room_changed(self) -> None:
         """There may be room for what was left for lack of it."""
         if self._no_room_for and self._capacity.free:
             for owner in self._no_room_for:
-                self.suspect(owner)
+                self._sweeps.suspect(owner)
             self._no_room_for.clear()
-
-    def sweep_now(self) -> None:
-        """There was a gap in what was heard."""
-        self._swept_at = float("-inf")
-        self._wake.set()
-
-    def _last_look(self, owner: str) -> tuple[float, float]:
-        """When the last look at a consumer's streams ended, and how long it took."""
-        return self._looked_at.get(owner, (float("-inf"), 0.0))
 
     # The task.
 
@@ -150,8 +118,7 @@ class Sweeper:
 
     async def _sleep(self) -> None:
         """Until the next turn, or the next look at a suspect."""
-        due = min((self._next_turn, *self._suspects.values()))
-        delay = max(0.0, due - clock.now())
+        delay = max(0.0, min(self._next_turn, self._sweeps.next_look) - clock.now())
         if not self._lock_state.held or self._lock_state.quiet:
             delay = max(delay, self._turn_length / 2)
         try:
@@ -165,7 +132,7 @@ class Sweeper:
         now = clock.now()
         members = self._peers.live
         own_period = OWN_PERIOD * self._lock_ttl * max(1.0, members / LARGE)
-        own_due = now - self._swept_at >= own_period
+        own_due = now - self._sweeps.swept_at >= own_period
         if now < self._next_turn and not own_due:
             return
         won = await self._renewal.beat(self._turn_length)
@@ -179,11 +146,10 @@ class Sweeper:
             await self._sweep(tell=won)
         due, unread = self._event_queue.owners_to_recheck(clock.now())
         for owner in due:
-            self.suspect(owner, RECHECK_DISTANCE)
+            self._sweeps.suspect(owner, RECHECK_DISTANCE)
         for owner in unread:
-            ended, _ = self._last_look(owner)
-            if clock.now() - ended > self._lock_ttl / 2:
-                self.suspect(owner, RECHECK_DISTANCE)
+            if self._sweeps.long_ago(owner):
+                self._sweeps.suspect(owner, RECHECK_DISTANCE)
 
     async def _sweep(self, *, tell: bool) -> None:
         members = await self._operations.group.members(self._patience)
@@ -191,7 +157,7 @@ class Sweeper:
             self._lock_state.lapse("missing")  # the group was destroyed, or we were removed from it
             return
         others = [member for member in members if member.name not in (self._consumer, NOBODY)]
-        tidy = self._lapsed or clock.now() - self._tidied_at > self._tidy_period
+        tidy = self._sweeps.tidy_asked or clock.now() - self._tidied_at > self._tidy_period
         everybody = self._recount or tidy
         alive = await self._look([member for member in others if member.pending or everybody])
         if everybody:
@@ -199,13 +165,12 @@ class Sweeper:
             self._peers.counted(sum(alive.values()))
         dead = [member.name for member in others if member.pending and not alive[member.name]]
         dead += [member.name for member in members if member.name == NOBODY and member.pending]
-        self._swept_at = clock.now()
+        self._sweeps.swept_at = clock.now()
         self._counters.sweeps += 1
         to_tell: list[str] = []
         for owner in dead:
-            ended, took = self._last_look(owner)
-            if clock.now() - ended > max(self._lock_ttl / 2, RECHECK_DISTANCE * took):
-                self.suspect(owner)
+            if self._sweeps.long_ago(owner, RECHECK_DISTANCE):
+                self._sweeps.suspect(owner)
             if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._lock_ttl:
                 self._told_at[owner] = clock.now()
                 to_tell.append(owner)
@@ -233,7 +198,9 @@ class Sweeper:
         """Forget what is not needed any more. What costs Redis more, to find the long dead and what is pending for
         nobody, is done once for the fleet, in turns like the sweeps."""
         operations, patience = self._operations, self._patience
-        if self._lapsed or (mine and await operations.group.turn(self._keys.tidy, self._tidy_period, patience)):
+        if self._sweeps.tidy_asked or (
+            mine and await operations.group.turn(self._keys.tidy, self._tidy_period, patience)
+        ):
             await self._forget(members, alive)
             census = await operations.group.census(patience)
             # Something missing elsewhere hides an entry too many, and a long backlog hides all.
@@ -247,11 +214,11 @@ class Sweeper:
             if rescue:
                 await self._rescue()
         known = {member.name for member in members}
-        self._looked_at = {name: look for name, look in self._looked_at.items() if name in known}
+        self._sweeps.keep(known)
         self._told_at = {name: at for name, at in self._told_at.items() if name in known}
         self._rest_at = {name: at for name, at in self._rest_at.items() if name in known}
         self._peers.departing.intersection_update(known)
-        self._lapsed = False
+        self._sweeps.tidy_asked = False
         self._tidied_at = clock.now()
 
     async def _forget(self, members: list[Member], alive: dict[str, bool]) -> None:
@@ -273,26 +240,25 @@ class Sweeper:
             rescued, last = await self._operations.group.rescue(last, self._patience)
             if rescued:
                 log.warning("%d announcements were delivered but pending for nobody; rescued", rescued)
-                self.suspect(NOBODY)
+                self._sweeps.suspect(NOBODY)
             if last is None:
                 return
 
     async def _look_at_suspects(self) -> None:
-        now = clock.now()
         members: list[Member] | None = None  # looked up once: after an outage hundreds may be dead
-        for owner in [owner for owner, due in self._suspects.items() if due <= now]:
-            del self._suspects[owner]
-            started = clock.now()
+        for owner in self._sweeps.due():
+            self._sweeps.look_begins(owner)
+            began = clock.now()
             try:
-                if self.taking:
+                if self._capacity.handled_at_once:
                     members = members or await self._operations.group.members(self._patience)
                     await self._take(owner, members)
                 else:
                     await self._look_at(owner)
             except Unanswered:
-                self._suspects.setdefault(owner, clock.now())
+                self._sweeps.look_at(owner, clock.now())
                 raise
-            self._looked_at[owner] = (clock.now(), clock.now() - started)
+            self._sweeps.look_ended(owner, began)
 
     async def _look_at(self, owner: str) -> None:
         """Offer all that is pending for `owner`, if it is dead, and withdraw what is not any more."""
@@ -324,7 +290,7 @@ class Sweeper:
             if not self._capacity.free:
                 self._no_room_for.add(owner)
             elif taken or now < rest_at:
-                self._suspects[owner] = min(again, self._suspects.get(owner, again))
+                self._sweeps.look_at(owner, again)
             return
         self._rest_at.pop(owner, None)
 

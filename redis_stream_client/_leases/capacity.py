@@ -45,7 +45,7 @@ class Capacity:
         self._expected = 0
         self.draining = False
         self.handled_at_once = False
-        self.changed = Notifier()
+        self.changed = Notifier[[]]()
 
     @property
     def free(self) -> int:

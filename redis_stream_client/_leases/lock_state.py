@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.notifier import Notifier
 
 LapseCause = Literal["silent", "stalled", "missing"]
 """Why a lock lapsed.
@@ -30,6 +31,14 @@ class LockState:
 
     A renewal counts from the moment *before* it was sent, so this client stops believing no later than Redis
     stops holding. Each lapse starts a new *epoch*: what was asked in an earlier one is not believed.
+
+    Args:
+        lock_ttl: lifetime of the lock in Redis, in seconds.
+        heartbeat_interval: seconds between two renewals.
+        on_lapse: what a lapse means for the leases; called in the same step.
+
+    Attributes:
+        changed: it lapsed, or is held again, or somebody doubts it.
     """
 
     def __init__(
@@ -47,6 +56,7 @@ class LockState:
         self._answer_by = 0.0
         self._asking = False
         self._answered = False
+        self.changed = Notifier[[]]()
         self.state = State.ABSENT
         self.epoch = 0
         self.lapses = 0
@@ -78,7 +88,7 @@ class LockState:
             self.lapse("silent" if self._asking and late <= self._interval else "stalled")
         elif self.state is State.SUSPECT and now >= self._answer_by:
             self.state = State.ABSENT
-            self._on_lapse("silent")
+            self._lapsed("silent")
 
     def believed(self, epoch: int) -> bool:
         """Whether the lock was held all the time since `epoch` was read: only then is a reply believed."""
@@ -94,7 +104,15 @@ class LockState:
         self.state = State.ABSENT if cause == "silent" else State.SUSPECT
         self._answered = False
         self._answer_by = self._now() + self._interval
+        self._lapsed(cause)
+
+    def _lapsed(self, cause: LapseCause) -> None:
         self._on_lapse(cause)
+        self.changed.notify()
+
+    def doubt(self) -> None:
+        """Something says that the lock is gone: the heartbeat is to ask Redis now."""
+        self.changed.notify()
 
     def asking(self) -> None:
         """A beat is being sent."""
@@ -126,6 +144,7 @@ class LockState:
         self._deadline = sent + self._ttl
         self._asking = False
         self.beat_at = sent
+        self.changed.notify()
         return True
 
     def close(self) -> None:

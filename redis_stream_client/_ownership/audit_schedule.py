@@ -27,7 +27,7 @@ class AuditSchedule:
         self._now = now
         self._due = now() + period
         self._also_due: float | None = None
-        self.changed = Notifier()
+        self.changed = Notifier[[]]()
 
     def request(self) -> None:
         """Something may have happened that never reached us: audit before the next read."""

@@ -18,6 +18,7 @@ from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejec
 from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.options import Options
 from redis_stream_client._ownership.callers import Callers
+from redis_stream_client._ownership.losses import Losses
 from redis_stream_client._ownership.redis_backend import Lapsed, Ownership, lapsed
 from redis_stream_client._ownership.refusals import Refusals, about, rejected, rest
 from redis_stream_client._protocol.operations import Operations
@@ -66,6 +67,7 @@ class Progress:
         table: LeaseTable,
         audit_lock: SharedLock,
         tasks: OwnedTasks[ClientClosed],
+        losses: Losses,
         ownership: Ownership,
         record_store: RecordStore,
         fetcher: Fetcher,
@@ -78,6 +80,7 @@ class Progress:
         self._lock_state = lock_state
         self._table = table
         self._audit_lock = audit_lock
+        self._losses = losses
         self._ownership = ownership
         self._record_store = record_store
         self._fetcher = fetcher
@@ -299,12 +302,12 @@ class Progress:
             if not _announces(newer, lease.stream):
                 raise Foreign("fence", by.fence.encode())  # of another stream's owner
             await self._operations.deliveries.done([(lease.lbs_id, lease.deliveries)], timeout)
-            self._ownership.lose([lease], "superseded")
+            self._losses.lose([lease], "superseded")
             raise lease.not_owner(owner=by.consumer)
         return by  # the newer announcement was finished, or the load balancer stream began anew
 
     def _not_mine(self, lease: LeaseState, owner: str) -> NotOwner:
-        self._ownership.lose_to([(lease, owner)])
+        self._losses.lose_to([(lease, owner)])
         return lease.not_owner(gone=not owner, owner=owner or None)
 
 

@@ -27,19 +27,18 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
-from redis_stream_client._model.errors import ClientClosed, LossReason, NotOwner, RedisUnavailable
+from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisUnavailable
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
+from redis_stream_client._ownership.losses import Losses
 from redis_stream_client._protocol.base import PAGE
 from redis_stream_client._protocol.operations import Operations
 from redis_stream_client._protocol.replies import Delivered
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.record_store import PROGRESS_TTL, RecordStore
-
-LOGGED = 10  # losses that are logged one by one, when many happen at once
 
 T = TypeVar("T")
 
@@ -69,6 +68,7 @@ class Ownership:
         audit_lock: SharedLock,
         audits: AuditSchedule,
         capacity: Capacity,
+        losses: Losses,
         home: Home,
         tasks: OwnedTasks[ClientClosed],
         counters: Counters,
@@ -87,6 +87,7 @@ class Ownership:
         self._audit_lock = audit_lock
         self._audits = audits
         self._capacity = capacity
+        self._losses = losses
         self._home = home
         self._tasks = tasks
         self._counters = counters
@@ -301,7 +302,7 @@ class Ownership:
             self._table.end(lease, "done")
             self._counters.streams_done += 1
             return None
-        self.lose([lease], "gone" if result == "gone" else "claimed")
+        self._losses.lose([lease], "gone" if result == "gone" else "claimed")
         return lease.not_owner(gone=result == "gone", owner=result if result != "gone" else None)
 
     def _done_lapsed(self, lease: LeaseState) -> Exception | None:
@@ -399,7 +400,7 @@ class Ownership:
                 self._lock_state.lapse("missing")
                 outcome = "gone"
             if outcome != "buried":
-                self.lose_to([(lease, "" if outcome == "gone" else outcome)])
+                self._losses.lose_to([(lease, "" if outcome == "gone" else outcome)])
                 raise lease.not_owner(gone=outcome == "gone")
             self._table.end(lease, "dead")
         await self._record_store.settle([lease], PROGRESS_TTL)  # after: until then its attempts count
@@ -415,28 +416,6 @@ class Ownership:
     def keep_place(self, by: int) -> None:
         """One handler more or less goes on without its lease."""
         self._capacity.keep_place(by)
-
-    # Losing.
-
-    def lose(self, leases: Iterable[LeaseState], reason: LossReason) -> None:
-        """Leases that were lost, as the table or Redis says."""
-        lost = [lease for lease in leases if self._table.holds(lease)]
-        for lease in lost:
-            self._table.lose(lease, reason)
-        self._counters.streams_disowned += len(lost)
-        who = {"consumer": self._consumer}
-        for lease in lost[:LOGGED]:
-            log.warning("lost %s: %s", lease.stream, reason, extra={**lease.log_fields(), **who})
-        if len(lost) > LOGGED:
-            log.warning("lost %d streams more: %s", len(lost) - LOGGED, reason, extra=who)
-        if lost:
-            self._capacity.changed.notify()
-
-    def lose_to(self, owners: Iterable[tuple[LeaseState, str]]) -> None:
-        """Leases that are not ours any more, with who owns the stream now; '' for one that is gone."""
-        moved = list(owners)
-        self.lose([lease for lease, owner in moved if owner], "claimed")
-        self.lose([lease for lease, owner in moved if not owner], "gone")
 
     # Persistence.
 

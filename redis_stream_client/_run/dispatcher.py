@@ -9,7 +9,7 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.standstill import LATE
 from redis_stream_client._concurrency.tasks import start_task
-from redis_stream_client._consumer.session import Session
+from redis_stream_client._consumer.parts import Parts
 from redis_stream_client._leases.event_queue import owner_of
 from redis_stream_client._leases.events import StreamAdded, StreamExpired
 from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
@@ -33,8 +33,9 @@ class Dispatcher:
     Its main loop is a task of its own: whoever waits for it may be cancelled at any time.
     """
 
-    def __init__(self, session: Session, handler: Handler, rules: Rules, drain_timeout: float) -> None:
-        self._session = session
+    def __init__(self, parts: Parts, handler: Handler, rules: Rules, drain_timeout: float) -> None:
+        self._parts = parts
+        self._session = parts.session
         self._handler = handler
         self._rules = rules
         self._drain_timeout = drain_timeout
@@ -45,8 +46,7 @@ class Dispatcher:
 
     def start(self) -> "asyncio.Task[None]":
         """Start the main loop; the task ends when everything was released and the client has left."""
-        self._session.sweeper.taking = True
-        self._session.capacity.handled_at_once = True
+        self._parts.capacity.handled_at_once = True
         return start_task(self._serve(), "redis_stream_client run")
 
     def drain(self) -> None:
@@ -73,16 +73,16 @@ class Dispatcher:
 
     def _wake(self) -> None:
         self._changed.set()
-        self._session.event_queue.end()
+        self._parts.event_queue.end()
 
     # The main loop.
 
     async def _serve(self) -> None:
-        watches = start_watches(self._jobs, self._rules, self._session.progress.acquit)
+        watches = start_watches(self._jobs, self._rules, self._parts.progress.acquit)
         try:
             while not (self._draining or self._session.leaving):
                 if not await self._admit():
-                    await self._session.event_queue.wait()
+                    await self._parts.event_queue.wait()
             if not self._session.leaving:
                 await self._drain()
         finally:
@@ -101,15 +101,15 @@ class Dispatcher:
         all there was."""
         looked_at, arrived = self._take()
         if arrived:
-            self._session.capacity.changed.notify()  # the next ones come while these begin
-            ready = await self._session.progress.prepare(list(arrived))
-            backend = self._session.ownership
+            self._parts.capacity.changed.notify()  # the next ones come while these begin
+            ready = await self._parts.progress.prepare(list(arrived))
+            backend = self._parts.ownership
             for state, lease in arrived.items():
                 job = HandlerTask(state, lease, backend, self._handler, self._rules, ready=state in ready)
                 self._jobs.add(job)
                 job.task = start_task(self._attend(job), f"handler of {lease.stream}")
                 job.task.add_done_callback(partial(self._attended, job))
-            self._session.counters.handlers += len(arrived)
+            self._parts.counters.handlers += len(arrived)
         if not looked_at:
             return False  # and whoever waits does so before anything can happen
         await asyncio.sleep(0)
@@ -120,14 +120,14 @@ class Dispatcher:
         now = clock.now()
         arrived: dict[LeaseState, Lease] = {}
         for looked_at in range(ADMITTED):
-            match self._session.event_queue.take(now):
+            match self._parts.event_queue.take(now):
                 case StreamAdded(lease):
-                    state = self._session.table.state_of(lease)
+                    state = self._parts.table.state_of(lease)
                     assert state is not None, "what is lost takes its unread event with it"
                     arrived[state] = lease
                 case StreamExpired(orphan):  # it was offered before run() began
-                    self._session.event_queue.withdraw(orphan.lbs_id)
-                    self._session.sweeper.suspect(owner_of(orphan))
+                    self._parts.event_queue.withdraw(orphan.lbs_id)
+                    self._parts.sweeps.suspect(owner_of(orphan))
                 case None:
                     return looked_at, arrived
                 case _:  # a handler is told in its own way that its lease was lost
@@ -139,25 +139,25 @@ class Dispatcher:
         try:
             outcome = await job.run()
             if outcome.failed:
-                self._session.counters.handlers_failed += 1
+                self._parts.counters.handlers_failed += 1
         except Exception as error:  # noqa: BLE001 - no handler's, but Redis's refusal, or a bug
-            self._session.tasks.fail(error)
+            self._parts.tasks.fail(error)
 
     def _attended(self, job: HandlerTask, _: "asyncio.Task[None]") -> None:
         """Its task has ended, even if it was cancelled before it began."""
         self._jobs.discard(job)
-        self._session.counters.handlers -= 1
+        self._parts.counters.handlers -= 1
         self._changed.set()
-        if self._session.table.holds(job.lease) and not self._session.leaving:
+        if self._parts.table.holds(job.lease) and not self._session.leaving:
             log.warning("the work on %s was cut off; it is released", job.lease.stream)
             self._release(job.lease)
 
     # The end.
 
     async def _drain(self) -> None:
-        self._session.capacity.draining = True
-        self._session.tasks.spawn(self._tell_peers())
-        who = {"consumer": self._session.options.consumer}
+        self._parts.capacity.draining = True
+        self._parts.tasks.spawn(self._tell_peers())
+        who = {"consumer": self._parts.options.consumer}
         log.info("draining; %d handlers are at work", len(self._jobs), extra=who)
         deadline = clock.now() + self._drain_timeout
         for jobs in in_chunks(list(self._jobs)):
@@ -208,8 +208,8 @@ class Dispatcher:
     async def _tell_peers(self) -> None:
         """Nothing waits for it: it is sent before the first release."""
         with contextlib.suppress(Unanswered, GroupMissing):
-            await self._session.operations.hints.tell(
-                Draining(self._session.options.consumer), self._session.options.patience
+            await self._parts.operations.hints.tell(
+                Draining(self._parts.options.consumer), self._parts.options.patience
             )
 
     async def _wait_for_jobs(self, timeout: float) -> None:
@@ -238,20 +238,20 @@ class Dispatcher:
             await asyncio.sleep(0)
 
     def _release(self, lease: LeaseState) -> None:
-        if self._session.table.holds(lease) and not self._session.leaving:
-            self._session.ownership.start_release(lease)
+        if self._parts.table.holds(lease) and not self._session.leaving:
+            self._parts.ownership.start_release(lease)
 
     async def _release_everything(self) -> None:
         """What is left: streams whose handlers did not end, or that arrived late."""
         if self._session.leaving:
             return
-        for leases in in_chunks(list(self._session.table)):
+        for leases in in_chunks(list(self._parts.table)):
             if self._late(LEAVING_GRACE / 4):
                 return
             for lease in leases:
                 self._release(lease)
             await asyncio.sleep(0)
-        releases = set(self._session.ownership.releasing)
+        releases = set(self._parts.ownership.releasing)
         if releases:
             left = self._session.leave_by - clock.now() - LEAVING_GRACE / 4  # which is for leaving itself
             await asyncio.wait(releases, timeout=max(0.0, min(LEAVING_GRACE / 2, left)))

@@ -57,8 +57,8 @@ class Run:
         """
         if self._handle_signals:
             signals.require_main_thread()
-        session = await self._lifecycle.join_to_run(self)
-        self._dispatcher = Dispatcher(session, self._handler, self._rules, self._drain_timeout)
+        parts = await self._lifecycle.join_to_run(self)
+        self._dispatcher = Dispatcher(parts, self._handler, self._rules, self._drain_timeout)
         if self._lifecycle.drain_requested:
             self._dispatcher.drain()
 

@@ -266,8 +266,8 @@ class OnServer:
         work = HandlerTask.run
 
         async def run(job: HandlerTask) -> Outcome:
-            assert self._client._lifecycle.session is not None
-            self._client._lifecycle.session.capacity.draining = True  # nothing more is taken, no stream taken back
+            assert self._client._lifecycle.parts is not None
+            self._client._lifecycle.parts.capacity.draining = True  # nothing more is taken, no stream taken back
             outcome = await work(job)
             self._outcome.set_result(outcome)
             self._client.drain()

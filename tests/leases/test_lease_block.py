@@ -283,7 +283,7 @@ async def test_a_loss_in_the_very_step_in_which_the_block_ends_escapes_as_nothin
     async def body() -> None:
         # Ends without a step between the loss and the end: the cancellation is asked for, but never delivered.
         await scene.steal(lease)
-        scene.client._lifecycle.session.ownership.lose([state_of(lease)], "claimed")  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+        scene.client._lifecycle.parts.losses.lose([state_of(lease)], "claimed")  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
 
     block = Block(lease, body)
     assert isinstance(await block.end(), NotOwner)

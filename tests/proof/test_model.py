@@ -86,9 +86,9 @@ async def test_a_repeated_done_is_not_believed_when_the_lock_was_evicted(
         (lbs_id,) = await announce(server.url, service, "call-1")
         await member.owns("call-1")
         await redis.config_set("notify-keyspace-events", "")
-        session = member.client._lifecycle.session
-        assert session is not None
-        deliveries = session.operations.deliveries
+        parts = member.client._lifecycle.parts
+        assert parts is not None
+        deliveries = parts.operations.deliveries
         send, calls = deliveries.done, 0
 
         async def send_after_eviction(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
@@ -117,9 +117,9 @@ async def test_a_repeated_done_is_not_believed_before_the_audit_of_a_fail_over(
     async with Member(proxy.url, service, lock_ttl=8.0) as member:
         (lbs_id,) = await announce(server.url, service, "call-1")
         await member.owns("call-1")
-        session = member.client._lifecycle.session
-        assert session is not None
-        deliveries, identity = session.operations.deliveries, session.identity
+        parts = member.client._lifecycle.parts
+        assert parts is not None
+        deliveries, identity = parts.operations.deliveries, parts.connections.identity
         send, calls = deliveries.done, 0
 
         async def lose_the_first_reply(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:

@@ -516,14 +516,14 @@ async def test_a_claimed_stream_that_is_lost_before_its_claimer_wakes_is_told_al
 ) -> None:
     await orders.orphan()
     payload = await expired(client)
-    session: Any = client._lifecycle.session
-    won = session.claims._claimed
+    parts: Any = client._lifecycle.parts
+    won = parts.claims._claimed
 
     def won_and_lost(lease: Lease) -> None:
         won(lease)
-        asyncio.get_running_loop().call_soon(session.ownership.lose, [lease], "claimed")
+        asyncio.get_running_loop().call_soon(parts.losses.lose, [lease], "claimed")
 
-    monkeypatch.setattr(session.claims, "_claimed", won_and_lost)
+    monkeypatch.setattr(parts.claims, "_claimed", won_and_lost)
     lease = await client.claim(payload)
     assert not lease.owned
     assert await asyncio.wait_for(anext(client.events()), 1) == StreamDisowned(lease, "claimed")

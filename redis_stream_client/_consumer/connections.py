@@ -1,0 +1,88 @@
+"""The connections of one client to the server of the load balancer stream, and what follows when they move."""
+
+from redis_stream_client._concurrency.notifier import Notifier
+from redis_stream_client._concurrency.owned_tasks import OwnedTasks
+from redis_stream_client._model.errors import ClientClosed
+from redis_stream_client._model.logs import log
+from redis_stream_client._redis.connection import SharedConnection
+from redis_stream_client._redis.endpoint import Endpoint
+from redis_stream_client._redis.error_mapping import Unanswered
+from redis_stream_client._redis.server import ServerIdentity
+
+
+class Connections:
+    """They all talk to one history of one server: whoever meets another one has all of them connect anew.
+
+    Beats have a connection of their own, so that no command delays them; so do reads, since they block.
+
+    Attributes:
+        identity: the server that they talk to.
+        lost: one broke: what was under way may have been executed, or lost in a fail-over.
+        moved: another server is responsible now, or this one has lost writes.
+        new_history: the server is another one than before, or has lost writes. Called with where it is, and its
+            history.
+        new_history_elsewhere: the same of another server, which holds data streams.
+    """
+
+    def __init__(self, where: Endpoint, longest_attempt: float, tasks: OwnedTasks[ClientClosed]) -> None:
+        self._where = where
+        self._tasks = tasks
+        self.lost = Notifier[[]]()
+        self.moved = Notifier[[]]()
+        self.new_history = Notifier[[Endpoint, str]]()
+        self.new_history_elsewhere = Notifier[[Endpoint, str]]()
+        self.identity = ServerIdentity(self._new_history, clustered=where.clustered)
+        self.beats, self.commands, self.reads = (
+            SharedConnection(
+                where, greet=self.identity, on_loss=self._lost, longest_attempt=longest_attempt, role=role
+            )
+            for role in ("beats", "commands", "reads")
+        )
+
+    @property
+    def where(self) -> str:
+        """Where the server is, for messages."""
+        return self._where.where
+
+    @property
+    def losses(self) -> int:
+        """How often one was lost."""
+        return sum(connection.losses for connection in self._all)
+
+    @property
+    def _all(self) -> tuple[SharedConnection, ...]:
+        return self.beats, self.commands, self.reads
+
+    def identity_at(self, endpoint: Endpoint) -> ServerIdentity:
+        """What a connection to a server with data streams learns first: that server's own history, or, where there
+        is but one server, the one that all share."""
+        if endpoint is self._where:
+            return self.identity
+        return ServerIdentity(lambda history: self.met(endpoint, history))
+
+    def met(self, endpoint: Endpoint, history: str) -> None:
+        """A connection to a server with data streams has met another history than before."""
+        if endpoint is not self._where:
+            self.new_history_elsewhere.notify(endpoint, history)
+        elif history != self.identity.history:
+            self._new_history(history)
+
+    def _new_history(self, history: str) -> None:
+        log.info("Redis is another server than before, or has lost writes (%s)", history)
+        reason = Unanswered("another server is responsible now, or it has lost writes", maybe_executed=True)
+        for connection in self._all:
+            connection.drop(reason)
+        self.new_history.notify(self._where, history)
+        self.moved.notify()
+
+    def _lost(self, reason: Exception) -> None:
+        if self._tasks.ended:
+            return
+        self.lost.notify()
+        if isinstance(reason, Unanswered) and reason.elsewhere:
+            self.moved.notify()
+
+    async def close(self) -> None:
+        """Close them, the beats first."""
+        for connection in self._all:
+            await connection.close()

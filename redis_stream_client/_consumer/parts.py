@@ -1,0 +1,283 @@
+"""The parts of one joined client, put together: the one place that knows all of them."""
+
+from redis_stream_client._concurrency.home import Home
+from redis_stream_client._concurrency.owned_tasks import OwnedTasks
+from redis_stream_client._concurrency.shared_lock import SharedLock
+from redis_stream_client._consumer.audit import Auditor
+from redis_stream_client._consumer.connections import Connections
+from redis_stream_client._consumer.heard import Heard
+from redis_stream_client._consumer.heartbeat import Heartbeat, LockRenewal
+from redis_stream_client._consumer.listener import Listener
+from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
+from redis_stream_client._consumer.peers import Peers
+from redis_stream_client._consumer.reader import Reader
+from redis_stream_client._consumer.report import Report
+from redis_stream_client._consumer.session import Session
+from redis_stream_client._consumer.sweep_schedule import SweepSchedule
+from redis_stream_client._consumer.sweeper import Sweeper
+from redis_stream_client._leases.capacity import Capacity
+from redis_stream_client._leases.event_queue import EventQueue
+from redis_stream_client._leases.lock_state import LockState
+from redis_stream_client._leases.table import LeaseTable
+from redis_stream_client._model.errors import ClientClosed, RedisRejected, RedisStreamClientError
+from redis_stream_client._model.options import MAX_OFFER_PAUSE, Options
+from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.audit_schedule import PERIOD, AuditSchedule
+from redis_stream_client._ownership.checkpoints import Progress
+from redis_stream_client._ownership.claims import Claims
+from redis_stream_client._ownership.losses import Losses
+from redis_stream_client._ownership.redis_backend import Ownership
+from redis_stream_client._protocol.base import PAGE
+from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._redis.endpoint import Endpoint
+from redis_stream_client._redis.outage import OutageLog
+from redis_stream_client._redis.placement import Placement
+from redis_stream_client._streams.fetcher import Fetcher
+from redis_stream_client._streams.record_store import RecordStore
+
+FORKED = (
+    "this client joined in process {process}, before the fork: its connections, its lock "
+    "and its streams are that process's; make a new RedisStreamClient in this one"
+)
+
+OTHER_LOOP = (
+    "this client joined on another event loop: use it there (asyncio.run_coroutine_threadsafe() does "
+    "that from another thread), or make a new RedisStreamClient for this one"
+)
+
+
+class Parts:
+    """Makes the parts in the order in which they need each other, and gives to each what it needs, by name.
+
+    Each knows only those that were made before it. What goes the other way goes through state that one part writes
+    and another waits for. No part takes this object: whoever starts, ends or uses a client does.
+    """
+
+    def __init__(self, options: Options, where: Endpoint, where_streams_are: Placement) -> None:
+        self.options = options
+        self.home = Home(forked=FORKED, other_loop=OTHER_LOOP)
+        self.tasks = OwnedTasks(self.home, closed=_closed, expected=_expected)
+        self.connections = Connections(where, options.connect_timeout, self.tasks)
+        self.operations = Operations(
+            options, self.connections.beats, self.connections.commands, self.connections.reads
+        )
+        self._make_state()
+        self._make_stream_access(where_streams_are)
+        self._make_ownership()
+        who = {"consumer": options.consumer}
+        outage = OutageLog(lambda: f"Redis ({where.where})", who)
+        self._make_members_tasks(outage)
+        self.listener = Listener(
+            options,
+            where,
+            self.connections.identity,
+            self.operations.keyspace_events,
+            Heard(
+                lock_state=self.lock_state,
+                event_queue=self.event_queue,
+                peers=self.peers,
+                sweeps=self.sweeps,
+            ),
+            OutageLog(lambda: f"the subscription at {where.where}", who, within=outage, failures=5),
+        )
+        self._connect_anew_together()
+        self.session = Session(
+            options=options,
+            home=self.home,
+            tasks=self.tasks,
+            connections=self.connections,
+            operations=self.operations,
+            lock_state=self.lock_state,
+            event_queue=self.event_queue,
+            table=self.table,
+            record_store=self.record_store,
+            fetcher=self.fetcher,
+            heartbeat=self.heartbeat,
+            reader=self.reader,
+            listener=self.listener,
+            sweeper=self.sweeper,
+        )
+        self.report = Report(
+            options=options,
+            connections=self.connections,
+            operations=self.operations,
+            lock_state=self.lock_state,
+            event_queue=self.event_queue,
+            table=self.table,
+            capacity=self.capacity,
+            peers=self.peers,
+            oldest_announcement=self.oldest_announcement,
+            counters=self.counters,
+            record_store=self.record_store,
+            fetcher=self.fetcher,
+            listener=self.listener,
+        )
+
+    def _make_state(self) -> None:
+        """What is owned and believed, and what the parts tell each other. No I/O."""
+        options = self.options
+        self.counters = Counters()
+        self.event_queue = EventQueue(options.lock_ttl, MAX_OFFER_PAUSE)
+        self.table = LeaseTable(self.event_queue)
+        self.capacity = Capacity(
+            self.table,
+            self.event_queue,
+            max_streams=options.max_streams,
+            prefetch=options.prefetch,
+            at_once=PAGE,
+        )
+        self.losses = Losses(
+            consumer=options.consumer, table=self.table, capacity=self.capacity, counters=self.counters
+        )
+        self.lock_state = LockState(options.lock_ttl, options.heartbeat_interval, self.losses.lapsed)
+        self.audit_lock = SharedLock()
+        self.audits = AuditSchedule(PERIOD * options.lock_ttl, late=options.block + 1.0)
+        self.sweeps = SweepSchedule(options.lock_ttl)
+        self.peers = Peers()
+        self.oldest_announcement = OldestAnnouncement()
+
+    def _make_stream_access(self, placement: Placement) -> None:
+        """Data streams, and the records of their progress."""
+        options = self.options
+        self.record_store = RecordStore(
+            options.keys,
+            options.consumer,
+            placement,
+            self.tasks.spawn,
+            self.tasks.gone,
+            options.patience,
+            self.connections.identity_at,
+        )
+        self.fetcher = Fetcher(
+            placement,
+            options.lock_ttl,
+            self.tasks.spawn,
+            self.tasks.gone,
+            lock=options.keys.lock(options.consumer),
+            renewed=self.connections.met,
+        )
+
+    def _make_ownership(self) -> None:
+        """Every change of owner."""
+        self.ownership = Ownership(
+            options=self.options,
+            operations=self.operations,
+            identity=self.connections.identity,
+            lock_state=self.lock_state,
+            event_queue=self.event_queue,
+            table=self.table,
+            audit_lock=self.audit_lock,
+            audits=self.audits,
+            capacity=self.capacity,
+            losses=self.losses,
+            home=self.home,
+            tasks=self.tasks,
+            counters=self.counters,
+            record_store=self.record_store,
+        )
+        self.ownership.plane = self.progress = Progress(
+            options=self.options,
+            operations=self.operations,
+            lock_state=self.lock_state,
+            table=self.table,
+            audit_lock=self.audit_lock,
+            tasks=self.tasks,
+            losses=self.losses,
+            ownership=self.ownership,
+            record_store=self.record_store,
+            fetcher=self.fetcher,
+        )
+        self.claims = Claims(
+            options=self.options,
+            operations=self.operations,
+            lock_state=self.lock_state,
+            event_queue=self.event_queue,
+            table=self.table,
+            audit_lock=self.audit_lock,
+            audits=self.audits,
+            capacity=self.capacity,
+            tasks=self.tasks,
+            counters=self.counters,
+            ownership=self.ownership,
+        )
+
+    def _make_members_tasks(self, outage: OutageLog) -> None:
+        """What runs for as long as the client is a member."""
+        auditor = Auditor(
+            options=self.options,
+            operations=self.operations,
+            identity=self.connections.identity,
+            lock_state=self.lock_state,
+            table=self.table,
+            audit_lock=self.audit_lock,
+            audits=self.audits,
+            oldest_announcement=self.oldest_announcement,
+            counters=self.counters,
+            losses=self.losses,
+            ownership=self.ownership,
+        )
+        renewal = LockRenewal(
+            operations=self.operations,
+            lock_state=self.lock_state,
+            outage=outage,
+            counters=self.counters,
+            interval=self.options.heartbeat_interval,
+        )
+        self.heartbeat = Heartbeat(
+            options=self.options,
+            operations=self.operations,
+            renewal=renewal,
+            lock_state=self.lock_state,
+            table=self.table,
+            outage=outage,
+            audits=self.audits,
+            sweeps=self.sweeps,
+            losses=self.losses,
+        )
+        self.reader = Reader(
+            options=self.options,
+            operations=self.operations,
+            lock_state=self.lock_state,
+            capacity=self.capacity,
+            audits=self.audits,
+            auditor=auditor,
+            peers=self.peers,
+            oldest_announcement=self.oldest_announcement,
+            counters=self.counters,
+            ownership=self.ownership,
+        )
+        self.sweeper = Sweeper(
+            options=self.options,
+            operations=self.operations,
+            renewal=renewal,
+            lock_state=self.lock_state,
+            event_queue=self.event_queue,
+            table=self.table,
+            capacity=self.capacity,
+            sweeps=self.sweeps,
+            peers=self.peers,
+            counters=self.counters,
+            claims=self.claims,
+        )
+
+    def _connect_anew_together(self) -> None:
+        """Whoever finds that a server is another one, or has lost writes, takes all connections to it along."""
+        connections, record_store, fetcher = self.connections, self.record_store, self.fetcher
+        connections.lost.add(self.audits.request)
+        connections.lost.add(self.lock_state.doubt)  # what ended the connection may have ended our lock
+        connections.moved.add(self.listener.move)
+        connections.new_history.add(lambda endpoint, history: record_store.renew())
+        connections.new_history.add(fetcher.met)
+        connections.moved.add(lambda: fetcher.renew())
+        connections.new_history_elsewhere.add(lambda endpoint, history: record_store.renew(endpoint))
+        connections.new_history_elsewhere.add(fetcher.met)
+        connections.new_history_elsewhere.add(lambda endpoint, history: fetcher.renew(endpoint))
+
+
+def _closed() -> ClientClosed:
+    return ClientClosed("the client is closed")
+
+
+def _expected(error: BaseException) -> bool:
+    """Whether it is for those alone who wait for the operation. What Redis refuses for good ends the client."""
+    return isinstance(error, RedisStreamClientError) and not isinstance(error, RedisRejected)

@@ -1,0 +1,49 @@
+"""Losing leases: what the lock, the audit and the answers of Redis mean for the table, in one synchronous step."""
+
+from collections.abc import Iterable
+
+from redis_stream_client._leases.capacity import Capacity
+from redis_stream_client._leases.lock_state import LapseCause
+from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._leases.table import LeaseTable
+from redis_stream_client._model.errors import LossReason
+from redis_stream_client._model.logs import log
+from redis_stream_client._model.statistics import Counters
+
+LOGGED = 10
+"""Losses that are logged one by one, when many happen at once."""
+
+
+class Losses:
+    """Takes lost leases out of the table, and says so."""
+
+    def __init__(self, *, consumer: str, table: LeaseTable, capacity: Capacity, counters: Counters) -> None:
+        self._who = {"consumer": consumer}
+        self._table = table
+        self._capacity = capacity
+        self._counters = counters
+
+    def lapsed(self, cause: LapseCause) -> None:
+        """The consumer lock lapsed. After silence every lease is lost; otherwise Redis is asked which are."""
+        log.warning("the consumer lock lapsed (%s)", cause, extra=self._who)
+        if cause == "silent":
+            self.lose(self._table, "expired")
+
+    def lose(self, leases: Iterable[LeaseState], reason: LossReason) -> None:
+        """Leases that were lost, as the table or Redis says."""
+        lost = [lease for lease in leases if self._table.holds(lease)]
+        for lease in lost:
+            self._table.lose(lease, reason)
+        self._counters.streams_disowned += len(lost)
+        for lease in lost[:LOGGED]:
+            log.warning("lost %s: %s", lease.stream, reason, extra={**lease.log_fields(), **self._who})
+        if len(lost) > LOGGED:
+            log.warning("lost %d streams more: %s", len(lost) - LOGGED, reason, extra=self._who)
+        if lost:
+            self._capacity.changed.notify()
+
+    def lose_to(self, owners: Iterable[tuple[LeaseState, str]]) -> None:
+        """Leases that are not ours any more, with who owns the stream now; '' for one that is gone."""
+        moved = list(owners)
+        self.lose([lease for lease, owner in moved if owner], "claimed")
+        self.lose([lease for lease, owner in moved if not owner], "gone")
