@@ -95,18 +95,17 @@ class DeadLetters:
 
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
         self._keys = Keys(require_name(service, "service"))
-        self._borrowed = Pooled(redis, self._keys.dead)
+        self._stream = _LetterStream(redis, self._keys.dead)
 
     def __repr__(self) -> str:
         return f"<DeadLetters of {self._keys.service!r}>"
 
     def __aiter__(self) -> AsyncIterator[DeadLetter]:
-        return _Listing(self)
+        return _Listing(self._stream)
 
     async def count(self) -> int:
         """How many there are."""
-        count = await self._ask("count the dead letters", ("XLEN", self._keys.dead))
-        return int(count)
+        return int(await self._stream.ask("count the dead letters", "XLEN"))
 
     async def get(self, id: str) -> DeadLetter | None:
         """One letter, or None if it is not there.
@@ -115,7 +114,7 @@ class DeadLetters:
             TypeError, ValueError: for what is not a letter's id.
         """
         require_id(id)
-        entries = await self._ask("read a dead letter", ("XRANGE", self._keys.dead, id, id))
+        entries = await self._stream.ask("read a dead letter", "XRANGE", id, id)
         return _letter(entries[0]) if entries else None
 
     async def put_back(self, letter: DeadLetter | str) -> str:
@@ -152,7 +151,7 @@ class DeadLetters:
                 "LoadBalancerStream.add()"
             )
         hint = "it may have been put back; repeating is safe, and raises StreamGone if it was"
-        async with self._borrowed.connection("put back a dead letter", hint, undone=_UNDONE) as loan:
+        async with self._stream.connection("put back a dead letter", hint, undone=_UNDONE) as loan:
             announced = await letters.put_back(loan, self._keys, id)
         if announced is None:
             raise _gone(id, letter)
@@ -175,29 +174,29 @@ class DeadLetters:
         """
         id = _id_of(letter)
         hint = "it may have been discarded; repeating is safe"
-        removed = await self._ask("discard a dead letter", ("XDEL", self._keys.dead, id), hint=hint)
-        return bool(removed)
+        return bool(await self._stream.ask("discard a dead letter", "XDEL", id, hint=hint))
 
-    async def _look(self) -> None:
-        """Raise what keeps all else from being done."""
-        await self._ask("reach the dead letters", ("XLEN", self._keys.dead))
 
-    async def _newest(self) -> str | None:
-        """The id of the newest letter."""
-        entries = await self._ask(_READING, ("XREVRANGE", self._keys.dead, "+", "-", "COUNT", 1))
-        return entries[0][0].decode() if entries else None
+class _LetterStream(Pooled):
+    """The stream that the letters are in, over connections that are borrowed for one request each."""
 
-    async def _ask(self, doing: str, command: tuple[Any, ...], *, hint: str | None = None) -> Any:
-        async with self._borrowed.connection(doing, hint, undone=_UNDONE if hint else None) as loan:
-            [reply] = await loan.exchange(command)
+    async def ask(self, doing: str, command: str, *words: Any, hint: str | None = None) -> Any:
+        """The reply to a command about the stream. With a `hint`, one that changes it."""
+        async with self.connection(doing, hint, undone=_UNDONE if hint else None) as loan:
+            [reply] = await loan.exchange((command, self._key, *words))
         return reply
 
-    async def _page(self, first: str, last: str, count: int) -> list[Any] | None:
+    async def newest(self) -> str | None:
+        """The id of the newest letter."""
+        entries = await self.ask(_READING, "XREVRANGE", "+", "-", "COUNT", 1)
+        return entries[0][0].decode() if entries else None
+
+    async def page(self, first: str, last: str, count: int) -> list[Any] | None:
         """At most `count` letters as Redis sends them; None if it was asked for them and did not answer."""
         loan: Loan | None = None
         try:
-            async with self._borrowed.connection(_READING, _TOO_LARGE if count == 1 else None) as loan:
-                [entries] = await loan.exchange(("XRANGE", self._keys.dead, first, last, "COUNT", count))
+            async with self.connection(_READING, _TOO_LARGE if count == 1 else None) as loan:
+                [entries] = await loan.exchange(("XRANGE", self._key, first, last, "COUNT", count))
         except RedisUnavailable:
             if loan is None or not loan.unanswered or count == 1:
                 raise
@@ -208,12 +207,12 @@ class DeadLetters:
 class _Listing(AsyncIterator[DeadLetter]):
     """One walk through the letters. A failed or cancelled step can be repeated; it has skipped nothing."""
 
-    def __init__(self, letters: DeadLetters) -> None:
-        self._letters = letters
+    def __init__(self, stream: _LetterStream) -> None:
+        self._stream = stream
         self._page: list[DeadLetter] = []  # in reverse
         self._next: str | None = "-"  # where the next page begins; None at the end
         self._last: str | None = None  # the newest letter when it began: one that is buried again comes after it
-        patience = letters._borrowed.patience  # counts silence, so there is no need for more of it
+        patience = stream.patience  # counts silence, so there is no need for more of it
         self._window = Window("dead letters in a page", PAGE, patience, longest_patience=patience)
         self._window.size = FIRST_PAGE
         self._letter_bytes = 0
@@ -221,7 +220,7 @@ class _Listing(AsyncIterator[DeadLetter]):
     async def __anext__(self) -> DeadLetter:
         if not self._page and self._next is not None:
             if self._last is None:
-                self._last = await self._letters._newest()
+                self._last = await self._stream.newest()
             if self._last is not None:
                 entries = await self._read(self._next, self._last)
                 self._page = [_letter(entry) for entry in reversed(entries)]
@@ -235,7 +234,7 @@ class _Listing(AsyncIterator[DeadLetter]):
         """The next page; asked for again in smaller pieces while there is no answer."""
         while True:
             count = min(self._window.size, max(1, PAGE_BYTES // max(1, self._letter_bytes)))
-            entries = await self._letters._page(first, last, count)
+            entries = await self._stream.page(first, last, count)
             if entries is not None:
                 self._window.answered()
                 size = sum(len(word) for _, words in entries for word in words)

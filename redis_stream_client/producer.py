@@ -26,7 +26,7 @@ class LoadBalancerStream:
 
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
         self._keys = Keys(require_name(service, "service"))
-        self._borrowed = Pooled(redis, self._keys.lbs)
+        self._pooled = Pooled(redis, self._keys.lbs)
 
     async def add(self, stream: str, info: Info | None = None) -> str:
         """Announce a data stream; one live consumer will own it.
@@ -71,7 +71,7 @@ class LoadBalancerStream:
             return []
         loan: Loan | None = None
         try:
-            async with self._borrowed.connection("announce") as loan:
+            async with self._pooled.connection("announce") as loan:
                 for chunk in _chunks(payloads):
                     try:
                         await loan.exchange(*(("XADD", self._keys.lbs, "*", FIELD, payload) for payload in chunk))

@@ -112,10 +112,6 @@ class WrongType(KeyRejected, shown_as=RedisRejected):
     """A key holds another type of value than the command is for."""
 
 
-class ClusterNeeded(RedisRejected, shown_as=RedisRejected):
-    """The server is a node of a cluster, and another one has the key."""
-
-
 def map_reply(error: Exception) -> Unanswered | GroupMissing | RedisRejected:
     """What an error reply means: by its code, or by how a text without one begins."""
     code, text = read(error)

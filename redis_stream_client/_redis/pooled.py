@@ -14,7 +14,6 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 from redis_stream_client._model.errors import RedisRejected, RedisStreamClientError, RedisUnavailable
 from redis_stream_client._redis import error_mapping, redis_py, wire
 from redis_stream_client._redis.endpoint import endpoint_for
-from redis_stream_client._redis.error_mapping import ClusterNeeded
 from redis_stream_client._redis.script import Script
 
 REPLY_TIMEOUT = 5.0
@@ -203,7 +202,7 @@ class Pooled:
         if isinstance(fault, RedisRejected):
             translated = fault
         elif isinstance(self._redis, Redis) and isinstance(error, ResponseError) and _moved(error):
-            translated = ClusterNeeded(
+            translated = RedisRejected(
                 f"could not {doing}: {where} is a node of a Redis Cluster, and another node has {self._key!r}",
                 hint="give a redis.asyncio.RedisCluster instead of a Redis",
             )

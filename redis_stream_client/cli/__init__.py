@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from redis_stream_client._model.version import __version__
+from redis_stream_client import __version__
 from redis_stream_client.cli import dead
 
 OK = 0

@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import AskError, RedisError
 
-from redis_stream_client._model.errors import RedisStreamClientError, StreamGone
-from redis_stream_client._redis.error_mapping import ClusterNeeded
+from redis_stream_client import RedisRejected, RedisStreamClientError, StreamGone
 from redis_stream_client.dead_letters import DeadLetter, DeadLetters, require_id
 
 OK = 0
@@ -82,13 +81,24 @@ def run(arguments: argparse.Namespace) -> int:
 async def _perform(arguments: argparse.Namespace, redis: Redis, letters: DeadLetters) -> int:
     async with redis:
         try:
-            with contextlib.suppress(ClusterNeeded):
-                await letters._look()
+            if not await _is_elsewhere(letters):
                 return await _performed(arguments, letters)
             async with contextlib.aclosing(RedisCluster.from_url(arguments.redis)) as cluster:
                 return await _performed(arguments, DeadLetters(cluster, arguments.service))
         except (RedisStreamClientError, RedisError) as error:
             return _unusable(str(error))
+
+
+async def _is_elsewhere(letters: DeadLetters) -> bool:
+    """Whether this is a node of a cluster, and another one has the letters. Raises what else is wrong."""
+    try:
+        await letters.count()
+    except RedisRejected as error:
+        reply = error.__cause__
+        if isinstance(reply, AskError) or str(reply).startswith(("MOVED ", "ASK ")):  # so before redis-py 8
+            return True
+        raise
+    return False
 
 
 async def _performed(arguments: argparse.Namespace, letters: DeadLetters) -> int:

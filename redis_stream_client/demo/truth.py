@@ -1,6 +1,7 @@
 """Who owns what, according to Redis: what is pending for whom, and whose lock exists.
 
-This is the one place where the demo looks behind the public interface, to check on it.
+This is the one place where the demo looks behind the public interface, to check on it. It takes nothing from the
+library for that, not even the names of its keys, which the README tells operators.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -10,7 +11,40 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from redis_stream_client._model.keys import Keys
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The library's keys of one service, whose name has neither braces nor colons in it."""
+
+    service: str
+
+    @property
+    def lbs(self) -> str:
+        """The load balancer stream."""
+        return f"{self.service}-input"
+
+    @property
+    def group(self) -> str:
+        """The consumer group on it."""
+        return f"{self.service}-group"
+
+    @property
+    def dead(self) -> str:
+        """The stream of dead letters."""
+        return f"{{{self.lbs}}}:dead"
+
+    def lock(self, consumer: str) -> str:
+        """A consumer's lock."""
+        return f"{{{self.lbs}}}:lock:{consumer}"
+
+    def progress(self, stream: str) -> str:
+        """The record of a data stream's progress."""
+        return f"{{{stream}}}:{self.service}:progress"
+
+    @property
+    def turns(self) -> list[str]:
+        """The keys that say whose turn it is to do something for all; they expire soon."""
+        return [f"{{{self.lbs}}}:{what}" for what in ("sweep", "tidy", "rescue", "rescue-now")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 import redis_stream_client
 from redis_stream_client import RedisRejected, RedisStreamClientError
 from redis_stream_client._model.errors import RedisUnavailable
-from redis_stream_client._redis.error_mapping import ClusterNeeded, KeyRejected, WrongType
+from redis_stream_client._redis.error_mapping import KeyRejected, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ def test_an_error_survives_copying_and_pickling(
     assert vars(again) == vars(error)
 
 
-@pytest.mark.parametrize("kind", [KeyRejected, WrongType, ClusterNeeded])
+@pytest.mark.parametrize("kind", [KeyRejected, WrongType])
 def test_users_see_only_errors_that_they_can_import(kind: type[RedisRejected]) -> None:
     error = kind("it failed", stream="call-1")
     assert traceback.format_exception_only(error) == ["redis_stream_client.RedisRejected: it failed\n"]

@@ -1,0 +1,12 @@
+from redis_stream_client._model import keys
+from redis_stream_client.demo import truth
+from redis_stream_client.demo.settings import Settings
+
+
+def test_the_demo_knows_the_keys_of_the_library() -> None:
+    settings = Settings(4, 24, None, 2.0)
+    ours, theirs = truth.Keys(settings.service), keys.Keys(settings.service)
+    assert (ours.lbs, ours.group, ours.dead) == (theirs.lbs, theirs.group, theirs.dead)
+    assert sorted(ours.turns) == sorted(theirs.turns)
+    assert ours.lock("consumer-1") == theirs.lock("consumer-1")
+    assert ours.progress(settings.stream(1)) == theirs.progress(settings.stream(1))
