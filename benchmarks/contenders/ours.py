@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from benchmarks.member import Report
+
+INTERVAL = 0.5
+"""Seconds between two beats: the default. Members that wait beat somewhat sooner or later each, as asking for the
+turn to sweep has them do: beats in step would cost the server less for each, also when the sweeps have stopped."""
 
 
 async def consume(url: str, service: str, report: Report) -> None:
@@ -48,6 +53,7 @@ async def hold(url: str, service: str, report: Report) -> None:
         finally:
             report.lose(lease.stream)
 
-    async with RedisStreamClient.from_url(url, service).running(handle):
+    interval = INTERVAL * random.uniform(0.8, 1.2)
+    async with RedisStreamClient.from_url(url, service, heartbeat_interval=interval).running(handle):
         report.ready()
         await asyncio.get_running_loop().create_future()

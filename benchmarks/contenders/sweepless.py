@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import random
+import asyncio
 
-from redis_stream_client._concurrency import clock
-from redis_stream_client._consumer.heartbeat import Heartbeat
-from redis_stream_client._consumer.sweeper import Sweeper
+from redis_stream_client._consumer.heartbeat import LockRenewal
+
+_beat = LockRenewal.beat
 
 
 def stop_sweeping() -> None:
-    """From now on no client of this process asks for a turn, or looks.
-
-    What it then sends comes as irregularly as before: beats in step would cost the server less for each.
-    """
-    Sweeper._take_turn = _no_turn  # type: ignore[assignment, method-assign]
-    Heartbeat._until_due = _until_due  # type: ignore[assignment, method-assign]
+    """From now on no client of this process asks for a turn, or looks."""
+    LockRenewal.beat = _beat_without_turns  # type: ignore[method-assign]
 
 
-async def _no_turn(sweeper: Sweeper) -> None:
-    sweeper._next_turn = clock.now() + 3_600
-
-
-def _until_due(heartbeat: Heartbeat) -> float:
-    """On the average the usual time."""
-    beat_at = heartbeat._lock_state.beat_at or 0.0
-    interval = heartbeat._interval * random.Random(beat_at).uniform(0.8, 1.2)
-    return beat_at + interval - clock.now()
+async def _beat_without_turns(renewal: LockRenewal, turn: float | None = None) -> bool:
+    """A beat; whoever asks for a turn with it waits for ever."""
+    if turn is not None:
+        await asyncio.get_running_loop().create_future()
+    return await _beat(renewal)

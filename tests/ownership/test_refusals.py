@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 
 from redis_stream_client import Fence, NotOwner, RedisRejected, RedisUnavailable
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._ownership import refusals
 from tests.harness.fleet import Member
 from tests.harness.runs import Ledger, Running, add, record, write
-from tests.harness.states import state_of
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -217,8 +217,10 @@ async def test_a_record_that_turns_foreign_stops_its_owner(
 
 
 async def test_who_waits_for_a_refused_record_hears_of_a_loss_at_once(
-    server: Server, redis: Connection, service: str
+    server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(refusals, "FIRST_REST", 60.0)
+    monkeypatch.setattr(refusals, "LONGEST_REST", 60.0)
     keys = Keys(service)
     await redis.hset(keys.progress(CALL), mapping=FOREIGN[0])
     async with Member(server.url, service, **TTL) as member:
@@ -227,9 +229,6 @@ async def test_who_waits_for_a_refused_record_hears_of_a_loss_at_once(
         lease = member.lease(CALL)
         with pytest.raises(RedisRejected):
             await lease.checkpoint("1-0")
-        rest = state_of(lease).rest
-        assert rest is not None
-        rest.until += 60.0
         step = asyncio.create_task(anext(lease.entries()))
         await redis.set(keys.lock("redis-consumer-thief-00c0ffee"), "{}", ex=60)
         await redis.xclaim(keys.lbs, keys.group, "redis-consumer-thief-00c0ffee", 0, [lease.lbs_id])

@@ -30,6 +30,8 @@ from redis_stream_client import (
     StreamExpired,
     StreamGone,
 )
+from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.keys import NOBODY, Keys
 from tests.harness.scenes import time_passes
 from tests.harness.waiting import wait_until
@@ -516,14 +518,13 @@ async def test_a_claimed_stream_that_is_lost_before_its_claimer_wakes_is_told_al
 ) -> None:
     await orders.orphan()
     payload = await expired(client)
-    parts: Any = client._lifecycle.parts
-    won = parts.claims._claimed
+    won = LeaseTable.add
 
-    def won_and_lost(lease: Lease) -> None:
-        won(lease)
-        asyncio.get_running_loop().call_soon(parts.losses.lose, [lease], "claimed")
+    def won_and_lost(table: LeaseTable, lease: LeaseState) -> None:
+        won(table, lease)
+        asyncio.get_running_loop().call_soon(table.lose, lease, "claimed")
 
-    monkeypatch.setattr(parts.claims, "_claimed", won_and_lost)
+    monkeypatch.setattr(LeaseTable, "add", won_and_lost)
     lease = await client.claim(payload)
     assert not lease.owned
     assert await asyncio.wait_for(anext(client.events()), 1) == StreamDisowned(lease, "claimed")
