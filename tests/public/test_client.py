@@ -30,7 +30,6 @@ from redis_stream_client import (
     StreamExpired,
     StreamGone,
 )
-from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.keys import NOBODY, Keys
 from tests.harness.scenes import time_passes
@@ -39,6 +38,7 @@ from tests.harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from redis_stream_client._leases.state import LeaseState
     from tests.harness.connection import Connection
     from tests.harness.servers import Server
 
