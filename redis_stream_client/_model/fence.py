@@ -5,6 +5,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from redis_stream_client._model.entry import order
+
 _WIDTH = 20  # digits of the largest unsigned 64-bit integer
 _MICROSECONDS = 16  # digits of a time, until the year 2286
 _LARGEST = 2**64 - 1
@@ -38,8 +40,7 @@ class Fence:
     @classmethod
     def of(cls, lbs_id: str, deliveries: int, holder: str = "") -> "Fence":
         """The fence of an announcement's ``deliveries``-th delivery."""
-        milliseconds, _, sequence = lbs_id.partition("-")
-        return cls(int(milliseconds), int(sequence), deliveries, holder)
+        return cls(*order(lbs_id), deliveries, holder)
 
     @classmethod
     def parse(cls, text: str) -> "Fence":
