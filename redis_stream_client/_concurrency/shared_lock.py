@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator
 
 
 class SharedLock:
-    """Lets any number of operations pass, or one audit alone.
+    """Lets any number of operations pass, or one alone.
 
-    An audit that overlapped a read, a claim or a `done` would disown what is just arriving, and adopt what
-    was just finished.
+    A client's audit is alone: one that overlapped a read, a claim or a `done` would disown what is just arriving,
+    and adopt what was just finished.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class SharedLock:
 
     @contextlib.asynccontextmanager
     async def passing(self) -> AsyncGenerator[None]:
-        """An operation that changes what is pending for this client."""
+        """An operation that may overlap others of its kind."""
         while not self._open.is_set():
             await self._open.wait()
         self._inside += 1
@@ -35,7 +35,7 @@ class SharedLock:
 
     @contextlib.asynccontextmanager
     async def alone(self) -> AsyncGenerator[None]:
-        """The audit. There is one at a time: it runs in the reader."""
+        """An operation that overlaps no other. The caller sees to it that there is one at a time."""
         self._open.clear()
         try:
             await self._nobody_inside.wait()

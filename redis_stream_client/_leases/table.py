@@ -19,7 +19,7 @@ class LeaseTable:
         self._event_queue = event_queue
         self._leases: dict[str, LeaseState] = {}
         self._parting: set[str] = set()
-        self._turns = PacedCalls()
+        self._paced = PacedCalls()
         # The counts of leases that have ended: those lost since the last audit, and the newest of all.
         self._lost_counts: dict[str, int] = {}
         self._ended_counts: OrderedDict[str, int] = OrderedDict()
@@ -65,7 +65,7 @@ class LeaseTable:
             self._ended_counts.popitem(last=False)
         self._event_queue.unadd(lease)
         if lease.end(reason):
-            self._turns.call(lease.tell_of_the_end)  # thousands may be lost at once: the loop turns in between
+            self._paced.call(lease.tell_of_the_end)  # thousands may be lost at once: the loop turns in between
 
     def handed_out(self, lbs_id: str) -> int:
         """The greatest count of a lease of this announcement, held or ended, as far as is remembered."""

@@ -52,7 +52,7 @@ class Lapsed(Exception):
 
 
 class Ownership:
-    """The leases of one client: the host that every lease refers to."""
+    """The leases of one client: the backend that every one of them refers to."""
 
     plane: DataPlane
 

@@ -138,7 +138,7 @@ class RecordStore:
                 lease.stream,
                 Settle(
                     self._keys.progress(lease.stream),
-                    Owner(str(lease.fence), self._consumer),
+                    Owner(lease.fence_text, self._consumer),
                     lifetime,
                     (ended or lease.lost is not None) and lease.all_checkpointed,
                 ),

@@ -17,9 +17,11 @@ BACKEND: Any = SimpleNamespace(held=True)
 """A backend whose lock is always held, and that can do nothing else."""
 
 
-def new_lease(lbs_id: str, deliveries: int = 1, backend: LeaseBackend = BACKEND) -> LeaseState:
+def new_lease(
+    lbs_id: str, deliveries: int = 1, *, unrecorded: int = 0, backend: LeaseBackend = BACKEND
+) -> LeaseState:
     """A lease that is held, and its face."""
-    state = LeaseState(lbs_id, Announcement(f"stream-{lbs_id}", None), deliveries)
+    state = LeaseState(lbs_id, Announcement(f"stream-{lbs_id}", None), deliveries, unrecorded=unrecorded)
     state.face = Lease(state, backend)
     return state
 

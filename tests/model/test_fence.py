@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_stream_client import Fence
-from redis_stream_client._model.fence import holder_of
+from redis_stream_client._model.fence import holder_of, is_held_by
 
 LARGEST = 2**64 - 1
 CONSUMER = "redis-consumer-a-00c0ffee"
@@ -151,3 +151,10 @@ def test_a_fence_with_a_holder_can_be_pickled_and_copied(fence: Fence) -> None:
 def test_what_is_no_fence_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="not a fence"):
         Fence.parse(text)
+
+
+def test_a_fence_says_whose_lease_it_was() -> None:
+    fence = Fence.of("7-0", 1, holder_of(CONSUMER))
+    assert is_held_by(fence, CONSUMER)
+    assert not is_held_by(fence, "redis-consumer-a-00c0ffef")
+    assert not is_held_by(Fence.of("7-0", 1), CONSUMER)
