@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import pytest
 
 from redis_stream_client import Fence, Lease, RedisStreamClient, StreamAdded, testing
+from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.state import ENDED
 from redis_stream_client._model.keys import NOBODY, Keys
 from redis_stream_client._protocol import scripts
@@ -266,8 +267,7 @@ class OnServer:
         work = HandlerTask.run
 
         async def run(job: HandlerTask) -> Outcome:
-            assert self._client._lifecycle.parts is not None
-            self._client._lifecycle.parts.capacity.draining = True  # nothing more is taken, no stream taken back
+            patch.setattr(Capacity, "free", 0)  # nothing more is taken, no stream taken back
             outcome = await work(job)
             self._outcome.set_result(outcome)
             self._client.drain()

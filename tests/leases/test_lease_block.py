@@ -22,13 +22,14 @@ from redis_stream_client import (
     StreamDisowned,
 )
 from redis_stream_client._model.keys import NOBODY, Keys
-from tests.harness.states import state_of
+from tests.harness.parts import joined, next_event
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tests.harness.connection import Connection
+    from tests.harness.servers import Server
 
 LOCK_TTL = 1.0
 THIEF = "redis-consumer-thief-00c0ffee"
@@ -278,16 +279,20 @@ async def test_a_cancellation_from_outside_wins_over_a_loss(scene: Scene, lease:
 
 
 async def test_a_loss_in_the_very_step_in_which_the_block_ends_escapes_as_nothing_but_not_owner(
-    scene: Scene, lease: Lease
+    server: Server, redis: Connection, service: str
 ) -> None:
-    async def body() -> None:
-        # Ends without a step between the loss and the end: the cancellation is asked for, but never delivered.
-        await scene.steal(lease)
-        scene.client._lifecycle.parts.losses.lose([state_of(lease)], "claimed")  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+    async with joined(server.url, service, lock_ttl=LOCK_TTL) as parts:
+        await LoadBalancerStream(redis, service).add("call-17")
+        event = await next_event(parts)
+        assert isinstance(event, StreamAdded)
 
-    block = Block(lease, body)
-    assert isinstance(await block.end(), NotOwner)
-    assert block.task.cancelling() == 0
+        async def body() -> None:
+            # Ends without a step between the loss and the end: the cancellation is asked for, but never delivered.
+            parts.losses.lose(parts.table, "claimed")
+
+        block = Block(event.payload, body)
+        assert isinstance(await block.end(), NotOwner)
+        assert block.task.cancelling() == 0
 
 
 @pytest.mark.parametrize("how", ["done", "release"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 
@@ -16,14 +17,20 @@ from redis_stream_client import (
     NotOwner,
     RedisStreamClient,
     RedisUnavailable,
+    StreamAdded,
     StreamGone,
 )
+from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import base, scripts
 from redis_stream_client._protocol.pending import Pending
+from redis_stream_client._redis.error_mapping import Unanswered
 from tests.harness.fleet import Member, announce
+from tests.harness.parts import joined, next_event
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.harness.connection import Connection
     from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
@@ -288,3 +295,62 @@ async def test_an_unknown_script_is_sent_once(server: Server, redis: Connection,
         await one.lease("call-1").done()
         await one.lease("call-2").done()
         assert await redis.script_exists(scripts.load("done").sha) == [True]
+
+
+async def test_a_repeated_done_is_not_believed_when_the_lock_was_evicted(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """Found by the model. Between two beats the lock is evicted, and a peer takes the stream and finishes it."""
+    keys = Keys(service)
+    async with joined(server.url, service, lock_ttl=8.0) as parts:
+        (lbs_id,) = await announce(server.url, service, "call-1")
+        added = await next_event(parts)
+        assert isinstance(added, StreamAdded)
+        await redis.config_set("notify-keyspace-events", "")
+        deliveries = parts.operations.deliveries
+        send, calls = deliveries.done, 0
+
+        async def send_after_eviction(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise Unanswered("the request was lost", maybe_executed=True)
+            async with redis.pipeline(transaction=True) as peer:
+                peer.delete(keys.lock(parts.options.consumer))
+                peer.xclaim(keys.lbs, keys.group, "peer", 0, [lbs_id])
+                peer.xack(keys.lbs, keys.group, lbs_id)
+                peer.xdel(keys.lbs, lbs_id)
+                await peer.execute()
+            return await send(entries, timeout)
+
+        with patch.object(deliveries, "done", send_after_eviction), pytest.raises(NotOwner) as refused:
+            await added.payload.done()
+        assert refused.value.gone
+
+
+async def test_a_repeated_done_is_not_believed_before_the_audit_of_a_fail_over(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """Found by the model. The promoted replica knows of no delivery, and is asked for done first."""
+    keys = Keys(service)
+    async with joined(server.url, service, lock_ttl=8.0) as parts:
+        (lbs_id,) = await announce(server.url, service, "call-1")
+        added = await next_event(parts)
+        assert isinstance(added, StreamAdded)
+        deliveries, identity = parts.operations.deliveries, parts.connections.identity
+        send, calls = deliveries.done, 0
+
+        async def lose_the_first_reply(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
+            nonlocal calls
+            calls += 1
+            reply = await send(entries, timeout)
+            if calls == 1:
+                raise Unanswered("the reply was lost", maybe_executed=True)
+            return reply
+
+        await redis.xack(keys.lbs, keys.group, lbs_id)
+        identity.history = "the replica's"
+        with patch.object(deliveries, "done", lose_the_first_reply), pytest.raises(NotOwner) as refused:
+            await added.payload.done()
+        assert refused.value.gone
+        assert await redis.xlen(keys.lbs) == 1

@@ -5,15 +5,10 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from typing import TYPE_CHECKING
-from unittest.mock import patch
 
 import pytest
 
-from redis_stream_client import NotOwner
-from redis_stream_client._model.keys import Keys
-from redis_stream_client._redis.error_mapping import Unanswered
 from tests.harness.binaries import chosen
-from tests.harness.fleet import Member, announce
 from tests.proof.model.clients import Model
 from tests.proof.model.configurations import MUTANTS, QUICK
 from tests.proof.model.conformance import Mirror, walk
@@ -21,11 +16,7 @@ from tests.proof.model.explore import explore
 from tests.proof.model.mutations import Mutation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tests.harness.connection import Connection
-    from tests.harness.proxy import TcpProxy
-    from tests.harness.servers import Server
 
 WALKS = 300
 LENGTH = 40  # calls
@@ -75,64 +66,3 @@ async def test_the_model_does_what_the_scripts_do(redis: Connection, service: st
             )
             said[call.name].update(map(str, words))
     assert {name: said[name] & words for name, words in WORDS.items()} == WORDS, "some answer was never given"
-
-
-async def test_a_repeated_done_is_not_believed_when_the_lock_was_evicted(
-    server: Server, proxy: TcpProxy, redis: Connection, service: str
-) -> None:
-    """Found by the model. Between two beats the lock is evicted, and a peer takes the stream and finishes it."""
-    keys = Keys(service)
-    async with Member(proxy.url, service, lock_ttl=8.0) as member:
-        (lbs_id,) = await announce(server.url, service, "call-1")
-        await member.owns("call-1")
-        await redis.config_set("notify-keyspace-events", "")
-        parts = member.client._lifecycle.parts
-        assert parts is not None
-        deliveries = parts.operations.deliveries
-        send, calls = deliveries.done, 0
-
-        async def send_after_eviction(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
-            nonlocal calls
-            calls += 1
-            if calls == 1:
-                raise Unanswered("the request was lost", maybe_executed=True)
-            async with redis.pipeline(transaction=True) as peer:
-                peer.delete(keys.lock(member.client.id))
-                peer.xclaim(keys.lbs, keys.group, "peer", 0, [lbs_id])
-                peer.xack(keys.lbs, keys.group, lbs_id)
-                peer.xdel(keys.lbs, lbs_id)
-                await peer.execute()
-            return await send(entries, timeout)
-
-        with patch.object(deliveries, "done", send_after_eviction), pytest.raises(NotOwner) as refused:
-            await member.lease("call-1").done()
-        assert refused.value.gone
-
-
-async def test_a_repeated_done_is_not_believed_before_the_audit_of_a_fail_over(
-    server: Server, proxy: TcpProxy, redis: Connection, service: str
-) -> None:
-    """Found by the model. The promoted replica knows of no delivery, and is asked for done first."""
-    keys = Keys(service)
-    async with Member(proxy.url, service, lock_ttl=8.0) as member:
-        (lbs_id,) = await announce(server.url, service, "call-1")
-        await member.owns("call-1")
-        parts = member.client._lifecycle.parts
-        assert parts is not None
-        deliveries, identity = parts.operations.deliveries, parts.connections.identity
-        send, calls = deliveries.done, 0
-
-        async def lose_the_first_reply(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
-            nonlocal calls
-            calls += 1
-            reply = await send(entries, timeout)
-            if calls == 1:
-                raise Unanswered("the reply was lost", maybe_executed=True)
-            return reply
-
-        await redis.xack(keys.lbs, keys.group, lbs_id)
-        identity.history = "the replica's"
-        with patch.object(deliveries, "done", lose_the_first_reply), pytest.raises(NotOwner) as refused:
-            await member.lease("call-1").done()
-        assert refused.value.gone
-        assert await redis.xlen(keys.lbs) == 1

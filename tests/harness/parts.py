@@ -1,0 +1,49 @@
+"""The parts of a client, for tests of what happens between two of them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Redis
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._consumer.lifecycle import Lifecycle
+from redis_stream_client._model import options
+from redis_stream_client._redis.endpoint import endpoint_for
+from redis_stream_client._redis.placement import placement_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from redis_stream_client import Event
+    from redis_stream_client._consumer.parts import Parts
+
+DEFAULTS: dict[str, Any] = {
+    "consumer_name": None,
+    "lock_ttl": 2.0,
+    "heartbeat_interval": None,
+    "max_streams": None,
+    "prefetch": 32,
+    "connect_timeout": 5.0,
+}
+
+
+@contextlib.asynccontextmanager
+async def joined(url: str, service: str, **given: Any) -> AsyncGenerator[Parts]:
+    """Join as a client does, made with these options, and give what it is made of; leave at the end."""
+    checked = options.check(service, **{**DEFAULTS, **given})
+    async with Redis.from_url(url) as redis:
+        where = endpoint_for(redis, checked.keys.lbs)
+        lifecycle = Lifecycle(checked, where, placement_for(redis, where))
+        try:
+            yield await lifecycle.join()
+        finally:
+            await lifecycle.close()
+
+
+async def next_event(parts: Parts) -> Event:
+    """What such a client would tell its user next."""
+    while (event := parts.event_queue.take(clock.now())) is None:
+        await parts.event_queue.wait()
+    return event
