@@ -74,6 +74,7 @@ def test_scripts_publish_words_that_are_understood() -> None:
         text = script.read_text(encoding="utf-8")
         words = re.findall(r"'PUBLISH', ARGV\[\d+\], '(\w+) '", text)
         assert len(words) == text.count("'PUBLISH'"), script.name
+        assert re.findall(r"^-- Hint  (\w+) <", text, re.MULTILINE) == words, "its head says so"
         for word in words:
             published.setdefault(word, set()).add(script.name.removesuffix(".lua"))
     assert published.keys() <= WORDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -78,11 +79,27 @@ def test_a_script_touches_declared_keys_only(script: Traversable) -> None:
         assert re.match(r"KEYS\b|unpack\(KEYS\b|lock(_of)?\b", key), f"{command} {key}"
 
 
-def test_every_script_has_its_stub_and_every_stub_its_script() -> None:
-    modules = Path(redis_stream_client.__file__).parent.rglob("*.py")
-    source = "".join(module.read_text(encoding="utf-8") for module in modules)
-    loaded = set(re.findall(r'scripts\.load\("(\w+)"\)', source))
-    assert loaded == {file.name.removesuffix(".lua") for file in SCRIPTS}
+def loads(function: ast.AST) -> list[str]:
+    """The scripts that a function loads."""
+    return [
+        call.args[0].value
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "scripts.load"
+        if isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
+    ]
+
+
+def test_every_script_has_one_stub_which_bears_its_name() -> None:
+    stubs: list[tuple[str, str]] = []
+    for module in Path(redis_stream_client.__file__).parent.rglob("*.py"):
+        tree = ast.parse(module.read_text(encoding="utf-8"))
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        functions = [*tree.body, *(node for part in classes for node in part.body)]
+        for function in functions:
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                stubs += [(script, function.name.lstrip("_")) for script in loads(function)]
+    names = [file.name.removesuffix(".lua") for file in SCRIPTS]
+    assert sorted(stubs) == [(name, name) for name in names]
 
 
 async def test_a_server_knows_a_script_by_the_name_that_is_computed_here(

@@ -7,6 +7,7 @@
 --         {'owner', current owner, its count}      pending for another than the expected owner
 --         {'alive', owner}                         the expected owner's lock exists
 --         {'lapsed'}                               this consumer's own lock does not exist
+-- Hint  claimed <id>
 if redis.call('EXISTS', KEYS[2]) == 0 then return {'lapsed'} end
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[4], ARGV[4], 1)[1]
 if not pending then return {'gone'} end

@@ -10,6 +10,7 @@
 --          {id, delivery count, fields}, ...}
 --         {'alive', owner}                             the owner's lock exists
 --         {'lapsed'}                                   this consumer's own lock does not exist
+-- Hint  claimed <id> <id> ...
 local LOOKED = 500 -- entries that one call looks at: those that were trimmed are cleaned up, and bring nothing
 local PAGE = 100
 if redis.call('EXISTS', KEYS[2]) == 0 then return {'lapsed'} end

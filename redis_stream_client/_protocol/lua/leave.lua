@@ -3,6 +3,7 @@
 -- KEYS  1 this consumer's lock
 -- ARGV  1 consumer   2 control channel
 -- Returns 1 if the lock was still there, else 0.
+-- Hint  left <consumer>
 local there = redis.call('DEL', KEYS[1])
 redis.call('PUBLISH', ARGV[2], 'left ' .. ARGV[1])
 return there

@@ -5,6 +5,7 @@
 -- ARGV  1 group   2 control channel   3 name of a consumer that does not exist   4 consumer
 -- Returns command and error message of each that failed, by turns. Some fail that are well allowed: whoever asked tells
 --         them apart.
+-- Hint  joined <consumer>
 local failed = {}
 local function try(...)
   local reply = redis.pcall(...)

@@ -6,6 +6,7 @@
 --       then, for each entry: id, delivery count
 -- Returns for each entry 'released', 'gone', or the current owner's name. Pending for ARGV[3] with this count
 --         or a higher one, or for anybody with a higher one, is the trace of our own earlier call: 'released'.
+-- Hint  released <id> <id> ...
 local results = {}
 local ids = {}
 for i = 5, #ARGV, 2 do

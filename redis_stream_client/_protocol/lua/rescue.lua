@@ -6,6 +6,7 @@
 -- ARGV  1 group   2 the consumer that never has a lock   3 first id, "-" or "(id"   4 page size
 --       5 bytes of announcements after which to stop   6 control channel
 -- Returns {how many were rescued, last id looked at or '' when it has seen all}
+-- Hint  released <id> <id> ...
 local PIECE, LARGE = 16, 125 -- entries that are read at once, at first and at most
 local SMALL = 65536 -- bytes of a piece after which a larger one is read
 local last
