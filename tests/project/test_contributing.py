@@ -44,7 +44,7 @@ def test_the_commands_are_those_of_nox_and_of_the_readme() -> None:
     noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
     sessions = set(re.findall(r"^def (\w+)\(session", noxfile, re.MULTILINE))
     for command in COMMANDS:
-        program, *words = shlex.split(command)
+        program, *words = shlex.split(command, comments=True)
         if program == "nox":
             named = words[1 : words.index("--") if "--" in words else None]
             assert words[0] == "-s"
