@@ -3,11 +3,10 @@
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, NoReturn, Unpack, overload
+from typing import Any, Final, NoReturn, Protocol, Unpack, overload
 
 from redis.asyncio import Redis, RedisCluster
 
-from redis_stream_client._concurrency import clock
 from redis_stream_client._consumer.lifecycle import Lifecycle
 from redis_stream_client._leases.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
 from redis_stream_client._leases.lease import Lease
@@ -324,12 +323,25 @@ class RedisStreamClient:
             lifecycle.abandon()
 
 
+class EventSource(Protocol):
+    """What has the events of one client."""
+
+    @property
+    def reading(self) -> bool:
+        """Whether a task waits for the next event."""
+        ...
+
+    async def next_event(self) -> Event:
+        """Wait for the next event. Raises ``StopAsyncIteration`` when the client has closed."""
+        ...
+
+
 class EventIterator:
     """The events of one client. Not a generator: it can be left and taken up again at any time."""
 
-    def __init__(self, client: RedisStreamClient, lifecycle: Lifecycle) -> None:
+    def __init__(self, client: RedisStreamClient, source: EventSource) -> None:
         self._client = client  # which is taken for unclosed when nobody holds it: whoever reads its events does
-        self._lifecycle = lifecycle
+        self._source = source
 
     def __aiter__(self) -> "EventIterator":
         return self
@@ -337,28 +349,10 @@ class EventIterator:
     @property
     def busy(self) -> bool:
         """Whether a task waits for the next event."""
-        return self._lifecycle.reading
+        return self._source.reading
 
     async def __anext__(self) -> Event:
-        self._lifecycle.start_reading()
-        try:
-            return await self._next()
-        finally:
-            self._lifecycle.stop_reading()
-
-    async def _next(self) -> Event:
-        parts = await self._lifecycle.parts_to_read()
-        session = parts.session
-        while not session.leaving:
-            event = parts.event_queue.take(clock.now())
-            if event is not None:
-                parts.capacity.changed.notify()
-                return event
-            await parts.event_queue.wait()
-        if session.failure is not None:
-            raise session.failure
-        await session.closed.wait()
-        raise StopAsyncIteration
+        return await self._source.next_event()
 
 
 def _not_a_lease(payload: object) -> str:

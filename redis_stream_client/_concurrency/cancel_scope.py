@@ -18,7 +18,7 @@ class CancelScope:
         self._task = task
         self._baseline = task.cancelling()
         self._left = False
-        self.fired = False
+        self.fired: bool = False
         self.on_fire: Callable[[], None] | None = None
 
     def fire(self, why: str = "the lease was lost") -> None:

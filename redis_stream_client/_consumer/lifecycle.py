@@ -13,6 +13,7 @@ import anyio
 from redis_stream_client._concurrency import clock, forks
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._consumer.parts import Parts
+from redis_stream_client._leases.events import Event
 from redis_stream_client._leases.lease import LEAVING_GRACE
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import ClientClosed, NotJoined, NotOwner
@@ -144,11 +145,12 @@ class Lifecycle:
 
     # One user.
 
-    def start_reading(self) -> None:
-        """A task waits for the next event, until `stop_reading`.
+    async def next_event(self) -> Event:
+        """Wait for the next event, as the only task that does. Joins, if that was not done before.
 
         Raises:
             RuntimeError: there is a user already; or in a forked child, or on another event loop.
+            StopAsyncIteration: the client has closed. One that failed raises its failure.
         """
         self._require_here()
         if self.reading:
@@ -156,16 +158,13 @@ class Lifecycle:
         if self._runner is not None:
             raise RuntimeError("run() takes this client's events; use the one or the other")
         self.reading = True
-
-    def stop_reading(self) -> None:
-        """The task has its event, or waits no more."""
-        self.reading = False
-
-    async def parts_to_read(self) -> Parts:
-        """The parts, also of a session that has ended: it says why. Joins, if that was not done before."""
-        if self.parts is None or (self._ready is not None and not self._ready.done()):
-            return await self.join()
-        return self.parts
+        try:
+            if self.parts is None or (self._ready is not None and not self._ready.done()):
+                await self.join()
+            assert self.parts is not None
+            return await _next_event(self.parts)  # also of a session that has ended: it says why
+        finally:
+            self.reading = False
 
     async def join_to_run(self, runner: Runner) -> Parts:
         """Join, if that was not done before, as the client's only user from now on.
@@ -280,6 +279,20 @@ class Lifecycle:
         if self.parts is None:
             return "not joined"
         return f"{len(self.parts.table)} leases, {self.parts.lock_state.state.value}"
+
+
+async def _next_event(parts: Parts) -> Event:
+    session = parts.session
+    while not session.leaving:
+        event = parts.event_queue.take(clock.now())
+        if event is not None:
+            parts.capacity.changed.notify()
+            return event
+        await parts.event_queue.wait()
+    if session.failure is not None:
+        raise session.failure
+    await session.closed.wait()
+    raise StopAsyncIteration
 
 
 def _require_asyncio() -> None:

@@ -41,8 +41,9 @@ class RedisStreamClientError(Exception):
         super().__init_subclass__()
         if shown_as is not None:
             cls._public = shown_as
-            cls.__name__, cls.__qualname__ = shown_as.__name__, shown_as.__qualname__
-            cls.__module__ = __name__.partition(".")[0]  # the package, which exports the public one
+            renamed: type = cls
+            renamed.__name__, renamed.__qualname__ = shown_as.__name__, shown_as.__qualname__
+            renamed.__module__ = __name__.partition(".")[0]  # the package, which exports the public one
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import anyio
 
@@ -103,6 +103,22 @@ class Run:
         self._lifecycle.drain()
 
 
+class Background(Protocol):
+    """What goes on in the background of a block: a `Run`."""
+
+    async def join(self) -> None:
+        """Begin."""
+        ...
+
+    async def until_closed(self) -> None:
+        """Go on to the end. Cancelled, it ends at once."""
+        ...
+
+    def drain(self) -> None:
+        """Come to an end."""
+        ...
+
+
 class Running(Generic[T]):
     """The block of ``async with client.running(handler):``.
 
@@ -114,7 +130,7 @@ class Running(Generic[T]):
         client: what entering returns.
     """
 
-    def __init__(self, run: Run, client: T) -> None:
+    def __init__(self, run: Background, client: T) -> None:
         self._run = run
         self._client = client
         self._task: asyncio.Task[None] | None = None
