@@ -4,17 +4,19 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.shared_lock import SharedLock
 from redis_stream_client._concurrency.tasks import gather
-from redis_stream_client._consumer.heartbeat import owners_of
+from redis_stream_client._consumer.comparison import owners_of, pending_for_us
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
 from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.arrivals import Arrivals
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.losses import Losses
-from redis_stream_client._ownership.redis_backend import Ownership
-from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.deliveries import Deliveries
+from redis_stream_client._protocol.group import Group
+from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._redis.server import ServerIdentity
 
 THOROUGH = 8  # every so many audits, each lease is looked up by itself
@@ -31,7 +33,9 @@ class Auditor:
         self,
         *,
         options: Options,
-        operations: Operations,
+        pending: Pending,
+        deliveries: Deliveries,
+        group: Group,
         identity: ServerIdentity,
         lock_state: LockState,
         table: LeaseTable,
@@ -40,11 +44,13 @@ class Auditor:
         oldest_announcement: OldestAnnouncement,
         counters: Counters,
         losses: Losses,
-        ownership: Ownership,
+        arrivals: Arrivals,
     ) -> None:
         self._consumer = options.consumer
         self._patience = options.patience
-        self._operations = operations
+        self._pending = pending
+        self._deliveries = deliveries
+        self._group = group
         self._identity = identity
         self._lock_state = lock_state
         self._table = table
@@ -53,7 +59,7 @@ class Auditor:
         self._oldest_announcement = oldest_announcement
         self._counters = counters
         self._losses = losses
-        self._ownership = ownership
+        self._arrivals = arrivals
 
     async def run(self) -> None:
         """Compare, adopt what never reached us, disown what is gone. Raises `Unanswered`, `GroupMissing`."""
@@ -64,16 +70,16 @@ class Auditor:
     async def _compare(self) -> None:
         epoch, history = self._lock_state.epoch, self._identity.history
         async with self._audit_lock.alone():
-            pending = await self._pending()
+            pending = await pending_for_us(self._pending, self._patience) or {}
             # Below zero: some of it was trimmed or deleted, perhaps ours. Now and then all is looked at, since
             # an entry too many elsewhere hides one that is missing.
-            census = await self._operations.group.census(self._patience)
+            census = await self._group.census(self._patience)
             self._oldest_announcement.seen(census.oldest_waiting, clock.now())
             balance = census.balance
             thorough = balance is None or balance < 0 or self._counters.audits % THOROUGH == THOROUGH - 1
             table = self._table
             suspects = list(table) if thorough else table.disagreeing(pending)
-            owners = await owners_of(self._operations, [lease.lbs_id for lease in suspects], self._patience)
+            owners = await owners_of(self._pending, [lease.lbs_id for lease in suspects], self._patience)
             if not self._lock_state.believed(epoch):
                 return
             found = list(zip(suspects, owners, strict=True))
@@ -85,16 +91,6 @@ class Auditor:
             if self._lock_state.believed(epoch):
                 table.audited(history)
 
-    async def _pending(self) -> dict[str, int]:
-        pending: dict[str, int] = {}
-        last: str | None = None
-        while True:
-            page = await self._operations.pending.mine(last, self._patience)
-            pending.update(page.found)
-            last = page.last
-            if last is None:
-                return pending
-
     async def _take_over(self, pending: dict[str, int], epoch: int) -> None:
         """Entries that are ours without a lease, or under another count than the lease's, become new leases.
 
@@ -104,7 +100,7 @@ class Auditor:
         table = self._table
         self._losses.lose(table.disagreeing(pending), "claimed")
         for behind in in_chunks(table.behind(pending)):  # side by side: all others wait for the audit
-            lift, patience = self._operations.deliveries.lift, self._patience
+            lift, patience = self._deliveries.lift, self._patience
             await gather(*(lift(*lease, patience) for lease in behind), name="redis_stream_client lifting")
             pending.update((lbs_id, handed_out) for lbs_id, _, handed_out in behind)
         if not self._lock_state.believed(epoch):
@@ -112,4 +108,4 @@ class Auditor:
         unknown = list(table.unknown(pending))
         if unknown:
             log.info("%d streams are ours that never reached us", len(unknown))
-            await self._ownership.adopt(unknown, epoch)
+            await self._arrivals.adopt(unknown, epoch)

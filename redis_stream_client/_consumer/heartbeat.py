@@ -5,6 +5,7 @@ import contextlib
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._consumer.comparison import owners_of, pending_for_us
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._leases.lock_state import LockState, State
 from redis_stream_client._leases.table import LeaseTable
@@ -13,7 +14,9 @@ from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.losses import Losses
-from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.announcements import Announcements
+from redis_stream_client._protocol.lock import Lock
+from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.outage import OutageLog
 
@@ -24,13 +27,13 @@ class LockRenewal:
     def __init__(
         self,
         *,
-        operations: Operations,
+        lock: Lock,
         lock_state: LockState,
         outage: OutageLog,
         counters: Counters,
         interval: float,
     ) -> None:
-        self._operations = operations
+        self._lock = lock
         self._lock_state = lock_state
         self._outage = outage
         self._counters = counters
@@ -46,9 +49,9 @@ class LockRenewal:
         self._lock_state.asking()
         won = False
         if turn is None:
-            alive = await self._operations.lock.beat(self._interval)
+            alive = await self._lock.beat(self._interval)
         else:
-            alive, won = await self._operations.lock.beat_and_turn(turn, self._interval)
+            alive, won = await self._lock.beat_and_turn(turn, self._interval)
         self._outage.answered()
         if not self._lock_state.believed(epoch):
             return False
@@ -67,7 +70,9 @@ class Heartbeat:
         self,
         *,
         options: Options,
-        operations: Operations,
+        lock: Lock,
+        pending: Pending,
+        announcements: Announcements,
         renewal: LockRenewal,
         lock_state: LockState,
         table: LeaseTable,
@@ -79,7 +84,9 @@ class Heartbeat:
         self._consumer = options.consumer
         self._interval = options.heartbeat_interval
         self._patience = options.patience
-        self._operations = operations
+        self._lock = lock
+        self._pending = pending
+        self._announcements = announcements
         self._renewal = renewal
         self._lock_state = lock_state
         self._table = table
@@ -134,25 +141,25 @@ class Heartbeat:
     async def _resume(self) -> None:
         """Take the lock again; then look, at leisure, which leases nobody took meanwhile."""
         sent = clock.now()
-        newest = self._operations.announcements.newest
-        await self._operations.lock.join(self._interval, begin=newest)
+        newest = self._announcements.newest
+        await self._lock.join(self._interval, begin=newest)
         self._outage.answered()
         self._lock_state.answered(sent)
-        pending: dict[str, int] = {}
-        last: str | None = None
-        while True:
-            page = await self._operations.pending.mine(last, self._patience)
-            pending.update(page.found)
-            last = page.last
-            if last is None:
-                break
+
+        async def still_held() -> bool:
+            nonlocal sent
             again = clock.now()
-            if not await self._operations.lock.beat(self._interval):
-                return
+            if not await self._lock.beat(self._interval):
+                return False
             sent = again
             self._lock_state.answered(sent)
+            return True
+
+        pending = await pending_for_us(self._pending, self._patience, between=still_held)
+        if pending is None:
+            return
         disagreeing = self._table.disagreeing(pending)
-        owners = await owners_of(self._operations, [lease.lbs_id for lease in disagreeing], self._patience)
+        owners = await owners_of(self._pending, [lease.lbs_id for lease in disagreeing], self._patience)
         if not self._lock_state.held_since(sent):
             return
         self._losses.lose_to(zip(disagreeing, owners, strict=True))
@@ -177,11 +184,3 @@ class Heartbeat:
         if self._lock_state.state not in (State.HELD, State.SUSPECT):
             delay = self._interval
         self._timer = asyncio.get_running_loop().call_later(max(0.001, delay), self._watch_deadline)
-
-
-async def owners_of(operations: Operations, lbs_ids: list[str], patience: float) -> list[str]:
-    """Who owns each entry now; '' where it is gone."""
-    owners: list[str] = []
-    while len(owners) < len(lbs_ids):
-        owners += await operations.pending.inspect(lbs_ids[len(owners) :], patience)
-    return owners

@@ -218,7 +218,7 @@ class Lifecycle:
         for leases in in_chunks([lease for lease in parts.table if lease.handed_out]):
             for lease in leases:
                 with contextlib.suppress(NotOwner):
-                    finishing.append(parts.ownership.finish(lease))
+                    finishing.append(parts.endings.finish(lease))
             await asyncio.sleep(0)
         for outcome in finishing:
             outcome.add_done_callback(_seen)

@@ -1,12 +1,16 @@
 """The listener: hears that locks are gone, and the peers' hints. It makes recovery fast, never correct."""
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._consumer.peers import Peers
+from redis_stream_client._consumer.sweep_schedule import SweepSchedule
+from redis_stream_client._leases.event_queue import EventQueue
+from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.logs import log
@@ -33,42 +37,21 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
 
-class Ears(Protocol):
-    """Who is told what was heard."""
-
-    def suspect(self, owner: str) -> None:
-        """This consumer's streams may be orphans."""
-
-    def claimed(self, lbs_id: str) -> None:
-        """A peer says that it took this orphan."""
-
-    def joined(self) -> None:
-        """Somebody joined."""
-
-    def departing(self, consumer: str) -> None:
-        """A peer is draining: it takes nothing new."""
-
-    def left(self, consumer: str) -> None:
-        """A peer has left."""
-
-    def missed_something(self) -> None:
-        """There was a gap: what happened in it is unknown."""
-
-    def own_lock_gone(self) -> None:
-        """Our own lock expired or was deleted."""
-
-
 class Listener:
     """Subscribes to the lock keys' keyspace events and to the control channel."""
 
     def __init__(
         self,
+        *,
         options: Options,
         endpoint: Endpoint,
         greet: Greeting,
         keyspace_events: KeyspaceEvents,
-        ears: Ears,
         outage: OutageLog,
+        lock_state: LockState,
+        event_queue: EventQueue,
+        peers: Peers,
+        sweeps: SweepSchedule,
     ) -> None:
         self._options = options
         self._greet = greet
@@ -76,7 +59,10 @@ class Listener:
         self._endpoint = endpoint
         self._opener = Opener(endpoint, "listener", options.lock_ttl, options.connect_timeout)
         self._keyspace_events = keyspace_events
-        self._ears = ears
+        self._lock_state = lock_state
+        self._event_queue = event_queue
+        self._peers = peers
+        self._sweeps = sweeps
         self._outage = outage
         self._warned = False
         self._connection: AbstractConnection | None = None
@@ -113,7 +99,7 @@ class Listener:
             await notifications.subscribe(connection, self._keys, self._endpoint.db, self._options.lock_ttl)
             await self._enable_notifications()
             self._outage.answered()
-            self._ears.missed_something()
+            self._sweeps.sweep_now()
             self.first_try.set()
             while True:
                 message = await wire.next_message(connection, self._options.lock_ttl)
@@ -127,14 +113,14 @@ class Listener:
     def _hear(self, heard: Hint | LockGone | None) -> None:
         match heard:
             case LockGone(self._options.consumer):
-                self._ears.own_lock_gone()
+                self._lock_state.doubt()
             case LockGone(owner):
-                self._ears.suspect(owner)
+                self._sweeps.suspect(owner)
             case Released():
-                self._ears.suspect(NOBODY)
+                self._sweeps.suspect(NOBODY)
             case Claimed(lbs_ids):
                 for lbs_id in lbs_ids:
-                    self._ears.claimed(lbs_id)
+                    self._event_queue.withdraw(lbs_id)  # should that be untrue, the next look offers it again
             case Joined(consumer) | Draining(consumer) | Left(consumer) | Dead(consumer):
                 if consumer != self._options.consumer:
                     self._hear_of_peer(heard)
@@ -142,14 +128,14 @@ class Listener:
     def _hear_of_peer(self, heard: AboutConsumer) -> None:
         match heard:
             case Joined():
-                self._ears.joined()
+                self._peers.joined()
             case Draining(peer):
-                self._ears.departing(peer)
+                self._peers.departs(peer)
             case Left(peer):
-                self._ears.suspect(peer)
-                self._ears.left(peer)
+                self._sweeps.suspect(peer)
+                self._peers.left(peer)
             case Dead(peer):
-                self._ears.suspect(peer)
+                self._sweeps.suspect(peer)
 
     async def _enable_notifications(self) -> None:
         """Add what is missing of ``Kx`` to the server's flags; never remove one."""

@@ -5,7 +5,6 @@ from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.shared_lock import SharedLock
 from redis_stream_client._consumer.audit import Auditor
 from redis_stream_client._consumer.connections import Connections
-from redis_stream_client._consumer.heard import Heard
 from redis_stream_client._consumer.heartbeat import Heartbeat, LockRenewal
 from redis_stream_client._consumer.listener import Listener
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
@@ -22,11 +21,15 @@ from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import ClientClosed, RedisRejected, RedisStreamClientError
 from redis_stream_client._model.options import MAX_OFFER_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.arrivals import Arrivals
 from redis_stream_client._ownership.audit_schedule import PERIOD, AuditSchedule
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.claims import Claims
+from redis_stream_client._ownership.endings import Endings
 from redis_stream_client._ownership.losses import Losses
-from redis_stream_client._ownership.redis_backend import Ownership
+from redis_stream_client._ownership.redis_backend import RedisBackend
+from redis_stream_client._ownership.retry import Retries
+from redis_stream_client._ownership.takeover import Takeover
 from redis_stream_client._protocol.base import PAGE
 from redis_stream_client._protocol.operations import Operations
 from redis_stream_client._redis.endpoint import Endpoint
@@ -68,17 +71,15 @@ class Parts:
         outage = OutageLog(lambda: f"Redis ({where.where})", who)
         self._make_members_tasks(outage)
         self.listener = Listener(
-            options,
-            where,
-            self.connections.identity,
-            self.operations.keyspace_events,
-            Heard(
-                lock_state=self.lock_state,
-                event_queue=self.event_queue,
-                peers=self.peers,
-                sweeps=self.sweeps,
-            ),
-            OutageLog(lambda: f"the subscription at {where.where}", who, within=outage, failures=5),
+            options=options,
+            endpoint=where,
+            greet=self.connections.identity,
+            keyspace_events=self.operations.keyspace_events,
+            outage=OutageLog(lambda: f"the subscription at {where.where}", who, within=outage, failures=5),
+            lock_state=self.lock_state,
+            event_queue=self.event_queue,
+            peers=self.peers,
+            sweeps=self.sweeps,
         )
         self._connect_anew_together()
         self.session = Session(
@@ -86,7 +87,7 @@ class Parts:
             home=self.home,
             tasks=self.tasks,
             connections=self.connections,
-            operations=self.operations,
+            lock=self.operations.lock,
             lock_state=self.lock_state,
             event_queue=self.event_queue,
             table=self.table,
@@ -100,7 +101,7 @@ class Parts:
         self.report = Report(
             options=options,
             connections=self.connections,
-            operations=self.operations,
+            sizes=self.operations.sizes,
             lock_state=self.lock_state,
             event_queue=self.event_queue,
             table=self.table,
@@ -159,53 +160,92 @@ class Parts:
 
     def _make_ownership(self) -> None:
         """Every change of owner."""
-        self.ownership = Ownership(
+        operations = self.operations
+        retries = Retries(options=self.options, lock_state=self.lock_state, audits=self.audits)
+        self.progress = Progress(
             options=self.options,
-            operations=self.operations,
+            pending=operations.pending,
+            deliveries=operations.deliveries,
+            lock_state=self.lock_state,
+            table=self.table,
+            audit_lock=self.audit_lock,
+            tasks=self.tasks,
+            losses=self.losses,
+            retries=retries,
+            record_store=self.record_store,
+            fetcher=self.fetcher,
+        )
+        self.endings = Endings(
+            options=self.options,
+            lock=operations.lock,
+            deliveries=operations.deliveries,
             identity=self.connections.identity,
             lock_state=self.lock_state,
             event_queue=self.event_queue,
             table=self.table,
             audit_lock=self.audit_lock,
-            audits=self.audits,
             capacity=self.capacity,
             losses=self.losses,
-            home=self.home,
+            retries=retries,
             tasks=self.tasks,
             counters=self.counters,
             record_store=self.record_store,
         )
-        self.ownership.plane = self.progress = Progress(
-            options=self.options,
-            operations=self.operations,
+        self.backend = RedisBackend(
             lock_state=self.lock_state,
-            table=self.table,
-            audit_lock=self.audit_lock,
+            capacity=self.capacity,
+            home=self.home,
             tasks=self.tasks,
-            losses=self.losses,
-            ownership=self.ownership,
-            record_store=self.record_store,
-            fetcher=self.fetcher,
+            counters=self.counters,
+            progress=self.progress,
+            endings=self.endings,
+        )
+        self.arrivals = Arrivals(
+            options=self.options,
+            deliveries=operations.deliveries,
+            lock_state=self.lock_state,
+            event_queue=self.event_queue,
+            table=self.table,
+            audits=self.audits,
+            capacity=self.capacity,
+            counters=self.counters,
+            backend=self.backend,
         )
         self.claims = Claims(
             options=self.options,
-            operations=self.operations,
+            deliveries=operations.deliveries,
+            lock_state=self.lock_state,
+            event_queue=self.event_queue,
+            table=self.table,
+            audit_lock=self.audit_lock,
+            audits=self.audits,
+            tasks=self.tasks,
+            counters=self.counters,
+            arrivals=self.arrivals,
+            endings=self.endings,
+            backend=self.backend,
+        )
+        self.takeover = Takeover(
+            options=self.options,
+            deliveries=operations.deliveries,
             lock_state=self.lock_state,
             event_queue=self.event_queue,
             table=self.table,
             audit_lock=self.audit_lock,
             audits=self.audits,
             capacity=self.capacity,
-            tasks=self.tasks,
             counters=self.counters,
-            ownership=self.ownership,
+            arrivals=self.arrivals,
         )
 
     def _make_members_tasks(self, outage: OutageLog) -> None:
         """What runs for as long as the client is a member."""
+        operations = self.operations
         auditor = Auditor(
             options=self.options,
-            operations=self.operations,
+            pending=operations.pending,
+            deliveries=operations.deliveries,
+            group=operations.group,
             identity=self.connections.identity,
             lock_state=self.lock_state,
             table=self.table,
@@ -214,10 +254,10 @@ class Parts:
             oldest_announcement=self.oldest_announcement,
             counters=self.counters,
             losses=self.losses,
-            ownership=self.ownership,
+            arrivals=self.arrivals,
         )
         renewal = LockRenewal(
-            operations=self.operations,
+            lock=operations.lock,
             lock_state=self.lock_state,
             outage=outage,
             counters=self.counters,
@@ -225,7 +265,9 @@ class Parts:
         )
         self.heartbeat = Heartbeat(
             options=self.options,
-            operations=self.operations,
+            lock=operations.lock,
+            pending=operations.pending,
+            announcements=operations.announcements,
             renewal=renewal,
             lock_state=self.lock_state,
             table=self.table,
@@ -236,7 +278,8 @@ class Parts:
         )
         self.reader = Reader(
             options=self.options,
-            operations=self.operations,
+            announcements=operations.announcements,
+            group=operations.group,
             lock_state=self.lock_state,
             capacity=self.capacity,
             audits=self.audits,
@@ -244,11 +287,13 @@ class Parts:
             peers=self.peers,
             oldest_announcement=self.oldest_announcement,
             counters=self.counters,
-            ownership=self.ownership,
+            arrivals=self.arrivals,
         )
         self.sweeper = Sweeper(
             options=self.options,
-            operations=self.operations,
+            group=operations.group,
+            pending=operations.pending,
+            hints=operations.hints,
             renewal=renewal,
             lock_state=self.lock_state,
             event_queue=self.event_queue,
@@ -257,7 +302,7 @@ class Parts:
             sweeps=self.sweeps,
             peers=self.peers,
             counters=self.counters,
-            claims=self.claims,
+            takeover=self.takeover,
         )
 
     def _connect_anew_together(self) -> None:

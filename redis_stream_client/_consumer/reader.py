@@ -15,9 +15,10 @@ from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.arrivals import Arrivals
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
-from redis_stream_client._ownership.redis_backend import Ownership
-from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.announcements import Announcements
+from redis_stream_client._protocol.group import Group
 from redis_stream_client._protocol.replies import Delivered
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
@@ -37,7 +38,8 @@ class Reader:
         self,
         *,
         options: Options,
-        operations: Operations,
+        announcements: Announcements,
+        group: Group,
         lock_state: LockState,
         capacity: Capacity,
         audits: AuditSchedule,
@@ -45,11 +47,12 @@ class Reader:
         peers: Peers,
         oldest_announcement: OldestAnnouncement,
         counters: Counters,
-        ownership: Ownership,
+        arrivals: Arrivals,
     ) -> None:
         self._consumer = options.consumer
         self._patience = options.patience
-        self._operations = operations
+        self._announcements = announcements
+        self._group = group
         self._lock_state = lock_state
         self._capacity = capacity
         self._audits = audits
@@ -57,7 +60,7 @@ class Reader:
         self._peers = peers
         self._oldest_announcement = oldest_announcement
         self._counters = counters
-        self._ownership = ownership
+        self._arrivals = arrivals
         self._fairness = Fairness(options.block)
         self._served = False
         self._changed = asyncio.Event()
@@ -113,7 +116,7 @@ class Reader:
         block = self._fairness.block(clock.now())
         nudge = start_task(self._nudge(block), "redis_stream_client nudge")
         try:
-            entries = await self._operations.announcements.read(block, block + 1.0)
+            entries = await self._announcements.read(block, block + 1.0)
         except Unanswered as error:
             if error.maybe_executed:
                 self._audits.read_lost()
@@ -127,22 +130,22 @@ class Reader:
         else:
             self._oldest_announcement.seen(None, clock.now())
             if self._is_fair:
-                members = await self._operations.group.members(self._patience)
+                members = await self._group.members(self._patience)
                 await asyncio.sleep(self._fairness.pause(self._consumer, members))
 
     async def _served_one(self, entries: list[Delivered]) -> None:
         self._served = True
         self._backlog.expect()
         if self._capacity.handled_at_once and not self._capacity.free:  # a take-over was faster
-            await self._ownership.put_back(entries)
+            await self._arrivals.put_back(entries)
             return
-        self._counters.streams_added += await self._ownership.receive(entries)
+        self._counters.streams_added += await self._arrivals.receive(entries)
 
     async def _look_at_clock(self) -> None:
         """A few times, until one of the answers comes so quickly that it is precise."""
         for _ in range(5):
             asked = clock.now()
-            self._fairness.server_clock(await self._operations.announcements.server_time(1.0), asked, clock.now())
+            self._fairness.server_clock(await self._announcements.server_time(1.0), asked, clock.now())
             if self._fairness.certain:
                 break
 
@@ -155,11 +158,11 @@ class Reader:
         await asyncio.sleep(block + NUDGE)
         if self._is_fair:
             with contextlib.suppress(Unanswered, GroupMissing):
-                await self._operations.announcements.nudge(1.0)
+                await self._announcements.nudge(1.0)
 
     async def _read_share(self) -> None:
         if self._backlog.others is None:
-            members = await self._operations.group.members(self._patience)
+            members = await self._group.members(self._patience)
             self._backlog.others = [
                 m.name for m in members if m.name not in self._peers.departing | {self._consumer}
             ]
@@ -167,7 +170,7 @@ class Reader:
         most = min(self._capacity.to_read, LARGEST_READ)
         with self._capacity.expecting(most):
             try:
-                share = await self._operations.announcements.share(
+                share = await self._announcements.share(
                     most, self._backlog.patient, self._backlog.others, self._patience
                 )
             except Unanswered as error:
@@ -184,7 +187,7 @@ class Reader:
             if not share.waiting:
                 self._oldest_announcement.seen(None, clock.now())
             if share.entries:
-                added = await self._ownership.receive(share.entries)
+                added = await self._arrivals.receive(share.entries)
                 self._counters.streams_added += added
         if share.waiting and not share.entries:
             await asyncio.sleep(min(0.05, 0.002 * share.members))

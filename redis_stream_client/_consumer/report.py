@@ -15,7 +15,7 @@ from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters, Statistics
-from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.base import ReplySizes
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
 
@@ -28,7 +28,7 @@ class Report:
         *,
         options: Options,
         connections: Connections,
-        operations: Operations,
+        sizes: ReplySizes,
         lock_state: LockState,
         event_queue: EventQueue,
         table: LeaseTable,
@@ -42,7 +42,7 @@ class Report:
     ) -> None:
         self._options = options
         self._connections = connections
-        self._operations = operations
+        self._sizes = sizes
         self._lock_state = lock_state
         self._event_queue = event_queue
         self._table = table
@@ -102,7 +102,7 @@ class Report:
             oldest_wakeup=health.oldest_wakeup,
             requests_shrunk=(
                 counters.requests_shrunk
-                + self._operations.sizes.shrunk
+                + self._sizes.shrunk
                 + self._fetcher.requests_shrunk
                 + self._record_store.shrunk
             ),

@@ -29,7 +29,7 @@ from redis_stream_client._model.errors import (
 from redis_stream_client._model.failures import describe
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import Options
-from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.lock import Lock
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, origin
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
@@ -49,7 +49,7 @@ class Session:
         home: Home,
         tasks: OwnedTasks[ClientClosed],
         connections: Connections,
-        operations: Operations,
+        lock: Lock,
         lock_state: LockState,
         event_queue: EventQueue,
         table: LeaseTable,
@@ -65,7 +65,7 @@ class Session:
         self._home = home
         self._tasks = tasks
         self._connections = connections
-        self._operations = operations
+        self._lock = lock
         self._lock_state = lock_state
         self._event_queue = event_queue
         self._table = table
@@ -137,9 +137,9 @@ class Session:
                 if remaining <= 0:
                     raise last
                 sent = clock.now()
-                await self._operations.lock.join(min(remaining, max(1.0, self._options.lock_ttl / 2)))
+                await self._lock.join(min(remaining, max(1.0, self._options.lock_ttl / 2)))
                 remaining = max(0.01, give_up - clock.now())
-                await self._operations.lock.probe(min(remaining, max(1.0, self._options.lock_ttl / 2)))
+                await self._lock.probe(min(remaining, max(1.0, self._options.lock_ttl / 2)))
                 if self._lock_state.held_since(sent):
                     self._table.history = self._connections.identity.history
                     break
@@ -263,7 +263,7 @@ class Session:
             return True
         for _ in range(3):
             try:
-                await self._operations.lock.leave(LEAVING_GRACE / 2)
+                await self._lock.leave(LEAVING_GRACE / 2)
                 return True
             except (Unanswered, GroupMissing, RedisRejected) as error:
                 log.debug("leaving: %s", error)

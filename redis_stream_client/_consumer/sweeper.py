@@ -26,11 +26,11 @@ from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
-from redis_stream_client._ownership.claims import Claims
-from redis_stream_client._protocol.base import PAGE
-from redis_stream_client._protocol.hints import Dead
-from redis_stream_client._protocol.operations import Operations
-from redis_stream_client._protocol.replies import Delivered, Member, Taken
+from redis_stream_client._ownership.takeover import Takeover
+from redis_stream_client._protocol.group import Group
+from redis_stream_client._protocol.hints import Dead, Hints
+from redis_stream_client._protocol.pending import Pending
+from redis_stream_client._protocol.replies import Delivered, Member
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
 TURNS = 8  # the fleet sweeps this often in a lock's lifetime
@@ -51,7 +51,9 @@ class Sweeper:
         self,
         *,
         options: Options,
-        operations: Operations,
+        group: Group,
+        pending: Pending,
+        hints: Hints,
         renewal: LockRenewal,
         lock_state: LockState,
         event_queue: EventQueue,
@@ -60,13 +62,15 @@ class Sweeper:
         sweeps: SweepSchedule,
         peers: Peers,
         counters: Counters,
-        claims: Claims,
+        takeover: Takeover,
     ) -> None:
         self._consumer = options.consumer
         self._keys = options.keys
         self._lock_ttl = options.lock_ttl
         self._patience = options.patience
-        self._operations = operations
+        self._group = group
+        self._pending = pending
+        self._hints = hints
         self._renewal = renewal
         self._lock_state = lock_state
         self._event_queue = event_queue
@@ -75,7 +79,7 @@ class Sweeper:
         self._sweeps = sweeps
         self._peers = peers
         self._counters = counters
-        self._claims = claims
+        self._takeover = takeover
         self._wake = asyncio.Event()
         self._turn_length = options.lock_ttl / TURNS
         now = clock.now()
@@ -152,7 +156,7 @@ class Sweeper:
                 self._sweeps.suspect(owner, RECHECK_DISTANCE)
 
     async def _sweep(self, *, tell: bool) -> None:
-        members = await self._operations.group.members(self._patience)
+        members = await self._group.members(self._patience)
         if all(member.name != self._consumer for member in members):
             self._lock_state.lapse("missing")  # the group was destroyed, or we were removed from it
             return
@@ -176,7 +180,7 @@ class Sweeper:
                 to_tell.append(owner)
         for owners in in_chunks(to_tell):
             await gather(
-                *(self._operations.hints.tell(Dead(owner), self._patience) for owner in owners),
+                *(self._hints.tell(Dead(owner), self._patience) for owner in owners),
                 name="redis_stream_client telling",
             )
         if tidy:
@@ -186,7 +190,7 @@ class Sweeper:
         alive: dict[str, bool] = {}
         for start in range(0, len(members), LOOKS):
             names = [member.name for member in members[start : start + LOOKS]]
-            looked = await self._operations.group.look(names, self._patience)
+            looked = await self._group.look(names, self._patience)
             alive.update(zip(names, looked, strict=True))
         return alive
 
@@ -197,20 +201,18 @@ class Sweeper:
     async def _tidy(self, members: list[Member], alive: dict[str, bool], *, mine: bool) -> None:
         """Forget what is not needed any more. What costs Redis more, to find the long dead and what is pending for
         nobody, is done once for the fleet, in turns like the sweeps."""
-        operations, patience = self._operations, self._patience
-        if self._sweeps.tidy_asked or (
-            mine and await operations.group.turn(self._keys.tidy, self._tidy_period, patience)
-        ):
+        group, patience = self._group, self._patience
+        if self._sweeps.tidy_asked or (mine and await group.turn(self._keys.tidy, self._tidy_period, patience)):
             await self._forget(members, alive)
-            census = await operations.group.census(patience)
+            census = await group.census(patience)
             # Something missing elsewhere hides an entry too many, and a long backlog hides all.
             suspicious = census.balance is not None and census.balance > 0
             if suspicious:
-                rescue = await operations.group.turn(self._keys.rescue_now, self._lock_ttl, patience)
+                rescue = await group.turn(self._keys.rescue_now, self._lock_ttl, patience)
             else:
                 period = THOROUGH * self._tidy_period
                 been_here = clock.now() - self._began_at
-                rescue = been_here > period and await operations.group.turn(self._keys.rescue, period, patience)
+                rescue = been_here > period and await group.turn(self._keys.rescue, period, patience)
             if rescue:
                 await self._rescue()
         known = {member.name for member in members}
@@ -230,14 +232,14 @@ class Sweeper:
         ]
         for names in in_chunks(forgotten):  # side by side: after a night of restarts there are thousands
             await gather(
-                *(self._operations.group.forget(name, long_dead, self._patience) for name in names),
+                *(self._group.forget(name, long_dead, self._patience) for name in names),
                 name="redis_stream_client tidying",
             )
 
     async def _rescue(self) -> None:
         last: str | None = None
         while True:
-            rescued, last = await self._operations.group.rescue(last, self._patience)
+            rescued, last = await self._group.rescue(last, self._patience)
             if rescued:
                 log.warning("%d announcements were delivered but pending for nobody; rescued", rescued)
                 self._sweeps.suspect(NOBODY)
@@ -251,7 +253,7 @@ class Sweeper:
             began = clock.now()
             try:
                 if self._capacity.handled_at_once:
-                    members = members or await self._operations.group.members(self._patience)
+                    members = members or await self._group.members(self._patience)
                     await self._take(owner, members)
                 else:
                     await self._look_at(owner)
@@ -266,7 +268,7 @@ class Sweeper:
         present: list[str] = []
         last: str | None = None
         while True:
-            page = await self._operations.pending.orphans(owner, last, self._patience)
+            page = await self._pending.orphans(owner, last, self._patience)
             if not self._lock_state.held:
                 return
             present += [entry.lbs_id for entry in page.found]
@@ -281,10 +283,10 @@ class Sweeper:
         now = clock.now()
         rest_at = self._rest_at.setdefault(owner, now + self._lock_ttl * REST)
         if now < rest_at:
-            taken, left = await self._take_share(owner, self._heirs(owner, members))
+            taken, left = await self._takeover.take_share(owner, self._heirs(owner, members))
             again = rest_at
         else:
-            taken, left = await self._take_rest(owner, members)
+            taken, left = await self._takeover.take_rest(owner, self._part_of(owner, members))
             again = clock.now() + self._lock_ttl * REST / TURNS
         if left:
             if not self._capacity.free:
@@ -294,33 +296,10 @@ class Sweeper:
             return
         self._rest_at.pop(owner, None)
 
-    async def _take_share(self, owner: str, heirs: list[str]) -> tuple[int, int]:
-        """As much as brings us level with the heirs, page by page. Returns how many were taken in the last page,
-        and how many are left that we do not hold ourselves back from."""
-        while True:
-            page, left = await self._take_page(owner, heirs, PAGE)
-            if not ((page.entries or page.more) and left and self._capacity.free):
-                return len(page.entries), left
-
-    async def _take_rest(self, owner: str, members: list[Member]) -> tuple[int, int]:
-        """A part of what is left, since others have room, too."""
+    def _part_of(self, owner: str, members: list[Member]) -> int:
+        """How many of its streams are ours to take, since others have room, too."""
         pending = sum(member.pending for member in members if member.name == owner)
-        most = math.ceil(pending / self._peers.live) or 1
-        taken = 0
-        while True:
-            page, left = await self._take_page(owner, None, most - taken)
-            taken += len(page.entries)
-            if not (page.more and left and self._capacity.free and taken < most):
-                return taken, left
-
-    async def _take_page(self, owner: str, heirs: list[str] | None, most: int) -> tuple[Taken, int]:
-        """Take some. Returns what that brought, and how many are left that we do not hold ourselves back from."""
-        known = self._event_queue.offered(owner)
-        held_back = self._event_queue.held_back(owner, clock.now())
-        page = await self._claims.take(owner, heirs, held_back, most)
-        if page.left == 0:
-            self._event_queue.withdraw_absent(owner, self._table.parting, known)
-        return page, max(0, page.left - len(held_back))
+        return math.ceil(pending / self._peers.live) or 1
 
     def _heirs(self, owner: str, members: list[Member]) -> list[str]:
         """The other consumers that may want a share."""
@@ -337,7 +316,7 @@ class Sweeper:
             try:
                 announced = announcement.decode(entry.fields)
             except Malformed as error:
-                await self._claims.take_malformed(entry, owner, str(error))
+                await self._takeover.take_malformed(entry, owner, str(error))
                 continue
             previous = None if owner == NOBODY else owner
             self._event_queue.offer(

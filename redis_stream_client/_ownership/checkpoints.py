@@ -19,9 +19,10 @@ from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.options import Options
 from redis_stream_client._ownership.callers import Callers
 from redis_stream_client._ownership.losses import Losses
-from redis_stream_client._ownership.redis_backend import Lapsed, Ownership, lapsed
 from redis_stream_client._ownership.refusals import Refusals, about, rejected, rest
-from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._ownership.retry import Lapsed, Retries, lapsed
+from redis_stream_client._protocol.deliveries import Deliveries
+from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._protocol.progress_records import (
     NO_OWNER,
     Begin,
@@ -62,13 +63,14 @@ class Progress:
         self,
         *,
         options: Options,
-        operations: Operations,
+        pending: Pending,
+        deliveries: Deliveries,
         lock_state: LockState,
         table: LeaseTable,
         audit_lock: SharedLock,
         tasks: OwnedTasks[ClientClosed],
         losses: Losses,
-        ownership: Ownership,
+        retries: Retries,
         record_store: RecordStore,
         fetcher: Fetcher,
     ) -> None:
@@ -76,12 +78,13 @@ class Progress:
         self._keys = options.keys
         self._lock_ttl = options.lock_ttl
         self._patience = options.patience
-        self._operations = operations
+        self._pending = pending
+        self._deliveries = deliveries
         self._lock_state = lock_state
         self._table = table
         self._audit_lock = audit_lock
         self._losses = losses
-        self._ownership = ownership
+        self._retries = retries
         self._record_store = record_store
         self._fetcher = fetcher
         self._callers = Callers(tasks.spawn, tasks.gone)
@@ -247,7 +250,7 @@ class Progress:
                 raise
 
         try:
-            return await self._ownership.persist(
+            return await self._retries.until_answered(
                 attempt, lambda: self._table.holds(lease), changes_ownership=False
             )
         except Lapsed:
@@ -264,7 +267,7 @@ class Progress:
         """
         try:
             async with self._audit_lock.passing():
-                return await self._ownership.persist(
+                return await self._retries.until_answered(
                     lambda timeout: self._compare(lease, by, timeout),
                     lambda: self._table.holds(lease),
                 )
@@ -279,7 +282,7 @@ class Progress:
             raise about(lease, error) from error.__cause__
 
     async def _compare(self, lease: LeaseState, by: Owner, timeout: float) -> Owner:
-        standing = await self._operations.pending.standing(lease.lbs_id, timeout)
+        standing = await self._pending.standing(lease.lbs_id, timeout)
         try:
             stored = Fence.parse(by.fence) if by.fence else None
         except ValueError:  # whether somebody else wrote it, `begin` decides
@@ -292,16 +295,16 @@ class Progress:
         if stored is None or str(stored)[:NUMBERS] < str(lease.fence)[:NUMBERS]:
             return NO_OWNER  # Redis lost our begin
         if to := _lifted_to(lease, stored):  # Redis lost a claim, and counts anew
-            outcome = await self._operations.deliveries.lift(lease.lbs_id, lease.deliveries, to, timeout)
+            outcome = await self._deliveries.lift(lease.lbs_id, lease.deliveries, to, timeout)
             if outcome != "lifted":
                 raise self._not_mine(lease, "" if outcome == "gone" else outcome)
             lease.recount(to)
             return NO_OWNER
-        newer = await self._operations.pending.announcement(stored.lbs_id, timeout)
+        newer = await self._pending.announcement(stored.lbs_id, timeout)
         if newer is not None:
             if not _announces(newer, lease.stream):
                 raise Foreign("fence", by.fence.encode())  # of another stream's owner
-            await self._operations.deliveries.done([(lease.lbs_id, lease.deliveries)], timeout)
+            await self._deliveries.done([(lease.lbs_id, lease.deliveries)], timeout)
             self._losses.lose([lease], "superseded")
             raise lease.not_owner(owner=by.consumer)
         return by  # the newer announcement was finished, or the load balancer stream began anew

@@ -1,14 +1,13 @@
-"""Taking over orphans: the compare-and-set, its repeats, and what its refusals mean."""
+"""Claiming one orphan: the compare-and-set, its repeats, and what its refusals mean."""
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.shared_lock import SharedLock
-from redis_stream_client._leases.capacity import Capacity
+from redis_stream_client._leases.backend import LeaseBackend
 from redis_stream_client._leases.event_queue import EventQueue, owner_of
 from redis_stream_client._leases.events import ExpiredStream
 from redis_stream_client._leases.lease import Lease
@@ -17,14 +16,13 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
 from redis_stream_client._model.errors import AlreadyClaimed, ClientClosed, NotJoined, StreamGone, no_answer
-from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.arrivals import Arrivals
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
-from redis_stream_client._ownership.redis_backend import Ownership, about
-from redis_stream_client._protocol.base import PAGE
-from redis_stream_client._protocol.operations import Operations
-from redis_stream_client._protocol.replies import Delivered, Refusal, Taken, Won
+from redis_stream_client._ownership.endings import Endings
+from redis_stream_client._protocol.deliveries import Deliveries
+from redis_stream_client._protocol.replies import Delivered, Refusal, Won
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
 
@@ -35,31 +33,33 @@ class Claims:
         self,
         *,
         options: Options,
-        operations: Operations,
+        deliveries: Deliveries,
         lock_state: LockState,
         event_queue: EventQueue,
         table: LeaseTable,
         audit_lock: SharedLock,
         audits: AuditSchedule,
-        capacity: Capacity,
         tasks: OwnedTasks[ClientClosed],
         counters: Counters,
-        ownership: Ownership,
+        arrivals: Arrivals,
+        endings: Endings,
+        backend: LeaseBackend,
     ) -> None:
         self._consumer = options.consumer
         self._lock_ttl = options.lock_ttl
         self._patience = options.patience
         self._longest_pause = options.longest_pause
-        self._operations = operations
+        self._deliveries = deliveries
         self._lock_state = lock_state
         self._event_queue = event_queue
         self._table = table
         self._audit_lock = audit_lock
         self._audits = audits
-        self._capacity = capacity
         self._tasks = tasks
         self._counters = counters
-        self._ownership = ownership
+        self._arrivals = arrivals
+        self._endings = endings
+        self._backend = backend
         self._claiming: set[str] = set()
 
     async def claim(self, payload: ExpiredStream) -> Lease:
@@ -101,11 +101,11 @@ class Claims:
         while True:
             held = self._lock_state.believed(epoch)
             if (not held and sent) or clock.now() >= give_up:
-                raise no_answer("claim", **about(payload))
+                raise no_answer("claim", **_about(payload))
             if not held:
                 raise self._not_joined(payload)
             try:
-                reply = await self._operations.deliveries.claim(payload.lbs_id, owner, self._patience)
+                reply = await self._deliveries.claim(payload.lbs_id, owner, self._patience)
             except Unanswered as error:
                 if error.maybe_executed:
                     sent = True
@@ -114,7 +114,7 @@ class Claims:
                 continue
             except GroupMissing:
                 self._lock_state.lapse("missing")
-                raise StreamGone(f"{payload.stream!r} is gone", **about(payload)) from None
+                raise StreamGone(f"{payload.stream!r} is gone", **_about(payload)) from None
             if not self._lock_state.believed(epoch):
                 self._audits.request()
                 raise self._not_joined(payload)
@@ -122,7 +122,7 @@ class Claims:
                 case Won(deliveries):
                     return await self._won(payload, deliveries)
                 case Refusal("gone"):
-                    raise StreamGone(f"{payload.stream!r} is gone", **about(payload))
+                    raise StreamGone(f"{payload.stream!r} is gone", **_about(payload))
                 case Refusal("alive", owner=current):
                     raise self._already(payload, current, "its owner lives")
                 case Refusal("lapsed"):
@@ -142,22 +142,22 @@ class Claims:
         if self._table.get(payload.lbs_id) is not None:
             raise self._already(payload, self._consumer, "this client has it")
         try:
-            adopted = await self._operations.deliveries.adopt([(payload.lbs_id, count)], self._patience)
+            adopted = await self._deliveries.adopt([(payload.lbs_id, count)], self._patience)
         except (Unanswered, GroupMissing):
             self._audits.request()
-            raise no_answer("claim", **about(payload)) from None
+            raise no_answer("claim", **_about(payload)) from None
         if adopted is None or not self._lock_state.believed(epoch):
             self._audits.request()
             raise self._not_joined(payload)
         if not adopted.entries:
-            raise StreamGone(f"{payload.stream!r} is gone", **about(payload))
+            raise StreamGone(f"{payload.stream!r} is gone", **_about(payload))
         return await self._won(payload, adopted.entries[0].deliveries)
 
     async def _won(self, payload: ExpiredStream, deliveries: int) -> Lease:
         """A lease of what was offered: an announcement never changes."""
-        entry = await self._ownership.lifted(Delivered(payload.lbs_id, deliveries, ()))
+        entry = await self._arrivals.lifted(Delivered(payload.lbs_id, deliveries, ()))
         if entry is None:
-            raise no_answer("claim", **about(payload))
+            raise no_answer("claim", **_about(payload))
         announced = announcement.Announcement(payload.stream, payload.info)
         died = int(payload.previous_owner is not None)
         state = LeaseState(
@@ -167,7 +167,7 @@ class Claims:
             unrecorded=died,
             consumer=self._consumer,
         )
-        state.face = lease = Lease(state, self._ownership)
+        state.face = lease = Lease(state, self._backend)
         self._claimed(state)
         return lease
 
@@ -187,62 +187,19 @@ class Claims:
             if state is not None:
                 state.handed_out = False
                 with contextlib.suppress(ClientClosed):  # closing releases it, too
-                    self._ownership.start_release(state)
-
-    async def take(self, owner: str, others: Sequence[str] | None, but: Sequence[str], most: int) -> Taken:
-        """Take a page of a dead owner's streams; they arrive like new ones.
-
-        Args:
-            owner: the dead consumer, or `NOBODY`.
-            others: the fleet's other consumers, to take no more than our share; None: take what is there.
-            but: LBS ids to leave alone.
-            most: streams to take at the most; no more than a page, and than there is room for.
-
-        What was taken has arrived by then. Raises `GroupMissing`; and `Unanswered`, also
-        when our own lock is not held, or not for long enough, so that this owner is looked at again.
-        """
-        most = min(most, PAGE, self._capacity.free)
-        with self._capacity.expecting(most):
-            async with self._audit_lock.passing():
-                lock_state = self._lock_state
-                if not lock_state.held or lock_state.quiet:  # since this owner was found dead
-                    raise Unanswered("this client's own lock is not held, or only just", maybe_executed=False)
-                epoch = lock_state.epoch
-                try:
-                    reply = await self._operations.deliveries.claim_many(
-                        owner, most, self._patience, level_with=others, but=but
-                    )
-                except Unanswered as error:
-                    if error.maybe_executed:
-                        self._audits.request()
-                    raise
-                if not lock_state.believed(epoch):
-                    self._audits.request()
-                    raise Unanswered("this client's own lock has lapsed", maybe_executed=True)
-                if isinstance(reply, Refusal):
-                    if reply.why == "lapsed":
-                        lock_state.lapse("missing")
-                        raise Unanswered("this client's own lock has lapsed", maybe_executed=False)
-                    return Taken([], 0)
-                won = await self._ownership.receive(reply.entries, unrecorded=int(owner != NOBODY))
-                self._counters.claims_won += won
-        return reply
-
-    async def take_malformed(self, entry: Delivered, owner: str, reason: str) -> None:
-        """An orphan that cannot be offered, since it is malformed: claim it and bury it."""
-        async with self._audit_lock.passing():
-            reply = await self._operations.deliveries.claim(entry.lbs_id, owner, self._patience)
-            if isinstance(reply, Won):
-                await self._ownership.bury_malformed(
-                    Delivered(entry.lbs_id, reply.deliveries, reply.fields), reason
-                )
+                    self._endings.start_release(state)
 
     def _not_joined(self, payload: ExpiredStream) -> NotJoined:
         return NotJoined(
             "this client's own lock is not held",
             hint="rejoining is under way; claim again",
-            **about(payload),
+            **_about(payload),
         )
 
     def _already(self, payload: ExpiredStream, owner: str, why: str) -> AlreadyClaimed:
-        return AlreadyClaimed(f"{payload.stream!r} is owned by {owner}: {why}", owner=owner, **about(payload))
+        return AlreadyClaimed(f"{payload.stream!r} is owned by {owner}: {why}", owner=owner, **_about(payload))
+
+
+def _about(payload: ExpiredStream) -> dict[str, str]:
+    """What every error about an orphan carries."""
+    return {"stream": payload.stream, "lbs_id": payload.lbs_id}

@@ -103,7 +103,7 @@ class Dispatcher:
         if arrived:
             self._parts.capacity.changed.notify()  # the next ones come while these begin
             ready = await self._parts.progress.prepare(list(arrived))
-            backend = self._parts.ownership
+            backend = self._parts.backend
             for state, lease in arrived.items():
                 job = HandlerTask(state, lease, backend, self._handler, self._rules, ready=state in ready)
                 self._jobs.add(job)
@@ -239,7 +239,7 @@ class Dispatcher:
 
     def _release(self, lease: LeaseState) -> None:
         if self._parts.table.holds(lease) and not self._session.leaving:
-            self._parts.ownership.start_release(lease)
+            self._parts.endings.start_release(lease)
 
     async def _release_everything(self) -> None:
         """What is left: streams whose handlers did not end, or that arrived late."""
@@ -251,7 +251,7 @@ class Dispatcher:
             for lease in leases:
                 self._release(lease)
             await asyncio.sleep(0)
-        releases = set(self._parts.ownership.releasing)
+        releases = set(self._parts.endings.releasing)
         if releases:
             left = self._session.leave_by - clock.now() - LEAVING_GRACE / 4  # which is for leaving itself
             await asyncio.wait(releases, timeout=max(0.0, min(LEAVING_GRACE / 2, left)))

@@ -1,0 +1,124 @@
+"""Taking over what a dead consumer left, many streams at a time. When, and from whom, the sweeper decides."""
+
+from collections.abc import Sequence
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.shared_lock import SharedLock
+from redis_stream_client._leases.capacity import Capacity
+from redis_stream_client._leases.event_queue import EventQueue
+from redis_stream_client._leases.lock_state import LockState
+from redis_stream_client._leases.table import LeaseTable
+from redis_stream_client._model.keys import NOBODY
+from redis_stream_client._model.options import Options
+from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.arrivals import Arrivals
+from redis_stream_client._ownership.audit_schedule import AuditSchedule
+from redis_stream_client._protocol.base import PAGE
+from redis_stream_client._protocol.deliveries import Deliveries
+from redis_stream_client._protocol.replies import Delivered, Refusal, Taken, Won
+from redis_stream_client._redis.error_mapping import Unanswered
+
+
+class Takeover:
+    """Takes pages of a dead owner's streams; they arrive like new ones.
+
+    All raise `GroupMissing`; and `Unanswered`, also when our own lock is not held, or not for long enough, so that
+    this owner is looked at again.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: Options,
+        deliveries: Deliveries,
+        lock_state: LockState,
+        event_queue: EventQueue,
+        table: LeaseTable,
+        audit_lock: SharedLock,
+        audits: AuditSchedule,
+        capacity: Capacity,
+        counters: Counters,
+        arrivals: Arrivals,
+    ) -> None:
+        self._patience = options.patience
+        self._deliveries = deliveries
+        self._lock_state = lock_state
+        self._event_queue = event_queue
+        self._table = table
+        self._audit_lock = audit_lock
+        self._audits = audits
+        self._capacity = capacity
+        self._counters = counters
+        self._arrivals = arrivals
+
+    async def take_share(self, owner: str, heirs: Sequence[str]) -> tuple[int, int]:
+        """As much as brings us level with the heirs, page by page. Returns how many were taken in the last page,
+        and how many are left that we do not hold ourselves back from."""
+        while True:
+            page, left = await self._take_page(owner, heirs, PAGE)
+            if not ((page.entries or page.more) and left and self._capacity.free):
+                return len(page.entries), left
+
+    async def take_rest(self, owner: str, most: int) -> tuple[int, int]:
+        """Up to so many, whoever else wants them. Returns how many were taken, and how many are left, as
+        `take_share`."""
+        taken = 0
+        while True:
+            page, left = await self._take_page(owner, None, most - taken)
+            taken += len(page.entries)
+            if not (page.more and left and self._capacity.free and taken < most):
+                return taken, left
+
+    async def _take_page(self, owner: str, heirs: Sequence[str] | None, most: int) -> tuple[Taken, int]:
+        """Take some. Returns what that brought, and how many are left that we do not hold ourselves back from."""
+        known = self._event_queue.offered(owner)
+        held_back = self._event_queue.held_back(owner, clock.now())
+        page = await self._take(owner, heirs, held_back, most)
+        if page.left == 0:
+            self._event_queue.withdraw_absent(owner, self._table.parting, known)
+        return page, max(0, page.left - len(held_back))
+
+    async def _take(self, owner: str, others: Sequence[str] | None, but: Sequence[str], most: int) -> Taken:
+        """Take a page, which has arrived by then.
+
+        Args:
+            owner: the dead consumer, or `NOBODY`.
+            others: the fleet's other consumers, to take no more than our share; None: take what is there.
+            but: LBS ids to leave alone.
+            most: streams to take at the most; no more than a page, and than there is room for.
+        """
+        most = min(most, PAGE, self._capacity.free)
+        with self._capacity.expecting(most):
+            async with self._audit_lock.passing():
+                lock_state = self._lock_state
+                if not lock_state.held or lock_state.quiet:  # since this owner was found dead
+                    raise Unanswered("this client's own lock is not held, or only just", maybe_executed=False)
+                epoch = lock_state.epoch
+                try:
+                    reply = await self._deliveries.claim_many(
+                        owner, most, self._patience, level_with=others, but=but
+                    )
+                except Unanswered as error:
+                    if error.maybe_executed:
+                        self._audits.request()
+                    raise
+                if not lock_state.believed(epoch):
+                    self._audits.request()
+                    raise Unanswered("this client's own lock has lapsed", maybe_executed=True)
+                if isinstance(reply, Refusal):
+                    if reply.why == "lapsed":
+                        lock_state.lapse("missing")
+                        raise Unanswered("this client's own lock has lapsed", maybe_executed=False)
+                    return Taken([], 0)
+                won = await self._arrivals.receive(reply.entries, unrecorded=int(owner != NOBODY))
+                self._counters.claims_won += won
+        return reply
+
+    async def take_malformed(self, entry: Delivered, owner: str, reason: str) -> None:
+        """An orphan that cannot be offered, since it is malformed: claim it and bury it."""
+        async with self._audit_lock.passing():
+            reply = await self._deliveries.claim(entry.lbs_id, owner, self._patience)
+            if isinstance(reply, Won):
+                await self._arrivals.bury_malformed(
+                    Delivered(entry.lbs_id, reply.deliveries, reply.fields), reason
+                )
