@@ -15,6 +15,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from tests.harness.binaries import SERVERS, ServerMissing, chosen, locate
+from tests.harness.cluster import start_cluster
 from tests.harness.loops import loop_factory, loop_name, task_kind
 from tests.harness.proxy import TcpProxy
 from tests.harness.servers import Server
@@ -23,6 +24,7 @@ from tests.harness.workers import Worker
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+    from tests.harness.cluster import Cluster
     from tests.harness.connection import Connection
 
 
@@ -113,6 +115,16 @@ def own_server() -> Iterator[Callable[..., Server]]:
     """Give a function, with `Server`'s arguments, that starts servers for this test alone."""
     with contextlib.ExitStack() as servers:
         yield lambda *arguments, name=None: servers.enter_context(Server(*arguments, name=name))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Run one Cluster of three masters for each test process, which takes two seconds to start.
+
+    Slots may move, and stay whole. A test that stops, freezes, adds or removes nodes takes one of its own.
+    """
+    with start_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ here blocks: an async test whose event loop must not stall meanwhile uses `async
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import ResponseError
 
 from tests.harness.ports import HOST
-from tests.harness.servers import Server
+from tests.harness.servers import SYNC_AT_ONCE, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -150,6 +151,11 @@ class Cluster:
             ),
             "the replicas are in step",
         )
+        # The next heartbeat may be seconds away: have each replica introduce itself once more.
+        for replica in replicas:
+            for node in self.living:
+                if node is not replica:
+                    replica.command("CLUSTER", "MEET", HOST, node.port)
         ports = {node.port for node in replicas}
         _wait(lambda: all(ports <= _replicas(node) for node in self.living), "all know the replicas")
 
@@ -157,6 +163,18 @@ class Cluster:
         self.nodes[0].command("CLUSTER", "MEET", HOST, node.port)
         self.nodes.append(node)
         self.wait_until_agreed()
+
+    def wait_until_known(self) -> None:
+        """Wait until each node knows of all the others."""
+        ports = {node.port for node in self.nodes}
+
+        def knows(node: Server) -> bool:
+            lines = node.command("CLUSTER", "NODES").splitlines()
+            return ports <= {
+                int(port) for line in lines if b"handshake" not in line for port in re.findall(rb":(\d+)@", line)
+            }
+
+        _wait(lambda: all(knows(node) for node in self.nodes), "the nodes know each other")
 
     def wait_until_agreed(self) -> None:
         """Wait until each node knows of all the others and of all their slots."""
@@ -224,17 +242,21 @@ def start_cluster(
         for node in nodes[1:]:
             nodes[0].command("CLUSTER", "MEET", HOST, node.port)
         cluster = Cluster(nodes, servers)
-        cluster.wait_until_agreed()
+        cluster.wait_until_known()
         for i, node in enumerate(nodes[NODES:]):
             node.command("CLUSTER", "REPLICATE", node_id(masters[i % NODES]))
+        for master in masters if replicas else ():
+            master.command("FLUSHALL")  # CLUSTER SLOTS names no replica to which nothing was ever written
         cluster.wait_for_replicas(nodes[NODES:])
+        cluster.wait_until_agreed()  # no master serves in its first two seconds
         yield cluster
 
 
 def _start_node(node_timeout: float, *arguments: str, name: str | None = None) -> Server:
     return Server(
         *("--cluster-enabled", "yes", "--cluster-node-timeout", str(round(node_timeout * 1000))),
-        *("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"),
+        *("--cluster-replica-validity-factor", "0"),
+        *SYNC_AT_ONCE,
         *arguments,
         name=name,
     )
@@ -268,4 +290,4 @@ def _wait(condition: Callable[[], object], description: str) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {START:g} s: {description}")
-        time.sleep(0.05)
+        time.sleep(0.02)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.harness.ports import HOST
-from tests.harness.servers import Server
+from tests.harness.servers import SYNC_AT_ONCE, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -110,8 +110,8 @@ class Deployment(Pair):
 def replicate() -> Generator[Pair]:
     """Start a master and its replica, and end them."""
     with (
-        Server("--repl-diskless-sync-delay", "0") as master,
-        Server("--replicaof", HOST, str(master.port)) as replica,
+        Server(*SYNC_AT_ONCE) as master,
+        Server("--replicaof", HOST, str(master.port), *SYNC_AT_ONCE) as replica,
     ):
         yield Pair(master, replica)
 

@@ -33,6 +33,12 @@ SMALL_OUTPUT_BUFFERS = ("--client-output-buffer-limit", "normal", "16mb", "16mb"
 What the kernel and a proxy hold does not count: a reply of 32 MB on a slow line exceeds it for certain.
 """
 
+SYNC_AT_ONCE = ("--repl-diskless-sync", "no", "--repl-diskless-load", "on-empty-db")
+"""Arguments of servers that replicate: a first copy takes 0.1 s, and a replica gets at once what is written then.
+
+By default both wait for something that is done once a second, or longer.
+"""
+
 
 class Server:
     """A server process of our own on 127.0.0.1, empty, writing nothing to disk unless told to.

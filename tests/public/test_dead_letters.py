@@ -25,7 +25,6 @@ from redis_stream_client import (
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import msgpack, scripts
 from redis_stream_client.dead_letters import MOST_FIELDS, PAGE
-from tests.harness.cluster import start_cluster
 from tests.harness.connection import Connection, lent_by
 from tests.harness.letters import CONSUMER, REASON, announcement, bury, bury_stream, flat, written
 from tests.harness.ports import HOST, free_port
@@ -36,6 +35,7 @@ from tests.harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+    from tests.harness.cluster import Cluster
     from tests.harness.letters import Pair
     from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
@@ -367,15 +367,14 @@ async def everything(redis: Connection, service: str, ids: list[str]) -> None:
     assert await redis.xlen(Keys(service).lbs) == 2
 
 
-async def test_in_a_cluster(service: str) -> None:
-    with start_cluster() as cluster:
-        services = [f"{service}-{number}" for number in range(20)]
-        by_node = {cluster.owner_of(Keys(name).lbs).port: name for name in services}
-        assert len(by_node) == len(cluster.nodes)
-        async with RedisCluster.from_url(cluster.url) as redis:
-            for name in by_node.values():
-                node = cluster.owner_of(Keys(name).lbs)
-                await everything(redis, name, [bury_stream(node, name, stream) for stream in "abc"])
+async def test_in_a_cluster(cluster: Cluster, service: str) -> None:
+    services = [f"{service}-{number}" for number in range(20)]
+    by_node = {cluster.owner_of(Keys(name).lbs).port: name for name in services}
+    assert len(by_node) == len(cluster.nodes)
+    async with RedisCluster.from_url(cluster.url) as redis:
+        for name in by_node.values():
+            node = cluster.owner_of(Keys(name).lbs)
+            await everything(redis, name, [bury_stream(node, name, stream) for stream in "abc"])
 
 
 async def test_through_sentinels(service: str) -> None:

@@ -10,22 +10,16 @@ from redis.asyncio.cluster import ClusterNode
 
 from redis_stream_client import DeadLetters, LoadBalancerStream, RedisRejected, RedisStreamClient, StreamAdded
 from redis_stream_client._model.keys import Keys
-from tests.harness.cluster import Cluster, start_cluster
 from tests.harness.ports import HOST
 from tests.harness.readme import RULE
 from tests.harness.scenes import bury_one, claim_next, die_with, live_through_it, next_event, release_and_retake
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
+    from tests.harness.cluster import Cluster
     from tests.harness.connection import Connection
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with start_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture

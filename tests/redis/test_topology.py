@@ -35,12 +35,6 @@ if TYPE_CHECKING:
     from tests.harness.connection import Connection
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with start_cluster() as cluster:
-        yield cluster
-
-
 @pytest.fixture
 def own_cluster() -> Iterator[Cluster]:
     with start_cluster() as cluster:

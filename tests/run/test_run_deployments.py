@@ -11,7 +11,6 @@ from redis.asyncio import RedisCluster, Sentinel
 from redis.exceptions import RedisError
 
 from redis_stream_client._model.keys import Keys
-from tests.harness.cluster import Cluster, start_cluster
 from tests.harness.ports import HOST
 from tests.harness.runs import Ledger, Running, add
 from tests.harness.sentinel import NAME, Deployment, deploy
@@ -20,17 +19,12 @@ from tests.harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
+    from tests.harness.cluster import Cluster
     from tests.harness.connection import Connection
     from tests.harness.servers import Server
 
 CALL = "call-1"
 STREAMS = [f"call-{i}" for i in range(24)]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with start_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture

@@ -29,7 +29,6 @@ from redis_stream_client import (
 from redis_stream_client._leases.state import ENDED
 from redis_stream_client._model.keys import Keys
 from redis_stream_client.testing import Controller, controller, expire, run_handler, wait_until
-from tests.harness.cluster import start_cluster
 from tests.harness.fleet import Member, announce
 from tests.harness.loops import task_kind
 from tests.harness.scenes import next_event
@@ -38,6 +37,7 @@ from tests.harness.states import state_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from tests.harness.cluster import Cluster
     from tests.harness.connection import Connection
     from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
@@ -589,12 +589,11 @@ async def test_the_settings_of_the_connection_do_not_matter(
         assert not await redis.exists(Keys(service).lock("consumer"))
 
 
-async def test_a_lock_in_a_cluster_expires_too(service: str) -> None:
-    with start_cluster() as cluster:
-        redis = RedisCluster.from_url(cluster.url)
-        async with redis, RedisStreamClient(redis, service, lock_ttl=LONG) as client:
-            await expire(redis, service, client.id)
-            await wait_until(lambda: client.statistics().lapses, "it knows that its lock expired")
+async def test_a_lock_in_a_cluster_expires_too(cluster: Cluster, service: str) -> None:
+    redis = RedisCluster.from_url(cluster.url)
+    async with redis, RedisStreamClient(redis, service, lock_ttl=LONG) as client:
+        await expire(redis, service, client.id)
+        await wait_until(lambda: client.statistics().lapses, "it knows that its lock expired")
 
 
 @pytest.mark.parametrize("consumer", ["redis-consumer-nobody-00000000", "", "*"])
