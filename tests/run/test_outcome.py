@@ -1,0 +1,43 @@
+"""What `run()` is told, and how work ends: how long a stream rests after a failure, and whose fault an end is."""
+
+from __future__ import annotations
+
+import pytest
+
+from redis_stream_client._run.outcome import FIRST_PAUSE, LONGEST_PAUSE, Outcome, Rules, Status
+
+RULES = Rules(max_attempts=5, progress_timeout=None, patience=1.0)
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+def test_a_rest_doubles_with_each_attempt_and_is_spread_over_its_second_half(attempts: int) -> None:
+    longest = FIRST_PAUSE * 2 ** (attempts - 1)
+    pauses = [RULES.pause(attempts) for _ in range(200)]
+    assert all(longest / 2 <= pause <= longest for pause in pauses)
+    assert max(pauses) - min(pauses) > longest / 4, "the streams of one failure do not come back together"
+
+
+@pytest.mark.parametrize("attempts", [10, 100, 10**9])
+def test_a_rest_has_a_limit(attempts: int) -> None:
+    assert LONGEST_PAUSE / 2 <= RULES.pause(attempts) <= LONGEST_PAUSE
+
+
+def test_an_attempt_that_did_not_count_rests_as_the_first_one() -> None:
+    assert FIRST_PAUSE / 2 <= RULES.pause(0) <= FIRST_PAUSE
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "failed"),
+    [
+        ("done", None, False),
+        ("released", None, False),
+        ("failed", ZeroDivisionError(), True),
+        ("dead", ZeroDivisionError(), True),
+        ("dead", None, False),  # its owners died: this one has not even begun
+        ("drained", None, False),
+        ("stalled", None, True),
+        ("lost", None, False),
+    ],
+)
+def test_only_what_a_handler_did_is_its_failure(status: Status, error: Exception | None, failed: bool) -> None:
+    assert Outcome(status, error, None, 1).failed is failed
