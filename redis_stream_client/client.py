@@ -376,6 +376,7 @@ _NOTHING = Statistics(
     oldest_announcement=None,
     oldest_unhandled=None,
     oldest_wakeup=None,
+    requests_shrunk=0,
     records_unsettled=0,
     **{name: getattr(Counters(), name) for name in Counters.__slots__},
 )

@@ -100,11 +100,6 @@ class Report:
             oldest_announcement=health.oldest_announcement,
             oldest_unhandled=health.oldest_unhandled,
             oldest_wakeup=health.oldest_wakeup,
-            requests_shrunk=(
-                counters.requests_shrunk
-                + self._sizes.shrunk
-                + self._fetcher.requests_shrunk
-                + self._record_store.shrunk
-            ),
+            requests_shrunk=(self._sizes.shrunk + self._fetcher.requests_shrunk + self._record_store.shrunk),
             records_unsettled=self._record_store.unsettled,
         )

@@ -79,4 +79,3 @@ class Counters:
     sweeps: int = 0
     gaps: int = 0
     entries_skipped: int = 0
-    requests_shrunk: int = 0

@@ -248,12 +248,12 @@ class SharedConnection:
 
 
 class _Patience:
-    """How long one exchange waits for bytes. When none come, its link gives the connection up."""
+    """How long one exchange waits for bytes. When none come, the shared connection gives it up."""
 
-    __slots__ = ("_connection", "_handle", "_last_chance", "_link", "_since", "_timeout")
+    __slots__ = ("_connection", "_handle", "_last_chance", "_shared", "_since", "_timeout")
 
-    def __init__(self, link: SharedConnection, connection: AbstractConnection, timeout: float) -> None:
-        self._link = link
+    def __init__(self, shared: SharedConnection, connection: AbstractConnection, timeout: float) -> None:
+        self._shared = shared
         self._connection = connection
         self._timeout = timeout
         self._since = clock.now()
@@ -261,7 +261,7 @@ class _Patience:
         self._handle = asyncio.get_running_loop().call_later(timeout, self._look)
 
     def _look(self) -> None:
-        heard_at = self._link.silent_since(self._connection)
+        heard_at = self._shared.silent_since(self._connection)
         if heard_at == float("inf"):
             return
         left = max(self._since, heard_at) + self._timeout - clock.now()
@@ -271,7 +271,7 @@ class _Patience:
             self._last_chance = True
             left = GRACE
         else:
-            self._link.give_up(self._connection, self._timeout)
+            self._shared.give_up(self._connection, self._timeout)
             return
         self._handle = asyncio.get_running_loop().call_later(left, self._look)
 

@@ -12,8 +12,8 @@ FIRST_PIECE = 8  # entries of one stream in one read
 LARGEST_PIECE = 1_024
 
 
-class Reads(Protocol):
-    """Where a cursor belongs."""
+class ReadRequests(Protocol):
+    """Who has cursors read: the fetcher of all streams."""
 
     def read(self, cursor: "Cursor") -> None:
         """Read its stream soon."""
@@ -56,7 +56,7 @@ class Cursor:
     )  # fmt: skip
 
     def __init__(
-        self, fetcher: Reads, stream: str, position: str, added: Count, on_restart: Callable[[str], None]
+        self, fetcher: ReadRequests, stream: str, position: str, added: Count, on_restart: Callable[[str], None]
     ) -> None:
         self._fetcher = fetcher
         self._on_restart = on_restart
@@ -160,7 +160,7 @@ class Cursor:
         elif self.waiting and heard and not self._caught_up:
             self._fetcher.read(self)
 
-    def arrived_beside(self, raw: Sequence[Any]) -> None:
+    def arrived_by_bypass(self, raw: Sequence[Any]) -> None:
         """Something was read while another read is due, or under way, which will find less."""
         self.since = None
         self._add(raw)

@@ -2,7 +2,7 @@
 
 ``XREAD`` has no side effects, so what a consumer reads that has lost its stream steals nothing. Whoever wants
 entries at about the same time shares one command; a stream that has none costs nothing until Redis says that it
-changed (`wakeups`). A busy stream is read in pieces that grow.
+changed (`tracking`). A busy stream is read in pieces that grow.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class Fetcher:
     """All data streams that one client follows.
 
     Args:
-        places: where the streams are.
+        placement: where the streams are.
         quiet: seconds of silence after which a connection is doubted.
         spawn: starts tasks, which are cancelled at the end of the session.
         gone: the error after that end.
@@ -103,7 +103,7 @@ class Fetcher:
         server = self._servers.get(endpoint)
         if server is None:
             server = NodeFetcher(self, endpoint, self._placement, self._quiet, self._lock)
-            self._tasks[server] = [self._spawn(part.run()) for part in (server.wakeups, server)]
+            self._tasks[server] = [self._spawn(part.run()) for part in (server.tracking, server)]
             self._servers[endpoint] = server
         return server
 

@@ -20,10 +20,10 @@ from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, WrongType
 from redis_stream_client._redis.placement import Placement
 from redis_stream_client._redis.server import ServerIdentity
+from redis_stream_client._streams.bypass_reader import BypassReader
 from redis_stream_client._streams.cursor import Cursor
-from redis_stream_client._streams.gap_verifier import GapVerifier
+from redis_stream_client._streams.gap_detector import GapDetector
 from redis_stream_client._streams.read_sizes import ReadSizes
-from redis_stream_client._streams.side_reader import SideReader
 from redis_stream_client._streams.tracking import Tracking
 from redis_stream_client._streams.tracking_check import TrackingCheck
 
@@ -36,7 +36,7 @@ PASSING = 0.25  # seconds until streams are read again that the server refused f
 UNUSED = 30.0  # seconds after which the connections to a server are closed that is not read from any more
 
 
-class Home(Protocol):
+class Nodes(Protocol):
     """All servers that are read from."""
 
     def read(self, cursor: Cursor) -> None:
@@ -68,9 +68,9 @@ class NodeFetcher:
     """The data streams on one server."""
 
     def __init__(
-        self, home: Home, endpoint: Endpoint, placement: Placement, quiet: float, lock: str | None
+        self, nodes: Nodes, endpoint: Endpoint, placement: Placement, quiet: float, lock: str | None
     ) -> None:
-        self._home = home
+        self._nodes = nodes
         self._placement = placement
         self._cursors: dict[bytes, list[Cursor]] = defaultdict(list)
         self._wanted: dict[Cursor, None] = {}
@@ -85,13 +85,13 @@ class NodeFetcher:
         self._unused_since: float | None = None
         self._info = True
         self._lock = lock
-        self._identity = ServerIdentity(lambda history: home.renewed(endpoint, history))
+        self._identity = ServerIdentity(lambda history: nodes.renewed(endpoint, history))
         self.endpoint = endpoint
-        self.link = SharedConnection(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
-        self.wakeups = Tracking(endpoint, quiet, self._heard, self._bell)
-        self._beside = SideReader(endpoint, placement, self._greet, self._is_fresh)
-        self._verifier = GapVerifier(self.link, placement, self._is_fresh)
-        self.pairing = TrackingCheck(self.link, self.wakeups, self._identity, quiet, self._paired)
+        self.connection = SharedConnection(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
+        self.tracking = Tracking(endpoint, quiet, self._heard, self._bell)
+        self._bypass = BypassReader(endpoint, placement, self._greet, self._is_fresh)
+        self._gap_detector = GapDetector(self.connection, placement, self._is_fresh)
+        self.tracking_check = TrackingCheck(self.connection, self.tracking, self._identity, quiet, self._paired)
 
     @property
     def history(self) -> str | None:
@@ -148,7 +148,7 @@ class NodeFetcher:
     def remove(self, cursor: Cursor) -> None:
         """A cursor that is not needed any more."""
         self._wanted.pop(cursor, None)
-        self._verifier.forget(cursor)
+        self._gap_detector.forget(cursor)
         cursor.server = None
         key = cursor.stream.encode()
         cursors = self._cursors[key]
@@ -164,10 +164,10 @@ class NodeFetcher:
         if keys is None:
             self._changed(heard=False)
             return
-        self.pairing.heard(keys)
+        self.tracking_check.heard(keys)
         for key in keys:
             for cursor in self._cursors.get(key, ()):
-                self._verifier.changed(cursor)
+                self._gap_detector.changed(cursor)
                 self._look_again(cursor, heard=True)
 
     def _changed(self, *, heard: bool) -> None:
@@ -180,14 +180,14 @@ class NodeFetcher:
 
     def _bell(self) -> None:
         """The connection that wake-ups come on is there, or gone."""
-        if self.wakeups.id is None:
-            self.pairing.lost()
+        if self.tracking.id is None:
+            self.tracking_check.lost()
             self._changed(heard=False)
         self._work.set()
 
     def _lost(self, reason: Exception) -> None:
         """Nothing is watched any more. What is being read now fails by itself."""
-        self.pairing.lost()
+        self.tracking_check.lost()
         self._changed(heard=False)
         self._work.set()
 
@@ -198,8 +198,8 @@ class NodeFetcher:
 
     def renew(self, reason: str) -> None:
         """Open both connections anew, and look at everything."""
-        self.wakeups.drop()
-        self.link.drop(Unanswered(reason, maybe_executed=True, elsewhere=True))
+        self.tracking.drop()
+        self.connection.drop(Unanswered(reason, maybe_executed=True, elsewhere=True))
         self._changed(heard=False)
 
     # NodeFetcher.
@@ -221,12 +221,12 @@ class NodeFetcher:
             shortest = max(POLL[0], min(POLL_SHARE * took, max(POLL[1], 2 * took)))
             self._poll = shortest if found else max(shortest, min(self._poll * 1.5, POLL[1]))
             await self._do_duties()
-        self._home.unused(self)
+        self._nodes.unused(self)
 
     @property
     def _due(self) -> float:
         """When all are looked at that wait."""
-        return self._looked_at + (self._poll if self.pairing.token is None else self.pairing.period)
+        return self._looked_at + (self._poll if self.tracking_check.token is None else self.tracking_check.period)
 
     def _look_at_all(self) -> None:
         self._looked_at = clock.now()
@@ -252,41 +252,41 @@ class NodeFetcher:
             return (self._unused_since or clock.now()) + UNUSED
         if self._answered_at == float("-inf"):
             return float("inf")
-        return min(self._watch_at, self._verifier.due)
+        return min(self._watch_at, self._gap_detector.due)
 
     async def _do_duties(self) -> None:
         if not self._cursors or self._answered_at == float("-inf"):
             return
-        await self.pairing.tend(self._answered_at)
+        await self.tracking_check.tend(self._answered_at)
         now = clock.now()
         if now >= self._watch_at:
             longest = min(LONGEST_WATCH, max(0.2, self._quiet / 2))
-            pause = min(longest, 0.5) if self.pairing.unproven else longest
+            pause = min(longest, 0.5) if self.tracking_check.unproven else longest
             if await self._watch():
                 pause = max(pause, min(WATCH_SHARE * (clock.now() - now), LONGEST_WATCH))
             now = clock.now()
             self._watch_at = now + pause
-        if self._verifier.due <= now:
-            await self._verifier.look_at_due(self._sizes.patience)
+        if self._gap_detector.due <= now:
+            await self._gap_detector.look_at_due(self._sizes.patience)
 
     async def _watch(self) -> bool:
         """Look what the server has become, and ring the bell. Returns whether it answered."""
         if self.endpoint.clustered:
-            self._home.look_around()
+            self._nodes.look_around()
         commands: list[tuple[Any, ...]] = [("INFO", "replication")] if self._info else []
         lock = self._lock if self._lock and self._placement.endpoint(self._lock) is self.endpoint else None
-        if lock and self.pairing.token is not None:
+        if lock and self.tracking_check.token is not None:
             commands.append(("PTTL", lock))
         if not commands:
             return True
         try:
-            replies = await self.link.together(*commands, timeout=self._sizes.patience)
+            replies = await self.connection.together(*commands, timeout=self._sizes.patience)
         except (Unanswered, GroupMissing) as error:
             log.debug("watching %s: %s", self.endpoint.where, error)
-            self._home.doubt()
+            self._nodes.doubt()
             return False
-        if lock and self.pairing.token is not None and isinstance(replies[-1], int):
-            self.pairing.rang(lock.encode(), replies[-1])
+        if lock and self.tracking_check.token is not None and isinstance(replies[-1], int):
+            self.tracking_check.rang(lock.encode(), replies[-1])
         if self._info and not isinstance(replies[0], bytes):
             self._info = False
         elif self._info:
@@ -300,7 +300,7 @@ class NodeFetcher:
         if role and role[1] != "master":
             log.info("%s is a replica now: its data streams are looked for anew", self.endpoint.where)
             self.renew("the server is a replica now")
-            self._home.doubt()
+            self._nodes.doubt()
         elif replid and history and history.partition("/")[2] != replid[1]:
             self.renew("the server may have lost writes")
 
@@ -336,7 +336,7 @@ class NodeFetcher:
                 cursor for cursor in cursors if cursor.waiting and cursor.server is self and not cursor.careful
             ]
 
-        async with self._beside.reading(waiting, self._sizes.patience):
+        async with self._bypass.reading(waiting, self._sizes.patience):
             return await self._read_page(page)
 
     async def _read_page(self, page: Sequence[Cursor]) -> bool:
@@ -356,14 +356,14 @@ class NodeFetcher:
 
     async def _read_together(self, cursors: Sequence[Cursor]) -> "bool | _Failure":
         streams = [cursor.stream for cursor in cursors]
-        count, token = cursors[0].count, self.pairing.token
+        count, token = cursors[0].count, self.tracking_check.token
         sent = False
         try:
-            await self._verifier.look_before_reading(cursors, self._sizes.patience)
+            await self._gap_detector.look_before_reading(cursors, self._sizes.patience)
             positions = [cursor.position for cursor in cursors]
             started, sent = clock.now(), True
             command = ("XREAD", "COUNT", count, "STREAMS", *streams, *positions)
-            reply = await self.link.request(*command, timeout=self._sizes.patience)
+            reply = await self.connection.request(*command, timeout=self._sizes.patience)
         except (Unanswered, GroupMissing) as error:
             return _Failure(cursors, error, sent)
         except RedisRejected as error:
@@ -384,7 +384,7 @@ class NodeFetcher:
         self._sizes.answered(brought.values(), clock.now() - started)
         if not brought and all(cursor.idle for cursor in cursors):  # a wake-up for nothing, perhaps one of many
             await asyncio.sleep(FRUITLESS)
-        heard = token is not None and token is self.pairing.token
+        heard = token is not None and token is self.tracking_check.token
         for cursor, position in zip(cursors, positions, strict=True):
             if cursor.position == position:
                 self._arrived(cursor, brought.get(cursor.stream.encode(), ()), count, heard)
@@ -399,10 +399,10 @@ class NodeFetcher:
             cursor.end()
             return
         if raw:
-            if cursor.reassured and self.pairing.token is not None:
-                self.pairing.found(cursor.stream.encode())
+            if cursor.reassured and self.tracking_check.token is not None:
+                self.tracking_check.found(cursor.stream.encode())
             if cursor.server is self:
-                self._verifier.changed(cursor)
+                self._gap_detector.changed(cursor)
             if len(raw) == count:
                 cursor.count = self._sizes.entries(count, raw)
         cursor.reassured = False
@@ -416,24 +416,24 @@ class NodeFetcher:
                 cursor.end()
         if any(failure.too_large for failure in failures):
             self._sizes.unanswered(page)
-            self._home.shrunk()
+            self._nodes.shrunk()
         cursors = [cursor for failure in failures for cursor in failure.cursors]
         if all(failure.passing for failure in failures):
             asyncio.get_running_loop().call_later(PASSING, self._read_again, cursors)
             return
-        self._home.doubt()
+        self._nodes.doubt()
         await asyncio.sleep(self._backoff.pause())
         self._read_again(cursors)
 
     def _read_again(self, cursors: Sequence[Cursor]) -> None:
         for cursor in cursors:
             if cursor.waiting and not cursor.closed and not cursor.reading:
-                self._home.read(cursor)
+                self._nodes.read(cursor)
 
     async def close(self) -> None:
         """Close the connections; the tasks are cancelled by who has started them."""
-        await self.link.close()
-        await self._beside.close()
+        await self.connection.close()
+        await self._bypass.close()
 
 
 class _Failure(NamedTuple):

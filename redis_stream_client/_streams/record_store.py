@@ -15,7 +15,7 @@ from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.placement import Placement
 from redis_stream_client._redis.server import ServerIdentity
-from redis_stream_client._streams.settling import Item, Settling
+from redis_stream_client._streams.settle_queue import Item, SettleQueue
 
 PROGRESS_TTL = 7 * 86_400.0
 """Seconds that the record of a finished stream stays, and a consumer that wakes late is refused."""
@@ -59,9 +59,9 @@ class RecordStore:
         self._gone = gone
         self._patience = patience
         self._greeting = greeting
-        self._links: dict[Endpoint, SharedConnection] = {}
+        self._connections: dict[Endpoint, SharedConnection] = {}
         self._records: dict[Endpoint, Records] = {}
-        self._settling = Settling(self.known, lambda: self._learn(patience), self.moved, spawn)
+        self._settle_queue = SettleQueue(self.known, lambda: self._learn(patience), self.moved, spawn)
 
     def known(self, stream: str) -> Records | None:
         """Where the record of a stream is, as far as that is known."""
@@ -70,11 +70,11 @@ class RecordStore:
             return None
         records = self._records.get(endpoint)
         if records is None:
-            link = self._links[endpoint] = SharedConnection(
+            connection = self._connections[endpoint] = SharedConnection(
                 endpoint, greet=_Stranger(self._greeting(endpoint)), role="records"
             )
             records = self._records[endpoint] = Records(
-                link, self._placement.slot, self._spawn, self._gone, self._patience
+                connection, self._placement.slot, self._spawn, self._gone, self._patience
             )
         return records
 
@@ -92,8 +92,8 @@ class RecordStore:
         await self._placement.learn(timeout)
         for endpoint in [endpoint for endpoint in self._records if not self._placement.current(endpoint)]:
             gone = self._records.pop(endpoint)
-            del self._links[endpoint]
-            self._settling.leave(gone)
+            del self._connections[endpoint]
+            self._settle_queue.leave(gone)
             with contextlib.suppress(ClientClosed):
                 self._spawn(gone.close())
 
@@ -116,21 +116,21 @@ class RecordStore:
             leases: those that have not begun have no record.
             lifetime: how long, in seconds, their records stay; 0 for as long as the next owner needs them.
         """
-        await self._settling.settle(self._items(leases, lifetime), SETTLE_WAIT)
+        await self._settle_queue.settle(self._items(leases, lifetime), SETTLE_WAIT)
 
     async def settle_at_last(self, leases: Iterable[LeaseState]) -> None:
         """The client is leaving: as `settle`, with all that was not answered before. The caller bounds it."""
-        await self._settling.last(self._items(leases, 0, ended=True))
+        await self._settle_queue.last(self._items(leases, 0, ended=True))
 
     @property
     def unsettled(self) -> int:
         """How many records are to be settled still."""
-        return len(self._settling)
+        return len(self._settle_queue)
 
     @property
     def shrunk(self) -> int:
         """How often a request about records went unanswered, and was made smaller."""
-        return self._settling.shrunk + sum(records.shrunk for records in self._records.values())
+        return self._settle_queue.shrunk + sum(records.shrunk for records in self._records.values())
 
     def _items(self, leases: Iterable[LeaseState], lifetime: float, *, ended: bool = False) -> list[Item]:
         return [
@@ -150,9 +150,9 @@ class RecordStore:
     def renew(self, endpoint: Endpoint | None = None) -> None:
         """Open the connections to one server, or to all, anew: another server may be behind them by now."""
         reason = Unanswered("another server is responsible now, or it has lost writes", maybe_executed=True)
-        for place, link in self._links.items():
+        for place, connection in self._connections.items():
             if endpoint is None or place is endpoint:
-                link.drop(reason)
+                connection.drop(reason)
 
     def moved(self) -> None:
         """Records are elsewhere by now."""

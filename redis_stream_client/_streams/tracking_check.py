@@ -40,14 +40,14 @@ class TrackingCheck:
 
     def __init__(
         self,
-        link: SharedConnection,
-        wakeups: Tracking,
+        connection: SharedConnection,
+        tracking: Tracking,
         identity: ServerIdentity,
         quiet: float,
         on_paired: Callable[[], None],
     ) -> None:
-        self._link = link
-        self._wakeups = wakeups
+        self._connection = connection
+        self._tracking = tracking
         self._identity = identity
         self._quiet = quiet
         self._on_paired = on_paired
@@ -88,7 +88,7 @@ class TrackingCheck:
         self._distrusted = False
         self._rung = None
         self._unheard = 0
-        self._wakeups.works()
+        self._tracking.works()
 
     def found(self, key: bytes) -> None:
         """An entry was found by looking."""
@@ -127,28 +127,28 @@ class TrackingCheck:
         now = clock.now()
         if self._found and min(self._found.values()) < now - DEAF:
             self._deaf("an entry was found that nothing was heard of")
-        if self.token is None and self._wakeups.id is not None:
-            await self._pair(self._wakeups.id)
+        if self.token is None and self._tracking.id is not None:
+            await self._pair(self._tracking.id)
         elif self.token is not None and not self._distrusted and now - self._paired_at > SOUND:
-            self._wakeups.works()
+            self._tracking.works()
         self._report(answered_at)
 
     async def _pair(self, bell: int) -> None:
-        losses = self._link.losses
+        losses = self._connection.losses
         try:
-            await self._link.request(
+            await self._connection.request(
                 "CLIENT", "TRACKING", "ON", "REDIRECT", bell, timeout=max(0.5, min(self._quiet, UNPROVEN))
             )
         except RedisRejected as error:
             gone = "does not exist" in str(error)  # the bell was lost just now, or belongs to another server
-            self._wakeups.failed(Unanswered(str(error), maybe_executed=False) if gone else error)
+            self._tracking.failed(Unanswered(str(error), maybe_executed=False) if gone else error)
             return
         except (Unanswered, GroupMissing) as error:
-            self._wakeups.failed(error)
+            self._tracking.failed(error)
             return
-        if losses != self._link.losses or bell != self._wakeups.id:
+        if losses != self._connection.losses or bell != self._tracking.id:
             return
-        here, there = self._identity.history, self._wakeups.history
+        here, there = self._identity.history, self._tracking.history
         if here and there and here != there:
             self._part("the entries come from another server than the wake-ups")
             return
@@ -164,29 +164,29 @@ class TrackingCheck:
         """Open both connections anew."""
         self.lost()
         error = Unanswered(why, maybe_executed=True)
-        self._wakeups.failed(error)
-        self._link.drop(error)
+        self._tracking.failed(error)
+        self._connection.drop(error)
 
     def _report(self, answered_at: float) -> None:
         """One warning for each time that there are none; when reading does not work either, others say so."""
         now = clock.now()
         if self.token is not None and not self._distrusted:
             if self._warned:
-                log.info("wake-ups from %s work again", self._wakeups.where)
+                log.info("wake-ups from %s work again", self._tracking.where)
             self._warned = False
             self._trouble = None
             return
         if self._trouble is None:
             self._trouble = now
-        lasts = now - self._trouble > WARN_AFTER or self._wakeups.refused
-        if self._warned or not lasts or answered_at < self._trouble or self._wakeups.failure is None:
+        lasts = now - self._trouble > WARN_AFTER or self._tracking.refused
+        if self._warned or not lasts or answered_at < self._trouble or self._tracking.failure is None:
             return
         self._warned = True
         log.warning(
             "%s: idle data streams are looked at from time to time, which takes up to a second longer and costs "
             "more; it is tried again (%s)",
             "CLIENT TRACKING is not permitted"
-            if self._wakeups.refused
-            else f"no wake-ups from {self._wakeups.where}",
-            self._wakeups.failure,
+            if self._tracking.refused
+            else f"no wake-ups from {self._tracking.where}",
+            self._tracking.failure,
         )

@@ -48,7 +48,7 @@ class Group:
         self.over = asyncio.Event()
 
 
-class Settling:
+class SettleQueue:
     """The records that are to be settled, on all servers.
 
     Args:

@@ -15,17 +15,19 @@ from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.cursor import Cursor
 
 
-class GapVerifier:
+class GapDetector:
     """The looks at the streams of one server: before the first read, and each second where something comes.
 
     Args:
-        link: the connection that reads: a look before a read sees what the read will find.
-        places: which streams may be looked at together.
+        connection: the connection that reads: a look before a read sees what the read will find.
+        placement: which streams may be looked at together.
         is_fresh: whether a cursor still belongs to what the server has.
     """
 
-    def __init__(self, link: SharedConnection, placement: Placement, is_fresh: Callable[[Cursor], bool]) -> None:
-        self._link = link
+    def __init__(
+        self, connection: SharedConnection, placement: Placement, is_fresh: Callable[[Cursor], bool]
+    ) -> None:
+        self._connection = connection
         self._placement = placement
         self._is_fresh = is_fresh
         self._pending: dict[Cursor, None] = {}
@@ -89,7 +91,7 @@ class GapVerifier:
         streams = [cursor.stream for cursor in cursors]
         positions = [cursor.position for cursor in cursors]
         try:
-            looks = await data_streams.gaps(self._link, streams, patience)
+            looks = await data_streams.gaps(self._connection, streams, patience)
         except RedisRejected as error:
             self._counts = isinstance(error, KeyRejected)  # then it is one stream's fault
             log.debug("whether entries are trimmed unread cannot be told: %s", error)

@@ -1,4 +1,4 @@
-"""Reading a little of many streams while something large takes its time to arrive on another connection."""
+"""Reading a little of many streams while one large reply blocks the connection that they are all read on."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ UNUSED = 5.0  # seconds after which the connection is closed, when large replies
 PAUSE = (0.2, 1.0)  # seconds between two of these: at first, and at the most
 
 
-class SideReader:
+class BypassReader:
     """A connection of its own to one server, opened when it is needed.
 
     What is read here is bounded by bytes, on the server, so it is never late itself. Nothing is watched here: the
@@ -34,7 +34,7 @@ class SideReader:
     ) -> None:
         self._is_fresh = is_fresh
         self._placement = placement
-        self._link = SharedConnection(endpoint, greet=greet, role="more entries")
+        self._connection = SharedConnection(endpoint, greet=greet, role="more entries")
         self._possible = True
         self._turn = 0
         self._used_at = float("inf")
@@ -59,7 +59,7 @@ class SideReader:
                 await asyncio.wait((task,))
             elif clock.now() - self._used_at > UNUSED:
                 self._used_at = float("inf")
-                self._link.drop(Unanswered("it is not needed any more", maybe_executed=False))
+                self._connection.drop(Unanswered("it is not needed any more", maybe_executed=False))
 
     async def _read_on(self, waiting: Callable[[], Sequence[Cursor]], patience: float) -> None:
         """Until cancelled."""
@@ -87,7 +87,7 @@ class SideReader:
             positions = [cursor.position for cursor in together]
             streams = [cursor.stream for cursor in together]
             try:
-                replies = await data_streams.peek(self._link, streams, positions, patience)
+                replies = await data_streams.peek(self._connection, streams, positions, patience)
             except (Unanswered, GroupMissing) as error:
                 log.debug("reading beside: %s", error)
                 return
@@ -97,8 +97,8 @@ class SideReader:
                 return
             for cursor, position, raw in zip(together, positions, replies, strict=False):
                 if raw and cursor.position == position and not cursor.closed and self._is_fresh(cursor):
-                    cursor.arrived_beside(raw)
+                    cursor.arrived_by_bypass(raw)
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._link.close()
+        await self._connection.close()

@@ -14,8 +14,8 @@ import pytest
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol.progress_records import NO_OWNER, Settle
-from redis_stream_client._streams import settling
-from redis_stream_client._streams.settling import FIRST, Item, Pace, Settling
+from redis_stream_client._streams import settle_queue
+from redis_stream_client._streams.settle_queue import FIRST, Item, Pace, SettleQueue
 from tests.harness.runs import Running, add, write
 from tests.harness.waiting import wait_until
 
@@ -179,15 +179,15 @@ def item(record: str, lifetime: float = 0.0) -> Item:
     return Item(record, Settle(record, NO_OWNER, lifetime))
 
 
-def settling_on(deaf: Any) -> Settling:
+def settling_on(deaf: Any) -> SettleQueue:
     async def learn() -> None:
         pass
 
-    return Settling(lambda _: deaf, learn, lambda: None, lambda work: start_task(work, "settling"))
+    return SettleQueue(lambda _: deaf, learn, lambda: None, lambda work: start_task(work, "settling"))
 
 
 async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(settling, "MOST", 10)
+    monkeypatch.setattr(settle_queue, "MOST", 10)
     deaf = Deaf()
     waiting = settling_on(deaf)
     await waiting.settle([item(str(i)) for i in range(25)], 0.0)
