@@ -1,4 +1,4 @@
-"""A lease: one data stream that this client owns, under one fence."""
+"""A lease as users see it: one data stream that this client owns, under one fence."""
 
 import asyncio
 from collections.abc import Mapping
@@ -248,6 +248,6 @@ class Lease:
 
 
 def lease_of(state: LeaseState) -> Lease:
-    """The user's lease of this state, which is one object as long as it is held."""
+    """The user's lease of a state: one and the same object, as long as the lease is held."""
     assert isinstance(state.face, Lease)
     return state.face

@@ -1,6 +1,6 @@
-"""What this client knows of one lease: a data stream that it owns, under one fence. Plain state, no I/O.
+"""The state of one lease: what this client knows of a data stream that it owns, under one fence. No I/O.
 
-The package works on this. Users hold a `Lease`, the face of the same state.
+The package works on the state. Users hold a `Lease`, which is the face of it.
 """
 
 import asyncio
@@ -45,8 +45,8 @@ class LeaseState:
         consumer: who holds it, for the fence.
 
     Attributes:
-        face: the user's `Lease`, as long as the lease is held. (Held by the table, not by its type: that module
-            stands above this one.)
+        face: the user's `Lease`, as long as the lease is held; `lease_of` gives it with its type, which this
+            module cannot know. It refers to this state, so the two are parted at the end.
         handed_out: whether the user knows of it.
         lost: how it ended; None while it is held.
         cancel_scope: of the block or handler that works on it, once it was entered.

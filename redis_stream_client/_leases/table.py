@@ -55,7 +55,7 @@ class LeaseTable:
     def end(self, lease: LeaseState, reason: LossReason) -> None:
         """A lease that its holder ended; there is no event about it."""
         self._end(lease, reason)
-        lease.face = None  # no cycle for the garbage collector to find
+        lease.face = None  # else the two are a cycle, for the garbage collector to find
 
     def _end(self, lease: LeaseState, reason: LossReason) -> None:
         if self.holds(lease):

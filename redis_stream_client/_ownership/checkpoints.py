@@ -183,7 +183,7 @@ class Progress:
         keys = self._keys
         former = keys.former_progress(lease.stream)
         if former is not None and lease.deliveries > 1 and not lease.begun:  # the first owner left none there
-            fences = str(lease.fence)[:LBS_ID]
+            fences = lease.fence_text[:LBS_ID]
             record = keys.progress(lease.stream)
             timeout = self._patience
             await self._ask(lease, "begin", lambda records: records.move(record, former, fences, timeout))
@@ -292,7 +292,7 @@ class Progress:
             return NO_OWNER
         if standing != (self._consumer, lease.deliveries):
             raise self._not_mine(lease, standing[0] if standing else "")
-        if stored is None or str(stored)[:NUMBERS] < str(lease.fence)[:NUMBERS]:
+        if stored is None or str(stored)[:NUMBERS] < lease.fence_text[:NUMBERS]:
             return NO_OWNER  # Redis lost our begin
         if to := _lifted_to(lease, stored):  # Redis lost a claim, and counts anew
             outcome = await self._deliveries.lift(lease.lbs_id, lease.deliveries, to, timeout)

@@ -21,7 +21,7 @@ from redis_stream_client._leases.state import ENDED
 from redis_stream_client._model.keys import NOBODY, Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._run.handler_task import HandlerTask
-from tests.harness.states import state_of
+from tests.harness.leases import state_of
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import asyncio
 from redis_stream_client._leases.capacity import UNLIMITED, Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.table import LeaseTable
-from tests.harness.states import new_lease
+from tests.harness.leases import new_lease
 
 
 class Client:

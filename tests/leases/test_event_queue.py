@@ -10,7 +10,7 @@ from redis_stream_client import Event, ExpiredStream, StreamAdded, StreamDisowne
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lease import lease_of
 from redis_stream_client._model.keys import NOBODY
-from tests.harness.states import new_lease
+from tests.harness.leases import new_lease
 from tests.harness.waiting import wait_until
 
 FIRST, LONGEST = 2.0, 5.0

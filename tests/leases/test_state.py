@@ -10,7 +10,7 @@ import pytest
 from redis_stream_client import Fence, NotOwner, RedisRejected
 from redis_stream_client._leases.lease import lease_of
 from redis_stream_client._model.gaps import Added, Gap
-from tests.harness.states import new_lease
+from tests.harness.leases import new_lease
 
 if TYPE_CHECKING:
     from redis_stream_client._leases.state import LeaseState

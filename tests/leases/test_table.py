@@ -12,7 +12,7 @@ from redis_stream_client import Event, StreamAdded, StreamDisowned
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lease import lease_of
 from redis_stream_client._leases.table import REMEMBERED, LeaseTable
-from tests.harness.states import new_lease
+from tests.harness.leases import new_lease
 
 
 @pytest.fixture

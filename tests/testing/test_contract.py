@@ -13,7 +13,7 @@ import pytest
 
 from redis_stream_client import Entry, Lease, NotOwner, RedisUnavailable
 from tests.harness.backends import STREAM, Backend, Facts, InMemory, OnServer
-from tests.harness.states import state_of
+from tests.harness.leases import state_of
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from redis_stream_client._leases.state import ENDED
 from redis_stream_client._model.keys import Keys
 from redis_stream_client.testing import Controller, controller, expire, run_handler, wait_until
 from tests.harness.fleet import Member, announce
+from tests.harness.leases import state_of
 from tests.harness.loops import task_kind
 from tests.harness.scenes import next_event
-from tests.harness.states import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -1,4 +1,4 @@
-"""What is behind a lease."""
+"""Leases that need no client, and what is behind those of users."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def new_lease(
 
 
 def state_of(lease: Lease) -> LeaseState:
-    """The state of a user's lease, which offers no way to it: the package starts from the state."""
+    """The state of a user's lease. It offers no way to it: the package starts from the state."""
     return next(found for found in gc.get_referents(lease) if isinstance(found, LeaseState))
