@@ -14,8 +14,13 @@ LONGEST_TICK = 0.1
 SHORTEST_TICK = 0.01
 TICKS = 40  # in the shortest silence that matters; a standstill goes unnoticed for one of them at the most
 NEGLIGIBLE = 0.001  # seconds that a timer may be late
-LATE = 0.05  # seconds that any timer may be late before this process counts as having stood still
+LATE = 0.05  # seconds that any timer may be late; one of more than half a second, by a tenth of its time
 REMEMBERED = 4_096  # moments
+
+
+def stood_still(late: float, timer: float = 0.0) -> bool:
+    """Whether this process stood still, since a timer of `timer` seconds was late by so much."""
+    return late > max(LATE, timer / 10)
 
 
 class Standstill:

@@ -6,24 +6,22 @@ The client, its event iterator and `run()` hold the same `Lifecycle`. Its errors
 import asyncio
 import contextlib
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import anyio
 
 from redis_stream_client._concurrency import clock, forks
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._consumer.parts import Parts
+from redis_stream_client._consumer.session import Session
 from redis_stream_client._leases.events import Event
-from redis_stream_client._leases.lease import LEAVING_GRACE
 from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._model import leaving
 from redis_stream_client._model.errors import ClientClosed, NotJoined, NotOwner
 from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.options import Options
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.placement import Placement
-
-if TYPE_CHECKING:
-    from redis_stream_client._consumer.session import Session
 
 
 class Runner(Protocol):
@@ -49,7 +47,6 @@ class Lifecycle:
 
     Attributes:
         parts: what the client is made of since joining began; None before.
-        session: its session; None before.
         reading: a task waits for the next event.
         drain_requested: `drain` was called.
         closed: `close` was called.
@@ -63,10 +60,14 @@ class Lifecycle:
         self._ready: asyncio.Future[None] | None = None  # says when the session has joined, or why it cannot
         self._runner: Runner | None = None
         self.parts: Parts | None = None
-        self.session: Session | None = None
         self.reading = False
         self.drain_requested = False
         self.closed = False
+
+    @property
+    def session(self) -> Session | None:
+        """Its session; None before joining began."""
+        return self.parts.session if self.parts is not None else None
 
     # Joining.
 
@@ -76,7 +77,7 @@ class Lifecycle:
 
         Every process that joins is a consumer of its own, so a forked child that has not joined takes a new one.
         """
-        if self.session is None and self._named_in != (here := forks.here()):
+        if self.parts is None and self._named_in != (here := forks.here()):
             self._named_in = here
             self._options = self._options.renamed()
         return self._options
@@ -106,15 +107,13 @@ class Lifecycle:
         """
         if self.closed:
             raise self.gone()
-        if self.session is None:
+        if self.parts is None:
             _require_asyncio()
             self.parts = Parts(self.options, self._where, self._where_streams_are)
             self.parts.capacity.draining = self.drain_requested
-            self.session = self.parts.session
-            self._ready = self.session.start()
-        assert self.parts is not None
+            self._ready = self.parts.session.start()
         assert self._ready is not None
-        self.session.require_here()
+        self.parts.session.require_here()
         await asyncio.wait((self._ready,))
         self._ready.result()
         return self.parts
@@ -129,11 +128,11 @@ class Lifecycle:
         """
         if self.closed:
             raise self.gone()
-        if self.session is not None:
-            self.session.require_here()
-        if self.parts is None or self.session is None or self._ready is None or not self._ready.done():
+        if self.parts is not None:
+            self.parts.session.require_here()
+        if self.parts is None or self._ready is None or not self._ready.done():
             raise NotJoined("this client has not joined yet", hint="use it in `async with client:`")
-        if self.session.leaving:
+        if self.parts.session.leaving:
             raise self.gone()
         return self.parts
 
@@ -238,7 +237,7 @@ class Lifecycle:
             return
         session.require_here()
         session.leave()
-        grace = min(LEAVING_GRACE, max(0.0, session.leave_by + LEAVING_GRACE / 10 - clock.now()))
+        grace = min(leaving.GRACE, max(0.0, session.leave_by + leaving.GRACE - leaving.FAREWELL - clock.now()))
         with anyio.move_on_after(grace, shield=True):
             await session.closed.wait()
 

@@ -17,10 +17,10 @@ from redis_stream_client._consumer.listener import Listener
 from redis_stream_client._consumer.reader import Reader
 from redis_stream_client._consumer.sweeper import Sweeper
 from redis_stream_client._leases.event_queue import EventQueue
-from redis_stream_client._leases.lease import LEAVING_GRACE
 from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
+from redis_stream_client._model import leaving
 from redis_stream_client._model.errors import (
     ClientClosed,
     RedisRejected,
@@ -162,6 +162,10 @@ class Session:
         """Whether the end has begun."""
         return self._tasks.ended
 
+    def leave_within(self, seconds: float) -> None:
+        """Have the end over in so many seconds, whenever it begins."""
+        self.leave_by = clock.now() + seconds
+
     def leave(self) -> None:
         """Ask the supervisor to hand everything over and end. Idempotent, and returns at once."""
         self._tasks.end()
@@ -190,7 +194,7 @@ class Session:
     async def _shut_down(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Believe nothing, give up the lock, and stop, cancelled or not.
 
-        The lock goes first, within `LEAVING_GRACE` however many leases there are. These end beside it, in pieces.
+        The lock goes first, within `leaving.GRACE` however many leases there are. These end beside it, in pieces.
         """
         self._tasks.end()
         self._lock_state.close()
@@ -210,7 +214,7 @@ class Session:
 
     async def _farewell(self, tasks: list[asyncio.Task[Any]], held: list[LeaseState]) -> None:
         """Everything that needs Redis, side by side, on two connections; what has begun ends in good order."""
-        grace = max(0.1, min(LEAVING_GRACE * 0.9, self.leave_by - clock.now()))
+        grace = max(0.1, min(leaving.FAREWELL, self.leave_by - clock.now()))
         lock = start_task(self._give_up_lock(), "redis_stream_client farewell: lock")  # written before all else
         settling = start_task(self._settle(held), "redis_stream_client farewell: records")
         losing = start_task(self._lose(held), "redis_stream_client farewell: leases")
@@ -263,7 +267,7 @@ class Session:
             return True
         for _ in range(3):
             try:
-                await self._lock.leave(LEAVING_GRACE / 2)
+                await self._lock.leave(leaving.UNANSWERED)
                 return True
             except (Unanswered, GroupMissing, RedisRejected) as error:
                 log.debug("leaving: %s", error)

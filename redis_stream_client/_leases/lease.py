@@ -10,6 +10,7 @@ import anyio
 from redis_stream_client._leases.backend import Asking, LeaseBackend
 from redis_stream_client._leases.entry_iterator import Entries, OnGap
 from redis_stream_client._leases.state import ENDED, LeaseState
+from redis_stream_client._model import leaving
 from redis_stream_client._model.entry import require_id
 from redis_stream_client._model.errors import LossReason, RedisStreamClientError, RedisUnavailable
 from redis_stream_client._model.failures import is_a
@@ -17,11 +18,8 @@ from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.logs import log
 
-LEAVING_GRACE = 0.5
-"""Seconds that leaving a block by cancellation, or leaving the client, may wait for Redis."""
-
 AGAIN = 0.05
-"""Seconds after which the end of a block is said again, when it got no answer for a lifetime of the lock."""
+"""Seconds after which a block or a handler says again what got no answer for a lifetime of the lock."""
 
 
 class Lease:
@@ -232,7 +230,7 @@ class Lease:
 
     async def _hand_back(self, *, cancelled: bool) -> None:
         """Release after a failure of the block, which is what the caller is to see."""
-        grace = LEAVING_GRACE if cancelled else float("inf")
+        grace = leaving.GRACE if cancelled else float("inf")
         try:
             with anyio.move_on_after(grace, shield=cancelled):
                 await self.release()

@@ -159,15 +159,15 @@ class LeaseState:
 
     # Its block, and its end.
 
-    def enter(self, task: "asyncio.Task[Any] | None" = None) -> CancelScope:
-        """The block, or handler, begins, in the current task or in another one. Raises `NotOwner`, and
-        ``RuntimeError`` the second time."""
+    def enter(self) -> CancelScope:
+        """The block, or handler, begins, in the current task. Raises `NotOwner`, and ``RuntimeError`` the second
+        time."""
         if self.cancel_scope is not None:
             raise RuntimeError(
                 f"the block of {self.face or self!r} was entered before; a lease is entered once, "
                 "for a handler by run()"
             )
-        self.cancel_scope = CancelScope(task)
+        self.cancel_scope = CancelScope()
         if self.lost is not None:
             raise self.not_owner()
         return self.cancel_scope

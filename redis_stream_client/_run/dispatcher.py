@@ -2,20 +2,30 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Callable
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.chunks import in_chunks
-from redis_stream_client._concurrency.standstill import LATE
+from redis_stream_client._concurrency.owned_tasks import OwnedTasks
+from redis_stream_client._concurrency.standstill import stood_still
 from redis_stream_client._concurrency.tasks import start_task
-from redis_stream_client._consumer.parts import Parts
-from redis_stream_client._leases.event_queue import owner_of
+from redis_stream_client._consumer.session import Session
+from redis_stream_client._consumer.sweep_schedule import SweepSchedule
+from redis_stream_client._leases.backend import LeaseBackend
+from redis_stream_client._leases.capacity import Capacity
+from redis_stream_client._leases.event_queue import EventQueue, owner_of
 from redis_stream_client._leases.events import StreamAdded, StreamExpired
-from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
+from redis_stream_client._leases.lease import Lease
 from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._leases.table import LeaseTable
+from redis_stream_client._model import leaving
+from redis_stream_client._model.errors import ClientClosed
 from redis_stream_client._model.logs import log
-from redis_stream_client._protocol.hints import Draining
+from redis_stream_client._model.options import Options
+from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.checkpoints import Progress
+from redis_stream_client._ownership.endings import Endings
+from redis_stream_client._protocol.hints import Draining, Hints
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._run.handler import Handler
 from redis_stream_client._run.handler_task import HandlerTask
@@ -23,7 +33,7 @@ from redis_stream_client._run.outcome import Rules
 from redis_stream_client._run.watchdogs import start_watches
 
 ADMITTED = 250  # tasks that are started without a look at anything else
-MANY = 1_000  # handlers
+LOOK = 0.1  # seconds: a timer that is late shows that this process stood still, and short ones show it soon
 LOGGED = 10  # handlers that go on after the end and are named
 
 
@@ -31,58 +41,89 @@ class Dispatcher:
     """Takes the streams that arrive, and gives each to a handler, until it is drained or the client closes.
 
     Its main loop is a task of its own: whoever waits for it may be cancelled at any time.
+
+    Args:
+        handler: the user's.
+        rules: what `run()` was told about handlers.
+        drain_timeout: seconds that draining gives the handlers to reach a checkpoint.
     """
 
-    def __init__(self, parts: Parts, handler: Handler, rules: Rules, drain_timeout: float) -> None:
-        self._parts = parts
-        self._session = parts.session
+    def __init__(
+        self,
+        handler: Handler,
+        rules: Rules,
+        drain_timeout: float,
+        *,
+        options: Options,
+        session: Session,
+        tasks: OwnedTasks[ClientClosed],
+        event_queue: EventQueue,
+        table: LeaseTable,
+        capacity: Capacity,
+        sweeps: SweepSchedule,
+        backend: LeaseBackend,
+        endings: Endings,
+        progress: Progress,
+        hints: Hints,
+        counters: Counters,
+    ) -> None:
         self._handler = handler
         self._rules = rules
         self._drain_timeout = drain_timeout
-        self._jobs: set[HandlerTask] = set()
+        self._consumer = options.consumer
+        self._patience = options.patience
+        self._session = session
+        self._tasks = tasks
+        self._event_queue = event_queue
+        self._table = table
+        self._capacity = capacity
+        self._sweeps = sweeps
+        self._backend = backend
+        self._endings = endings
+        self._progress = progress
+        self._hints = hints
+        self._counters = counters
+        self._at_work: dict[asyncio.Task[None], HandlerTask] = {}
         self._changed = asyncio.Event()
         self._draining = False
         self._cut_short = False
 
     def start(self) -> "asyncio.Task[None]":
         """Start the main loop; the task ends when everything was released and the client has left."""
-        self._parts.capacity.handled_at_once = True
+        self._capacity.handled_at_once = True
         return start_task(self._serve(), "redis_stream_client run")
 
     def drain(self) -> None:
         """Take nothing new; let the handlers reach a checkpoint; release."""
         self._draining = True
-        self._wake()
+        self._changed.set()
+        self._event_queue.end()
 
     def cut_short(self) -> None:
         """Release at once."""
         if not self._cut_short:
             self._cut_short = True
-            self._session.leave_by = clock.now() + LEAVING_GRACE * 0.9
+            self._session.leave_within(leaving.FAREWELL)
         self.drain()
 
     @property
     def handled(self) -> set[LeaseState]:
         """The leases whose handler was called."""
-        return {job.lease for job in self._jobs if job.called}
+        return {handler_task.lease for handler_task in self._at_work.values() if handler_task.called}
 
     @property
     def working(self) -> int:
         """How many handlers have not ended."""
-        return len(self._jobs)
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._parts.event_queue.end()
+        return len(self._at_work)
 
     # The main loop.
 
     async def _serve(self) -> None:
-        watches = start_watches(self._jobs, self._rules, self._parts.progress.acquit)
+        watches = start_watches(self._at_work.values(), self._rules, self._progress.acquit)
         try:
             while not (self._draining or self._session.leaving):
                 if not await self._admit():
-                    await self._parts.event_queue.wait()
+                    await self._event_queue.wait()
             if not self._session.leaving:
                 await self._drain()
         finally:
@@ -92,8 +133,8 @@ class Dispatcher:
             await self._session.closed.wait()
             # A handler whose lease had ended before was told nothing by that. Who was told cleans up; a client
             # that is to release at once waits for nobody.
-            await self._stop_all(self._jobs)
-            await self._wait_for_jobs(0.0 if self._cut_short else self._rules.patience)
+            await self._stop_all()
+            await self._wait_for_handlers(0.0 if self._cut_short else self._rules.patience)
             self._say_who_goes_on()
 
     async def _admit(self) -> bool:
@@ -101,15 +142,12 @@ class Dispatcher:
         all there was."""
         looked_at, arrived = self._take()
         if arrived:
-            self._parts.capacity.changed.notify()  # the next ones come while these begin
-            ready = await self._parts.progress.prepare(list(arrived))
-            backend = self._parts.backend
+            self._capacity.changed.notify()  # the next ones come while these begin
+            ready = await self._progress.prepare(list(arrived))
             for state, lease in arrived.items():
-                job = HandlerTask(state, lease, backend, self._handler, self._rules, ready=state in ready)
-                self._jobs.add(job)
-                job.task = start_task(self._attend(job), f"handler of {lease.stream}")
-                job.task.add_done_callback(partial(self._attended, job))
-            self._parts.counters.handlers += len(arrived)
+                self._start(
+                    HandlerTask(state, lease, self._backend, self._handler, self._rules, ready=state in ready)
+                )
         if not looked_at:
             return False  # and whoever waits does so before anything can happen
         await asyncio.sleep(0)
@@ -120,103 +158,106 @@ class Dispatcher:
         now = clock.now()
         arrived: dict[LeaseState, Lease] = {}
         for looked_at in range(ADMITTED):
-            match self._parts.event_queue.take(now):
+            match self._event_queue.take(now):
                 case StreamAdded(lease):
-                    state = self._parts.table.state_of(lease)
+                    state = self._table.state_of(lease)
                     assert state is not None, "what is lost takes its unread event with it"
                     arrived[state] = lease
                 case StreamExpired(orphan):  # it was offered before run() began
-                    self._parts.event_queue.withdraw(orphan.lbs_id)
-                    self._parts.sweeps.suspect(owner_of(orphan))
+                    self._event_queue.withdraw(orphan.lbs_id)
+                    self._sweeps.suspect(owner_of(orphan))
                 case None:
                     return looked_at, arrived
                 case _:  # a handler is told in its own way that its lease was lost
                     pass
         return ADMITTED, arrived
 
-    async def _attend(self, job: HandlerTask) -> None:
+    def _start(self, handler_task: HandlerTask) -> None:
+        task = start_task(self._attend(handler_task), f"handler of {handler_task.lease.stream}")
+        self._at_work[task] = handler_task
+        task.add_done_callback(self._attended)
+        self._counters.handlers += 1
+
+    async def _attend(self, handler_task: HandlerTask) -> None:
         """Handle one lease, in a task of its own."""
         try:
-            outcome = await job.run()
+            outcome = await handler_task.run()
             if outcome.failed:
-                self._parts.counters.handlers_failed += 1
+                self._counters.handlers_failed += 1
         except Exception as error:  # noqa: BLE001 - no handler's, but Redis's refusal, or a bug
-            self._parts.tasks.fail(error)
+            self._tasks.fail(error)
 
-    def _attended(self, job: HandlerTask, _: "asyncio.Task[None]") -> None:
-        """Its task has ended, even if it was cancelled before it began."""
-        self._jobs.discard(job)
-        self._parts.counters.handlers -= 1
+    def _attended(self, task: "asyncio.Task[None]") -> None:
+        """The task has ended, even if it was cancelled before it began."""
+        lease = self._at_work.pop(task).lease
+        self._counters.handlers -= 1
         self._changed.set()
-        if self._parts.table.holds(job.lease) and not self._session.leaving:
-            log.warning("the work on %s was cut off; it is released", job.lease.stream)
-            self._release(job.lease)
+        if self._table.holds(lease) and not self._session.leaving:
+            log.warning("the work on %s was cut off; it is released", lease.stream)
+            self._release(lease)
 
     # The end.
 
     async def _drain(self) -> None:
-        self._parts.capacity.draining = True
-        self._parts.tasks.spawn(self._tell_peers())
-        who = {"consumer": self._parts.options.consumer}
-        log.info("draining; %d handlers are at work", len(self._jobs), extra=who)
+        self._capacity.draining = True
+        self._tasks.spawn(self._tell_peers())
+        who = {"consumer": self._consumer}
+        log.info("draining; %d handlers are at work", len(self._at_work), extra=who)
         deadline = clock.now() + self._drain_timeout
-        for jobs in in_chunks(list(self._jobs)):
-            for job in jobs:
-                job.drain()
+        for handler_tasks in in_chunks(list(self._at_work.values())):
+            for handler_task in handler_tasks:
+                handler_task.drain()
             await asyncio.sleep(0)
             if self._hurried:
                 break
         while not self._hurried and clock.now() < deadline:
             await self._release_arrivals()
-            if not self._jobs:
+            if not self._at_work:
                 break
-            deadline += await self._wait_for_change(min(0.1, deadline - clock.now()))
-        if self._jobs and not self._session.leaving:
-            log.info("%d handlers are cancelled before a checkpoint", len(self._jobs), extra=who)
-        in_time = clock.now() + (LEAVING_GRACE / 2 if self._cut_short else self._rules.patience)
-        # Thousands cannot all be waited for before the lock goes.
-        enough = LEAVING_GRACE * (0.7 if len(self._jobs) > MANY else 0.4)
-        if await self._stop_all(self._jobs, unless=lambda: self._late(enough)):
-            await self._wait_for_jobs(in_time - clock.now())
+            deadline += await self._wait_for_change(min(LOOK, deadline - clock.now()))
+        if self._at_work and not self._session.leaving:
+            log.info("%d handlers are cancelled before a checkpoint", len(self._at_work), extra=who)
+        in_time = clock.now() + (leaving.HANDLERS if self._cut_short else self._rules.patience)
+        kept = leaving.kept_from_handlers(len(self._at_work))
+        if await self._stop_all(unless=lambda: self._late(kept)):
+            await self._wait_for_handlers(in_time - clock.now())
             await self._release_everything()
 
-    def _late(self, before: float) -> bool:
-        """Whether we are to leave at once, and within so many seconds: then the rest is done after leaving."""
-        return self._cut_short and clock.now() > self._session.leave_by - before
+    def _late(self, kept: float) -> bool:
+        """Whether we are to leave at once, and only `kept` seconds remain: then the rest is done after leaving."""
+        return self._cut_short and clock.now() > self._session.leave_by - kept
 
     @property
     def _hurried(self) -> bool:
         """Whether nothing is waited for any more."""
         return self._cut_short or self._session.leaving
 
-    async def _stop_all(self, jobs: Collection[HandlerTask], unless: Callable[[], bool] = lambda: False) -> bool:
+    async def _stop_all(self, unless: Callable[[], bool] = lambda: False) -> bool:
         """Cancel the handlers. Returns whether all were."""
-        for some in in_chunks(list(jobs)):
+        for handler_tasks in in_chunks(list(self._at_work.values())):
             if unless():
                 return False
-            for job in some:
-                job.stop("drained")
+            for handler_task in handler_tasks:
+                handler_task.stop("drained")
             await asyncio.sleep(0)
         return True
 
     def _say_who_goes_on(self) -> None:
-        for job in list(self._jobs)[:LOGGED]:
-            log.warning("the handler of %s goes on after the end", job.lease.stream)
-        if len(self._jobs) > LOGGED:
-            log.warning("%d handlers more go on after the end", len(self._jobs) - LOGGED)
+        for handler_task in list(self._at_work.values())[:LOGGED]:
+            log.warning("the handler of %s goes on after the end", handler_task.lease.stream)
+        if len(self._at_work) > LOGGED:
+            log.warning("%d handlers more go on after the end", len(self._at_work) - LOGGED)
 
     async def _tell_peers(self) -> None:
         """Nothing waits for it: it is sent before the first release."""
         with contextlib.suppress(Unanswered, GroupMissing):
-            await self._parts.operations.hints.tell(
-                Draining(self._parts.options.consumer), self._parts.options.patience
-            )
+            await self._hints.tell(Draining(self._consumer), self._patience)
 
-    async def _wait_for_jobs(self, timeout: float) -> None:
+    async def _wait_for_handlers(self, timeout: float) -> None:
         give_up = clock.now() + timeout
         was_cut_short = self._cut_short
-        while self._jobs and clock.now() < give_up and self._cut_short == was_cut_short:
-            give_up += await self._wait_for_change(min(0.1, give_up - clock.now()))
+        while self._at_work and clock.now() < give_up and self._cut_short == was_cut_short:
+            give_up += await self._wait_for_change(min(LOOK, give_up - clock.now()))
 
     async def _wait_for_change(self, timeout: float) -> float:
         """Returns for how long this process stood still meanwhile: the handlers had no turn, and get it back."""
@@ -226,7 +267,7 @@ class Dispatcher:
             async with asyncio.timeout(max(0.0, timeout)):
                 await self._changed.wait()
         late = clock.now() - due
-        return 0.0 if self._cut_short or late < LATE else late
+        return late if stood_still(late) and not self._cut_short else 0.0
 
     async def _release_arrivals(self) -> None:
         while True:
@@ -238,20 +279,20 @@ class Dispatcher:
             await asyncio.sleep(0)
 
     def _release(self, lease: LeaseState) -> None:
-        if self._parts.table.holds(lease) and not self._session.leaving:
-            self._parts.endings.start_release(lease)
+        if self._table.holds(lease) and not self._session.leaving:
+            self._endings.start_release(lease)
 
     async def _release_everything(self) -> None:
         """What is left: streams whose handlers did not end, or that arrived late."""
         if self._session.leaving:
             return
-        for leases in in_chunks(list(self._parts.table)):
-            if self._late(LEAVING_GRACE / 4):
+        for leases in in_chunks(list(self._table)):
+            if self._late(leaving.LAST_WORDS):
                 return
             for lease in leases:
                 self._release(lease)
             await asyncio.sleep(0)
-        releases = set(self._parts.endings.releasing)
+        releases = set(self._endings.releasing)
         if releases:
-            left = self._session.leave_by - clock.now() - LEAVING_GRACE / 4  # which is for leaving itself
-            await asyncio.wait(releases, timeout=max(0.0, min(LEAVING_GRACE / 2, left)))
+            left = self._session.leave_by - clock.now() - leaving.LAST_WORDS
+            await asyncio.wait(releases, timeout=max(0.0, min(leaving.HANDLERS, left)))

@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.cancel_scope import CancelScope
-from redis_stream_client._concurrency.standstill import LATE, Standstill
+from redis_stream_client._concurrency.standstill import Standstill, stood_still
+from redis_stream_client._leases.lease import AGAIN, Lease
 from redis_stream_client._leases.state import ENDED, LeaseState
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
 from redis_stream_client._model.failures import describe, is_a, is_cancellation
@@ -22,9 +23,6 @@ from redis_stream_client._run.outcome import Outcome, Rules, Status, Stop
 
 if TYPE_CHECKING:
     from redis_stream_client._leases.backend import LeaseBackend
-    from redis_stream_client._leases.lease import Lease
-
-RETRY = 0.05  # seconds between two tries of what got no answer for a lifetime of the lock
 
 
 class HandlerTask:
@@ -52,13 +50,12 @@ class HandlerTask:
         "_working",
         "called",
         "lease",
-        "task",
     )
 
     def __init__(
         self,
         lease: LeaseState,
-        face: "Lease",
+        face: Lease,
         backend: "LeaseBackend",
         handler: Handler,
         rules: Rules,
@@ -77,7 +74,6 @@ class HandlerTask:
         self._keeps_place = False
         self._pausing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.task: asyncio.Task[Any] | None = None
 
     # What others ask of it.
 
@@ -120,7 +116,7 @@ class HandlerTask:
         """Handle the lease to its end. Raises `RedisRejected` when Redis does not permit what is needed."""
         lease = self.lease
         try:
-            cancel_scope = lease.enter(self.task)
+            cancel_scope = lease.enter()
         except NotOwner as lost:
             return self._outcome("lost", lost)
         cancel_scope.on_fire = self._fired
@@ -172,7 +168,7 @@ class HandlerTask:
             except RedisUnavailable:
                 if self.lease.lost is not None:
                     raise
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(AGAIN)
 
     def _stopped(self, cancel_scope: CancelScope, noticed: bool) -> Stop | None:
         """Why the handler was cancelled, unless it ended by itself before it noticed."""
@@ -195,7 +191,7 @@ class HandlerTask:
 
     def _ignored(self, due: float) -> None:
         late = clock.now() - due
-        if late > max(LATE, self._rules.patience / 10):  # this process stood still, and its handler, too
+        if stood_still(late, self._rules.patience):  # this process stood still, and its handler, too
             self._be_patient(min(late, self._rules.patience))
             return
         lease = self.lease

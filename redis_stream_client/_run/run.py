@@ -10,9 +10,8 @@ import anyio
 from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.lifecycle import Lifecycle
-from redis_stream_client._leases.lease import LEAVING_GRACE
 from redis_stream_client._leases.state import LeaseState
-from redis_stream_client._model import options
+from redis_stream_client._model import leaving, options
 from redis_stream_client._model.failures import is_a
 from redis_stream_client._model.logs import log
 from redis_stream_client._run import signals
@@ -58,7 +57,23 @@ class Run:
         if self._handle_signals:
             signals.require_main_thread()
         parts = await self._lifecycle.join_to_run(self)
-        self._dispatcher = Dispatcher(parts, self._handler, self._rules, self._drain_timeout)
+        self._dispatcher = Dispatcher(
+            self._handler,
+            self._rules,
+            self._drain_timeout,
+            options=parts.options,
+            session=parts.session,
+            tasks=parts.tasks,
+            event_queue=parts.event_queue,
+            table=parts.table,
+            capacity=parts.capacity,
+            sweeps=parts.sweeps,
+            backend=parts.backend,
+            endings=parts.endings,
+            progress=parts.progress,
+            hints=parts.operations.hints,
+            counters=parts.counters,
+        )
         if self._lifecycle.drain_requested:
             self._dispatcher.drain()
 
@@ -79,7 +94,7 @@ class Run:
             await asyncio.wait((serving,))
         except asyncio.CancelledError:
             dispatcher.cut_short()
-            with anyio.move_on_after(LEAVING_GRACE, shield=True):
+            with anyio.move_on_after(leaving.GRACE, shield=True):
                 await asyncio.wait((serving,))
             if not serving.done():
                 log.warning("run() was cancelled; %d handlers are still ending", dispatcher.working)

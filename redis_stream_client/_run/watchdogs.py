@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._concurrency.standstill import LATE, Standstill
+from redis_stream_client._concurrency.standstill import Standstill, stood_still
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._run.handler_task import HandlerTask
@@ -14,17 +14,18 @@ SHORTEST_LOOK = 0.005  # seconds between two looks for idle handlers, whatever t
 
 
 def start_watches(
-    jobs: Collection[HandlerTask], rules: Rules, acquit: Callable[[Sequence[LeaseState]], Awaitable[None]]
+    at_work: Collection[HandlerTask], rules: Rules, acquit: Callable[[Sequence[LeaseState]], Awaitable[None]]
 ) -> "list[asyncio.Task[None]]":
-    """Look after the jobs from time to time, in tasks that go on until they are cancelled."""
-    return [
-        start_task(watch, "redis_stream_client progress")
-        for watch in (_watch_progress(jobs, rules.progress_timeout), _watch_idle(jobs, rules.patience, acquit))
-    ]
+    """Look at the handlers from time to time, in tasks that go on until they are cancelled."""
+    watches = (
+        _watch_progress(at_work, rules.progress_timeout),
+        _watch_idle(at_work, rules.patience, acquit),
+    )
+    return [start_task(watch, "redis_stream_client progress") for watch in watches]
 
 
-async def _watch_progress(jobs: Collection[HandlerTask], timeout: float | None) -> None:
-    """Stop those of the jobs that show no progress for `timeout` seconds, until cancelled."""
+async def _watch_progress(at_work: Collection[HandlerTask], timeout: float | None) -> None:
+    """Stop the handlers that show no progress for `timeout` seconds, until cancelled."""
     if timeout is None:
         return
     standstill, looked_at = Standstill(timeout), clock.now()
@@ -36,24 +37,24 @@ async def _watch_progress(jobs: Collection[HandlerTask], timeout: float | None) 
         if now - looked_at < min(1.0, timeout / 4):
             continue
         looked_at = now
-        for job in [job for job in jobs if job.stalled(now, standstill)]:
-            job.stop("stalled")
+        for stalled in [each for each in at_work if each.stalled(now, standstill)]:
+            stalled.stop("stalled")
 
 
 async def _watch_idle(
-    jobs: Collection[HandlerTask], after: float, acquit: Callable[[Sequence[LeaseState]], Awaitable[None]]
+    at_work: Collection[HandlerTask], after: float, acquit: Callable[[Sequence[LeaseState]], Awaitable[None]]
 ) -> None:
-    """Acquit the owners that have nothing left to do for `after` seconds, until cancelled.
+    """Acquit the owners that have had nothing to do for `after` seconds, until cancelled.
 
-    Such a one is not what its stream's owners die of. Else a stream that is idle for months would end in the dead
-    letters after so many outages.
+    They are not what owners of their streams die of. Otherwise a stream that is idle for months would end up in
+    the dead letters, after enough outages.
     """
     while True:
         due = clock.now() + max(after, SHORTEST_LOOK)
         await asyncio.sleep(max(after, SHORTEST_LOOK))
         now = clock.now()
-        if now - due > max(LATE, after / 10):  # nobody had a turn, so nobody has waited
+        if stood_still(now - due, after):  # nobody had a turn, so nobody has waited
             continue
-        idle = [job.lease for job in jobs if job.idle_for(now) > after]
+        idle = [each.lease for each in at_work if each.idle_for(now) > after]
         if idle:
             await acquit(idle)

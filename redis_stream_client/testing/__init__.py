@@ -32,8 +32,8 @@ import anyio
 from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client._concurrency.tasks import start_task
-from redis_stream_client._leases.lease import LEAVING_GRACE, Lease
-from redis_stream_client._model import announcement, options
+from redis_stream_client._leases.lease import Lease
+from redis_stream_client._model import announcement, leaving, options
 from redis_stream_client._model.announcement import Info
 from redis_stream_client._model.entry import Entry, order, require_id
 from redis_stream_client._model.keys import Keys, require_name
@@ -265,20 +265,20 @@ async def run_handler(
         first_pause=0.0,
         longest_pause=0.0,
     )
-    job = HandlerTask(lease.state, lease, memory, require_handler(handler), rules)
+    handler_task = HandlerTask(lease.state, lease, memory, require_handler(handler), rules)
     timers: list[asyncio.TimerHandle] = []
 
     def drain() -> None:
-        job.drain()
-        timers.append(asyncio.get_running_loop().call_later(drain_timeout, job.stop, "drained"))
+        handler_task.drain()
+        timers.append(asyncio.get_running_loop().call_later(drain_timeout, handler_task.stop, "drained"))
 
-    working = start_task(job.run(), f"handler of {lease.stream}")
-    watches = start_watches((job,), rules, memory.acquit)
+    working = start_task(handler_task.run(), f"handler of {lease.stream}")
+    watches = start_watches((handler_task,), rules, memory.acquit)
     try:
         with memory.drained_by(drain):
             await asyncio.wait((working,))
     except asyncio.CancelledError:
-        await _cut_short(job, working, memory)
+        await _cut_short(handler_task, working, memory)
         raise
     finally:
         for watch in watches:
@@ -288,16 +288,16 @@ async def run_handler(
     return working.result()
 
 
-async def _cut_short(job: HandlerTask, working: "asyncio.Task[Outcome]", memory: Memory) -> None:
+async def _cut_short(handler_task: HandlerTask, working: "asyncio.Task[Outcome]", memory: Memory) -> None:
     """Release at once; a handler that does not end in time goes on without its stream."""
     working.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    job.stop("drained")
-    with anyio.move_on_after(LEAVING_GRACE / 2, shield=True):
+    handler_task.stop("drained")
+    with anyio.move_on_after(leaving.HANDLERS, shield=True):
         await asyncio.wait((working,))
     if not working.done():
-        log.warning("the handler of %s goes on after the end", job.lease.stream)
-        if job.lease.lost is None:
-            memory.start_release(job.lease)
+        log.warning("the handler of %s goes on after the end", handler_task.lease.stream)
+        if handler_task.lease.lost is None:
+            memory.start_release(handler_task.lease)
 
 
 def _in_memory(lease: Any) -> MemoryLease:

@@ -155,7 +155,7 @@ class Memory:
             self._doubts -= 1
 
     def drain(self) -> None:
-        """Tell the job, the one that runs or will run."""
+        """Tell the handler, the one that runs or will run."""
         if not self.draining:
             self.draining = True
             for drain in self._drains:

@@ -13,7 +13,7 @@ import pytest
 
 from redis_stream_client import Lease, RedisStreamClient, RedisStreamClientError
 from redis_stream_client._concurrency.chunks import CHUNK, PacedCalls
-from redis_stream_client._leases.lease import LEAVING_GRACE
+from redis_stream_client._model import leaving
 from redis_stream_client._model.keys import Keys
 from tests.harness.runs import Running, add, all_watched, idle, record
 from tests.harness.waiting import wait_until
@@ -96,7 +96,7 @@ async def test_thousands_of_handlers_are_told_in_turns_and_the_lock_goes_first(
         turn.stop()
         assert run.task.done()
         assert not await redis.exists(Keys(service).lock(run.client.id))
-        assert took < LEAVING_GRACE + SLACK or leave is drain
+        assert took < leaving.GRACE + SLACK or leave is drain
         await wait_until(lambda: not run.working, "all handlers end")
     assert ended.total() == MANY
     assert max(ended.values()) <= MANY // 3  # some end with the requests that they had made

@@ -266,9 +266,9 @@ class OnServer:
     async def _run(self, handler: Handler, rules: Mapping[str, Any]) -> None:
         work = HandlerTask.run
 
-        async def run(job: HandlerTask) -> Outcome:
+        async def run(handler_task: HandlerTask) -> Outcome:
             patch.setattr(Capacity, "free", 0)  # nothing more is taken, no stream taken back
-            outcome = await work(job)
+            outcome = await work(handler_task)
             self._outcome.set_result(outcome)
             self._client.drain()
             return outcome
