@@ -11,7 +11,7 @@ _beat = LockRenewal.beat
 
 def stop_sweeping() -> None:
     """From now on no client of this process asks for a turn, or looks."""
-    LockRenewal.beat = _beat_without_turns  # type: ignore[method-assign]
+    LockRenewal.beat = _beat_without_turns  # type: ignore[method-assign, assignment]
 
 
 async def _beat_without_turns(renewal: LockRenewal, turn: float | None = None) -> bool:
