@@ -12,13 +12,13 @@ from redis_stream_client._model.keys import name_problem, require_name
 
 FIELD = "lbs-input"
 MAX_BYTES = 256 * 1024
-"""The largest announcement; what is larger belongs into the data stream itself."""
+"""The largest announcement. Larger data belongs in the data stream itself."""
 
 Info = Mapping[str, Any]
 
 
 class Malformed(Exception):
-    """An announcement that cannot be processed; the message says why. It never leaves the package."""
+    """An announcement that no consumer can process; the message says why. Never leaves the package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Announcement:
 
 
 def encode(stream: str, info: Info | None = None) -> bytes:
-    """The announcement of a data stream. Raises ``TypeError`` or ``ValueError`` for what a reader refuses."""
+    """Encode an announcement. Raises ``TypeError`` or ``ValueError`` for one that a reader would refuse."""
     require_name(stream, "stream")
     document: dict[str, Any] = {"DataStreamName": stream}
     if info is not None:

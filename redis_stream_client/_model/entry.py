@@ -16,16 +16,16 @@ class Entry:
     """One entry of a data stream.
 
     Attributes:
-        id: its id, ``<milliseconds>-<sequence>``.
-        fields: always bytes, whatever ``decode_responses`` of the client's settings says. Of a field that occurs
-            twice, the last value.
+        id: the id of the entry, ``<milliseconds>-<sequence>``.
+        fields: names and values, always bytes, whatever ``decode_responses`` says in the settings. If a field
+            occurs twice, its last value.
     """
 
     id: str
     fields: dict[bytes, bytes]
 
     def text(self) -> dict[str, str]:
-        """The fields, decoded. Raises ``UnicodeDecodeError`` for what is not UTF-8."""
+        """The fields as text. Raises ``UnicodeDecodeError`` if a name or value is not UTF-8."""
         return {name.decode(): value.decode() for name, value in self.fields.items()}
 
 

@@ -16,8 +16,9 @@ LossReason = Literal["expired", "claimed", "gone", "superseded", "closed", "done
 - ``gone``: the announcement was finished by a peer, trimmed or deleted;
 - ``superseded``: the same stream was announced again, and the owner of the newer announcement has begun;
 - ``closed``: the client left, and the peers may take the stream;
-- ``done``, ``released``: the lease's holder said so itself, or `run()` on its behalf;
-- ``dead``: it went to the dead letters.
+- ``done``, ``released``: the holder of the lease called ``done()`` or ``release()``, or `run()` did it for the
+  holder;
+- ``dead``: the stream went to the dead letters.
 """
 
 
@@ -28,13 +29,13 @@ class RedisStreamClientError(Exception):
         stream: name of the data stream concerned, where known.
         lbs_id: id of its announcement, where known.
         owner: id of the consumer that owns the stream, where known.
-        hint: what to do about it, where there is something to do.
+        hint: what you can do about it, where you can do something.
 
     All of these errors can be copied and pickled.
     """
 
     _public: ClassVar["type[RedisStreamClientError] | None"] = None
-    """The class that users know, of one that only this package does."""
+    """The class that users know, where a class is private to this package."""
 
     def __init_subclass__(cls, *, shown_as: "type[RedisStreamClientError] | None" = None) -> None:
         """Define an error; users see, catch and pickle the public class that it is `shown_as`."""
@@ -71,12 +72,12 @@ class RedisStreamClientError(Exception):
 
 
 class NotOwner(RedisStreamClientError):
-    """The lease was lost; what was asked for was not done.
+    """The lease was lost, and the call changed nothing.
 
     Attributes:
         reason: why it was lost.
-        gone: true when an earlier ``done()`` of this lease was sent, its reply never came, and the
-            announcement is no longer there: it was finished, but perhaps by a peer.
+        gone: true if the reply to an earlier ``done()`` of this lease was lost and the announcement is no longer
+            there: somebody finished the stream, this client or a peer.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class NotOwner(RedisStreamClientError):
 
 
 class AlreadyClaimed(RedisStreamClientError):
-    """A peer was first, or the stream's owner is back; ``owner`` says who."""
+    """A peer claimed the stream first, or its owner is alive again; ``owner`` says who."""
 
 
 class StreamGone(RedisStreamClientError):
@@ -104,14 +105,14 @@ class StreamGone(RedisStreamClientError):
 
 
 class NotJoined(RedisStreamClientError):
-    """This client's own lock is not held at the moment; rejoining is under way."""
+    """This client does not hold its consumer lock: it has not joined yet, or is trying to get the lock back."""
 
 
 class EntriesTrimmed(RedisStreamClientError):
     """Entries of the data stream were trimmed or deleted before they were read.
 
     Attributes:
-        gap: which, and how many.
+        gap: where they are missing, and how many.
     """
 
     def __init__(self, message: str, *, gap: Gap, stream: str, lbs_id: str, hint: str) -> None:
@@ -120,30 +121,31 @@ class EntriesTrimmed(RedisStreamClientError):
 
 
 class RedisUnavailable(RedisStreamClientError):
-    """Redis gave no answer by the deadline. The outcome is unknown, and repeating is safe.
+    """Redis gave no answer by the deadline. The outcome is unknown, and you can safely repeat the call.
 
-    But for an announcement: one that is repeated may be there twice. The hint says what is known.
+    Announcing is the exception: a repeated announcement may exist twice. The hint says what is known.
 
     Attributes:
-        announced: of `LoadBalancerStream.add_many`: the ids of what is known to be announced, in the order of the
-            streams, with None in the place of every other one. Else empty.
+        announced: set by `LoadBalancerStream.add_many`: for each stream, in the given order, the id of its
+            announcement, or None if it is not known to be announced. Otherwise empty.
     """
 
     announced: tuple[str | None, ...] = ()
 
 
 class RedisRejected(RedisStreamClientError):
-    """Redis refuses for good: password, permission, type of a key, version. It is not retried.
+    """Redis refuses the command, and will refuse it again: wrong password, missing permission, key of another
+    type, old version. The client does not retry.
 
     Attributes:
-        announced: as of `RedisUnavailable`.
+        announced: see `RedisUnavailable`.
     """
 
     announced: tuple[str | None, ...] = ()
 
 
 class ClientClosed(RedisStreamClientError):
-    """The client is closed: by you, or by a failure, which is the ``__cause__``."""
+    """The client is closed. If a failure closed it, the failure is the ``__cause__``."""
 
 
 def no_answer(operation: str, *, stream: str, lbs_id: str) -> RedisUnavailable:

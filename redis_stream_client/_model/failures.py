@@ -1,8 +1,8 @@
-"""What users' code raised: looked at and described without trusting it.
+"""Looking at exceptions of users' code without trusting them.
 
-An exception is an object of the user's. Its text, its attributes, its truth value and its class's name may raise,
-lie, or be endless. None of that may end more than the attempt that raised it, so the package looks at such
-exceptions here, and logs them through `logs`.
+An exception is an object that users wrote. Its text, its attributes, its truth value and the name of its class may
+raise, lie, or never end. That must harm nothing but the attempt that raised it. So the package looks at such
+exceptions only with the functions of this module, and logs them only through `logs`.
 """
 
 import asyncio
@@ -11,22 +11,22 @@ from typing import TypeGuard, TypeVar
 from redis_stream_client._model import errors
 
 LONGEST_TEXT = 500
-"""Characters of a description, and so of a dead letter's reason."""
+"""Characters of a description, and of the reason of a dead letter."""
 
 Kind = TypeVar("Kind", bound=BaseException)
 
-# Read past whatever the class of the class has to say.
+# Taken from `type`, so that a metaclass of the user is not asked.
 _name_of_class = type.__dict__["__name__"].__get__
 _bases_of_class = type.__dict__["__mro__"].__get__
 
 
 def is_a(error: BaseException | None, kind: type[Kind]) -> TypeGuard[Kind]:
-    """``isinstance()`` that does not ask the exception, whose ``__class__`` may raise, or lie."""
+    """``isinstance()`` without the exception's ``__class__``, which may raise or lie."""
     return error is not None and issubclass(type(error), kind)
 
 
 def is_cancellation(error: BaseException | None) -> bool:
-    """Whether this is a `CancelledError`, or a group of nothing else."""
+    """Whether this is a `CancelledError`, or a group of only these."""
     if is_a(error, asyncio.CancelledError):
         return True
     if not is_a(error, BaseExceptionGroup):
@@ -42,7 +42,7 @@ def is_cancellation(error: BaseException | None) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """The class and the text of an exception, whatever it is: short, printable in UTF-8, and without raising."""
+    """The class and the text of any exception: short, and printable in UTF-8. Never raises."""
     name = _name(error)
     try:
         text = str.__str__(str(error))
@@ -54,7 +54,7 @@ def describe(error: BaseException) -> str:
 
 
 def _name(error: BaseException) -> str:
-    """The name of its class; of one that is private to this package, the public one that users know."""
+    """The name of its class, or of the public class that users know if its class is private to this package."""
     kind = type(error)
     for base in _bases_of_class(kind):
         if getattr(errors, name := _name_of_class(base), None) is base:

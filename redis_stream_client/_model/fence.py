@@ -1,4 +1,4 @@
-"""The fence: a number that grows with every change of owner, and that Redis itself keeps."""
+"""The fence: it orders the owners of a stream, and lets others refuse the writes of an old owner."""
 
 import re
 import time
@@ -15,21 +15,21 @@ _TEXT = re.compile(r"(\d{20})-(\d{20})-(\d{20})(?:-(\d{16}-[0-9a-f]{8}))?", re.A
 
 @dataclass(frozen=True, order=True, slots=True)
 class Fence:
-    """Orders the owners of a stream: of two leases the one with the greater fence is the newer.
+    """Orders the owners of a stream: the newer of two leases has the greater fence.
 
-    It begins with the announcement's entry id and its delivery count: ``XREADGROUP`` delivers with count 1, and
-    each ``XCLAIM`` adds one. In a fail-over Redis may forget a claim, and give its count to the next owner. So a
-    lease's fence ends with its holder: when the lease was made, and by which consumer. Two owners never have the
-    same fence, and of two with the same count the later one has the greater fence, as far as their clocks agree.
+    Store the fence beside what you write, and refuse a write whose fence is smaller than the stored one. ``str()``
+    gives fixed-width ASCII that sorts the same way. Fences can be pickled.
 
-    Store it beside what you write, and refuse a write whose fence is smaller than the stored one. ``str()`` is
-    fixed-width ASCII that sorts the same way; fences can be pickled.
+    The fence starts with the id of the announcement and its delivery count: ``XREADGROUP`` delivers with count 1,
+    and each ``XCLAIM`` adds one. A failover can make Redis forget a claim and give its count to the next owner, so
+    the fence ends with the holder: when the lease was made, and by which consumer. Two owners never have the same
+    fence. Of two owners with the same count, the later one has the greater fence, as far as their clocks agree.
 
     Attributes:
-        milliseconds, sequence: the announcement's entry id.
-        deliveries: its delivery count.
-        holder: ``<microseconds since 1970>-<last 8 characters of the consumer id>``, or empty where the holder is
-            not known, as in fences that version 0.1 wrote. It sorts before all that are known.
+        milliseconds, sequence: the id of the announcement.
+        deliveries: the delivery count of the announcement.
+        holder: ``<microseconds since 1970>-<last 8 characters of the consumer id>``; empty if the holder is not
+            known, as in fences that version 0.1 wrote. An empty holder sorts first.
     """
 
     milliseconds: int
@@ -44,7 +44,7 @@ class Fence:
 
     @classmethod
     def parse(cls, text: str) -> "Fence":
-        """The fence that ``str()`` wrote. Raises ``ValueError`` for anything else."""
+        """Read a fence that ``str()`` wrote. Raises ``ValueError`` for anything else."""
         found = _TEXT.fullmatch(text)
         if not found or max(int(found[1]), int(found[2]), int(found[3])) > _LARGEST:
             raise ValueError(f"not a fence: {text[:100]!r}")
@@ -52,11 +52,11 @@ class Fence:
 
     @property
     def lbs_id(self) -> str:
-        """Id of the announcement."""
+        """The id of the announcement."""
         return f"{self.milliseconds}-{self.sequence}"
 
     def __setstate__(self, state: Sequence[int | str]) -> None:
-        """Read what was pickled, by version 0.1 too, whose fences had no holder."""
+        """Read a pickle, even one of version 0.1, whose fences had no holder."""
         for field, value in zip(fields(self), (*state, "")[:4], strict=True):
             object.__setattr__(self, field.name, value)
 

@@ -1,10 +1,11 @@
-"""Entries that are no longer in their data stream, though nobody has read them.
+"""Gaps: entries that were removed from a data stream before anybody read them.
 
-Redis 7 and Valkey count the entries that were ever added to a stream. Whoever counts what was read, too, can tell
-how many are missing: exactly, and only where nothing else explains the difference. What an owner that died may
-have deleted itself is no gap, nor is anything before the checkpoint, however it was removed.
+Redis 7 and Valkey count the entries that were ever added to a stream. By counting the entries that were read as
+well, the client can tell exactly how many are missing. It reports a gap only if nothing else explains the
+difference: entries that a dead owner may have deleted after reading them are no gap, and neither is anything
+before the checkpoint.
 
-Redis 6.2 does not count, so nothing is known there.
+Redis 6.2 does not count, so the client finds no gaps there.
 """
 
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ class Gap:
     """Entries that were trimmed or deleted before they were read.
 
     Attributes:
-        after: they came after the entry with this id.
-        before: id of the oldest entry behind them that was still there; None if there was none.
-        entries: how many they were.
+        after: the missing entries came after the entry with this id.
+        before: id of the oldest entry behind the gap that was still there; None if there was none.
+        entries: how many entries are missing.
     """
 
     after: str
@@ -31,15 +32,15 @@ class Gap:
 
 
 class Added(NamedTuple):
-    """How many entries were added to a stream up to a position, None if that is not known; and whether it is
-    certain that none behind it was read."""
+    """How many entries were added to a stream up to a position (None: not known), and whether it is certain that
+    nobody has read an entry behind the position."""
 
     number: int | None
     sure: bool
 
     @classmethod
     def parse(cls, text: bytes) -> "Added":
-        """As a record has it."""
+        """Read it from a progress record."""
         number = text.removesuffix(b"!")
         if not number.isdigit() or len(number) > 20:  # somebody else wrote it
             return UNKNOWN
@@ -50,8 +51,8 @@ UNKNOWN = Added(None, False)
 
 
 class Look(NamedTuple):
-    """What Redis knows of a stream: entries ever added, entries there, the ids of the first and of the last of
-    these, and the greatest id that was deleted one by one."""
+    """What Redis says about a stream: the number of entries ever added, its length, the ids of its first and last
+    entry, and the greatest id that ``XDEL`` removed."""
 
     added: int
     length: int
@@ -64,7 +65,7 @@ class Count:
     """How many entries were added to a stream up to a position: to compare with what Redis counted.
 
     Args:
-        added: up to the position. An entry behind it that was read may have been deleted by who read it.
+        added: the number up to the position. The owner before may have read and deleted entries behind it.
         position: id of the entry.
     """
 
@@ -77,14 +78,14 @@ class Count:
         self.due: float | None = float("-inf")  # when to look; None when nothing has changed since
 
     def read(self, entries: int) -> None:
-        """The position moves on by entries that were read."""
+        """Count entries that were read; the position moves on by them."""
         if not self._sure:  # nobody has looked before
             self.number, self._sure = None, True
         if self.number is not None:
             self.number += entries
 
     def began_anew(self, position: str, look: Look) -> bool:
-        """Whether this is another stream by now, all of whose entries come before `position`. It is said once.
+        """Whether the stream was deleted and written anew, with all ids before `position`. True only once.
 
         Trimming removes the oldest entries first, and Redis remembers the greatest id that was deleted.
         """
@@ -95,7 +96,7 @@ class Count:
         return True
 
     def compare(self, position: str, look: Look) -> Gap | None:
-        """What is missing after `position`, as Redis says now. It is reported once."""
+        """The gap after `position`, by what Redis says now. Each gap is reported once."""
         if not self._sure:
             self._sure = True
             if order(look.deleted) > order(position):  # by the owner before, perhaps, which had read it

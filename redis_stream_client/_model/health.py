@@ -1,4 +1,4 @@
-"""Whether anything is stuck: what a live lock does not say."""
+"""Health: whether anything is stuck. A consumer that holds its lock may still be stuck."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,19 +6,19 @@ from typing import Literal
 from redis_stream_client._model.options import Options
 
 SLACK = 5.0
-"""Seconds that anything may take on a busy machine, above what the lock's lifetime explains."""
+"""Seconds that anything may take longer on a busy machine than `lock_ttl` explains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """Something that waits for longer than it should.
+    """Something that has waited for longer than it should.
 
     Attributes:
-        what: ``announcement``: it lies on the load balancer stream, and no member has read it; ``lease``: this
-            client owns the stream, and nobody works on it; ``wake-up``: entries were announced for a handler that
-            waits for them, and were not read.
-        stream: name of the data stream, where it is known. (Of an announcement it is not.)
-        age: seconds since it began to wait.
+        what: ``announcement``: no member has read an announcement from the load balancer stream; ``lease``: this
+            client owns a stream, and nobody works on it; ``wake-up``: a handler waits for entries, Redis has
+            announced some, and the client has not read them.
+        stream: name of the data stream; None if it is not known, as for an announcement.
+        age: seconds since the wait began.
         why: what is known about the cause.
     """
 
@@ -30,18 +30,19 @@ class Stuck:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What `RedisStreamClient.health` has found. Ages are seconds; None: there is none.
+    """What `RedisStreamClient.health` has found. Ages are in seconds; None means that nothing waits.
 
     Attributes:
         alive: whether the consumer lock is held, as `RedisStreamClient.alive` says.
-        oldest_announcement: age of the oldest announcement that no member of the fleet has read, as far as this
-            client knows: it looks with each audit, every ``5 * lock_ttl``.
-        oldest_unhandled: since when the oldest stream is owned that nobody works on: the event about it was not
-            read, or its handler was not called yet. One whose handler failed and that rests is not meant.
-        oldest_wakeup: since when the oldest handler waits for entries that have been announced, or whose time to
-            be looked at has come. A handler that waits for entries that nobody has written is not meant.
-        limit: the age from which on something is stuck.
-        stuck: what is, the oldest first.
+        oldest_announcement: age of the oldest announcement that no member of the fleet has read. The client looks
+            with each audit, every ``5 * lock_ttl``.
+        oldest_unhandled: how long the client has owned a stream without anybody working on it: nobody has read its
+            event, or `run()` has not called its handler yet. A stream that rests after its handler failed does not
+            count.
+        oldest_wakeup: how long a handler has waited for entries that are there, or for a look at its stream that
+            is due. A handler that waits for entries that nobody has written does not count.
+        limit: the age in seconds from which something counts as stuck.
+        stuck: what is stuck, the oldest first.
     """
 
     alive: bool
@@ -58,7 +59,7 @@ class Health:
 
 
 def limit(options: Options) -> float:
-    """Seconds after which something is stuck: a stream may wait for a take-over, and for a busy machine."""
+    """Seconds after which something counts as stuck. A take-over takes a while, and longer on a busy machine."""
     return 2.5 * options.lock_ttl + SLACK
 
 
@@ -71,7 +72,7 @@ def judge(
     lease: tuple[str, float] | None = None,
     wakeup: tuple[str, float] | None = None,
 ) -> Health:
-    """What these ages mean; a lease and a wake-up come with the names of their streams."""
+    """The health that follows from these ages. A lease and a wake-up come with the name of their stream."""
     most = limit(options)
     found: list[Stuck] = []
     if announcement is not None and announcement > most:

@@ -1,10 +1,10 @@
-"""Every key, channel and pattern that the library uses, built in this one place."""
+"""The names of all keys, channels and patterns in Redis. No other module builds one."""
 
 import re
 from dataclasses import dataclass
 
 NOBODY = "nobody"
-"""The consumer that never has a lock: what is pending for it may be claimed by anybody at once."""
+"""A consumer that never has a lock: anybody may claim at once what is pending for it."""
 
 _GLOB = re.compile(r"([*?\[\]\\])")
 _ONE_TAG = re.compile(r"\{[^{}]*\}")
@@ -52,18 +52,18 @@ def name_problem(name: str) -> str | None:
 
 
 def _hash_tagged(name: str) -> str:
-    """The prefix of the keys that must live in the same slot as the key ``name``."""
+    """The prefix that puts a key into the same slot as the key ``name``."""
     return name if "{" in name else f"{{{name}}}"
 
 
 def _escaped(service: str) -> str:
-    """A service's name without colons; two names never become the same."""
+    """The name of a service without colons. Different names stay different."""
     return service.replace("%", "%25").replace(":", "%3A") if ":" in service or "%" in service else service
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one service. All but `progress` hash to the load balancer stream's slot."""
+    """The keys of one service. All except `progress` are in the slot of the load balancer stream."""
 
     service: str
 
@@ -89,27 +89,27 @@ class Keys:
 
     @property
     def sweep(self) -> str:
-        """The key that says whose turn it is to sweep."""
+        """The sweep turn: which member sweeps next."""
         return f"{_hash_tagged(self.lbs)}:sweep"
 
     @property
     def tidy(self) -> str:
-        """The key that says whose turn it is to tidy up."""
+        """The tidy turn: which member removes what dead consumers left."""
         return f"{_hash_tagged(self.lbs)}:tidy"
 
     @property
     def rescue(self) -> str:
-        """The key that says whose turn it is to look for what is pending for nobody."""
+        """The rescue turn: which member looks for entries that are pending for nobody."""
         return f"{_hash_tagged(self.lbs)}:rescue"
 
     @property
     def rescue_now(self) -> str:
-        """The same, where a census says that there is something."""
+        """The rescue turn when a census has found such entries."""
         return f"{_hash_tagged(self.lbs)}:rescue-now"
 
     @property
     def turns(self) -> tuple[str, ...]:
-        """The keys that say whose turn something is."""
+        """The keys of all turns."""
         return self.sweep, self.tidy, self.rescue, self.rescue_now
 
     @property
@@ -117,31 +117,31 @@ class Keys:
         return f"{_hash_tagged(self.lbs)}:lock:"
 
     def lock(self, consumer: str) -> str:
-        """A consumer's lock."""
+        """The lock of a consumer."""
         return self._lock_prefix + consumer
 
     def progress(self, stream: str) -> str:
-        """The record of a data stream's progress. It lives in the data stream's slot.
+        """The progress record of a data stream, in the same slot as the stream.
 
-        Two pairs of stream and service never share one: ``{call-1}`` would have the record of ``call-1``, and of
-        the services ``a`` and ``b:a`` the one would have the record of ``{x}:b`` where the other has that of
-        ``x``. So a name that is one hash tag from end to end has a suffix, and the service's colons are escaped.
+        Two different pairs of stream and service must never share a record. Without care ``{call-1}`` would share
+        one with ``call-1``, and the stream ``{x}:b`` of service ``a`` with the stream ``x`` of service ``b:a``. So
+        the record of a name that is a single hash tag gets a suffix, and colons in the service are escaped.
         """
         record = f"{_hash_tagged(stream)}:{_escaped(self.service)}:progress"
         return f"{record}:tagged" if _ONE_TAG.fullmatch(stream) else record
 
     def former_progress(self, stream: str) -> str | None:
-        """Where version 0.1 had this record, if that was elsewhere."""
+        """The key that version 0.1 used for this record; None if it is the same."""
         former = f"{_hash_tagged(stream)}:{self.service}:progress"
         return None if former == self.progress(stream) else former
 
     def lock_events(self, db: int) -> str:
-        """The pattern of the keyspace notifications of all locks, in database ``db``."""
+        """The pattern of the keyspace notifications of all locks in database ``db``."""
         escaped = _GLOB.sub(r"\\\1", self._lock_prefix)
         return f"__keyspace@{db}__:{escaped}*"
 
     def consumer_of(self, channel: bytes, db: int) -> str | None:
-        """The consumer whose lock a keyspace notification is about, or None."""
+        """The consumer whose lock this keyspace notification is about, or None."""
         prefix = f"__keyspace@{db}__:{self._lock_prefix}".encode()
         if not channel.startswith(prefix):
             return None

@@ -1,7 +1,7 @@
-"""The package's log: what users attached to it cannot end what is logged.
+"""The package's logger. A broken handler of the user's cannot break the package.
 
-A filter, handler or formatter is the user's code, and is called in the middle of ours. What it raises is said on
-stderr, as `logging` itself says it, and ends neither the caller nor what comes after it.
+Filters, handlers and formatters are code of the user, called in the middle of ours. If one raises, a line on
+stderr says so, as `logging` itself does, and our code goes on.
 """
 
 import contextlib
@@ -13,33 +13,33 @@ from typing import Any
 from redis_stream_client._model.failures import describe
 
 LONGEST_TEXT = 20_000
-"""Characters of an exception's text that are logged as they are."""
+"""The longest text of an exception, in characters, that is logged as it is."""
 
 _LOOKED_AT = ("__cause__", "__context__", "__traceback__", "__suppress_context__")
 _traceback_of = BaseException.__dict__["__traceback__"].__get__
 
 
 class Undescribable(Exception):
-    """Stands in the log for an exception that cannot be shown itself: the text is what could be learned of it."""
+    """Replaces, in the log, an exception that cannot be printed. Its text says what is known about it."""
 
 
 class Log:
-    """A logger whose methods do not raise. `error` is the exception whose traceback is logged."""
+    """A logger whose methods never raise. With `error` they log the traceback of this exception, too."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
     def debug(self, message: str, *args: object, extra: Mapping[str, Any] | None = None) -> None:
-        """Log for those who look for a fault of the package."""
+        """Log what helps to find a bug of the package."""
         if self._logger.isEnabledFor(logging.DEBUG):
             self._log(logging.DEBUG, message, args, None, extra)
 
     def info(self, message: str, *args: object, extra: Mapping[str, Any] | None = None) -> None:
-        """Log what happens in a healthy fleet."""
+        """Log what happens in a healthy fleet, too."""
         self._log(logging.INFO, message, args, None, extra)
 
     def warning(self, message: str, *args: object, extra: Mapping[str, Any] | None = None) -> None:
-        """Log what somebody should know."""
+        """Log what the operator should know."""
         self._log(logging.WARNING, message, args, None, extra)
 
     def error(
@@ -49,7 +49,7 @@ class Log:
         error: BaseException | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """Log what somebody should look at."""
+        """Log what the operator should look at."""
         self._log(logging.ERROR, message, args, error, extra)
 
     def _log(
@@ -79,7 +79,7 @@ log = Log("redis_stream_client")
 
 
 def _presentable(error: BaseException) -> bool:
-    """Whether a formatter may be given the exception itself."""
+    """Whether a formatter can print the exception itself."""
     try:
         text = str(error)
         text.encode()

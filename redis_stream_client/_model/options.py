@@ -1,4 +1,4 @@
-"""The constructor's parameters, checked."""
+"""The parameters of a client, and how they are checked."""
 
 import math
 import os
@@ -14,11 +14,11 @@ MIN_LOCK_TTL = 0.1
 MAX_OFFER_PAUSE = 5.0
 
 FIRST_PAUSE = 0.005
-"""Seconds before the second attempt at what got no answer; `Options.longest_pause` is the longest pause."""
+"""Seconds before the first retry of a request without an answer. `Options.longest_pause` is the longest pause."""
 
 
 class Parameters(TypedDict, total=False):
-    """The constructor's keyword parameters; `RedisStreamClient` says what they mean."""
+    """The keyword parameters of the constructor; see `RedisStreamClient`."""
 
     consumer_name: str | None
     lock_ttl: float
@@ -30,7 +30,7 @@ class Parameters(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a client was made with. Durations are seconds."""
+    """The checked arguments of a client. Durations are in seconds."""
 
     keys: Keys
     consumer_name: str | None
@@ -42,28 +42,30 @@ class Options:
     connect_timeout: float
 
     def renamed(self) -> "Options":
-        """The same for a new identity."""
+        """The same options under a new consumer id."""
         return replace(self, consumer=_consumer_id(self.consumer_name))
 
     @property
     def lock_ttl_ms(self) -> int:
-        """The lock's lifetime in whole milliseconds, the unit Redis takes; never less than is believed here."""
+        """`lock_ttl` in whole milliseconds, as Redis takes it: rounded up, so that the lock outlives our belief in
+        it."""
         return math.ceil(self.lock_ttl * 1000)
 
     @property
     def block(self) -> float:
-        """The longest blocking read: short against the lock's lifetime, so that a consumer that was stopped
-        is handed nothing once its lock is gone."""
+        """Seconds that a read may block. Shorter than `lock_ttl`, so that Redis gives nothing to a frozen consumer
+        whose lock has expired."""
         return self.lock_ttl / 2
 
     @property
     def patience(self) -> float:
-        """Seconds until an unanswered request is given up, and its connection with it."""
+        """Seconds after which the client gives up an unanswered request and its connection."""
         return self.lock_ttl / 2
 
     @property
     def longest_pause(self) -> float:
-        """Seconds between two attempts at the most: all are back before a lapse's quiet time is over."""
+        """The longest pause between two attempts, in seconds. Short enough for all tasks to be back before the
+        quiet time after a lapse is over."""
         return self.heartbeat_interval / 2
 
 
@@ -77,7 +79,7 @@ def check(
     prefetch: int,
     connect_timeout: float,
 ) -> Options:
-    """Check the constructor's arguments. Raises ``TypeError`` or ``ValueError`` that names the parameter."""
+    """Check the arguments of the constructor. A ``TypeError`` or ``ValueError`` names the parameter."""
     keys = Keys(require_name(service, "service"))
     lock_ttl = seconds(lock_ttl, "lock_ttl", at_least=MIN_LOCK_TTL)
     if heartbeat_interval is None:
@@ -102,7 +104,7 @@ def check(
 
 
 def _consumer_id(name: str | None) -> str:
-    """``redis-consumer-<name>-<8 hex>``: every client is a new identity, also one with an old name."""
+    """``redis-consumer-<name>-<8 hex>``: every client gets a new id, even with the same name."""
     if name is None:
         name = os.environ.get("POD_NAME") or os.environ.get("POD_IP") or socket.gethostname() or "localhost"
         name = re.sub(r"[^\x21-\x7e]", "-", name)  # what the environment says must not keep us from starting
@@ -114,7 +116,7 @@ def _consumer_id(name: str | None) -> str:
 
 
 def seconds(value: Any, parameter: str, *, at_least: float) -> float:
-    """Check a duration. Raises ``TypeError`` or ``ValueError`` that names the parameter."""
+    """Check a duration. A ``TypeError`` or ``ValueError`` names the parameter."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{parameter} must be a number of seconds, not {type(value).__name__}")
     if not at_least <= value <= 86_400:  # also refuses NaN
@@ -123,7 +125,7 @@ def seconds(value: Any, parameter: str, *, at_least: float) -> float:
 
 
 def count(value: Any, parameter: str) -> int:
-    """Check a number of something, at least 1. Raises ``TypeError`` or ``ValueError``."""
+    """Check a number of at least 1. Raises ``TypeError`` or ``ValueError``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{parameter} must be an int, not {type(value).__name__}")
     if value < 1:

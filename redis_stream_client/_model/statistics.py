@@ -1,37 +1,37 @@
-"""What a client counts."""
+"""What a client counts, and the snapshot of it that users get."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A snapshot of one client. Counts are since joining.
+    """A snapshot of one client. Counts start when the client joins.
 
     Attributes:
-        leases: streams owned now.
-        unread_events: events that wait for the iterator.
-        last_beat_age: seconds since the last successful beat was sent; None before the first.
-        beats: successful beats.
-        lapses: how often the lock was lost, or taken for lost.
-        reconnects: how often a connection was lost.
-        streams_added: streams that arrived by announcement or were adopted by an audit.
+        leases: streams that the client owns now.
+        unread_events: events that nobody has read from the iterator yet.
+        last_beat_age: seconds since the client sent its last successful beat; None before the first.
+        beats: successful renewals of the consumer lock.
+        lapses: how often the client lost its lock, or had to assume so.
+        reconnects: how often the client lost a connection.
+        streams_added: streams that came by an announcement, or that an audit found.
         claims_won: claims that gave a lease.
-        claims_lost: claims that were refused: a peer was first, or the stream was gone.
-        streams_done: announcements acknowledged and deleted.
-        streams_released: streams given back unfinished.
+        claims_lost: claims that Redis refused: a peer was first, or the stream was gone.
+        streams_done: streams that were finished.
+        streams_released: streams that were given back unfinished.
         streams_disowned: leases that were lost.
-        handlers: handlers at work in `run()` now.
-        handlers_failed: how often one raised, or showed no progress.
-        dead_letters: announcements moved to the dead letters: malformed ones, and those whose handlers failed too
-            often.
-        audits: comparisons of the leases with what is pending.
-        sweeps: looks for dead consumers.
+        handlers: handlers that `run()` has at work now.
+        handlers_failed: how often a handler raised, or showed no progress.
+        dead_letters: announcements that went to the dead letters, because they were malformed or their handlers
+            failed too often.
+        audits: how often the client compared its leases with what is pending in Redis.
+        sweeps: how often the client looked for dead consumers.
         gaps: how often entries of a data stream were missing: trimmed or deleted before they were read.
-        entries_skipped: how many these were.
+        entries_skipped: how many entries these gaps had.
         live_members: live consumers of the group, this one included, as last counted or heard.
-        oldest_announcement, oldest_unhandled, oldest_wakeup: ages in seconds, as in `Health`; None: there is none.
-        requests_shrunk: how often a request went unanswered, and was made smaller.
-        records_unsettled: progress records of ended leases that Redis has not been told of yet.
+        oldest_announcement, oldest_unhandled, oldest_wakeup: ages in seconds, as in `Health`; None: nothing waits.
+        requests_shrunk: how often a request got no answer and was repeated for less.
+        records_unsettled: ended leases whose progress record still has to be updated in Redis.
     """
 
     leases: int
