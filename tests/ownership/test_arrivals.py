@@ -1,16 +1,16 @@
-"""Ring 3: a consumer gets an announcement again that Redis forgot it had: under a new fence all the same."""
+"""Ring 3: what arrives unasked, or comes again that Redis forgot it had given: under a new fence all the same."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from redis_stream_client import LoadBalancerStream, NotOwner, RedisStreamClient, StreamAdded
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol.announcements import Announcements
-from tests.harness.fleet import Member
+from tests.harness.fleet import Member, announce
 from tests.harness.runs import Running
 from tests.harness.scenes import next_event
 from tests.harness.waiting import wait_until
@@ -19,7 +19,10 @@ from tests.ownership.test_takeover import ghost
 if TYPE_CHECKING:
     from redis_stream_client import Lease
     from tests.harness.connection import Connection
+    from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
+
+FAST: dict[str, Any] = {"lock_ttl": 0.4}
 
 
 @pytest.mark.parametrize("streams", [1, 3])
@@ -94,3 +97,40 @@ async def end(lease: Lease) -> None:
         with contextlib.suppress(NotOwner):
             await lease.done()
     await lease.lost()
+
+
+async def test_a_full_client_releases_what_it_did_not_ask_for(
+    server: Server, proxy: TcpProxy, service: str
+) -> None:
+    """A read whose reply was lost gave it more than it can take: a peer gets the rest."""
+    async with (
+        Member(proxy.url, service, max_streams=1, **FAST) as full,
+        Member(server.url, service, **FAST) as peer,
+    ):
+        fault = proxy.drop_replies_after(b"XREADGROUP", connections=1, cut=True)
+        await wait_until(lambda: fault.matched, "a read is on its way")
+        names = [f"call-{i}" for i in range(8)]
+        await announce(server.url, service, *names)
+        await wait_until(lambda: len(full.owned) + len(peer.owned) == 8, "all are owned")
+        assert len(full.owned) <= 1
+
+
+async def test_a_count_that_redis_lost_is_lifted_above_every_fence_that_was_handed_out(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """As after a fail-over to a replica that had not heard of the last changes of owner."""
+    lbs, group = f"{service}-input", f"{service}-group"
+    async with Member(server.url, service, **FAST) as one:
+        (lbs_id,) = await announce(server.url, service, "call-1")
+        await one.owns("call-1")
+        for _ in range(3):
+            await one.lease("call-1").release()
+            await one.owns("call-1")
+        old = one.lease("call-1")
+        assert old.deliveries == 4
+        await redis.xclaim(lbs, group, one.client.id, 0, [lbs_id], retrycount=1, justid=True)
+        await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await wait_until(lambda: old in one.disowned, "the old lease is lost")
+        await one.owns("call-1")
+        assert one.lease("call-1").fence > old.fence
+        await one.lease("call-1").done()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from redis_stream_client import LoadBalancerStream
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._ownership import checkpoints
 from tests.harness.fleet import Member
@@ -258,3 +259,25 @@ async def test_what_arrives_is_begun_together_and_once(
         await ghost(redis, service, bodies(orphans))
         await one.handles(*fresh, *orphans)
         assert await calls(redis, "hset") == len(orphans)
+
+
+async def test_a_malformed_announcement_of_a_dead_consumer_is_buried(
+    server: Server, redis: Connection, service: str
+) -> None:
+    lbs, group = f"{service}-input", f"{service}-group"
+    async with Member(server.url, service, lock_ttl=0.4) as one:
+        await wait_until(lambda: one.client.alive, "the group exists")
+        for _ in range(3):
+            lbs_id = await redis.xadd(lbs, {"lbs-input": "no JSON"})
+            # As if it had been delivered to a consumer that died at once.
+            await redis.xclaim(lbs, group, "redis-consumer-dead-00000000", 0, [lbs_id], force=True, justid=True)
+        await LoadBalancerStream(redis, service).add("call-1")
+        await wait_until(lambda: _length(redis, f"{{{service}-input}}:dead", 3), "they are in the dead letters")
+        await one.owns("call-1")
+        letters = await redis.xrange(f"{{{service}-input}}:dead")
+        assert {fields[b"lbs-input"] for _, fields in letters} == {b"no JSON"}
+        assert all(b"JSON" in fields[b"reason"] for _, fields in letters)
+
+
+async def _length(redis: Connection, key: str, length: int) -> bool:
+    return bool(await redis.xlen(key) == length)

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
+from redis_stream_client._protocol import scripts
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.error_mapping import Unanswered
+from tests.harness.fleet import Member, announce
 
 if TYPE_CHECKING:
+    from tests.harness.connection import Connection
     from tests.harness.servers import Server
 
 
@@ -41,3 +44,14 @@ async def test_an_idle_connection_does_not_hold_its_last_reply(server: Server) -
     await asyncio.sleep(0)  # the reader goes on to wait for the next one
     assert sys.getrefcount(reply) == 2, "this variable, and the argument"
     await link.close()
+
+
+async def test_an_unknown_script_is_sent_once(server: Server, redis: Connection, service: str) -> None:
+    async with Member(server.url, service, lock_ttl=0.4) as one:
+        await announce(server.url, service, "call-1", "call-2")
+        await one.owns("call-1", "call-2")
+        await redis.script_flush()
+        await redis.config_resetstat()
+        await one.lease("call-1").done()
+        await one.lease("call-2").done()
+        assert await redis.script_exists(scripts.load("done").sha) == [True]
