@@ -45,6 +45,16 @@ class Connections:
         return self._where.where
 
     @property
+    def history(self) -> str | None:
+        """The history of the server that they talk to, as far as it is known."""
+        return self.identity.history
+
+    @property
+    def ever_connected(self) -> bool:
+        """Whether a beat ever had a connection."""
+        return self.beats.connections > 0
+
+    @property
     def losses(self) -> int:
         """How often one was lost."""
         return sum(connection.losses for connection in self._all)
@@ -81,6 +91,10 @@ class Connections:
         self.lost.notify()
         if isinstance(reason, Unanswered) and reason.elsewhere:
             self.moved.notify()
+
+    def stop_reading(self) -> None:
+        """Have nothing more delivered to us."""
+        self.reads.drop(Unanswered("closing", maybe_executed=True))
 
     async def close(self) -> None:
         """Close them, the beats first."""

@@ -1,15 +1,15 @@
-"""Whose turn it is to get the next announcement. Pure arithmetic, no I/O.
+"""Who gets the next announcement: fairness of reading. Pure arithmetic, no I/O.
 
 Redis serves blocked consumers in the order in which they blocked, which is a fair round-robin until a
-blocking read times out: the consumer whose turn is next is the one that has waited longest, so it is the
+blocking read times out: the consumer that is served next is the one that has waited longest, so it is the
 first to time out, and by asking again it goes to the end of the queue. Measured with four idle consumers and
 an announcement every 0.3 s, the counts drifted to 5/5/3/3 after 16.
 
 So all members let their reads end at the same moments, multiples of a period on the server's clock, and queue
-up anew in the order of their turns: each looks in ``XINFO CONSUMERS`` how many were served longer ago than
-itself, and waits that many `STEP` before it asks again. An idle Redis looks for reads that are due only every
-100 ms; any command wakes it, so each member sends a ``PING`` at that moment (`NUDGE` later, when the read is
-surely due).
+up anew, so that whoever was served longest ago comes first: each looks in ``XINFO CONSUMERS`` how many were
+served longer ago than itself, and waits that many `STEP` before it asks again. An idle Redis looks for reads that
+are due only every 100 ms; any command wakes it, so each member sends a ``PING`` at that moment (`NUDGE` later,
+when the read is surely due).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ STEP = 0.008
 """Seconds between two members that queue up: more than the noise of a busy event loop."""
 
 FAIR_UP_TO = 32
-"""Members up to which turns are kept: each looks at all others in every period, and in a larger fleet one place
+"""Members up to which the order is kept: each looks at all others in every period, and in a larger fleet one place
 in the queue more or less does not matter."""
 
 CLOCK_PERIOD = 30.0

@@ -66,7 +66,7 @@ class Listener:
         self._outage = outage
         self._warned = False
         self._connection: AbstractConnection | None = None
-        self.first_try = asyncio.Event()
+        self._first_try = asyncio.Event()
         self.gaps = 0
 
     async def run(self) -> None:
@@ -79,11 +79,15 @@ class Listener:
             except Unanswered as error:
                 self._outage.failed(error)
             finally:
-                self.first_try.set()
+                self._first_try.set()
             self.gaps += 1
             if clock.now() - started > self._options.lock_ttl:
                 backoff.reset()
             await asyncio.sleep(backoff.pause())
+
+    async def tried_to_subscribe(self) -> None:
+        """Wait until the first try to subscribe has ended, one way or the other."""
+        await self._first_try.wait()
 
     def move(self) -> None:
         """Another server is responsible now: a node's events come from that node only."""
@@ -100,7 +104,7 @@ class Listener:
             await self._enable_notifications()
             self._outage.answered()
             self._sweeps.sweep_now()
-            self.first_try.set()
+            self._first_try.set()
             while True:
                 message = await wire.next_message(connection, self._options.lock_ttl)
                 self._hear(notifications.decode(message, self._keys, self._endpoint.db))

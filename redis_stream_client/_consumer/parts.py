@@ -22,7 +22,7 @@ from redis_stream_client._model.errors import ClientClosed, RedisRejected, Redis
 from redis_stream_client._model.options import MAX_OFFER_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.arrivals import Arrivals
-from redis_stream_client._ownership.audit_schedule import PERIOD, AuditSchedule
+from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.claims import Claims
 from redis_stream_client._ownership.endings import Endings
@@ -132,7 +132,7 @@ class Parts:
         )
         self.lock_state = LockState(options.lock_ttl, options.heartbeat_interval, self.losses.lapsed)
         self.audit_lock = SharedLock()
-        self.audits = AuditSchedule(PERIOD * options.lock_ttl, late=options.block + 1.0)
+        self.audits = AuditSchedule(options.lock_ttl, late=options.block + 1.0)
         self.sweeps = SweepSchedule(options.lock_ttl)
         self.peers = Peers()
         self.oldest_announcement = OldestAnnouncement()

@@ -1,5 +1,7 @@
 """What is known of the other members of the fleet. Pure state: the listener and the sweeper write, others ask."""
 
+from collections.abc import Collection, Iterable
+
 
 class Peers:
     """Who is departing, and how many there are.
@@ -33,6 +35,14 @@ class Peers:
             self.departing.discard(consumer)
         else:
             self._one_less()
+
+    def takers(self, consumers: Iterable[str], *, without: Collection[str]) -> list[str]:
+        """Those of the consumers that take new streams, but for some."""
+        return [name for name in consumers if name not in self.departing and name not in without]
+
+    def keep(self, known: Collection[str]) -> None:
+        """All others are not in the group any more."""
+        self.departing.intersection_update(known)
 
     def _one_less(self) -> None:
         self.live = max(1, self.live - 1)

@@ -1,4 +1,4 @@
-"""The reader: takes announcements from the load balancer stream, one consumer after the other in turn."""
+"""The reader: takes announcements from the load balancer stream, so that each member gets its fair share."""
 
 import asyncio
 import contextlib
@@ -28,9 +28,9 @@ LARGEST_READ = 1_000
 class Reader:
     """Reads only while the lock is held and there is room: what this client cannot take, a peer should get.
 
-    While nothing waits, it blocks for one announcement at a time, so that the blocked consumers are served
-    in turn. After each one it looks whether more wait. Redis would give such a backlog to whoever asks first;
-    instead each client takes what brings it level with its live peers, and waits a moment for the others to
+    While nothing waits, it blocks for one announcement at a time, so that Redis serves the blocked consumers
+    one after the other. After each one it looks whether more wait. Redis would give such a backlog to whoever asks
+    first; instead each client takes what brings it level with its live peers, and waits a moment for the others to
     do the same. A lone client takes all there is room for.
     """
 
@@ -163,9 +163,8 @@ class Reader:
     async def _read_share(self) -> None:
         if self._backlog.others is None:
             members = await self._group.members(self._patience)
-            self._backlog.others = [
-                m.name for m in members if m.name not in self._peers.departing | {self._consumer}
-            ]
+            names = (member.name for member in members)
+            self._backlog.others = self._peers.takers(names, without={self._consumer})
         epoch = self._lock_state.epoch
         most = min(self._capacity.to_read, LARGEST_READ)
         with self._capacity.expecting(most):

@@ -1,4 +1,4 @@
-"""One membership of the fleet, from joining to leaving: the tasks, and the supervisor that owns all I/O."""
+"""The tasks of one member of the fleet, from joining to leaving, and the supervisor that owns them."""
 
 import asyncio
 import contextlib
@@ -61,6 +61,7 @@ class Session:
         sweeper: Sweeper,
     ) -> None:
         self._options = options
+        self._service = options.keys.service
         self._who = {"consumer": options.consumer}
         self._home = home
         self._tasks = tasks
@@ -124,7 +125,7 @@ class Session:
         """Wait for the first try to subscribe, as long as joining may take: recovery does not depend on it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._give_up - clock.now())):
-                await self._listener.first_try.wait()
+                await self._listener.tried_to_subscribe()
 
     async def _join(self) -> None:
         """Take the lock; within `connect_timeout`, or give up."""
@@ -141,19 +142,18 @@ class Session:
                 remaining = max(0.01, give_up - clock.now())
                 await self._lock.probe(min(remaining, max(1.0, self._options.lock_ttl / 2)))
                 if self._lock_state.held_since(sent):
-                    self._table.history = self._connections.identity.history
+                    self._table.history = self._connections.history
                     break
             except (Unanswered, GroupMissing) as error:
                 pause, last = backoff.pause(), error
                 if clock.now() + pause >= give_up:
                     raise RedisUnavailable(
-                        f"could not join {self._options.keys.service!r} within "
-                        f"{self._options.connect_timeout:g} s: {error}",
+                        f"could not join {self._service!r} within {self._options.connect_timeout:g} s: {error}",
                         hint="connect_timeout says how long joining keeps trying",
                     ) from origin(error)
                 await asyncio.sleep(pause)
         self._joined = True
-        log.info("joined %s", self._options.keys.service, extra=self._who)
+        log.info("joined %s", self._service, extra=self._who)
 
     # Leaving.
 
@@ -202,7 +202,7 @@ class Session:
         everything = [*tasks, *self._tasks.running]
         for task in everything:
             task.cancel()
-        self._connections.reads.drop(Unanswered("closing", maybe_executed=True))  # nothing more is delivered to us
+        self._connections.stop_reading()
         failure = await _whatever_happens(lambda: self._farewell(everything, held))
         failure = await _whatever_happens(self._close_connections) or failure
         failure = await _whatever_happens(lambda: self._lose(held)) or failure
@@ -210,7 +210,7 @@ class Session:
         self._event_queue.end()
         self.closed.set()
         if self._joined:
-            log.info("left %s", self._options.keys.service, extra=self._who)
+            log.info("left %s", self._service, extra=self._who)
 
     async def _farewell(self, tasks: list[asyncio.Task[Any]], held: list[LeaseState]) -> None:
         """Everything that needs Redis, side by side, on two connections; what has begun ends in good order."""
@@ -263,7 +263,7 @@ class Session:
 
         Returns whether the lock is not ours any more.
         """
-        if not self._connections.beats.connections:
+        if not self._connections.ever_connected:
             return True
         for _ in range(3):
             try:

@@ -219,7 +219,7 @@ class Sweeper:
         self._sweeps.keep(known)
         self._told_at = {name: at for name, at in self._told_at.items() if name in known}
         self._rest_at = {name: at for name, at in self._rest_at.items() if name in known}
-        self._peers.departing.intersection_update(known)
+        self._peers.keep(known)
         self._sweeps.tidy_asked = False
         self._tidied_at = clock.now()
 
@@ -303,8 +303,8 @@ class Sweeper:
 
     def _heirs(self, owner: str, members: list[Member]) -> list[str]:
         """The other consumers that may want a share."""
-        without = self._peers.departing | {self._consumer, owner, NOBODY}
-        return [member.name for member in members if member.name not in without]
+        names = (member.name for member in members)
+        return self._peers.takers(names, without={self._consumer, owner, NOBODY})
 
     async def _offer(self, owner: str, orphans: list[Delivered]) -> None:
         """In an order of this client's own: peers that take one after the other then rarely meet."""

@@ -62,6 +62,10 @@ class Capacity:
         unread = self._at_once if self.handled_at_once else self._prefetch
         return max(0, min(unread - self._event_queue.unread_added, self.free))
 
+    def freed(self) -> None:
+        """A stream was taken from the event queue, or has ended."""
+        self.changed.notify()
+
     @contextlib.contextmanager
     def expecting(self, streams: int) -> Generator[None]:
         """A request under way may bring so many streams: their room is not given to another one."""

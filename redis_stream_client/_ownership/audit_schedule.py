@@ -14,18 +14,18 @@ class AuditSchedule:
     """Written by everything that may have missed something; awaited by the reader.
 
     Args:
-        period: seconds from one audit to the next.
+        lock_ttl: lifetime of the lock, in seconds.
         late: seconds after which Redis cannot serve a read any more that was given up.
 
     Attributes:
         changed: an audit was asked for.
     """
 
-    def __init__(self, period: float, late: float, now: Callable[[], float] = clock.now) -> None:
-        self._period = period
+    def __init__(self, lock_ttl: float, late: float, now: Callable[[], float] = clock.now) -> None:
+        self._period = PERIOD * lock_ttl
         self._late = late
         self._now = now
-        self._due = now() + period
+        self._due = now() + self._period
         self._also_due: float | None = None
         self.changed = Notifier[[]]()
 

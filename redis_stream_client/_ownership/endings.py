@@ -107,7 +107,7 @@ class Endings:
                 self._after_done(lease, result, again)
                 for lease, result, again in zip(leases, results, repeated, strict=True)
             ]
-            self._capacity.changed.notify()
+            self._capacity.freed()
             return failures
 
     async def _persist_done(self, leases: list[LeaseState]) -> tuple[list[str], list[bool]]:
@@ -182,7 +182,7 @@ class Endings:
     def start_release(self, lease: LeaseState, *, failed_for: float | None = None) -> "asyncio.Future[None]":
         """Not ours from this moment on. This client is offered the stream too, but later than its peers."""
         self._table.part(lease)
-        self._capacity.changed.notify()
+        self._capacity.freed()
         orphan = ExpiredStream(lease.stream, lease.lbs_id, lease.info, None, lease.deliveries)
         pause = self._lock_ttl if failed_for is None else failed_for
         self._event_queue.hold_back(orphan, clock.now() + pause)
@@ -263,5 +263,5 @@ class Endings:
             self._table.end(lease, "dead")
         await self._record_store.settle([lease], PROGRESS_TTL)  # after: until then its attempts count
         self._counters.dead_letters += 1
-        self._capacity.changed.notify()
+        self._capacity.freed()
         return None

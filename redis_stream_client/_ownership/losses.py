@@ -40,7 +40,7 @@ class Losses:
         if len(lost) > LOGGED:
             log.warning("lost %d streams more: %s", len(lost) - LOGGED, reason, extra=self._who)
         if lost:
-            self._capacity.changed.notify()
+            self._capacity.freed()
 
     def lose_to(self, owners: Iterable[tuple[LeaseState, str]]) -> None:
         """Leases that are not ours any more, with who owns the stream now; '' for one that is gone."""

@@ -142,7 +142,7 @@ class Dispatcher:
         all there was."""
         looked_at, arrived = self._take()
         if arrived:
-            self._capacity.changed.notify()  # the next ones come while these begin
+            self._capacity.freed()  # the next ones come while these begin
             ready = await self._progress.prepare(list(arrived))
             for state, lease in arrived.items():
                 self._start(

@@ -36,3 +36,13 @@ def test_there_is_always_one() -> None:
     peers = Peers()
     peers.left("one")
     assert peers.live == 1
+
+
+def test_who_drains_takes_nothing_new() -> None:
+    peers = Peers()
+    peers.departs("two")
+    assert peers.takers(["one", "two", "three", "me"], without={"me"}) == ["one", "three"]
+    peers.keep({"one", "three"})
+    assert peers.takers(["one", "two"], without=()) == ["one", "two"], (
+        "a later consumer of that name is another one"
+    )

@@ -20,8 +20,9 @@ from redis_stream_client import (
     RedisUnavailable,
     StreamAdded,
 )
-from redis_stream_client._consumer import audit, sweeper
+from redis_stream_client._consumer import sweeper
 from redis_stream_client._model import options
+from redis_stream_client._ownership import audit_schedule
 from redis_stream_client._protocol import scripts
 from tests.harness.fleet import Member, announce
 from tests.harness.waiting import wait_until
@@ -363,7 +364,7 @@ async def test_an_entry_too_many_and_one_too_few_are_both_found(
     server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An XACK without XDEL and an XDEL while pending leave the totals even."""
-    monkeypatch.setattr(audit, "PERIOD", 0.5)
+    monkeypatch.setattr(audit_schedule, "PERIOD", 0.5)
     monkeypatch.setattr(sweeper, "OWN_PERIOD", 0.5)
     lbs, group = f"{service}-input", f"{service}-group"
     async with Member(server.url, service, **FAST) as member:

@@ -1,0 +1,76 @@
+"""What a lapse of the lock, and a look at who owns what, mean for the table."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from redis_stream_client._leases.capacity import Capacity
+from redis_stream_client._leases.event_queue import EventQueue
+from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._leases.table import LeaseTable
+from redis_stream_client._model.announcement import Announcement
+from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.losses import LOGGED, Losses
+
+if TYPE_CHECKING:
+    from redis_stream_client._leases.lock_state import LapseCause
+
+
+class Client:
+    """A client's state, with so many leases."""
+
+    def __init__(self, leases: int) -> None:
+        event_queue = EventQueue(1.0, 1.0)
+        self.table = LeaseTable(event_queue)
+        self.counters = Counters()
+        self.changed = asyncio.Event()
+        capacity = Capacity(self.table, event_queue, max_streams=None, prefetch=5, at_once=5)
+        capacity.changed.add(self.changed.set)
+        self.losses = Losses(consumer="me", table=self.table, capacity=capacity, counters=self.counters)
+        self.leases = [
+            LeaseState(f"{number}-0", Announcement(f"call-{number}", None), 1) for number in range(leases)
+        ]
+        for lease in self.leases:
+            self.table.add(lease)
+
+
+async def test_after_silence_every_lease_is_lost() -> None:
+    client = Client(3)
+    client.losses.lapsed("silent")
+    assert [lease.lost for lease in client.leases] == ["expired"] * 3
+    assert (len(client.table), client.counters.streams_disowned) == (0, 3)
+    assert client.changed.is_set()
+
+
+@pytest.mark.parametrize("cause", ["stalled", "missing"])
+async def test_after_any_other_lapse_redis_is_asked_first(cause: LapseCause) -> None:
+    client = Client(3)
+    client.losses.lapsed(cause)
+    assert [lease.lost for lease in client.leases] == [None] * 3
+    assert not client.changed.is_set()
+
+
+async def test_what_a_peer_owns_was_claimed_and_what_nobody_owns_is_gone() -> None:
+    client = Client(3)
+    kept, claimed, gone = client.leases
+    client.losses.lose_to([(claimed, "peer"), (gone, "")])
+    assert [lease.lost for lease in (kept, claimed, gone)] == [None, "claimed", "gone"]
+
+
+async def test_a_lease_is_lost_once() -> None:
+    client = Client(1)
+    client.losses.lose(client.leases, "claimed")
+    client.losses.lose(client.leases, "gone")
+    assert (client.leases[0].lost, client.counters.streams_disowned) == ("claimed", 1)
+
+
+async def test_of_many_losses_a_few_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client(LOGGED + 5)
+    client.losses.lapsed("silent")
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == "the consumer lock lapsed (silent)"
+    assert len(messages) == 1 + LOGGED + 1
+    assert messages[-1] == "lost 5 streams more: expired"
