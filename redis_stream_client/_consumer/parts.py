@@ -30,8 +30,14 @@ from redis_stream_client._ownership.losses import Losses
 from redis_stream_client._ownership.redis_backend import RedisBackend
 from redis_stream_client._ownership.retry import Retries
 from redis_stream_client._ownership.takeover import Takeover
-from redis_stream_client._protocol.base import PAGE
-from redis_stream_client._protocol.operations import Operations
+from redis_stream_client._protocol.announcements import Announcements
+from redis_stream_client._protocol.base import PAGE, ReplySizes
+from redis_stream_client._protocol.deliveries import Deliveries
+from redis_stream_client._protocol.group import Group
+from redis_stream_client._protocol.hints import Hints
+from redis_stream_client._protocol.lock import Lock
+from redis_stream_client._protocol.notifications import KeyspaceEvents
+from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.outage import OutageLog
 from redis_stream_client._redis.placement import Placement
@@ -61,9 +67,7 @@ class Parts:
         self.home = Home(forked=FORKED, other_loop=OTHER_LOOP)
         self.tasks = OwnedTasks(self.home, closed=_closed, expected=_expected)
         self.connections = Connections(where, options.connect_timeout, self.tasks)
-        self.operations = Operations(
-            options, self.connections.beats, self.connections.commands, self.connections.reads
-        )
+        self._make_stubs()
         self._make_state()
         self._make_stream_access(where_streams_are)
         self._make_ownership()
@@ -74,7 +78,7 @@ class Parts:
             options=options,
             endpoint=where,
             greet=self.connections.identity,
-            keyspace_events=self.operations.keyspace_events,
+            keyspace_events=self.keyspace_events,
             outage=OutageLog(lambda: f"the subscription at {where.where}", who, within=outage, failures=5),
             lock_state=self.lock_state,
             event_queue=self.event_queue,
@@ -87,7 +91,7 @@ class Parts:
             home=self.home,
             tasks=self.tasks,
             connections=self.connections,
-            lock=self.operations.lock,
+            lock=self.lock,
             lock_state=self.lock_state,
             event_queue=self.event_queue,
             table=self.table,
@@ -101,7 +105,7 @@ class Parts:
         self.report = Report(
             options=options,
             connections=self.connections,
-            sizes=self.operations.sizes,
+            sizes=self.sizes,
             lock_state=self.lock_state,
             event_queue=self.event_queue,
             table=self.table,
@@ -113,6 +117,25 @@ class Parts:
             fetcher=self.fetcher,
             listener=self.listener,
         )
+
+    def _make_stubs(self) -> None:
+        """What Redis is asked about the load balancer stream, by subject. No I/O."""
+        options = self.options
+        beats, commands = self.connections.beats, self.connections.commands
+        self.sizes = ReplySizes(options.lock_ttl)
+        self.lock = Lock(options, beats=beats, commands=commands)
+        self.deliveries = Deliveries(options, commands=commands, sizes=self.sizes)
+        self.announcements = Announcements(
+            options,
+            reads=self.connections.reads,
+            beats=beats,
+            deliveries=self.deliveries,
+            sizes=self.sizes,
+        )
+        self.pending = Pending(options, commands=commands, sizes=self.sizes)
+        self.group = Group(options, commands=commands)
+        self.hints = Hints(options.keys, commands=commands)
+        self.keyspace_events = KeyspaceEvents(commands=commands)
 
     def _make_state(self) -> None:
         """What is owned and believed, and what the parts tell each other. No I/O."""
@@ -160,12 +183,11 @@ class Parts:
 
     def _make_ownership(self) -> None:
         """Every change of owner."""
-        operations = self.operations
         retries = Retries(options=self.options, lock_state=self.lock_state, audits=self.audits)
         self.progress = Progress(
             options=self.options,
-            pending=operations.pending,
-            deliveries=operations.deliveries,
+            pending=self.pending,
+            deliveries=self.deliveries,
             lock_state=self.lock_state,
             table=self.table,
             audit_lock=self.audit_lock,
@@ -177,8 +199,8 @@ class Parts:
         )
         self.endings = Endings(
             options=self.options,
-            lock=operations.lock,
-            deliveries=operations.deliveries,
+            lock=self.lock,
+            deliveries=self.deliveries,
             identity=self.connections.identity,
             lock_state=self.lock_state,
             event_queue=self.event_queue,
@@ -202,7 +224,7 @@ class Parts:
         )
         self.arrivals = Arrivals(
             options=self.options,
-            deliveries=operations.deliveries,
+            deliveries=self.deliveries,
             lock_state=self.lock_state,
             event_queue=self.event_queue,
             table=self.table,
@@ -213,7 +235,7 @@ class Parts:
         )
         self.claims = Claims(
             options=self.options,
-            deliveries=operations.deliveries,
+            deliveries=self.deliveries,
             lock_state=self.lock_state,
             event_queue=self.event_queue,
             table=self.table,
@@ -227,7 +249,7 @@ class Parts:
         )
         self.takeover = Takeover(
             options=self.options,
-            deliveries=operations.deliveries,
+            deliveries=self.deliveries,
             lock_state=self.lock_state,
             event_queue=self.event_queue,
             table=self.table,
@@ -240,12 +262,11 @@ class Parts:
 
     def _make_members_tasks(self, outage: OutageLog) -> None:
         """What runs for as long as the client is a member."""
-        operations = self.operations
         auditor = Auditor(
             options=self.options,
-            pending=operations.pending,
-            deliveries=operations.deliveries,
-            group=operations.group,
+            pending=self.pending,
+            deliveries=self.deliveries,
+            group=self.group,
             identity=self.connections.identity,
             lock_state=self.lock_state,
             table=self.table,
@@ -257,7 +278,7 @@ class Parts:
             arrivals=self.arrivals,
         )
         renewal = LockRenewal(
-            lock=operations.lock,
+            lock=self.lock,
             lock_state=self.lock_state,
             outage=outage,
             counters=self.counters,
@@ -265,9 +286,9 @@ class Parts:
         )
         self.heartbeat = Heartbeat(
             options=self.options,
-            lock=operations.lock,
-            pending=operations.pending,
-            announcements=operations.announcements,
+            lock=self.lock,
+            pending=self.pending,
+            announcements=self.announcements,
             renewal=renewal,
             lock_state=self.lock_state,
             table=self.table,
@@ -278,8 +299,8 @@ class Parts:
         )
         self.reader = Reader(
             options=self.options,
-            announcements=operations.announcements,
-            group=operations.group,
+            announcements=self.announcements,
+            group=self.group,
             lock_state=self.lock_state,
             capacity=self.capacity,
             audits=self.audits,
@@ -291,9 +312,9 @@ class Parts:
         )
         self.sweeper = Sweeper(
             options=self.options,
-            group=operations.group,
-            pending=operations.pending,
-            hints=operations.hints,
+            group=self.group,
+            pending=self.pending,
+            hints=self.hints,
             renewal=renewal,
             lock_state=self.lock_state,
             event_queue=self.event_queue,

@@ -71,7 +71,7 @@ class Run:
             backend=parts.backend,
             endings=parts.endings,
             progress=parts.progress,
-            hints=parts.operations.hints,
+            hints=parts.hints,
             counters=parts.counters,
         )
         if self._lifecycle.drain_requested:

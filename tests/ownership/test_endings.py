@@ -93,7 +93,7 @@ async def test_a_repeated_done_is_not_believed_when_the_lock_was_evicted(
         added = await next_event(parts)
         assert isinstance(added, StreamAdded)
         await redis.config_set("notify-keyspace-events", "")
-        deliveries = parts.operations.deliveries
+        deliveries = parts.deliveries
         send, calls = deliveries.done, 0
 
         async def send_after_eviction(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
@@ -123,7 +123,7 @@ async def test_a_repeated_done_is_not_believed_before_the_audit_of_a_fail_over(
         (lbs_id,) = await announce(server.url, service, "call-1")
         added = await next_event(parts)
         assert isinstance(added, StreamAdded)
-        deliveries, identity = parts.operations.deliveries, parts.connections.identity
+        deliveries, identity = parts.deliveries, parts.connections.identity
         send, calls = deliveries.done, 0
 
         async def lose_the_first_reply(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:

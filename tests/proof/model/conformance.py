@@ -156,7 +156,7 @@ class Mirror:
         return ("" if fence == NO_FENCE else _fence(fence)), self._names.get(consumer, "")
 
     def _command(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """KEYS and ARGV as `operations` and `records` make them."""
+        """KEYS and ARGV as the stubs in `_protocol` make them."""
         k = self._keys
         me = self._names.get(args[0], "")
         group = (k.group, me)
