@@ -78,3 +78,43 @@ class Fairness:
 
     def _step(self, members: int) -> float:
         return min(STEP, self._period * _LONGEST_PAUSE / max(1, members))
+
+
+class Backlog:
+    """What is known of the announcements that wait.
+
+    Others get `grace` seconds to take their share, counted from when one of them last took something, and four
+    times that in all; then they are taken to be full, slow or stuck, and the rest is for whoever asks.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._waiting = 0
+        self._progress_at = 0.0
+        self._since = 0.0
+        self.expected = True  # there may be one already when we join
+        self.patient = True
+        self.others: list[str] | None = None
+
+    def expect(self) -> None:
+        """Something arrived, so more may wait."""
+        if not self.expected:
+            self.expected = True
+            self.patient = True
+            self._waiting = 0
+
+    def seen(self, waiting: int, now: float, took: bool) -> None:
+        """So many wait still; `took` says whether we took some."""
+        if waiting == 0:
+            self.expected = False
+            self.others = None
+            return
+        if self._waiting == 0:
+            self._since = now
+        if took:
+            self._since = self._progress_at = now
+        elif waiting < self._waiting or self._waiting == 0:
+            self._progress_at = now
+        if now - self._progress_at > self._grace or now - self._since > 4 * self._grace:
+            self.patient = False
+        self._waiting = waiting

@@ -7,7 +7,7 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.audit import Auditor
-from redis_stream_client._consumer.fairness import FAIR_UP_TO, NUDGE, Fairness
+from redis_stream_client._consumer.fairness import FAIR_UP_TO, NUDGE, Backlog, Fairness
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._leases.capacity import Capacity
@@ -64,7 +64,7 @@ class Reader:
         self._fairness = Fairness(options.block)
         self._served = False
         self._changed = asyncio.Event()
-        self._backlog = _Backlog(grace=options.lock_ttl / 4)
+        self._backlog = Backlog(grace=options.lock_ttl / 4)
         self._backoff = Backoff(FIRST_PAUSE, options.longest_pause)
         for state in (lock_state, capacity, audits):
             state.changed.add(self._changed.set)
@@ -109,7 +109,7 @@ class Reader:
     async def _read_one(self) -> None:
         if self._fairness.clock_due(clock.now()):
             await self._look_at_clock()
-        if self._served and self._is_fair:
+        if self._served and self._keeps_order:
             await asyncio.sleep(self._fairness.settling(clock.now(), self._peers.live))
         self._served = False
         epoch = self._lock_state.epoch
@@ -129,7 +129,7 @@ class Reader:
             await self._served_one(entries)
         else:
             self._oldest_announcement.seen(None, clock.now())
-            if self._is_fair:
+            if self._keeps_order:
                 members = await self._group.members(self._patience)
                 await asyncio.sleep(self._fairness.pause(self._consumer, members))
 
@@ -150,13 +150,14 @@ class Reader:
                 break
 
     @property
-    def _is_fair(self) -> bool:
+    def _keeps_order(self) -> bool:
+        """Whether there are others to be fair to, and not too many to look at."""
         return 1 < self._peers.live <= FAIR_UP_TO
 
     async def _nudge(self, block: float) -> None:
         """Make Redis notice that the blocking reads are due."""
         await asyncio.sleep(block + NUDGE)
-        if self._is_fair:
+        if self._keeps_order:
             with contextlib.suppress(Unanswered, GroupMissing):
                 await self._announcements.nudge(1.0)
 
@@ -190,43 +191,3 @@ class Reader:
                 self._counters.streams_added += added
         if share.waiting and not share.entries:
             await asyncio.sleep(min(0.05, 0.002 * share.members))
-
-
-class _Backlog:
-    """What is known of the announcements that wait.
-
-    Others get `grace` seconds to take their share, counted from when one of them last took something, and four
-    times that in all; then they are taken to be full, slow or stuck, and the rest is for whoever asks.
-    """
-
-    def __init__(self, grace: float) -> None:
-        self._grace = grace
-        self._waiting = 0
-        self._progress_at = 0.0
-        self._since = 0.0
-        self.expected = True  # there may be one already when we join
-        self.patient = True
-        self.others: list[str] | None = None
-
-    def expect(self) -> None:
-        """Something arrived, so more may wait."""
-        if not self.expected:
-            self.expected = True
-            self.patient = True
-            self._waiting = 0
-
-    def seen(self, waiting: int, now: float, took: bool) -> None:
-        """So many wait still; `took` says whether we took some."""
-        if waiting == 0:
-            self.expected = False
-            self.others = None
-            return
-        if self._waiting == 0:
-            self._since = now
-        if took:
-            self._since = self._progress_at = now
-        elif waiting < self._waiting or self._waiting == 0:
-            self._progress_at = now
-        if now - self._progress_at > self._grace or now - self._since > 4 * self._grace:
-            self.patient = False
-        self._waiting = waiting

@@ -1,4 +1,5 @@
-"""Whose turn it is: all members end their blocking reads at the same moments, and queue up by their turns."""
+"""Fairness of reading: all members end their blocking reads at the same moments, and queue up by who was served
+longest ago; and each leaves the others their share of a backlog."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from redis_stream_client._consumer.fairness import CLOCK_PERIOD, STEP, Fairness
+from redis_stream_client._consumer.fairness import CLOCK_PERIOD, STEP, Backlog, Fairness
 from redis_stream_client._protocol.replies import Member
 
 PERIOD = 1.0
@@ -18,9 +19,9 @@ servers = st.floats(0, 2e9)
 
 
 def with_clock(server: float = 0.0, now: float = 0.0, period: float = PERIOD) -> Fairness:
-    turns = Fairness(period)
-    turns.server_clock(server, now, now)
-    return turns
+    fairness = Fairness(period)
+    fairness.server_clock(server, now, now)
+    return fairness
 
 
 def member(name: str, served_ms: float) -> Member:
@@ -56,39 +57,40 @@ def test_a_read_ends_at_a_multiple_of_the_period_on_the_servers_clock(server: fl
 
 
 def test_a_reading_counts_for_the_middle_of_its_round_trip() -> None:
-    turns = Fairness(PERIOD)
-    turns.server_clock(100.5, 10.0, 10.002)
-    assert turns.block(10.001) == pytest.approx(0.5)
+    fairness = Fairness(PERIOD)
+    fairness.server_clock(100.5, 10.0, 10.002)
+    assert fairness.block(10.001) == pytest.approx(0.5)
 
 
 def test_a_slow_reading_does_not_replace_a_quick_one() -> None:
-    turns = with_clock(100.0, 10.0)
-    turns.server_clock(101.2, 11.0, 11.3)  # 101.15 would be its middle, and 11.15 says the same within its error
-    assert turns.block(10.0) == pytest.approx(1.0)
-    assert turns.certain
+    fairness = with_clock(100.0, 10.0)
+    # 101.15 would be its middle, and 11.15 says the same within its error
+    fairness.server_clock(101.2, 11.0, 11.3)
+    assert fairness.block(10.0) == pytest.approx(1.0)
+    assert fairness.certain
 
 
 def test_a_reading_that_contradicts_means_that_a_clock_was_set() -> None:
-    turns = with_clock(100.0, 10.0)
-    turns.server_clock(500.25, 11.0, 11.1)
-    assert turns.block(11.05) == pytest.approx(0.75)
+    fairness = with_clock(100.0, 10.0)
+    fairness.server_clock(500.25, 11.0, 11.1)
+    assert fairness.block(11.05) == pytest.approx(0.75)
 
 
 def test_the_order_is_kept_only_when_the_clock_is_known_well_enough() -> None:
-    turns = Fairness(PERIOD)
-    assert not turns.certain
-    turns.server_clock(100.0, 10.0, 10.5)
-    assert not turns.certain
-    turns.server_clock(101.0, 11.0, 11.001)
-    assert turns.certain
+    fairness = Fairness(PERIOD)
+    assert not fairness.certain
+    fairness.server_clock(100.0, 10.0, 10.5)
+    assert not fairness.certain
+    fairness.server_clock(101.0, 11.0, 11.001)
+    assert fairness.certain
 
 
 def test_the_clock_is_looked_at_now_and_then() -> None:
-    turns = Fairness(PERIOD)
-    assert turns.clock_due(0.0)
-    turns.server_clock(100.0, 10.0, 10.0)
-    assert not turns.clock_due(10.0 + CLOCK_PERIOD)
-    assert turns.clock_due(10.1 + CLOCK_PERIOD)
+    fairness = Fairness(PERIOD)
+    assert fairness.clock_due(0.0)
+    fairness.server_clock(100.0, 10.0, 10.0)
+    assert not fairness.clock_due(10.0 + CLOCK_PERIOD)
+    assert fairness.clock_due(10.1 + CLOCK_PERIOD)
 
 
 # The queue.
@@ -130,10 +132,65 @@ def test_queueing_up_takes_a_small_part_of_the_period_however_large_the_fleet(si
 def test_who_is_served_while_the_others_queue_up_waits_until_they_have(
     now: float, size: int, since: float, period: float
 ) -> None:
-    turns = with_clock(now=now, period=period)
-    last = turns.pause("m0", [member(f"m{number}", number) for number in range(size)])
+    fairness = with_clock(now=now, period=period)
+    last = fairness.pause("m0", [member(f"m{number}", number) for number in range(size)])
     asked = since * period
     assume(abs(asked - last) > 1e-6)
-    wait = turns.settling(now + asked, size)
+    wait = fairness.settling(now + asked, size)
     assert asked + wait >= last - 1e-6
     assert 0 <= wait <= 0.1 * period + 1e-6
+
+
+GRACE = 1.0
+
+
+def waits(*, since: float = 100.0) -> Backlog:
+    """A backlog of ten announcements that we have just seen."""
+    backlog = Backlog(GRACE)
+    backlog.seen(10, since, took=False)
+    assert backlog.patient
+    return backlog
+
+
+def test_there_may_be_a_backlog_until_a_look_finds_none() -> None:
+    backlog = Backlog(GRACE)
+    assert backlog.expected
+    backlog.others = ["peer"]
+    backlog.seen(0, 100.0, took=False)
+    assert not backlog.expected
+    assert backlog.others is None, "they are looked up anew for the next one"
+    backlog.expect()
+    assert backlog.expected
+
+
+def test_others_get_their_grace_to_take_their_share() -> None:
+    backlog = waits()
+    backlog.seen(10, 100.0 + GRACE, took=False)
+    assert backlog.patient
+    backlog.seen(10, 100.1 + GRACE, took=False)
+    assert not backlog.patient
+
+
+def test_grace_begins_anew_whenever_one_of_them_takes_something_but_not_for_ever() -> None:
+    backlog = waits()
+    for step in range(4):
+        backlog.seen(9 - step, 100.0 + GRACE * (step + 1), took=False)
+        assert backlog.patient
+    backlog.seen(5, 100.1 + 4 * GRACE, took=False)
+    assert not backlog.patient
+
+
+def test_what_we_take_ourselves_begins_everything_anew() -> None:
+    backlog = waits()
+    backlog.seen(8, 100.0 + 4 * GRACE, took=True)
+    backlog.seen(8, 100.0 + 5 * GRACE, took=False)
+    assert backlog.patient
+
+
+def test_a_new_backlog_meets_patience_again() -> None:
+    backlog = waits()
+    backlog.seen(10, 200.0, took=False)
+    assert not backlog.patient
+    backlog.seen(0, 200.0, took=False)
+    backlog.expect()
+    assert backlog.patient
