@@ -13,7 +13,7 @@ from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model import options
 from redis_stream_client._model.fence import is_held_by
 from redis_stream_client._model.health import Health
-from redis_stream_client._model.statistics import Counters, Statistics
+from redis_stream_client._model.statistics import Statistics
 from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.placement import placement_for
 from redis_stream_client._run.handler import Handler
@@ -295,8 +295,7 @@ class RedisStreamClient:
 
     def statistics(self) -> Statistics:
         """A snapshot of what this client counts."""
-        parts = self._lifecycle.parts
-        return _NOTHING if parts is None else parts.report.statistics(self.health())
+        return self._lifecycle.statistics()
 
     def health(self) -> Health:
         """Whether anything is stuck, and what: announcements that nobody reads, streams that this client owns and
@@ -364,19 +363,3 @@ def _not_a_lease(payload: object) -> str:
     elif isinstance(payload, StreamAdded | StreamDisowned):
         hint = "; pass event.payload"
     return f"done() takes a lease, not {type(payload).__name__}{hint}"
-
-
-_NOTHING = Statistics(
-    leases=0,
-    unread_events=0,
-    last_beat_age=None,
-    lapses=0,
-    reconnects=0,
-    live_members=1,
-    oldest_announcement=None,
-    oldest_unhandled=None,
-    oldest_wakeup=None,
-    requests_shrunk=0,
-    records_unsettled=0,
-    **{name: getattr(Counters(), name) for name in Counters.__slots__},
-)

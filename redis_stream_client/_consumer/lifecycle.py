@@ -20,6 +20,7 @@ from redis_stream_client._model import leaving
 from redis_stream_client._model.errors import ClientClosed, NotJoined, NotOwner
 from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.options import Options
+from redis_stream_client._model.statistics import NOTHING, Statistics
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.placement import Placement
 
@@ -269,6 +270,12 @@ class Lifecycle:
         if self.parts is None:
             return judge(self._options, alive=False)
         return self.parts.report.health(self.handled)
+
+    def statistics(self) -> Statistics:
+        """See `RedisStreamClient.statistics`."""
+        if self.parts is None:
+            return NOTHING
+        return self.parts.report.statistics(self.health())
 
     @property
     def state(self) -> str:

@@ -79,3 +79,20 @@ class Counters:
     sweeps: int = 0
     gaps: int = 0
     entries_skipped: int = 0
+
+
+NOTHING = Statistics(
+    leases=0,
+    unread_events=0,
+    last_beat_age=None,
+    lapses=0,
+    reconnects=0,
+    live_members=1,
+    oldest_announcement=None,
+    oldest_unhandled=None,
+    oldest_wakeup=None,
+    requests_shrunk=0,
+    records_unsettled=0,
+    **{name: getattr(Counters(), name) for name in Counters.__slots__},
+)
+"""Of a client that has not joined."""

@@ -32,9 +32,16 @@ from redis_stream_client._run.handler_task import HandlerTask
 from redis_stream_client._run.outcome import Rules
 from redis_stream_client._run.watchdogs import start_watches
 
-ADMITTED = 250  # tasks that are started without a look at anything else
-LOOK = 0.1  # seconds: a timer that is late shows that this process stood still, and short ones show it soon
-LOGGED = 10  # handlers that go on after the end and are named
+ADMITTED = 250
+"""Handlers that begin in one turn of the event loop. Their first steps take 10 ms here: little against the
+heartbeat interval, by default 0.5 s."""
+
+LOOK = 0.1
+"""Seconds between two looks at the clock while the end waits for handlers. A process that stood still gives them
+that time back."""
+
+LOGGED = 10
+"""Handlers that go on after the end, and that the log names."""
 
 
 class Dispatcher:

@@ -17,9 +17,12 @@ Status = Literal["done", "released", "failed", "dead", "drained", "stalled", "lo
 """
 
 Stop = Literal["drained", "stalled"]
+"""Why a handler was told to stop: the client drains, or the handler shows no progress."""
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
+"""Seconds that a stream rests after its handler has failed: at first, and at most. With 16 attempts, the default,
+it rests for at most 51 s in all before it goes to the dead letters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class Run:
         """Call handlers until the client has closed, and close it. Cancelled, it releases at once."""
         assert self._dispatcher is not None, "join() comes first"
         try:
-            with signals.handled(self._on_signal) if self._handle_signals else contextlib.nullcontext():
+            with signals.caught(self._on_signal) if self._handle_signals else contextlib.nullcontext():
                 await self._serve(self._dispatcher)
         finally:
             await self._lifecycle.close()

@@ -20,7 +20,7 @@ def require_main_thread() -> None:
 
 
 @contextlib.contextmanager
-def handled(on_signal: Callable[[], None]) -> Generator[None, None, None]:
+def caught(on_signal: Callable[[], None]) -> Generator[None, None, None]:
     """Call `on_signal` for SIGTERM and SIGINT; afterwards whoever handled them before does so again.
 
     Raises ``RuntimeError`` on an event loop without signals (Windows).

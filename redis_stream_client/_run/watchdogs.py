@@ -10,7 +10,8 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._run.handler_task import HandlerTask
 from redis_stream_client._run.outcome import Rules
 
-SHORTEST_LOOK = 0.005  # seconds between two looks for idle handlers, whatever the patience is
+SHORTEST_LOOK = 0.005
+"""Seconds between two looks for idle handlers, however short the patience is."""
 
 
 def start_watches(
