@@ -1,79 +1,76 @@
-"""Ring 2: what is logged, for whom, and what never is."""
+"""The log: a handler of the user's that fails ends nothing, and every exception can be shown."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from tests.harness.fleet import Member, announce
-from tests.harness.waiting import wait_until
+import pytest
+
+from redis_stream_client import Lease, testing
+from redis_stream_client._model.logs import log
+from tests.harness.exceptions import ERRORS, Ours
 
 if TYPE_CHECKING:
-    import pytest
-
-    from tests.harness.connection import Connection
-    from tests.harness.servers import Server
+    from collections.abc import Callable, Iterator
 
 
-async def test_joining_losing_and_leaving_are_logged_with_who_and_what(
-    server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
+class Broken(logging.Handler):
+    """A handler that fails on every record with an exception, or on every record at all."""
+
+    def __init__(self, failure: Callable[[], BaseException], always: bool) -> None:
+        super().__init__()
+        self._failure = failure
+        self._always = always
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Fail, as handlers of the user's may."""
+        if self._always or record.exc_info:
+            raise self._failure()
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def broken() -> Iterator[Callable[..., Broken]]:
+    """A function that adds a broken handler to the package's logger for this test."""
+    log = logging.getLogger("redis_stream_client")
+    added: list[Broken] = []
+
+    def add_broken(failure: Callable[[], BaseException], *, always: bool = False) -> Broken:
+        added.append(Broken(failure, always))
+        log.addHandler(added[-1])
+        return added[-1]
+
+    yield add_broken
+    for handler in added:
+        log.removeHandler(handler)
+
+
+@pytest.mark.parametrize("failure", [ZeroDivisionError, RecursionError, Ours, SystemExit, asyncio.CancelledError])
+async def test_a_log_handler_that_fails_costs_its_record_and_nothing_else(
+    failure: Callable[[], BaseException],
+    broken: Callable[..., Broken],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    caplog.set_level(logging.INFO, "redis_stream_client")
-    async with Member(server.url, service, lock_ttl=0.4) as member:
-        (lbs_id,) = await announce(server.url, service, "call-1")
-        await member.owns("call-1")
-        fence = str(member.lease("call-1").fence)
-        await redis.xclaim(f"{service}-input", f"{service}-group", "peer", 0, [lbs_id], justid=True)
-        await redis.set(f"{{{service}-input}}:lock:peer", '{"ttl": 60000}', px=60_000)
-        await wait_until(lambda: member.disowned, "the loss is told")
-    records = {(record.levelname, record.getMessage()): record for record in caplog.records}
-    assert ("INFO", f"joined {service}") in records
-    assert ("INFO", f"left {service}") in records
-    loss = records[("WARNING", "lost call-1: claimed")]
-    assert (
-        vars(loss).items()
-        >= {
-            "consumer": member.client.id,
-            "stream": "call-1",
-            "lbs_id": lbs_id,
-            "fence": fence,
-        }.items()
-    )
-    assert all(record.name == "redis_stream_client" for record in caplog.records)
+    handler = broken(failure)
+
+    async def handle(lease: Lease) -> None:
+        raise ValueError("the handler's")
+
+    outcome = await testing.run_handler(handle, testing.lease("call-1"))
+    assert outcome.status == "failed"
+    assert any("the handler of call-1 failed" in text and "the handler's" in text for text in handler.messages)
+    assert f"a log handler failed: {failure.__name__}" in capsys.readouterr().err
 
 
-async def test_many_losses_are_summed_up(
-    server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with Member(server.url, service, lock_ttl=0.4) as member:
-        names = [f"call-{i}" for i in range(50)]
-        await announce(server.url, service, *names)
-        await member.owns(*names)
-        await redis.delete(f"{service}-input")
-        await wait_until(lambda: len(member.disowned) == 50, "the losses are told")
-    losses = [record for record in caplog.records if record.getMessage().startswith("lost ")]
-    assert len(losses) == 11
-    assert losses[-1].getMessage() == "lost 40 streams more: gone"
-
-
-async def test_neither_info_nor_passwords_are_logged(
-    server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG, "redis_stream_client")
-    await redis.execute_command("ACL", "SETUSER", "member", "on", ">hush-hush", "~*", "&*", "+@all")
-    url = server.url.replace("://", "://member:hush-hush@")
-    try:
-        async with Member(url, service, lock_ttl=0.4) as member:
-            await redis.xadd(
-                f"{service}-input", {"lbs-input": '{"DataStreamName": "call-1", "Info": {"card": "4711"}}'}
-            )
-            await member.owns("call-1")
-            await redis.xadd(f"{service}-input", {"lbs-input": '{"Info": {"card": "4711"}}'})
-            await wait_until(lambda: member.client.statistics().dead_letters, "it is buried")
-            await redis.execute_command("CLIENT", "KILL", "USER", "member")
-            await wait_until(lambda: member.client.statistics().reconnects >= 3, "it reconnects")
-    finally:
-        await redis.execute_command("ACL", "DELUSER", "member")
-    text = "\n".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
-    assert "hush-hush" not in text
-    assert "4711" not in text
+@pytest.mark.parametrize("error", ERRORS)
+def test_every_error_is_logged(error: str, caplog: pytest.LogCaptureFixture) -> None:
+    raised = ERRORS[error]()
+    log.error("it failed: %s", "call-1", error=raised)
+    [record] = caplog.records
+    assert record.getMessage() == "it failed: call-1"
+    text = logging.Formatter().format(record)
+    assert len(text) < 100_000
+    text.encode()

@@ -14,9 +14,13 @@ from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.announcement import Announcement
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.losses import LOGGED, Losses
+from tests.harness.fleet import Member, announce
+from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from redis_stream_client._leases.lock_state import LapseCause
+    from tests.harness.connection import Connection
+    from tests.harness.servers import Server
 
 
 class Client:
@@ -74,3 +78,19 @@ async def test_of_many_losses_a_few_are_named(caplog: pytest.LogCaptureFixture) 
     assert messages[0] == "the consumer lock lapsed (silent)"
     assert len(messages) == 1 + LOGGED + 1
     assert messages[-1] == "lost 5 streams more: expired"
+    named = vars(caplog.records[1])
+    assert named.items() >= {**client.leases[0].log_fields(), "consumer": "me"}.items()
+
+
+async def test_many_losses_are_summed_up(
+    server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Member(server.url, service, lock_ttl=0.4) as member:
+        names = [f"call-{i}" for i in range(50)]
+        await announce(server.url, service, *names)
+        await member.owns(*names)
+        await redis.delete(f"{service}-input")
+        await wait_until(lambda: len(member.disowned) == 50, "the losses are told")
+    losses = [record for record in caplog.records if record.getMessage().startswith("lost ")]
+    assert len(losses) == 11
+    assert losses[-1].getMessage() == "lost 40 streams more: gone"

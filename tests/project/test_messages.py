@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 import redis_stream_client
 from redis_stream_client import DeadLetters, Lease, LoadBalancerStream, RedisStreamClient, RedisUnavailable
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
-from tests.harness.fleet import announce
+from tests.harness.fleet import Member, announce
 from tests.harness.ports import HOST, free_port
 from tests.harness.runs import Running, write
 from tests.harness.waiting import wait_until
@@ -191,3 +191,53 @@ def types_of(node: ast.AST) -> list[ast.expr]:
 def test_no_message_names_a_class_that_users_cannot_import() -> None:
     found = [(where, text) for where, text in texts() if " " in text and PRIVATE.search(text)]
     assert found == []
+
+
+async def test_joining_losing_and_leaving_are_logged_with_who_and_what(
+    server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "redis_stream_client")
+    async with Member(server.url, service, lock_ttl=0.4) as member:
+        (lbs_id,) = await announce(server.url, service, "call-1")
+        await member.owns("call-1")
+        fence = str(member.lease("call-1").fence)
+        await redis.xclaim(f"{service}-input", f"{service}-group", "peer", 0, [lbs_id], justid=True)
+        await redis.set(f"{{{service}-input}}:lock:peer", '{"ttl": 60000}', px=60_000)
+        await wait_until(lambda: member.disowned, "the loss is told")
+    records = {(record.levelname, record.getMessage()): record for record in caplog.records}
+    assert ("INFO", f"joined {service}") in records
+    assert ("INFO", f"left {service}") in records
+    loss = records[("WARNING", "lost call-1: claimed")]
+    assert (
+        vars(loss).items()
+        >= {
+            "consumer": member.client.id,
+            "stream": "call-1",
+            "lbs_id": lbs_id,
+            "fence": fence,
+        }.items()
+    )
+    assert all(record.name == "redis_stream_client" for record in caplog.records)
+
+
+async def test_neither_info_nor_passwords_are_logged(
+    server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "redis_stream_client")
+    await redis.execute_command("ACL", "SETUSER", "member", "on", ">hush-hush", "~*", "&*", "+@all")
+    url = server.url.replace("://", "://member:hush-hush@")
+    try:
+        async with Member(url, service, lock_ttl=0.4) as member:
+            await redis.xadd(
+                f"{service}-input", {"lbs-input": '{"DataStreamName": "call-1", "Info": {"card": "4711"}}'}
+            )
+            await member.owns("call-1")
+            await redis.xadd(f"{service}-input", {"lbs-input": '{"Info": {"card": "4711"}}'})
+            await wait_until(lambda: member.client.statistics().dead_letters, "it is buried")
+            await redis.execute_command("CLIENT", "KILL", "USER", "member")
+            await wait_until(lambda: member.client.statistics().reconnects >= 3, "it reconnects")
+    finally:
+        await redis.execute_command("ACL", "DELUSER", "member")
+    text = "\n".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
+    assert "hush-hush" not in text
+    assert "4711" not in text

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from redis_stream_client import EntriesTrimmed, Gap
-from redis_stream_client._model.gaps import Added, Count, Look
 from tests.harness.binaries import chosen
 from tests.harness.fleet import Member
 from tests.harness.runs import Ledger, Running, add, write
@@ -245,27 +244,6 @@ async def test_a_stream_that_is_deleted_and_written_anew_has_no_gap(
         await step
         assert not member.lease(CALL).gaps
     assert not said(caplog)
-
-
-@pytest.mark.parametrize(
-    ("added", "position", "look", "missing"),
-    [
-        (Added(3, sure=True), "3-0", Look(3, 3, "1-0", "3-0", "0-0"), None),
-        (Added(3, sure=True), "3-0", Look(5, 5, "1-0", "5-0", "0-0"), None),
-        (Added(3, sure=True), "3-0", Look(5, 2, "4-0", "5-0", "0-0"), None),
-        (Added(3, sure=True), "3-0", Look(5, 1, "5-0", "5-0", "0-0"), Gap("3-0", "5-0", 1)),
-        (Added(3, sure=True), "3-0", Look(5, 0, "0-0", "0-0", "5-0"), Gap("3-0", None, 2)),
-        (Added(3, sure=False), "3-0", Look(5, 0, "0-0", "0-0", "5-0"), None),
-        (Added(3, sure=False), "3-0", Look(5, 1, "5-0", "5-0", "2-0"), Gap("3-0", "5-0", 1)),
-        (Added(None, sure=False), "3-0", Look(5, 1, "5-0", "5-0", "0-0"), None),
-        (Added(3, sure=True), "3-0", Look(1, 1, "4-0", "4-0", "0-0"), None),
-        (Added(3, sure=True), "3-0", Look(0, 0, "0-0", "0-0", "0-0"), None),
-    ],
-)
-def test_a_gap_is_what_nothing_else_explains(added: Added, position: str, look: Look, missing: Gap | None) -> None:
-    count = Count(added, position)
-    assert count.compare(position, look) == missing
-    assert count.compare(position, look) is None  # once
 
 
 @counts
