@@ -71,52 +71,12 @@ class Parts:
         self._make_state()
         self._make_stream_access(where_streams_are)
         self._make_ownership()
-        who = {"consumer": options.consumer}
-        outage = OutageLog(lambda: f"Redis ({where.where})", who)
-        self._make_members_tasks(outage)
-        self.listener = Listener(
-            options=options,
-            endpoint=where,
-            greet=self.connections.identity,
-            keyspace_events=self.keyspace_events,
-            outage=OutageLog(lambda: f"the subscription at {where.where}", who, within=outage, failures=5),
-            lock_state=self.lock_state,
-            event_queue=self.event_queue,
-            peers=self.peers,
-            sweeps=self.sweeps,
-        )
+        outage = OutageLog(lambda: f"Redis ({where.where})", {"consumer": options.consumer})
+        renewal = self._make_heartbeat(outage)
+        self._make_reader()
+        self._make_recovery(where, renewal, outage)
         self._connect_anew_together()
-        self.session = Session(
-            options=options,
-            home=self.home,
-            tasks=self.tasks,
-            connections=self.connections,
-            lock=self.lock,
-            lock_state=self.lock_state,
-            event_queue=self.event_queue,
-            table=self.table,
-            record_store=self.record_store,
-            fetcher=self.fetcher,
-            heartbeat=self.heartbeat,
-            reader=self.reader,
-            listener=self.listener,
-            sweeper=self.sweeper,
-        )
-        self.report = Report(
-            options=options,
-            connections=self.connections,
-            sizes=self.sizes,
-            lock_state=self.lock_state,
-            event_queue=self.event_queue,
-            table=self.table,
-            capacity=self.capacity,
-            peers=self.peers,
-            oldest_announcement=self.oldest_announcement,
-            counters=self.counters,
-            record_store=self.record_store,
-            fetcher=self.fetcher,
-            listener=self.listener,
-        )
+        self._make_session()
 
     def _make_stubs(self) -> None:
         """What Redis is asked about the load balancer stream, by subject. No I/O."""
@@ -260,23 +220,8 @@ class Parts:
             arrivals=self.arrivals,
         )
 
-    def _make_members_tasks(self, outage: OutageLog) -> None:
-        """What runs for as long as the client is a member."""
-        auditor = Auditor(
-            options=self.options,
-            pending=self.pending,
-            deliveries=self.deliveries,
-            group=self.group,
-            identity=self.connections.identity,
-            lock_state=self.lock_state,
-            table=self.table,
-            audit_lock=self.audit_lock,
-            audits=self.audits,
-            oldest_announcement=self.oldest_announcement,
-            counters=self.counters,
-            losses=self.losses,
-            arrivals=self.arrivals,
-        )
+    def _make_heartbeat(self, outage: OutageLog) -> LockRenewal:
+        """What keeps the lock."""
         renewal = LockRenewal(
             lock=self.lock,
             lock_state=self.lock_state,
@@ -297,6 +242,25 @@ class Parts:
             sweeps=self.sweeps,
             losses=self.losses,
         )
+        return renewal
+
+    def _make_reader(self) -> None:
+        """What takes new streams, and compares what is owned with what Redis knows."""
+        auditor = Auditor(
+            options=self.options,
+            pending=self.pending,
+            deliveries=self.deliveries,
+            group=self.group,
+            identity=self.connections.identity,
+            lock_state=self.lock_state,
+            table=self.table,
+            audit_lock=self.audit_lock,
+            audits=self.audits,
+            oldest_announcement=self.oldest_announcement,
+            counters=self.counters,
+            losses=self.losses,
+            arrivals=self.arrivals,
+        )
         self.reader = Reader(
             options=self.options,
             announcements=self.announcements,
@@ -310,6 +274,9 @@ class Parts:
             counters=self.counters,
             arrivals=self.arrivals,
         )
+
+    def _make_recovery(self, where: Endpoint, renewal: LockRenewal, outage: OutageLog) -> None:
+        """What finds dead members: by looking, and by hearing of them."""
         self.sweeper = Sweeper(
             options=self.options,
             group=self.group,
@@ -325,6 +292,22 @@ class Parts:
             counters=self.counters,
             takeover=self.takeover,
         )
+        self.listener = Listener(
+            options=self.options,
+            endpoint=where,
+            greet=self.connections.identity,
+            keyspace_events=self.keyspace_events,
+            outage=OutageLog(
+                lambda: f"the subscription at {where.where}",
+                {"consumer": self.options.consumer},
+                within=outage,
+                failures=5,
+            ),
+            lock_state=self.lock_state,
+            event_queue=self.event_queue,
+            peers=self.peers,
+            sweeps=self.sweeps,
+        )
 
     def _connect_anew_together(self) -> None:
         """Whoever finds that a server is another one, or has lost writes, takes all connections to it along."""
@@ -338,6 +321,40 @@ class Parts:
         connections.new_history_elsewhere.add(lambda endpoint, history: record_store.renew(endpoint))
         connections.new_history_elsewhere.add(fetcher.met)
         connections.new_history_elsewhere.add(lambda endpoint, history: fetcher.renew(endpoint))
+
+    def _make_session(self) -> None:
+        """What starts and ends the tasks, and what tells users of them."""
+        self.session = Session(
+            options=self.options,
+            home=self.home,
+            tasks=self.tasks,
+            connections=self.connections,
+            lock=self.lock,
+            lock_state=self.lock_state,
+            event_queue=self.event_queue,
+            table=self.table,
+            record_store=self.record_store,
+            fetcher=self.fetcher,
+            heartbeat=self.heartbeat,
+            reader=self.reader,
+            listener=self.listener,
+            sweeper=self.sweeper,
+        )
+        self.report = Report(
+            options=self.options,
+            connections=self.connections,
+            sizes=self.sizes,
+            lock_state=self.lock_state,
+            event_queue=self.event_queue,
+            table=self.table,
+            capacity=self.capacity,
+            peers=self.peers,
+            oldest_announcement=self.oldest_announcement,
+            counters=self.counters,
+            record_store=self.record_store,
+            fetcher=self.fetcher,
+            listener=self.listener,
+        )
 
 
 def _closed() -> ClientClosed:
