@@ -1,4 +1,4 @@
-"""The client: what users hold."""
+"""The client: joins a fleet, and gives its user streams, either as events or to a handler."""
 
 import warnings
 from collections.abc import Mapping
@@ -26,24 +26,28 @@ class RedisStreamClient:
     """A member of a fleet that shares data streams, each owned by exactly one live member.
 
     Args:
-        redis: a ``redis.asyncio.Redis`` (also one made by ``Sentinel.master_for``) or ``RedisCluster``. Only
-            a source of settings: it is never used itself, and never closed. The client opens three
-            connections for commands and one for pub/sub.
+        redis: a ``redis.asyncio.Redis`` (also one made by ``Sentinel.master_for``) or ``RedisCluster``. The client
+            only reads its settings: it never uses or closes it. The client opens its own connections, three for
+            commands and one for pub/sub, and more to the servers whose data streams it reads.
         service: name of the service; all members and producers of one fleet use the same.
         consumer_name: middle part of this client's id; default: ``POD_NAME``, else ``POD_IP``, else the host
-            name. Two clients with one name are two consumers.
-        lock_ttl: seconds after its last sign of life that a consumer is taken for dead; default 2. Keep the
-            event loop from blocking longer than this. Members may differ.
+            name. Two clients with the same name are two consumers.
+        lock_ttl: lifetime of the consumer lock in seconds; default 2. Peers treat a consumer as dead that has not
+            renewed its lock for so long, so never block the event loop for longer. Members may use different
+            values.
         heartbeat_interval: seconds between two renewals of the lock; default ``lock_ttl / 4``, at most
             ``lock_ttl / 2``.
-        max_streams: reading stops at this many owned streams; default: no limit. ``claim()`` may exceed it.
-        prefetch: reading stops at this many unread ``StreamAdded`` events; default 32.
-        connect_timeout: seconds that joining keeps trying to reach Redis; default 5.
+        max_streams: the client stops reading announcements while it owns this many streams; default: no limit.
+            ``claim()`` may exceed it.
+        prefetch: the client stops reading announcements while this many ``StreamAdded`` events are unread;
+            default 32.
+        connect_timeout: seconds for which joining tries to reach Redis; default 5.
 
     Raises:
         TypeError, ValueError: an argument is not allowed; the message names it.
 
-    Constructing does no I/O and needs no event loop. A client joins once; afterwards `ClientClosed`.
+    The constructor does no I/O and needs no event loop. A client can join only once; after it has left, its
+    methods raise `ClientClosed`.
     """
 
     def __init__(
@@ -73,12 +77,12 @@ class RedisStreamClient:
 
     @classmethod
     def from_url(cls, url: str, service: str, **parameters: Unpack[options.Parameters]) -> "RedisStreamClient":
-        """A client of the Redis at ``redis://``, ``rediss://`` or ``unix://``.
+        """Make a client from a ``redis://``, ``rediss://`` or ``unix://`` URL.
 
         Args:
             url: as for ``redis.asyncio.Redis.from_url``.
             service: name of the service.
-            parameters: the constructor's keyword parameters.
+            parameters: the keyword parameters of the constructor.
         """
         if not isinstance(url, str):
             raise TypeError(f"url must be a str, not {type(url).__name__}")
@@ -87,14 +91,15 @@ class RedisStreamClient:
     # Membership.
 
     async def __aenter__(self) -> "RedisStreamClient":
-        """Join: connect, create the group, take the lock, start the tasks; returns when ready.
+        """Join the fleet: connect, create the group, take the lock, start the tasks. Returns when the client is
+        ready.
+
+        If the wait is cancelled, the client gives up joining, closes, and leaves no lock behind.
 
         Raises:
             RedisUnavailable: no answer within `connect_timeout`.
-            RedisRejected: password, permission, type of a key, version, or not a Redis.
+            RedisRejected: wrong password, missing permission, key of another type, old version, or not a Redis.
             ClientClosed: this client has joined before, and was closed.
-
-        A cancelled join is given up, and leaves no lock behind.
         """
         await self._lifecycle.enter()
         return self
@@ -110,25 +115,25 @@ class RedisStreamClient:
             raise self._lifecycle.failure
 
     async def aclose(self) -> None:
-        """Leave: hand everything still held to the peers at once, acknowledging nothing.
+        """Leave the fleet: hand all streams that are still held to the peers at once. Acknowledges nothing.
 
-        Idempotent; concurrent callers wait for the same close. Takes at most 0.5 s when Redis does not
-        answer; the lock then expires by itself. If the wait is cancelled, closing goes on in the background.
-        In a child that was forked after joining it does nothing.
+        You may call it repeatedly; concurrent callers wait for the same close. If Redis does not answer, it
+        returns after 0.5 s, and the lock expires by itself. If the wait is cancelled, closing goes on in the
+        background. In a child that was forked after joining, it does nothing.
         """
         await self._lifecycle.close()
 
     # Events.
 
     def events(self) -> "EventIterator":
-        """The client's one iterator of events; calling again continues it.
+        """The iterator of this client's events. There is one; every call returns it.
 
-        ``break`` loses nothing, and cancelling ``anext()`` loses no event. Used without ``async with`` it
-        joins at the first ``anext()``; then ``done()`` or ``aclose()`` ends it.
+        You lose no event by leaving the loop with ``break``, or by cancelling ``anext()``. Without ``async with``
+        the client joins at the first ``anext()``; end it with ``done()`` or ``aclose()``.
 
         Raises (from ``anext()``):
-            RuntimeError: another task waits for the next event.
-            ClientClosed: the client was closed before; and whatever joining raises.
+            RuntimeError: another task waits for the next event, or `run()` takes the events.
+            ClientClosed: the client was closed before. The first ``anext()`` may also raise what joining raises.
         """
         return self._events
 
@@ -143,34 +148,42 @@ class RedisStreamClient:
         progress_timeout: float | None = None,
         handle_signals: bool = False,
     ) -> None:
-        """Call `handler` for every stream that this client owns, each in a task of its own; take over what dead
-        peers leave. Joins if needed; returns after a drain, or when the client was closed.
+        """Call `handler` for every stream that this client owns, each in a task of its own, and take over the
+        streams of dead peers.
 
-        - The handler returns: the stream is `done`.
-        - It raises, whatever it is, `SystemExit` too: the failure is logged, the stream rests for a moment, and is
-          released; this client leaves it to its peers for as long again. After `max_attempts` owners it goes to
-          the dead letters. Only a `KeyboardInterrupt` passes. To end the program from a handler, call ``drain()``.
-        - The lease is lost: the handler is cancelled, and what it does then counts no more.
-        - It ignores its cancellation for `lock_ttl`: the stream goes on without it, its place stays taken.
+        Joins if needed. Returns after a drain, or when the client was closed. The client is closed at the end.
+
+        - When the handler returns, the stream is done.
+        - When the handler raises anything, even `SystemExit`, the failure is logged. After a pause the stream is
+          released, and this client leaves it to its peers for as long again. After `max_attempts` owners it goes
+          to the dead letters. Only a `KeyboardInterrupt` ends `run()`. To end the program from a handler, call
+          ``drain()``.
+        - When the lease is lost, the handler is cancelled. Whatever it asks of the lease from then on raises
+          `NotOwner`.
+        - When the handler ignores its cancellation for `lock_ttl`, the stream goes on to its next owner without
+          it. The handler counts towards `max_streams` until it ends.
+
+        If the call is cancelled, the handlers are cancelled, all streams are released, and the client closes,
+        within 0.5 s.
 
         Args:
-            handler: any async callable that takes a `Lease`, which is entered already: no ``async with`` in it.
-            drain_timeout: seconds that draining gives the handlers to reach a checkpoint.
+            handler: any async callable that takes a `Lease`. The lease is entered already: do not use
+                ``async with`` in the handler.
+            drain_timeout: seconds that draining gives the handlers to reach a checkpoint; default 10.
             max_attempts: owners that may fail or die, without a checkpoint that advances, before the stream goes
-                to the dead letters. Owners that were drained do not count.
-            progress_timeout: a handler that has neither read nor checkpointed nor called ``lease.progress()`` for
-                so many seconds loses its stream. One that waits for an entry, or for Redis, is not meant, and time
-                in which this process or its event loop stood still does not count. Default: for ever.
-            handle_signals: drain at SIGTERM or SIGINT; a second one releases at once. In the main thread only.
+                to the dead letters; default 16. Owners that were drained do not count.
+            progress_timeout: seconds after which a handler loses its stream if it has neither read an entry, nor
+                made a checkpoint, nor called ``lease.progress()``; default: never. Time in which the handler waits
+                for an entry or for Redis does not count, nor does time in which the process or its event loop
+                stood still.
+            handle_signals: drain at SIGTERM or SIGINT, and release everything at the second one. Only in the main
+                thread.
 
         Raises:
             TypeError, ValueError: an argument is not allowed.
-            RuntimeError: `events()` is being read, or `run()` runs already.
+            RuntimeError: a task reads `events()`, or `run()` runs already.
             ClientClosed: the client was closed before.
-            RedisUnavailable, RedisRejected: it could not join, or Redis refuses for good.
-
-        Cancelling it releases everything at once, in 0.5 s at the most, and closes the client; handlers are
-        cancelled. In any case the client is closed at the end.
+            RedisUnavailable, RedisRejected: the client could not join, or Redis rejected a command for good.
         """
         run = Run(
             self._lifecycle,
@@ -192,10 +205,11 @@ class RedisStreamClient:
         progress_timeout: float | None = None,
         handle_signals: bool = False,
     ) -> "Running[RedisStreamClient]":
-        """`run()` in the background of an ``async with`` block, such as a web application's lifespan.
+        """Do what `run()` does in the background of an ``async with`` block, such as the lifespan of a web
+        application.
 
-        Entering returns when the client has joined. Leaving drains. If `run()` fails, the block is cancelled, and
-        leaving it raises the failure. Arguments and errors are those of `run()`.
+        Entering the block returns when the client has joined. Leaving it drains. If `run()` fails, the block is
+        cancelled, and leaving it raises the failure. For arguments and errors see `run()`.
         """
         run = Run(
             self._lifecycle,
@@ -208,30 +222,31 @@ class RedisStreamClient:
         return Running(run, self)
 
     def drain(self) -> None:
-        """Take nothing new, let the handlers reach a checkpoint, release, and return from `run()`.
+        """Ask `run()` to end: take no new streams, let the handlers reach a checkpoint, release the streams,
+        return.
 
-        Handlers are cancelled at their first step of ``entries()`` after a checkpoint, or when `drain_timeout` is
-        over. Returns at once, and may be called repeatedly, and from a signal handler of the event loop. Before
-        `run()`, it makes that return as soon as it has joined.
+        Each handler is cancelled at its first step of ``entries()`` after a checkpoint, or when `drain_timeout` is
+        over. Returns at once. You may call it repeatedly, and from a signal handler of the event loop. If you call
+        it before `run()`, then `run()` returns as soon as it has joined.
         """
         self._lifecycle.drain()
 
     # Ownership.
 
     async def claim(self, payload: ExpiredStream) -> Lease:
-        """Take over a stream that was offered by a `StreamExpired`.
+        """Take over a stream that a `StreamExpired` offers. Does not look at `max_streams`.
 
-        A lost reply is repeated until the lock's deadline. If the wait is cancelled, a stream that is won
-        all the same is released, and so offered again. `max_streams` is not regarded.
+        If a reply is lost, the client repeats the request until its lock lapses. If the wait is cancelled and the
+        claim wins all the same, the client releases the stream, so that it is offered again.
 
         Args:
-            payload: the event's payload.
+            payload: the payload of the event.
 
         Raises:
-            AlreadyClaimed: a peer has it, or its owner is back; ``.owner`` says who.
-            StreamGone: it was finished, trimmed or deleted.
-            NotJoined: our own lock is not held at the moment.
-            RedisUnavailable: no answer until the lock lapsed. Claiming again is safe.
+            AlreadyClaimed: a peer owns the stream, or its owner is alive again; ``.owner`` says who.
+            StreamGone: the announcement was finished, trimmed or deleted.
+            NotJoined: this client does not hold its lock at the moment.
+            RedisUnavailable: no answer until the lock lapsed. You can safely claim again.
             ClientClosed: the client is closed.
         """
         if not isinstance(payload, ExpiredStream):
@@ -246,18 +261,18 @@ class RedisStreamClient:
     async def done(self, payload: Lease) -> None: ...
 
     async def done(self, payload: Any = _NOT_GIVEN) -> None:
-        """Finish one stream, or, without an argument, all of them and the client.
+        """Finish one stream; or, without an argument, finish all streams and close the client.
 
-        With a lease: its announcement is acknowledged and deleted, as by ``lease.done()``.
+        With a lease: acknowledge its announcement and delete it, as ``lease.done()`` does.
 
-        Without: every lease that was handed out is finished; what was never handed out goes to the peers;
-        then the client closes and its iterator ends.
+        Without: finish every lease that you have received, hand the other streams to the peers, and close the
+        client. Its iterator then ends.
 
         Raises:
-            NotOwner: the lease is no longer ours; nothing was changed. (Not raised by ``done()`` without an
-                argument: a stream that was lost is a peer's to finish.)
+            NotOwner: the lease was lost, and nothing was changed. ``done()`` without an argument never raises it:
+                a lost stream is for a peer to finish.
             RedisUnavailable: no answer until the lock lapsed; the outcome is unknown.
-            RuntimeError: without a lease, while `run()` works: that would take the streams from its handlers.
+            RuntimeError: without a lease, while `run()` runs: that would take the streams from its handlers.
             ClientClosed: the client is closed.
         """
         if payload is _NOT_GIVEN:
@@ -274,14 +289,14 @@ class RedisStreamClient:
 
     @property
     def id(self) -> str:
-        """This client's consumer id: ``redis-consumer-<name>-<8 hex>``. It belongs to the process that joins:
-        in a forked child, a client that has not joined yet has another one."""
+        """The consumer id of this client: ``redis-consumer-<name>-<8 hex>``. It belongs to one process: in a
+        forked child, a client that has not joined yet gets a new id."""
         return self._lifecycle.options.consumer
 
     @property
     def leases(self) -> Mapping[str, Lease]:
-        """The leases that are held now, by LBS id: a live, read-only view. Includes what was not handed out
-        yet. Empty while the lock is not held by the local clock."""
+        """The leases that the client holds now, by LBS id: a live, read-only view. It includes leases whose event
+        nobody has read yet. Empty while the lock is not held, by the local clock."""
         parts = self._lifecycle.parts
         if parts is None or not parts.lock_state.held:
             return MappingProxyType({})
@@ -289,21 +304,20 @@ class RedisStreamClient:
 
     @property
     def alive(self) -> bool:
-        """Whether the consumer lock is held, by the local clock. Good as a readiness probe, not as a liveness
-        probe: an outage of Redis must not restart the fleet."""
+        """Whether the client holds its consumer lock, by the local clock. Use it as a readiness probe, and not as
+        a liveness probe: an outage of Redis must not restart the fleet."""
         return self._lifecycle.alive
 
     def statistics(self) -> Statistics:
-        """A snapshot of what this client counts."""
+        """A snapshot of the counts and ages of this client."""
         return self._lifecycle.statistics()
 
     def health(self) -> Health:
-        """Whether anything is stuck, and what: announcements that nobody reads, streams that this client owns and
-        nobody works on, entries that were announced and are not read.
+        """Whether anything is stuck, and what: announcements that nobody reads, owned streams that nobody works
+        on, and entries that are there and that the client has not read. `alive` does not say that.
 
-        `alive` alone does not say that. Looks only at what this client knows, and asks nobody; with 10,000 leases
-        it takes some milliseconds. A handler that waits for entries is not stuck; one that works for ever is
-        `progress_timeout`'s business.
+        Does no I/O. With 10,000 leases it takes some milliseconds. A handler that waits for entries is not stuck.
+        A handler that never comes to an end is not found here; use `progress_timeout` for that.
         """
         return self._lifecycle.health()
 
@@ -323,7 +337,7 @@ class RedisStreamClient:
 
 
 class EventSource(Protocol):
-    """What has the events of one client."""
+    """Where an `EventIterator` gets its events from."""
 
     @property
     def reading(self) -> bool:
@@ -336,7 +350,7 @@ class EventSource(Protocol):
 
 
 class EventIterator:
-    """The events of one client. Not a generator: it can be left and taken up again at any time."""
+    """The events of one client. It is not a generator: you can leave the loop, and start another one later."""
 
     def __init__(self, client: RedisStreamClient, source: EventSource) -> None:
         self._client = client  # which is taken for unclosed when nobody holds it: whoever reads its events does

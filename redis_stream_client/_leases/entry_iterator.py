@@ -1,4 +1,4 @@
-"""Following a lease's data stream, entry by entry."""
+"""``lease.entries()``: follows the data stream of a lease, entry by entry."""
 
 import asyncio
 import contextlib
@@ -14,16 +14,17 @@ from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.logs import log
 
 IN_DOUBT = 0.01
-"""Seconds between two looks whether a lock that is in doubt is held again."""
+"""Seconds between two checks whether a lock in doubt is held again."""
 
 RETRY = 0.2
-"""Seconds until the record is asked again that did not answer."""
+"""Seconds before the next attempt to read a progress record, when Redis did not answer."""
 
 OnGap = Literal["warn", "raise"]
 
 
 class Entries:
-    """The entries of one lease's data stream, from the one after its checkpoint. Never ends by itself."""
+    """The entries of the data stream of one lease, from the first one after its checkpoint. Never ends by
+    itself."""
 
     def __init__(self, lease: LeaseState, backend: LeaseBackend, on_gap: OnGap = "warn") -> None:
         self._lease = lease
@@ -59,7 +60,7 @@ class Entries:
             self._busy = False
 
     async def _pause(self) -> None:
-        """No entry may be handed over now."""
+        """Wait, or end the loop: no entry may be handed out now."""
         lease = self._lease
         if lease.lost is None and not self._backend.held:
             with Asking(lease, self._backend):
@@ -74,7 +75,7 @@ class Entries:
         raise lease.not_owner()
 
     def _next(self, item: Entry | Gap) -> Entry | None:
-        """Hand over what has arrived; None for a gap that is passed over."""
+        """Hand out an entry that has arrived. None for a gap: the loop goes on behind it."""
         if isinstance(item, Gap):
             self._skip(item)
             return None
@@ -136,7 +137,8 @@ class Entries:
             await self._backend.plane.begin(self._lease)
 
     async def _start_again(self, source: Source) -> None:
-        """The server has lost writes, perhaps some of those that were read: ask how far it knows us to be."""
+        """Read the checkpoint again, and start after it: the server may have lost writes, even entries we have
+        read."""
         source.close()
         self._arrived.clear()
         try:

@@ -1,4 +1,4 @@
-"""What a client's iterator yields: a closed union that ``match`` and type checkers understand."""
+"""The events of a client: a closed union, so that ``match`` and type checkers know all of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from redis_stream_client._model.errors import LossReason
 
 @dataclass(frozen=True, slots=True)
 class ExpiredStream:
-    """A stream whose owner died, left or released it. Claim it, and it is yours.
+    """A stream without a live owner: its owner died, left, or released it. Pass it to ``client.claim()``.
 
     Attributes:
         stream: name of the data stream.
         lbs_id: id of its announcement.
-        info: the announcement's ``Info``, decoded JSON, or None.
-        previous_owner: id of the consumer that lost it; None when it was released.
-        deliveries: how often it was delivered so far.
+        info: the ``Info`` of the announcement, decoded JSON, or None.
+        previous_owner: id of the consumer that owned it last; None if it was released.
+        deliveries: delivery count of the announcement so far.
     """
 
     stream: str
@@ -29,25 +29,30 @@ class ExpiredStream:
 
 @dataclass(frozen=True, slots=True)
 class StreamAdded:
-    """A data stream that this client owns now."""
+    """This client owns another data stream now. The payload is its lease."""
 
     payload: Lease
 
 
 @dataclass(frozen=True, slots=True)
 class StreamExpired:
-    """A data stream that wants a new owner: ``await client.claim(event.payload)``."""
+    """A data stream needs a new owner. To take it over, ``await client.claim(event.payload)``.
+
+    If you do not claim it, and no peer does, the client offers it again after `lock_ttl`, then at longer
+    intervals.
+    """
 
     payload: ExpiredStream
 
 
 @dataclass(frozen=True, slots=True)
 class StreamDisowned:
-    """This client lost a stream: stop working on it. The payload is the lease that was added or claimed."""
+    """This client has lost a stream: stop working on it. The payload is its lease, `reason` says why it was
+    lost."""
 
     payload: Lease
     reason: LossReason
 
 
 Event = StreamAdded | StreamExpired | StreamDisowned
-"""What a client's iterator yields."""
+"""What ``async for`` over ``client.events()`` yields."""

@@ -25,12 +25,12 @@ AGAIN = 0.05
 class Lease:
     """A data stream that this client owns.
 
-    Comes from `StreamAdded` or from ``client.claim()``. Two leases are never equal: a stream that was lost
-    and comes back comes as a new lease, with a greater fence.
+    You get it from `StreamAdded`, from ``client.claim()``, or as the argument of a handler. The next owner of the
+    stream, even this client, gets a new lease with a greater fence.
 
-    ``async with lease:`` runs the work, once, in the task that enters: leaving normally says `done`; leaving
-    by an exception or a cancellation says `release`; when the lease is lost the block is cancelled, and
-    leaving it raises `NotOwner`.
+    Do the work in ``async with lease:``, once. Leaving the block normally calls `done`. Leaving it by an exception
+    or a cancellation calls `release`. When the lease is lost, the block is cancelled, and leaving it raises
+    `NotOwner`. In a handler of `run()` the lease is entered already.
     """
 
     __slots__ = ("_backend", "_state")
@@ -51,99 +51,105 @@ class Lease:
 
     @property
     def info(self) -> Mapping[str, Any] | None:
-        """The announcement's ``Info``, decoded JSON, or None."""
+        """The ``Info`` of the announcement, decoded JSON, or None."""
         return self._state.info
 
     @property
     def deliveries(self) -> int:
-        """How often the announcement was delivered: 1 for its first owner, one more for each later one."""
+        """The delivery count of the announcement: 1 for its first owner, and one more for each later owner."""
         return self._state.deliveries
 
     @property
     def fence(self) -> Fence:
-        """Greater than the fence of every earlier owner of this stream's announcement, and equal to nobody else's.
+        """The fence of this lease: greater than that of every earlier owner, and equal to no other.
 
-        Guard what you write elsewhere with it: store it, and refuse a write whose fence is smaller than the stored
-        one. It may grow while the lease is owned, when Redis turns out to have lost writes in a fail-over; ask for
-        it each time.
+        Use it to guard what you write elsewhere: store it with each write, and refuse a write whose fence is
+        smaller than the stored one. The fence can grow while you own the lease, if Redis has lost writes in a
+        failover. So read this property for each write, and do not keep its value.
         """
         return self._state.fence
 
     @property
     def attempts(self) -> int:
-        """How many owners began, this one included, since the checkpoint last advanced or one of them ended in
-        good order; 0 after a checkpoint of this one, and in `run()` when it has waited for an entry for a while,
-        with nothing left to do. Known in `run()`, and as soon as ``entries()`` was asked for
-        its first entry; before, a guess."""
+        """How many owners have begun, this one included, since the checkpoint last advanced or an owner ended
+        cleanly.
+
+        It is 0 after a checkpoint of this owner; in `run()` also after the handler has waited for an entry for a
+        while, with all entries processed. Until `run()` or the first step of ``entries()`` has read the progress
+        record, it is a guess.
+        """
         return self._state.attempts
 
     @property
     def position(self) -> str | None:
-        """Id of the last entry that a checkpoint says is processed; None if there is none, or if it is not known
-        yet. Known in `run()`, and as soon as ``entries()`` was asked for its first entry."""
+        """The last checkpoint: the id of the last processed entry. None if there is none, or if `run()` or the
+        first step of ``entries()`` has not read the progress record yet."""
         return self._state.position
 
     @property
     def owned(self) -> bool:
-        """Whether this client may still work on the stream, computed from the local clock: false the moment
-        the lock's local deadline passes. May be asked from any thread."""
+        """Whether this client may still work on the stream. Computed from the local clock: false from the moment
+        at which the lock may have expired. You may read it from any thread."""
         return self._state.lost is None and self._backend.held
 
     async def lost(self) -> LossReason:
-        """Wait until the lease is no longer owned, and return why. Cancelling the wait changes nothing."""
+        """Wait until the lease has ended, and return the reason. Cancelling the wait changes nothing."""
         return await self._state.wait_for_the_end()
 
     # The data stream.
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
-        """Entries that were trimmed or deleted before they were read, as far as ``entries()`` has come, and as far
-        as the server can tell. Redis 6.2 cannot."""
+        """The gaps that ``entries()`` has found so far: entries that were trimmed or deleted before they were
+        read. Redis 6.2 does not count entries, so nothing is found there."""
         return self._state.gaps
 
     def entries(self, *, on_gap: OnGap = "warn") -> Entries:
-        """The entries of the data stream, from the one after the last checkpoint, for ``async for``.
+        """The entries of the data stream, for ``async for``. Starts after the last checkpoint and follows the
+        stream.
 
-        It never ends by itself: leave the loop at your own end marker. Entries are read as long as the lease is
-        owned; when it is lost, drained or closed, the next step is cancelled, and never ends normally. While the
-        consumer lock is in doubt, or Redis is away, it waits. Cancelling a step loses no entry. Each call starts
-        anew after the last checkpoint.
+        The loop never ends by itself: leave it at your own end marker. When the lease is lost, or the client
+        drains or closes, the next step is cancelled; it never ends the loop normally. While the lock is in doubt,
+        or Redis does not answer, a step waits. If you cancel a step, no entry is lost. Each call of ``entries()``
+        starts anew after the last checkpoint.
 
-        Entries come at least once. Those without a checkpoint come again to the next owner. They come again to
-        this one, too, when Redis was restarted or a replica has taken over, since it may have lost writes: reading
-        then goes on after the checkpoint that Redis knows.
+        Each entry comes at least once. The next owner gets the entries without a checkpoint again. So do you after
+        a restart or failover of Redis, which may have lost writes: reading goes on after the checkpoint that Redis
+        has.
 
         Args:
-            on_gap: what to do where entries were trimmed or deleted before they were read. ``"warn"``: log it,
-                once, and go on; that may take a second. ``"raise"``: raise `EntriesTrimmed` before an entry behind
-                the gap; the next step goes on there. It costs a look at the stream before each read.
+            on_gap: what to do if entries were trimmed or deleted before they were read. ``"warn"``: log it once,
+                and go on; it can take a second until the gap is found. ``"raise"``: raise `EntriesTrimmed` before
+                the first entry behind the gap; the next step returns that entry. This costs a look at the stream
+                before each read.
 
         Raises (from ``anext()``):
-            NotOwner: the lease is not owned any more.
-            EntriesTrimmed: with ``on_gap="raise"``.
-            RedisUnavailable: no answer about the progress until the lock lapsed.
-            RedisRejected: the data stream's key holds another type, or Redis does not permit to read it.
+            NotOwner: the lease was lost.
+            EntriesTrimmed: there is a gap, with ``on_gap="raise"``.
+            RedisUnavailable: no answer about the checkpoint until the lock lapsed.
+            RedisRejected: the key of the data stream holds another type, or reading it is not permitted.
         """
         if on_gap not in get_args(OnGap):
             raise ValueError(f"on_gap must be one of {', '.join(get_args(OnGap))}, not {on_gap!r}")
         return Entries(self._state, self._backend, on_gap)
 
     async def checkpoint(self, id: str) -> None:
-        """All entries up to this one are processed: the next owner continues after it.
+        """Store that all entries up to this one are processed: the next owner continues after it.
 
-        An id that is not greater than the last checkpoint changes nothing. Nor does that of an entry which was
-        handed out before Redis restarted or failed over: it comes again. A lost reply is repeated until the lock's
-        deadline. Cancelling the wait does not take it back: it goes on in the background, and what Redis accepts
-        counts, for `position` and `attempts`, too.
+        An id that is not greater than the last checkpoint changes nothing. Neither does the id of an entry that
+        you got before a restart or failover of Redis: that entry comes again. If a reply is lost, the client
+        repeats the request until its lock lapses. If the wait is cancelled, the request goes on in the background;
+        if Redis accepts it, it counts for `position` and `attempts`.
 
         Args:
-            id: an entry's id, ``entry.id``.
+            id: the id of an entry, ``entry.id``.
 
         Raises:
-            TypeError, ValueError: it is not an id; or it is beyond the last entry that ``entries()`` has handed
-                out. Who reads the stream in another way may pass any.
+            TypeError, ValueError: it is not an id, or it is beyond the last entry that ``entries()`` has returned.
+                If you read the stream in another way, you may pass any id.
             NotOwner: a newer owner has begun, or the lease was lost; nothing was stored.
-            RedisUnavailable: no answer until the lock lapsed; it may have been stored, and repeating is safe.
+            RedisUnavailable: no answer until the lock lapsed; the checkpoint may be stored, and you can safely
+                repeat the call.
             RedisRejected: Redis does not permit it.
             ClientClosed: the client was closed meanwhile.
         """
@@ -157,33 +163,33 @@ class Lease:
                 await self._backend.plane.checkpoint(state, id)
 
     def progress(self) -> None:
-        """Say that the work goes on, where `progress_timeout` would take its silence for standstill. Reading and
-        checkpoints say so, too. May be called from any thread."""
+        """Tell `run()` that the handler still makes progress, so that `progress_timeout` starts anew. Reading an
+        entry and storing a checkpoint do the same. You may call it from any thread."""
         self._state.progress()
 
     async def done(self) -> None:
-        """The stream is finished: acknowledge its announcement and delete it.
+        """Finish the stream: acknowledge its announcement and delete it.
 
-        A lost reply is repeated until the lock's deadline. Cancelling the wait does not take it back: it goes
-        on in the background.
+        If a reply is lost, the client repeats the request until its lock lapses. If the wait is cancelled, the
+        request goes on in the background.
 
         Raises:
-            NotOwner: the lease is no longer ours; nothing was changed.
-            RedisUnavailable: no answer until the lock lapsed; it may have been done.
+            NotOwner: the lease was lost, and nothing was changed.
+            RedisUnavailable: no answer until the lock lapsed; the stream may be finished.
             ClientClosed: the client was closed meanwhile.
         """
         with Asking(self._state, self._backend):
             await self._backend.finish(self._state)
 
     async def release(self) -> None:
-        """Give the stream back without finishing it: a peer may claim it at once.
+        """Give the stream back without finishing it, so that a peer can claim it at once.
 
-        `owned` is false from the first moment. Cancelling the wait does not take it back.
+        `owned` is false as soon as you call it. If the wait is cancelled, the request goes on in the background.
 
         Raises:
-            NotOwner: the lease was no longer ours.
-            RedisUnavailable: no answer until the lock lapsed; a peer takes the stream all the same.
-            ClientClosed: the client was closed meanwhile, which released the stream too.
+            NotOwner: the lease was lost already.
+            RedisUnavailable: no answer until the lock lapsed; a peer takes over the stream all the same.
+            ClientClosed: the client was closed meanwhile, which released the stream, too.
         """
         with Asking(self._state, self._backend):
             await self._backend.release(self._state)
@@ -215,7 +221,7 @@ class Lease:
             await self._hand_back(cancelled=cancelled)
 
     async def _finish(self) -> None:
-        """The block says that the stream is finished, until there is an answer: nobody is left to say it again."""
+        """Call `done` until there is an answer. The block is over, so nobody else would repeat it."""
         while True:
             try:
                 return await self.done()
@@ -229,7 +235,7 @@ class Lease:
                 raise
 
     async def _hand_back(self, *, cancelled: bool) -> None:
-        """Release after a failure of the block, which is what the caller is to see."""
+        """Release after the block failed. Raises nothing: the caller must see the failure of the block."""
         grace = leaving.GRACE if cancelled else float("inf")
         try:
             with anyio.move_on_after(grace, shield=cancelled):
@@ -246,6 +252,6 @@ class Lease:
 
 
 def lease_of(state: LeaseState) -> Lease:
-    """The user's lease of a state: one and the same object, as long as the lease is held."""
+    """The lease that users hold of this state: always the same object, as long as the lease is held."""
     assert isinstance(state.face, Lease)
     return state.face
