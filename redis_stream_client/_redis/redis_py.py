@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import copy
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from inspect import Parameter, signature
 from operator import attrgetter, methodcaller
 from typing import Any, TypeVar
@@ -76,7 +76,7 @@ def has_address(connection_class: type[AbstractConnection]) -> bool:
 
 
 @contextlib.contextmanager
-def aimed(connection: AbstractConnection, host: str, address: str) -> Iterator[None]:
+def aimed(connection: AbstractConnection, host: str, address: str) -> Generator[None]:
     """In this block a connection to `host` is opened to one of the name's addresses.
 
     TLS goes on to verify the host's name, which with redis-py's own `host` setting would be the address.
