@@ -12,7 +12,7 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._redis import error_mapping, redis_py, wire
-from redis_stream_client._redis.endpoint import LONGEST_ATTEMPT, Endpoint
+from redis_stream_client._redis.endpoint import LONGEST_ATTEMPT, AttemptTime, Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.script import Script
 
@@ -48,8 +48,7 @@ class SharedConnection:
         self._on_loss = on_loss
         self._role = role
         self._failure: Exception | None = None  # of the last attempt to connect
-        self._attempt = CONNECT_TIMEOUT
-        self._longest_attempt = max(CONNECT_TIMEOUT, longest_attempt)
+        self._attempt = AttemptTime(CONNECT_TIMEOUT, longest_attempt)
         self._heard: _Heard | None = None
         self._opening: asyncio.Task[AbstractConnection] | None = None
         self._connection: AbstractConnection | None = None
@@ -151,7 +150,7 @@ class SharedConnection:
 
     async def _open(self) -> AbstractConnection:
         connection: AbstractConnection | None = None
-        attempt, started = self._attempt, clock.now()
+        attempt, started = self._attempt.seconds, clock.now()
         try:
             connection = await self._endpoint.open(attempt, self._role)
             if self._greet is not None:
@@ -163,12 +162,11 @@ class SharedConnection:
                     self._endpoint.doubt()
             if connection is not None:
                 wire.abort(connection)
-            if clock.now() - started >= attempt * 0.9:
-                self._attempt = min(2 * attempt, self._longest_attempt)
+            self._attempt.failed(clock.now() - started)
             raise
         finally:
             self._opening = None
-        self._attempt = max(CONNECT_TIMEOUT, min(2 * (clock.now() - started), self._longest_attempt))
+        self._attempt.succeeded(clock.now() - started)
         self._failure = None
         self._connection = connection
         self._heard = redis_py.wrap_stream(connection, _Heard)

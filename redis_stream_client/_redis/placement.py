@@ -1,7 +1,9 @@
 """Where data streams live: on the one server there is, or on the nodes of a cluster."""
 
 import asyncio
-from typing import Any, Protocol
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import RedisCluster
 from redis.crc import key_slot
@@ -12,6 +14,8 @@ from redis_stream_client._model.logs import log
 from redis_stream_client._redis.endpoint import Endpoint, Node, Slot
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.topology import Address, Topology, View
+
+Item = TypeVar("Item")
 
 PAUSE = (0.1, 1.0)  # seconds between two looks: the shortest, and the longest after looks that brought nothing new
 
@@ -64,6 +68,14 @@ def placement_for(redis: Any, endpoint: Endpoint) -> Placement:
     if isinstance(endpoint, Slot):
         return _Nodes(endpoint.topology)
     return _Nodes(Topology(redis)) if isinstance(redis, RedisCluster) else _OneServer(endpoint)
+
+
+def by_slot(placement: Placement, items: Iterable[Item], key: Callable[[Item], str]) -> list[list[Item]]:
+    """The items in groups, each of those whose keys one command may name."""
+    slots: dict[int, list[Item]] = defaultdict(list)
+    for item in items:
+        slots[placement.slot(key(item))].append(item)
+    return list(slots.values())
 
 
 class _OneServer:

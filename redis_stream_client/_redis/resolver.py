@@ -5,11 +5,10 @@ import contextlib
 import ipaddress
 import socket
 
-from redis_stream_client._concurrency import clock
 from redis_stream_client._redis.lookups import Lookup, in_thread
+from redis_stream_client._redis.unhelpful import Unhelpful
 
 PATIENCE = 0.5  # seconds that a look-up may take when an earlier answer is known
-FORGIVEN = 30.0  # seconds after which an address that did not help is tried in its turn again
 
 
 class Resolver:
@@ -23,8 +22,8 @@ class Resolver:
         self._lookups: dict[str, Lookup[list[str]]] = {}
         self._known: dict[str, list[str]] = {}
         self._reached: dict[str, str] = {}
-        self._failed: dict[str, float] = {}
-        self._doubted: dict[str, float] = {}
+        self._failed = Unhelpful[str]()
+        self._doubted = Unhelpful[str]()
 
     async def addresses(self, host: str) -> list[str]:
         """All addresses of a name, in the order to try them; of an address, itself. Raises ``OSError``."""
@@ -39,22 +38,20 @@ class Resolver:
             if host not in self._known:
                 raise
         reached = self._reached.get(host)
-        self._failed = _recent(self._failed)
-        self._doubted = _recent(self._doubted)
 
         def unlikely(address: str) -> tuple[bool, float, bool]:
-            return address in self._failed, self._doubted.get(address, 0.0), address != reached
+            return address in self._failed, self._doubted.since(address), address != reached
 
         return sorted(self._known[host], key=unlikely)
 
     def reached(self, host: str, address: str) -> None:
         """This address of the name has answered: try it first the next time, if it is still one."""
         self._reached[host] = address
-        self._failed.pop(address, None)
+        self._failed.forgive(address)
 
     def failed(self, host: str, address: str) -> None:
         """This address does not answer: try the others first, and ask anew what the name means."""
-        self._failed[address] = clock.now()
+        self._failed.mark(address)
         self.doubt(host)
 
     def doubt(self, host: str) -> None:
@@ -62,11 +59,7 @@ class Resolver:
         if host in self._lookups:
             self._lookups[host].doubt()
             if (address := self._reached.pop(host, None)) is not None:
-                self._doubted[address] = clock.now()
-
-
-def _recent(marks: dict[str, float]) -> dict[str, float]:
-    return {address: at for address, at in marks.items() if clock.now() - at < FORGIVEN}
+                self._doubted.mark(address)
 
 
 def _is_address(host: str) -> bool:

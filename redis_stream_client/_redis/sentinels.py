@@ -18,9 +18,9 @@ from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._redis import redis_py
 from redis_stream_client._redis.connecting import Connector, describe
 from redis_stream_client._redis.error_mapping import Unanswered
+from redis_stream_client._redis.unhelpful import Unhelpful
 
 SHORTEST = 0.1  # seconds that one sentinel has to answer at least
-FORGIVEN = 30.0  # seconds after which one that did not is asked in its turn again
 
 
 class Masters:
@@ -37,7 +37,7 @@ class Masters:
             for sentinel in self._sentinels
             if isinstance(sentinel, Redis)
         }
-        self._silent: dict[int, float] = {}
+        self._silent = Unhelpful[int]()
         self._answered: int | None = None
         self._turn = -1
 
@@ -46,8 +46,7 @@ class Masters:
         self._turn += 1  # nobody is asked first for ever, who may know an old master
         turn = self._turn % len(self._sentinels) if self._sentinels else 0
         order = self._sentinels[turn:] + self._sentinels[:turn]
-        self._silent = {who: at for who, at in self._silent.items() if clock.now() - at < FORGIVEN}
-        order.sort(key=lambda sentinel: self._silent.get(id(sentinel), 0.0))
+        order.sort(key=lambda sentinel: self._silent.since(id(sentinel)))
         patience = max(SHORTEST, timeout / (len(order) + 1))
         rejections: list[RedisRejected] = []
         clients = [self._asked(sentinel, patience, rejections) for sentinel in order]
@@ -88,7 +87,7 @@ class Masters:
     def doubt(self) -> None:
         """The master that was named last is none, or does not answer: ask others first."""
         if self._answered is not None:
-            self._silent[self._answered] = clock.now()
+            self._silent.mark(self._answered)
 
     def _asked(self, sentinel: Any, patience: float, rejections: list[RedisRejected]) -> Any:
         """A client like the user's, which opens a connection of ours for each command."""
@@ -111,10 +110,10 @@ class Masters:
                 finally:
                     await connection.disconnect(nowait=True)
             except (Unanswered, TimeoutError) as error:
-                self._silent[id(sentinel)] = asked_at  # ask it last the next time
+                self._silent.mark(id(sentinel), asked_at)  # ask it last the next time
                 raise RedisTimeoutError(str(error) or "no answer in time") from error
             except RedisRejected as error:
-                self._silent[id(sentinel)] = asked_at
+                self._silent.mark(id(sentinel), asked_at)
                 rejections.append(error)
                 raise RedisTimeoutError(str(error)) from error
 

@@ -21,13 +21,13 @@ from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._redis import redis_py, wire
 from redis_stream_client._redis.connecting import Connector, describe
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.unhelpful import Unhelpful
 
 Address = tuple[str, int]
 
 STAGGER = 0.1  # seconds of a node's silence after which the next one is asked, too
 SEVERAL = 3  # nodes that are asked when the last answer led nowhere
 GRACE = 0.3  # seconds that others have to contradict an answer that is in doubt
-SLOW = 30.0  # seconds that a node which did not help is asked last
 
 _learned: dict[frozenset[Address], tuple[Address, ...]] = {}
 """What this process learned of the cluster behind these startup nodes: a hint, should all of them be gone."""
@@ -77,7 +77,7 @@ class Topology:
         self._origin = frozenset(self._startup)
         self._dynamic = redis_py.dynamic_startup_nodes(self._manager) is not False
         self._nodes: frozenset[Address] = frozenset()
-        self._unhelpful: dict[Address, float] = {}
+        self._unhelpful = Unhelpful[Address]()
         self._turn = 0
         self._in_doubt = False
         self._said, self._view = "", View()
@@ -117,11 +117,11 @@ class Topology:
 
     def unhelpful(self, node: Address) -> None:
         """This node did not answer, or did not know: ask it last for a while."""
-        self._unhelpful[node] = clock.now()
+        self._unhelpful.mark(node)
 
     def is_unhelpful(self, node: Address) -> bool:
         """Whether it did not answer lately."""
-        return clock.now() - self._unhelpful.get(node, float("-inf")) < SLOW
+        return node in self._unhelpful
 
     def continues(self, view: View) -> bool:
         """Whether this is the cluster that was known before, and not another one that a node belongs to by now."""
@@ -139,8 +139,7 @@ class Topology:
             order += [*_addresses(self._manager.nodes_cache.values()), *_learned.get(self._origin, ())]
         order += _addresses(self._manager.startup_nodes.values())
         order = list(dict.fromkeys(order))
-        self._unhelpful = {node: at for node, at in self._unhelpful.items() if clock.now() - at < SLOW}
-        return sorted(order, key=lambda node: self._unhelpful.get(node, 0.0))
+        return sorted(order, key=self._unhelpful.since)
 
     async def ask(self, node: Address, timeout: float) -> View:
         """What one node says. Raises `Unanswered` or `RedisRejected`."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from redis_stream_client._concurrency import clock
@@ -13,7 +12,7 @@ from redis_stream_client._protocol import data_streams
 from redis_stream_client._redis.connection import Greeting, SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
-from redis_stream_client._redis.placement import Placement
+from redis_stream_client._redis.placement import Placement, by_slot
 from redis_stream_client._streams.cursor import Cursor
 
 AFTER = 1.0  # seconds that a read takes before others are read beside it
@@ -80,10 +79,7 @@ class BypassReader:
         return list(chosen.values())
 
     async def _read(self, cursors: Sequence[Cursor], patience: float) -> None:
-        slots: dict[int, list[Cursor]] = defaultdict(list)
-        for cursor in cursors:
-            slots[self._placement.slot(cursor.stream)].append(cursor)
-        for together in slots.values():
+        for together in by_slot(self._placement, cursors, lambda cursor: cursor.stream):
             positions = [cursor.position for cursor in together]
             streams = [cursor.stream for cursor in together]
             try:

@@ -1,15 +1,13 @@
 """How far one data stream was read, and what is known about it."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._model.entry import Entry, from_reply
 from redis_stream_client._model.gaps import Count, Gap
-
-FIRST_PIECE = 8  # entries of one stream in one read
-LARGEST_PIECE = 1_024
+from redis_stream_client._streams.read_sizes import FIRST_PIECE
 
 
 class ReadRequests(Protocol):
@@ -184,15 +182,3 @@ class Cursor:
         self._items = []
         self._fetcher.forget(self)
         self.tell(None)
-
-
-def next_count(count: int, raw: Sequence[Any], most: float) -> int:
-    """How many entries to ask for after a piece of `count` that was full, to get at most so many bytes."""
-    size, entries = size_of([raw])
-    return max(1, min(count * 4, LARGEST_PIECE, int(most * entries // max(1, size))))
-
-
-def size_of(pieces: Iterable[Sequence[Any]]) -> tuple[int, int]:
-    """Bytes and entries."""
-    sizes = [sum(map(len, words)) for piece in pieces for _, words in piece]
-    return sum(sizes), len(sizes)

@@ -1,6 +1,5 @@
 """Looks whether entries have vanished from data streams before they were read."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from redis_stream_client._concurrency import clock
@@ -11,7 +10,7 @@ from redis_stream_client._model.logs import log
 from redis_stream_client._protocol import data_streams
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
-from redis_stream_client._redis.placement import Placement
+from redis_stream_client._redis.placement import Placement, by_slot
 from redis_stream_client._streams.cursor import Cursor
 
 
@@ -69,12 +68,9 @@ class GapDetector:
         return [cursor for cursor in cursors if cursor.added.due is not None and cursor.added.due <= now]
 
     async def _look(self, cursors: Iterable[Cursor], patience: float) -> None:
-        slots: dict[int, list[Cursor]] = defaultdict(list)
-        for cursor in cursors:
-            slots[self._placement.slot(cursor.stream)].append(cursor)
         looks = [
             self._look_together(together[start : start + data_streams.LOOKED_AT], patience)
-            for together in slots.values()
+            for together in by_slot(self._placement, cursors, lambda cursor: cursor.stream)
             for start in range(0, len(together), data_streams.LOOKED_AT)
         ]
         if len(looks) == 1:

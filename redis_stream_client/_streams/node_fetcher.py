@@ -18,7 +18,7 @@ from redis_stream_client._model.logs import log
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, WrongType
-from redis_stream_client._redis.placement import Placement
+from redis_stream_client._redis.placement import Placement, by_slot
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.bypass_reader import BypassReader
 from redis_stream_client._streams.cursor import Cursor
@@ -341,10 +341,8 @@ class NodeFetcher:
 
     async def _read_page(self, page: Sequence[Cursor]) -> bool:
         """One command for each slot. Returns whether there was anything."""
-        slots: dict[int, list[Cursor]] = defaultdict(list)
-        for cursor in page:
-            slots[self._placement.slot(cursor.stream)].append(cursor)
-        reads = (self._read_together(cursors) for cursors in slots.values())
+        slots = by_slot(self._placement, page, lambda cursor: cursor.stream)
+        reads = (self._read_together(cursors) for cursors in slots)
         if len(slots) == 1:
             outcomes = [await next(reads)]
         else:

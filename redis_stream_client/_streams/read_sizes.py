@@ -1,17 +1,26 @@
 """How much one read asks for: streams, entries and bytes, as the line and the server bear it."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from redis_stream_client._redis.window import Window
-from redis_stream_client._streams.cursor import Cursor, next_count, size_of
 
 STREAMS = 512  # streams in one read
 READ = 1_024  # entries that one read may bring, of all its streams
 READ_BYTES = 1 << 24  # and about how much of it, judging by what came before
 LEAST_BYTES = 1 << 16
-PIECE_BYTES = 1 << 20  # entries of one stream in one read
+FIRST_PIECE = 8  # entries of one stream in one read, to begin with
+LARGEST_PIECE = 1_024
+PIECE_BYTES = 1 << 20  # and about how much of one stream
 PAGE_SECONDS = 0.5  # about as long may the reply to one read take to arrive: the others wait
+
+
+class Cursor(Protocol):
+    """What is to be known of a stream to judge how much a read of it brings."""
+
+    count: int
+    idle: bool
+    reassured: bool
 
 
 class ReadSizes:
@@ -70,3 +79,15 @@ class ReadSizes:
             self._bytes.unanswered(min(self._bytes.size, max(LEAST_BYTES, round(self._entry_bytes * 4))))
         for cursor in page:
             cursor.count = max(1, cursor.count // 4)
+
+
+def next_count(count: int, raw: Sequence[Any], most: float) -> int:
+    """How many entries to ask for after a piece of `count` that was full, to get at most so many bytes."""
+    size, entries = size_of([raw])
+    return max(1, min(count * 4, LARGEST_PIECE, int(most * entries // max(1, size))))
+
+
+def size_of(pieces: Iterable[Sequence[Any]]) -> tuple[int, int]:
+    """Bytes and entries."""
+    sizes = [sum(map(len, words)) for piece in pieces for _, words in piece]
+    return sum(sizes), len(sizes)

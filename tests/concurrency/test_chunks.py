@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import asyncio
+import functools
+
+from redis_stream_client._concurrency.chunks import PacedCalls, in_chunks
+
+
+def test_items_come_in_pieces() -> None:
+    assert list(in_chunks([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
+    assert list(in_chunks([], 2)) == []
+
+
+async def test_so_many_calls_are_made_in_one_turn_of_the_loop_and_the_others_in_order_later() -> None:
+    made: list[int] = []
+    paced = PacedCalls(2)
+    for number in range(5):
+        paced.call(functools.partial(made.append, number))
+    assert made == [0, 1]
+    await asyncio.sleep(0)
+    assert made == [0, 1, 2, 3]
+    paced.call(lambda: made.append(5))
+    assert made == [0, 1, 2, 3], "nobody overtakes"
+    await asyncio.sleep(0)
+    assert made == [0, 1, 2, 3, 4, 5]
+
+
+async def test_after_a_turn_without_calls_the_next_one_is_made_at_once() -> None:
+    made: list[int] = []
+    paced = PacedCalls(1)
+    paced.call(lambda: made.append(0))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    paced.call(lambda: made.append(1))
+    assert made == [0, 1]
