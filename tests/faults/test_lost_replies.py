@@ -86,7 +86,7 @@ async def test_a_lost_claim_is_repeated_and_won_once(
             lease = await member.client.claim(member.expired[-1])
             assert fault.matched
             assert lease.owned
-            # A claim that was executed is adopted, under a fence of its own: see `Ownership._mine_already`.
+            # A claim that was executed is adopted, under a fence of its own: see `Claims._mine_already`.
             assert lease.deliveries == (2 if loss == "request, silence" else 3)
             assert await owners(redis, service) == {lbs_id: member.client.id}
             await lease.done()
