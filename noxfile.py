@@ -30,8 +30,11 @@ ON_EACH_REDIS_PY = (
 )
 """The test files of what differs between versions of redis-py, and of kills, freezes and take-overs."""
 
-WORKERS = min(4, (os.cpu_count() or 1) + 1)
-"""Of pytest: one more than there are cores. Most of its time a test waits, for a lock to expire or a process."""
+WORKERS = min(8, 2 * (os.cpu_count() or 1))
+"""Of pytest: two for each core. Most of its time a test waits, for a lock to expire or a process."""
+
+COMPILED_ONCE = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Where the environment forbids to write bytecode, each of the hundreds of processes compiles all it imports."""
 
 ANY = range(256)
 """The exit codes of a command that may fail."""
@@ -45,8 +48,9 @@ nox.options.download_python = "never"
 
 def run_tests(session: nox.Session, *arguments: str, **environment: str) -> None:
     """Run the tests in random order and in parallel; arguments after `--` go to pytest."""
-    balanced = ("-n", str(WORKERS), "--dist", "worksteal")
-    session.run("python", "-m", "pytest", *balanced, *arguments, *session.posargs, env=environment)
+    options = ("-n", str(WORKERS), "--dist", "worksteal", "--durations=10", "--durations-min=5")
+    environment |= COMPILED_ONCE
+    session.run("python", "-m", "pytest", *options, *arguments, *session.posargs, env=environment)
 
 
 @nox.session
@@ -100,7 +104,7 @@ def redis_py(session: nox.Session, version: str) -> None:
         session.install(*lowest)
     else:
         session.install(f"redis[hiredis]=={version}.*")
-    session.run("python", "-m", "pytest", "-n", str(WORKERS), *ON_EACH_REDIS_PY, *session.posargs)
+    run_tests(session, *ON_EACH_REDIS_PY)
 
 
 @nox.session

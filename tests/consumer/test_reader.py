@@ -56,6 +56,7 @@ async def _no_read_ends_soon(redis: Connection, period: float, margin: float) ->
     await wait_until(far, "the members have queued up anew", margin + 2.0)
 
 
+@pytest.mark.long
 async def test_slow_announcements_stay_even(server: Server, redis: Connection, service: str) -> None:
     """Slower than a blocking read: each time-out would cost a consumer its turn."""
     lbs = LoadBalancerStream(redis, service)

@@ -76,6 +76,7 @@ def require_summary(output: str) -> None:
     assert "the load balancer stream is empty" in output
 
 
+@pytest.mark.long
 class TestRuns:
     def test_on_its_own_server(self) -> None:
         done = run(*QUICK)

@@ -92,6 +92,7 @@ CASES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("lock_ttl", "kind"), CASES)
 async def test_all_streams_of_a_killed_holder_are_offered_in_time_and_each_is_taken_once(
     server: Server,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.harness.servers import Server
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_streams_leave_nothing_behind(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "redis_stream_client")  # what is captured is kept

@@ -63,6 +63,7 @@ def test_what_failed_once(server: Server, name: str) -> None:
     Fleet(server).play(CORPUS[name])
 
 
+@pytest.mark.long
 @pytest.mark.timeout(4 * 3600 if DEEP else 900)
 def test_anything_happens(server: Server) -> None:
     failed: list[tuple[list[Step], Exception]] = []

@@ -51,6 +51,7 @@ async def the_master_is_found(master: Connection) -> None:
     await wait_until(found, "redis-py finds the new master", timeout=30)
 
 
+@pytest.mark.long
 async def test_a_fail_over(deployment: Deployment, master: Connection, service: str) -> None:
     async with RedisStreamClient(master, service, lock_ttl=0.6, connect_timeout=20.0) as client:
         await live_through_it(client, master, service)
@@ -73,6 +74,7 @@ async def test_a_fail_over(deployment: Deployment, master: Connection, service: 
         await live_through_it(client, master, service)
 
 
+@pytest.mark.long
 async def test_a_fail_over_that_loses_the_last_writes(
     deployment: Deployment, master: Connection, service: str
 ) -> None:
