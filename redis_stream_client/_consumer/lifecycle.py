@@ -13,7 +13,6 @@ import anyio
 from redis_stream_client._concurrency import clock, forks
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._consumer.parts import Parts
-from redis_stream_client._consumer.session import Session
 from redis_stream_client._leases.events import Event
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model import leaving
@@ -65,11 +64,6 @@ class Lifecycle:
         self.drain_requested = False
         self.closed = False
 
-    @property
-    def session(self) -> Session | None:
-        """Its session; None before joining began."""
-        return self.parts.session if self.parts is not None else None
-
     # Joining.
 
     @property
@@ -85,8 +79,8 @@ class Lifecycle:
 
     async def enter(self) -> None:
         """Join, for a block that leaves at its end. Raises ``RuntimeError`` when that was done before."""
-        if self.session is not None and not self.closed:
-            self.session.require_here()
+        if self.parts is not None and not self.closed:
+            self.parts.home.require_here()
             raise RuntimeError("this client has joined already; enter it once")
         await self.join_or_close()
 
@@ -114,7 +108,7 @@ class Lifecycle:
             self.parts.capacity.draining = self.drain_requested
             self._ready = self.parts.session.start()
         assert self._ready is not None
-        self.parts.session.require_here()
+        self.parts.home.require_here()
         await asyncio.wait((self._ready,))
         self._ready.result()
         return self.parts
@@ -130,17 +124,17 @@ class Lifecycle:
         if self.closed:
             raise self.gone()
         if self.parts is not None:
-            self.parts.session.require_here()
+            self.parts.home.require_here()
         if self.parts is None or self._ready is None or not self._ready.done():
             raise NotJoined("this client has not joined yet", hint="use it in `async with client:`")
-        if self.parts.session.leaving:
+        if self.parts.tasks.ended:
             raise self.gone()
         return self.parts
 
     def gone(self) -> ClientClosed:
         """The error of every call after the end."""
-        if self.session is not None:
-            return self.session.gone()
+        if self.parts is not None:
+            return self.parts.tasks.gone()
         return ClientClosed("the client is closed")
 
     # One user.
@@ -193,8 +187,8 @@ class Lifecycle:
         return None if self._runner is None else self._runner.handled
 
     def _require_here(self) -> None:
-        if self.session is not None and not self.session.closed.is_set():
-            self.session.require_here()
+        if self.parts is not None and not self.parts.session.closed.is_set():
+            self.parts.home.require_here()
 
     # Closing.
 
@@ -233,10 +227,11 @@ class Lifecycle:
     async def close(self) -> None:
         """See `RedisStreamClient.aclose`."""
         self.closed = True
-        session = self.session
-        if session is None or session.closed.is_set() or not session.in_this_process:
+        if not self._open:
             return
-        session.require_here()
+        assert self.parts is not None
+        self.parts.home.require_here()
+        session = self.parts.session
         session.leave()
         grace = min(leaving.GRACE, max(0.0, session.leave_by + leaving.GRACE - leaving.FAREWELL - clock.now()))
         with anyio.move_on_after(grace, shield=True):
@@ -245,18 +240,23 @@ class Lifecycle:
     @property
     def failure(self) -> BaseException | None:
         """Why the client closed by itself, if it did."""
-        return self.session.failure if self.session is not None else None
+        return self.parts.tasks.failure if self.parts is not None else None
 
     @property
     def unclosed(self) -> bool:
         """Whether this process has joined, and nobody has closed the client."""
-        session = self.session
-        return session is not None and session.in_this_process and not (self.closed or session.closed.is_set())
+        return self._open and not self.closed
+
+    @property
+    def _open(self) -> bool:
+        """Whether there is a session of this process that has not ended."""
+        parts = self.parts
+        return parts is not None and parts.home.in_this_process and not parts.session.closed.is_set()
 
     def abandon(self) -> None:
         """Nobody holds the client any more. Called by the garbage collector, so from any thread."""
-        if self.session is not None:
-            self.session.abandon()
+        if self.parts is not None:
+            self.parts.session.abandon()
 
     # What is seen from outside.
 
@@ -288,16 +288,15 @@ class Lifecycle:
 
 
 async def _next_event(parts: Parts) -> Event:
-    session = parts.session
-    while not session.leaving:
+    while not parts.tasks.ended:
         event = parts.event_queue.take(clock.now())
         if event is not None:
             parts.capacity.changed.notify()
             return event
         await parts.event_queue.wait()
-    if session.failure is not None:
-        raise session.failure
-    await session.closed.wait()
+    if parts.tasks.failure is not None:
+        raise parts.tasks.failure
+    await parts.session.closed.wait()
     raise StopAsyncIteration
 
 

@@ -119,7 +119,7 @@ class Session:
         finally:
             leave.cancel()
             await self._shut_down(tasks)
-            _resolve(ready, self.failure or ClientClosed("the client was closed while it joined"))
+            _resolve(ready, self._tasks.failure or ClientClosed("the client was closed while it joined"))
 
     async def _subscribed(self) -> None:
         """Wait for the first try to subscribe, as long as joining may take: recovery does not depend on it."""
@@ -171,20 +171,9 @@ class Session:
         self._tasks.end()
         self._event_queue.end()
 
-    # Where it is at home.
-
-    @property
-    def in_this_process(self) -> bool:
-        """Whether this is no copy of it in a forked child."""
-        return self._home.in_this_process
-
     def inherited(self) -> None:
         """This is a copy in a forked child: nothing is believed here. The original goes on in the parent."""
         self._lock_state.close()
-
-    def require_here(self) -> None:
-        """Raise ``RuntimeError`` in a forked child, and on another event loop than the one it joined on."""
-        self._home.require_here()
 
     def abandon(self) -> None:
         """Nobody holds the client any more. Called by the garbage collector, so from any thread."""
@@ -273,15 +262,6 @@ class Session:
                 log.debug("leaving: %s", error)
                 await asyncio.sleep(0.01)
         return False
-
-    def gone(self) -> ClientClosed:
-        """The error of every call after the end."""
-        return self._tasks.gone()
-
-    @property
-    def failure(self) -> BaseException | None:
-        """Why the client was closed, if nobody asked for it."""
-        return self._tasks.failure
 
 
 async def _whatever_happens(work: Callable[[], Coroutine[Any, Any, None]]) -> BaseException | None:
