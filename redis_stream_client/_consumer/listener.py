@@ -97,9 +97,8 @@ class Listener:
     async def _listen_once(self) -> None:
         connection = self._connection = await self._opener.open()
         try:
-            await self._greet(
-                connection, self._options.lock_ttl
-            )  # events come from the server that commands go to
+            # Events come from the server that commands go to.
+            await self._greet(connection, self._options.lock_ttl)
             await notifications.subscribe(connection, self._keys, self._endpoint.db, self._options.lock_ttl)
             await self._enable_notifications()
             self._outage.answered()

@@ -89,9 +89,8 @@ class Endings:
                 await self._doing.add(lease)
 
     async def _send_done(self, leases: list[LeaseState]) -> list[Exception | None]:
-        await self._record_store.settle(
-            leases, PROGRESS_TTL
-        )  # before: a crash between must leave no record for ever
+        # Before: a crash between the two must leave no record for ever.
+        await self._record_store.settle(leases, PROGRESS_TTL)
         async with self._audit_lock.passing():
             try:
                 results, repeated = await self._persist_done(leases)
