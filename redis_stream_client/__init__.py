@@ -1,4 +1,8 @@
-"""Redis Streams, each owned by exactly one live consumer, recovered within a heartbeat when a process dies."""
+"""Redis Streams for a fleet of asyncio consumers: each stream has exactly one live owner.
+
+When an owner dies, a peer takes over its streams. Start with `RedisStreamClient`; producers use
+`LoadBalancerStream`.
+"""
 
 from redis_stream_client._leases.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
 from redis_stream_client._leases.lease import Lease

@@ -1,4 +1,4 @@
-"""Dead letters: what could not be processed, to be looked at, put back or discarded."""
+"""Dead letters: announcements that nobody could process. Look at them, put them back, or discard them."""
 
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -17,14 +17,14 @@ from redis_stream_client._redis.pooled import Loan, Pooled
 from redis_stream_client._redis.window import Window
 
 PAGE = 50
-"""The most letters that one XRANGE brings."""
+"""The most letters that one XRANGE asks for."""
 
 FIRST_PAGE = 4
 PAGE_BYTES = 2**20
-"""A page is to have so many bytes at the most, judged by the page before it: one letter may have a megabyte."""
+"""The most bytes of a page, estimated from the page before it: a single letter may have a megabyte."""
 
 MOST_FIELDS = 10_000
-"""The most fields that an announcement can be put back with. Redis needs some 40 ms for so many."""
+"""The most fields of an announcement that can be put back. For so many Redis needs about 40 ms."""
 
 _HEAD = (b"reason", b"lbs-id", b"consumer", b"deliveries")
 _PACKED = b"fields-msgpack"
@@ -42,20 +42,20 @@ _END_OF_TIME = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(millisec
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An announcement that could not be processed.
+    """An announcement that nobody could process.
 
-    What somebody else wrote to the stream of dead letters is a letter too, but without head: all of its fields are
-    its own.
+    An entry that somebody else wrote to the stream of dead letters is a letter, too: then `reason`, `lbs_id` and
+    `consumer` are empty, `deliveries` is 0, and `fields` has all fields of the entry.
 
     Attributes:
-        id: the letter's own id.
-        reason: why it was buried; empty without head, as `lbs_id` and `consumer` are.
+        id: id of the letter.
+        reason: why the announcement went to the dead letters.
         lbs_id: id that the announcement had.
-        consumer: id of the consumer that buried it.
-        deliveries: how often it was delivered; 0 without head.
-        stream: name of the data stream, or None if there is no well-formed announcement.
-        info: the announcement's ``Info``, decoded JSON, or None.
-        fields: the announcement's own fields, byte for byte: names and values.
+        consumer: id of the consumer that moved it.
+        deliveries: delivery count of the announcement.
+        stream: name of the data stream; None if the announcement is not well-formed.
+        info: the ``Info`` of the announcement, decoded JSON, or None.
+        fields: the fields of the announcement, byte for byte: pairs of name and value.
     """
 
     id: str
@@ -69,7 +69,7 @@ class DeadLetter:
 
     @property
     def time(self) -> datetime:
-        """When it was buried, by the server's clock, in UTC."""
+        """When it went to the dead letters, by the clock of the server, in UTC."""
         milliseconds, _ = order(self.id)
         return _EPOCH + timedelta(milliseconds=min(milliseconds, _END_OF_TIME))
 
@@ -78,19 +78,19 @@ class DeadLetters:
     """The dead letters of a service.
 
     Args:
-        redis: a ``redis.asyncio.Redis`` or ``RedisCluster``. Connections are taken from the pool of a
-            ``Redis`` and given back; a cluster is only a source of settings.
+        redis: a ``redis.asyncio.Redis`` or ``RedisCluster``. Of a ``Redis``, it borrows connections from the pool;
+            of a cluster, it only reads the settings.
         service: name of the service.
 
-    ``async for letter in letters`` gives those that are there when it begins, oldest first. They are read in pages
-    of at most 50, and no connection is held between two of them: letters may be put back, discarded or buried
-    meanwhile. Those that are buried meanwhile are left to the next ``async for``. ``break`` and a cancellation
-    leave nothing behind. A page that gets no answer is asked for again in smaller pieces, down to one letter.
-    After an error the same iterator goes on where it was.
+    ``async for letter in letters`` gives the letters that are there when it begins, the oldest first. It reads
+    pages of at most 50 letters and holds no connection between two pages, so you can put back or discard letters
+    in the loop. Letters that arrive meanwhile come with the next ``async for``. ``break`` and a cancellation leave
+    nothing behind. If a page gets no answer, the iterator asks for fewer letters, down to one. After an error the
+    same iterator can go on where it was.
 
-    Nothing else is retried here. All methods, and the iterator, raise `RedisUnavailable` when Redis is silent for
-    the connection's ``socket_timeout`` (5 s if it has none) or there is no connection within 10 s, and
-    `RedisRejected` when it refuses.
+    Nothing else is retried. All methods, and the iterator, raise `RedisUnavailable` if Redis is silent for the
+    ``socket_timeout`` of the connection (5 s if it has none) or if there is no connection within 10 s, and
+    `RedisRejected` if Redis refuses.
     """
 
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
@@ -104,23 +104,24 @@ class DeadLetters:
         return _Listing(self._stream)
 
     async def count(self) -> int:
-        """How many there are."""
+        """The number of dead letters."""
         return int(await self._stream.ask("count the dead letters", "XLEN"))
 
     async def get(self, id: str) -> DeadLetter | None:
         """One letter, or None if it is not there.
 
         Raises:
-            TypeError, ValueError: for what is not a letter's id.
+            TypeError, ValueError: the argument is not the id of a letter.
         """
         require_id(id)
         entries = await self._stream.ask("read a dead letter", "XRANGE", id, id)
         return _letter(entries[0]) if entries else None
 
     async def put_back(self, letter: DeadLetter | str) -> str:
-        """Announce a letter's stream again, with the announcement's own fields, and remove the letter.
+        """Announce the stream of a letter again, with the fields of the old announcement, and remove the letter.
 
-        Redis does both in one step. Find out first why it was buried: what has not been mended comes back.
+        Redis does both in one step. Repair the cause first, or the letter comes back. If the call is cancelled,
+        the letter may have been put back, as with `RedisUnavailable`.
 
         Args:
             letter: the letter, or its id.
@@ -130,13 +131,12 @@ class DeadLetters:
 
         Raises:
             StreamGone: the letter is not there: it was put back or discarded before.
-            TypeError, ValueError: for what is neither a letter nor a letter's id.
-            ValueError: it holds no well-formed announcement, so it would only come back; or more than 10,000
-                fields. Nothing was changed. Discard it, or announce its stream with `LoadBalancerStream.add`.
-            RedisUnavailable: no answer. It may have been put back. Repeating is safe: if it was, the repeat raises
-                `StreamGone`, and nothing is announced twice.
-
-        A cancelled call leaves the same doubt as one without an answer.
+            TypeError, ValueError: the argument is neither a letter nor the id of one.
+            ValueError: the letter holds no well-formed announcement, so that it would only come back; or it has
+                more than 10,000 fields. Nothing was changed. Discard it, or announce its stream with
+                `LoadBalancerStream.add`.
+            RedisUnavailable: no answer. The letter may have been put back. You can safely repeat the call: if it
+                was, the repeated call raises `StreamGone`, and nothing is announced twice.
         """
         id = _id_of(letter)
         if not isinstance(letter, DeadLetter):
@@ -158,19 +158,18 @@ class DeadLetters:
         return announced
 
     async def discard(self, letter: DeadLetter | str) -> bool:
-        """Remove a letter for good.
+        """Remove a letter for good. If the call is cancelled, the letter may have been removed.
 
         Args:
             letter: the letter, or its id.
 
         Returns:
-            Whether it was there.
+            Whether the letter was there.
 
         Raises:
-            TypeError, ValueError: for what is neither a letter nor a letter's id.
-            RedisUnavailable: no answer. It may have been discarded; repeating is safe, and tells False if it was.
-
-        A cancelled call leaves the same doubt.
+            TypeError, ValueError: the argument is neither a letter nor the id of one.
+            RedisUnavailable: no answer. The letter may have been discarded. You can safely repeat the call; it
+                returns False if it was.
         """
         id = _id_of(letter)
         hint = "it may have been discarded; repeating is safe"
@@ -178,10 +177,11 @@ class DeadLetters:
 
 
 class _LetterStream(Pooled):
-    """The stream that the letters are in, over connections that are borrowed for one request each."""
+    """The stream that holds the letters. Each request borrows a connection."""
 
     async def ask(self, doing: str, command: str, *words: Any, hint: str | None = None) -> Any:
-        """The reply to a command about the stream. With a `hint`, one that changes it."""
+        """Send one command about the stream, and return the reply. Give a `hint` if the command changes
+        something."""
         async with self.connection(doing, hint, undone=_UNDONE if hint else None) as loan:
             [reply] = await loan.exchange((command, self._key, *words))
         return reply
@@ -192,7 +192,7 @@ class _LetterStream(Pooled):
         return entries[0][0].decode() if entries else None
 
     async def page(self, first: str, last: str, count: int) -> list[Any] | None:
-        """At most `count` letters as Redis sends them; None if it was asked for them and did not answer."""
+        """At most `count` letters as Redis sends them; None if Redis got the request and did not answer."""
         loan: Loan | None = None
         try:
             async with self.connection(_READING, _TOO_LARGE if count == 1 else None) as loan:
@@ -205,7 +205,7 @@ class _LetterStream(Pooled):
 
 
 class _Listing(AsyncIterator[DeadLetter]):
-    """One walk through the letters. A failed or cancelled step can be repeated; it has skipped nothing."""
+    """One walk through the letters. A failed or cancelled step skips nothing, and can be repeated."""
 
     def __init__(self, stream: _LetterStream) -> None:
         self._stream = stream
@@ -231,7 +231,7 @@ class _Listing(AsyncIterator[DeadLetter]):
         return self._page.pop()
 
     async def _read(self, first: str, last: str) -> list[Any]:
-        """The next page; asked for again in smaller pieces while there is no answer."""
+        """The next page. Asks for fewer letters while there is no answer."""
         while True:
             count = min(self._window.size, max(1, PAGE_BYTES // max(1, self._letter_bytes)))
             entries = await self._stream.page(first, last, count)
@@ -244,7 +244,7 @@ class _Listing(AsyncIterator[DeadLetter]):
 
 
 def require_id(value: object, parameter: str = "id", kind: str = "a str") -> str:
-    """Check a letter's id. Raises ``TypeError`` or ``ValueError``."""
+    """Check the id of a letter. Raises ``TypeError`` or ``ValueError``."""
     if not isinstance(value, str):
         hint = " (decode it first)" if isinstance(value, bytes) else ""
         raise TypeError(f"{parameter} must be {kind}, not {type(value).__name__}{hint}")
@@ -259,7 +259,7 @@ def _id_of(letter: object) -> str:
 
 
 def _letter(entry: Sequence[Any]) -> DeadLetter:
-    """A letter as Redis sends it: id, and names and values by turns."""
+    """Read a letter as Redis sends it: its id, then names and values in turn."""
     id, words = entry[0].decode(), entry[1]
     head: Sequence[bytes] = words[1:8:2]
     if tuple(words[0:8:2]) == _HEAD and _COUNT.fullmatch(head[3]):

@@ -1,4 +1,4 @@
-"""The producer's side: announcing data streams."""
+"""The producer's side: announces data streams to the consumers of a service."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -9,19 +9,19 @@ from redis_stream_client._model.errors import RedisRejected, RedisUnavailable
 from redis_stream_client._model.keys import Keys, require_name
 from redis_stream_client._redis.pooled import Loan, Pooled
 
-CHUNK = 500  # announcements that travel in one pipeline, at the most
-CHUNK_BYTES = 256 * 1024  # and their size together, but for a single larger one: a slow line needs its time for it
+CHUNK = 500  # the most announcements in one pipeline
+CHUNK_BYTES = 256 * 1024  # the most bytes in one pipeline, unless one announcement is larger: a line may be slow
 
 
 class LoadBalancerStream:
     """Announces data streams to the consumers of a service.
 
     Args:
-        redis: a ``redis.asyncio.Redis`` or ``RedisCluster``. Connections are taken from the pool of a
-            ``Redis`` and given back; a cluster is only a source of settings.
+        redis: a ``redis.asyncio.Redis`` or ``RedisCluster``. Of a ``Redis``, it borrows connections from the pool;
+            of a cluster, it only reads the settings.
         service: name of the service.
 
-    The wire format is that of the Go library `redis-stream-client-go`, whose producers may be mixed in.
+    The wire format is that of the Go library `redis-stream-client-go`, so its producers can announce as well.
     """
 
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
@@ -29,25 +29,27 @@ class LoadBalancerStream:
         self._pooled = Pooled(redis, self._keys.lbs)
 
     async def add(self, stream: str, info: Info | None = None) -> str:
-        """Announce a data stream; one live consumer will own it.
+        """Announce a data stream, so that one live consumer will own it.
+
+        Nothing is retried. If the call is cancelled, the stream may have been announced.
 
         Args:
-            stream: name of the data stream; its entries may be written before or after.
-            info: what the consumer should know, a mapping that can be JSON. Small: an announcement has at
-                most 256 KiB.
+            stream: name of the data stream. You can write its entries before or after.
+            info: what the consumer should know: a mapping that can be encoded as JSON. Keep it small: an
+                announcement has at most 256 KiB.
 
         Returns:
-            The announcement's id.
+            The id of the announcement.
 
         Raises:
-            TypeError, ValueError: for what no consumer would accept.
-            RedisUnavailable: no answer. Its hint says whether the stream may have been announced, or was not;
-                announcing it again makes a second announcement of the same stream. Nothing is retried here.
+            TypeError, ValueError: no consumer would accept the argument.
+            RedisUnavailable: no answer. The hint says whether the stream may have been announced. If you announce
+                it again, there may be two announcements of the same stream.
             RedisRejected: Redis refuses.
 
-        No answer means that Redis is silent for the connection's ``socket_timeout`` (5 s if it has none), and 1 s
-        longer for each 32 KiB of the announcement; or that there is no connection within 10 s, however often
-        redis-py tries to connect (twice its ``socket_connect_timeout``, if that is longer).
+        *No answer* means: Redis was silent for the ``socket_timeout`` of the connection (5 s if it has none), plus
+        1 s for each 32 KiB of the announcement; or there was no connection within 10 s (or twice the
+        ``socket_connect_timeout``, if that is longer), however often redis-py tries to connect.
         """
         return (await self.add_many([(stream, info)]))[0]
 
@@ -58,10 +60,11 @@ class LoadBalancerStream:
             streams: names, or pairs of name and info. All are checked before the first is sent.
 
         Returns:
-            The announcements' ids, in the same order.
+            The ids of the announcements, in the order of the streams.
 
-        Raises as `add`. Some may have been announced then: the error's hint counts them, and its ``announced`` has
-        the ids of those that are known to be, in the same order, with None in the place of every other one.
+        Raises what `add` raises. Some streams may have been announced then. The hint of the error counts them, and
+        its ``announced`` has one item for each stream, in the same order: the id, or None if the stream is not
+        known to be announced.
         """
         if isinstance(streams, str):
             raise TypeError("streams must be an iterable of names, not one str; use add()")
@@ -94,7 +97,7 @@ def _pair(stream: object) -> tuple[str, Info | None]:
 
 
 def _chunks(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """What travels together: bounded by number, and by size, so that a slow line is done with it soon."""
+    """Cut the announcements into pipelines: bounded by number, and by size for the sake of slow lines."""
     start = size = 0
     for index, payload in enumerate(payloads):
         size += len(payload)
@@ -109,7 +112,7 @@ def _id(reply: object) -> str | None:
 
 
 def _outcome(count: int, known: int, unknown: int) -> str:
-    """What became of the announcements, for the hint of an error."""
+    """What happened to the announcements, for the hint of an error."""
     if not known and not unknown:
         return "nothing was announced"
     again = "announcing again adds another"

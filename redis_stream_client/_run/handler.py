@@ -1,4 +1,4 @@
-"""What users hand to `run()`."""
+"""The handler that users pass to `run()`, and how it is checked."""
 
 import functools
 import inspect
@@ -8,11 +8,11 @@ from typing import Any
 from redis_stream_client._leases.lease import Lease
 
 Handler = Callable[[Lease], Awaitable[object]]
-"""Any async callable that takes a lease. What it returns is of no interest."""
+"""Any async callable that takes a lease. Its result is ignored."""
 
 
 def require_handler(handler: Any) -> Handler:
-    """Check that it is an async callable. Raises ``TypeError`` that says what is wrong."""
+    """Check that this is an async callable. A ``TypeError`` says what is wrong."""
     called = handler
     while isinstance(called, functools.partial):
         called = called.func

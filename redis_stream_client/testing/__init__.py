@@ -1,7 +1,7 @@
-"""For the tests of your own handlers: leases without Redis, under the rules of `run()`.
+"""Test your own handlers without Redis, under the rules of `run()`.
 
-``lease()`` makes a real `Lease` of a data stream that lives in memory, ``controller()`` makes happen to it what
-happens to leases, and ``run_handler()`` runs a handler as ``client.run()`` would, and says how that ended::
+``lease()`` makes a real `Lease` of a data stream that lives in memory. ``controller()`` does to it what happens to
+leases in production. ``run_handler()`` runs a handler as ``client.run()`` does, and returns how that ended::
 
     async def test_a_summary_goes_on_where_the_last_owner_stopped() -> None:
         call = testing.lease("call-17", entries=[{"text": "hello"}, {"text": "bye"}], position="1-0")
@@ -17,8 +17,8 @@ happens to leases, and ``run_handler()`` runs a handler as ``client.run()`` woul
         assert (await running).status == "lost"
         assert "call-17" not in summaries
 
-It needs no test framework, and works with all of them. Pauses that `run()` makes are left out. ``expire()`` is for
-tests with a real Redis.
+This module works with every test framework. It leaves out the pauses that `run()` makes. ``expire()`` is for tests
+with a real Redis.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ __all__ = [
 T = TypeVar("T")
 
 Loss = Literal["expired", "claimed", "gone", "superseded", "closed"]
-"""Why a lease is lost: the reasons that are not its holder's own doing. See `LossReason`."""
+"""Why a lease is lost, other than by its holder's own call. See `LossReason`."""
 
 POLL = 0.005
 
@@ -79,21 +79,22 @@ def lease(
     position: str | None = None,
     attempts: int = 1,
 ) -> Lease:
-    """A lease of a data stream that lives in memory, owned until the test says otherwise.
+    """Make a lease of a data stream that lives in memory. It stays owned until the test says otherwise.
 
     It is a `Lease` like any other: give it to `run_handler`, or use it with ``async with``. Its fence is greater
-    than that of every lease that was made before. No event loop is needed to make it.
+    than that of every lease made before. You need no event loop to make it.
 
     Args:
         stream: name of the data stream.
-        info: what the producer announced, a mapping that can be JSON.
-        entries: what is in the stream. An `Entry` comes with its id; a mapping of names to values gets the next
-            of the ids ``1-0``, ``2-0``, …, and its words are encoded as redis-py does.
+        info: what the producer announced: a mapping that can be encoded as JSON.
+        entries: what is in the stream. An `Entry` keeps its id. A mapping of names to values gets the next of the
+            ids ``1-0``, ``2-0``, …; its names and values are encoded as redis-py does it.
         position: the checkpoint that an earlier owner has left; ``lease.entries()`` begins after it.
-        attempts: what ``lease.attempts`` says: how many owners began, this one included, since one got on.
+        attempts: the value of ``lease.attempts``: how many owners have begun, this one included, since a
+            checkpoint last advanced.
 
     Raises:
-        TypeError, ValueError: what Redis, or `run()`, would never bring about.
+        TypeError, ValueError: such a lease can never come from Redis or `run()`.
     """
     payload = announcement.encode(stream, info)
     if position is not None:
@@ -108,19 +109,19 @@ def lease(
 
 
 def controller(lease: Lease) -> "Controller":
-    """What a test holds of a lease that `lease()` made.
+    """The controller of a lease that `lease()` made.
 
     Raises:
-        TypeError: it is not a lease.
+        TypeError: the argument is not a lease.
         ValueError: it is the lease of a client.
     """
     return Controller(lease)
 
 
 class Controller:
-    """Makes happen to a lease what happens to leases, and says what of its doings has been accepted.
+    """Does to a lease what happens to leases in production, and shows which of its calls were accepted.
 
-    All of it belongs to the event loop on which the lease is used, and takes effect at once.
+    Call its methods on the event loop on which the lease is used. They take effect at once.
     """
 
     def __init__(self, lease: Lease) -> None:
@@ -130,61 +131,62 @@ class Controller:
     # What happens.
 
     def feed(self, *entries: Entry | Fields) -> list[str]:
-        """Add entries to the data stream, as a producer would, and wake who waits for them.
+        """Add entries to the data stream, as a producer does, and wake whoever waits for them.
 
         Args:
-            entries: as for `lease()`; the ids go on after the greatest so far.
+            entries: as for `lease()`. New ids go on after the greatest so far.
 
         Returns:
-            The entries' ids.
+            The ids of the entries.
 
         Raises:
-            TypeError, ValueError: Redis would not accept one of them; nothing was added.
+            TypeError, ValueError: Redis would not accept one of the entries; nothing was added.
         """
         return self._memory.stream.add(entries)
 
     def lose(self, reason: Loss = "claimed") -> None:
-        """The lease is lost, by default to a peer: the block or handler is cancelled, and whatever is asked of the
-        lease from now on is a `NotOwner`. Does nothing to a lease that has ended.
+        """Let the lease be lost, by default to a peer.
+
+        The block or handler is cancelled, and every later call on the lease raises `NotOwner`. Does nothing to a
+        lease that has ended.
 
         Raises:
-            ValueError: the reason is not one for which leases are lost.
+            ValueError: leases are never lost for this reason.
         """
         if reason not in get_args(Loss):
             raise ValueError(f"reason must be one of {', '.join(get_args(Loss))}, not {reason!r}")
         self._memory.end(self._lease.state, reason)
 
     def drain(self) -> None:
-        """As ``client.drain()``: the handler is cancelled at its first step of ``entries()`` after a checkpoint,
-        or when `drain_timeout` is over. A handler that has not begun yet is not called at all.
+        """Do what ``client.drain()`` does.
 
-        Only for a lease that `run_handler` works on, now or later.
+        The handler is cancelled at its first step of ``entries()`` after a checkpoint, or when `drain_timeout` is
+        over. A handler that has not begun yet is never called. Only for a lease that `run_handler` works on, now
+        or later.
         """
         self._memory.drain()
 
     def refuse_checkpoint(self) -> None:
-        """A newer owner has begun, and this one has not heard of it: as after a freeze.
+        """Let a newer owner begin, without this one noticing, as after a freeze.
 
-        The lease seems to be owned. The next checkpoint, or ``done()``, is refused with `NotOwner`, and by that
-        the lease is lost.
+        The lease still looks owned. The next checkpoint or ``done()`` raises `NotOwner`, and the lease is lost.
         """
         self._memory.overtake()
 
     def unavailable(self) -> AbstractContextManager[None]:
-        """Redis does not answer inside of the ``with`` block, though the lock is held: an outage of a part of it,
-        or one that ends in time.
+        """Let Redis not answer in the ``with`` block, while the lock is still held: a partial or short outage.
 
-        Checkpoints, ``done()``, ``release()`` and the first step of ``entries()`` raise `RedisUnavailable`, at
-        once where a client waits for `lock_ttl`, and nothing is stored. Later steps of ``entries()`` wait for the
-        end of the outage. `run_handler` repeats what `run()` repeats.
+        Checkpoints, ``done()``, ``release()`` and the first step of ``entries()`` raise `RedisUnavailable` at
+        once, where a client waits for `lock_ttl` first, and nothing is stored. Later steps of ``entries()`` wait
+        for the end of the outage. `run_handler` repeats what `run()` repeats.
         """
         return self._memory.outage()
 
     def in_doubt(self) -> AbstractContextManager[None]:
-        """The lock is not known to be held inside of the ``with`` block, as when the event loop stood still for
-        longer than `lock_ttl`: ``lease.owned`` is false, and all that is asked of the lease waits.
+        """Let the lock be in doubt in the ``with`` block, as if the event loop had stood still for `lock_ttl`.
 
-        After it the lease is owned as before, unless it was lost meanwhile, as `lose` says.
+        ``lease.owned`` is false, and every call on the lease waits. After the block the lease is owned as before,
+        unless you called `lose` meanwhile.
         """
         return self._memory.doubt()
 
@@ -192,32 +194,32 @@ class Controller:
 
     @property
     def position(self) -> str | None:
-        """The checkpoint that is stored: the next owner's ``entries()`` begin after it."""
+        """The stored checkpoint. The ``entries()`` of the next owner begin after it."""
         return self._memory.record.checkpoint if self._memory.record is not None else None
 
     @property
     def attempts(self) -> int:
-        """The attempts that are stored: the next owner's ``lease.attempts`` is one more."""
+        """The stored attempts. The ``lease.attempts`` of the next owner is one more."""
         return self._memory.record.attempts if self._memory.record is not None else 0
 
     @property
     def checkpoints(self) -> Sequence[str]:
-        """The ids whose checkpoint was accepted, in order; also those that were late, and moved nothing."""
+        """The ids of all accepted checkpoints, in order, even of those that came late and moved nothing."""
         return tuple(self._memory.checkpoints)
 
     @property
     def done(self) -> bool:
-        """Whether the stream is finished: its announcement is deleted."""
+        """Whether the stream is finished, and its announcement deleted."""
         return self._memory.done
 
     @property
     def released(self) -> bool:
-        """Whether the stream was given to the peers."""
+        """Whether the stream was given back, for a peer to take over."""
         return self._memory.released
 
     @property
     def dead(self) -> str | None:
-        """Why the stream is among the dead letters; None if it is not."""
+        """Why the stream went to the dead letters; None if it did not."""
         return self._memory.dead
 
     def __repr__(self) -> str:
@@ -233,24 +235,24 @@ async def run_handler(
     drain_timeout: float = 1.0,
     patience: float = 0.5,
 ) -> Outcome:
-    """Give a lease to a handler as ``client.run()`` would, by the same code, and return how that ended.
+    """Give a lease to a handler with the code of ``client.run()``, and return how that ended.
 
-    Nothing that the handler raises comes out of here: it is the outcome's ``error``. It returns when the handler
-    has ended, also where `run()` would let a handler that ignores its cancellation go on by itself. Cancelled, it
-    does as `run()` does: the handler is cancelled, and the stream released.
+    Whatever the handler raises is the ``error`` of the outcome, and is not raised. The call returns when the
+    handler has ended, even where `run()` would go on without a handler that ignores its cancellation. If the call
+    is cancelled, the handler is cancelled, and the stream released, as in `run()`.
 
     Args:
         handler: any async callable that takes a `Lease`.
         lease: made by `lease()`, and not used before.
         max_attempts: as for `run()`.
-        progress_timeout: as for `run()`, in seconds; default: for ever.
+        progress_timeout: as for `run()`, in seconds; default: never.
         drain_timeout: seconds that ``controller(lease).drain()`` gives the handler to reach a checkpoint;
             default 1.
-        patience: seconds after its cancellation when a handler that goes on loses the stream at the latest; in a
-            client `lock_ttl`, here by default 0.5.
+        patience: seconds after which a cancelled handler that goes on loses its stream; in a client this is
+            `lock_ttl`, here the default is 0.5.
 
     Raises:
-        TypeError, ValueError: an argument is not allowed; or it is the lease of a client, which `run()` is for.
+        TypeError, ValueError: an argument is not allowed, or it is the lease of a client: use `run()` for it.
         RuntimeError: the lease was entered before.
     """
     lease = _in_memory(lease)
@@ -327,15 +329,16 @@ async def wait_until(condition: Callable[[], T | None], description: str, timeou
 
 
 async def wait_until(condition: Callable[[], Any], description: str, timeout: float = 10.0) -> Any:
-    """Return the condition's first truthy value, polling every few milliseconds.
+    """Call the condition every few milliseconds until its value is true, and return that value.
 
     Args:
         condition: a plain function, or one that returns an awaitable.
-        description: what is waited for, for the message.
-        timeout: seconds; after them it is looked at once more.
+        description: what you wait for; it is part of the error message.
+        timeout: seconds to wait; after them the condition is called one last time.
 
     Raises:
-        AssertionError: the condition has not come true; with the description and the last value seen.
+        AssertionError: the condition has not come true in time. The message has the description and the last
+            value.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
@@ -354,20 +357,21 @@ async def wait_until(condition: Callable[[], Any], description: str, timeout: fl
 
 
 async def expire(redis: Redis | RedisCluster, service: str, consumer_id: str) -> None:
-    """Let a consumer's lock expire now, as if its lifetime had passed without a beat; return when it is gone.
+    """Let the lock of a consumer expire now, as if it had not been renewed in time. Returns when the lock is gone.
 
-    The peers are notified, and offered its streams. A consumer that lives takes its lock again with its next beat,
-    at the latest after a `heartbeat_interval`: it keeps what nobody has taken by then, and learns what it lost.
+    The peers are notified, and its streams are offered to them. If the consumer is alive, it takes its lock back
+    with its next beat, after at most `heartbeat_interval` seconds. It keeps the streams that nobody has taken by
+    then, and loses the others.
 
     Args:
         redis: a ``redis.asyncio.Redis`` or ``RedisCluster`` of the server that the fleet uses.
         service: name of the service.
-        consumer_id: the consumer's, ``client.id``.
+        consumer_id: the id of the consumer, ``client.id``.
 
     Raises:
         TypeError, ValueError: an argument is not allowed.
-        LookupError: that consumer holds no lock.
-        RedisUnavailable: no answer; the lock may be gone, and repeating is safe.
+        LookupError: the consumer holds no lock.
+        RedisUnavailable: no answer; the lock may be gone, and you can safely repeat the call.
         RedisRejected: Redis refuses.
     """
     keys = Keys(require_name(service, "service"))
