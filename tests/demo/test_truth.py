@@ -1,3 +1,7 @@
+"""The demo looks at Redis by itself, and so knows the names of keys by itself: the library's."""
+
+from __future__ import annotations
+
 from redis_stream_client._model import keys
 from redis_stream_client.demo import truth
 from redis_stream_client.demo.settings import Settings

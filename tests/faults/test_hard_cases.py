@@ -24,6 +24,7 @@ from redis_stream_client._consumer import sweeper
 from redis_stream_client._model import options
 from redis_stream_client._ownership import audit_schedule
 from redis_stream_client._protocol import scripts
+from redis_stream_client._protocol.group import Group
 from tests.harness.fleet import Member, announce
 from tests.harness.waiting import wait_until
 
@@ -189,7 +190,7 @@ async def test_ending_a_stream_in_the_very_moment_in_which_the_client_fails_says
         await moment
         await getattr(lease, operation)()
 
-    async def fail(_: sweeper.Sweeper) -> None:
+    async def fail(group: Group, timeout: float) -> None:
         asyncio.get_running_loop().call_soon(moment.set_result, None)
         raise ValueError("a bug")
 
@@ -199,7 +200,7 @@ async def test_ending_a_stream_in_the_very_moment_in_which_the_client_fails_says
             (lease,) = await first_leases(client, 1)
             ending = asyncio.create_task(error_of(end(lease)))
             await asyncio.sleep(0)
-            monkeypatch.setattr(sweeper.Sweeper, "_sleep", fail)
+            monkeypatch.setattr(Group, "members", fail)  # the sweeper's first question
             outcomes.append(await ending)
 
     with pytest.raises(ValueError, match="a bug"):

@@ -1,3 +1,5 @@
+"""The window: how much one request asks for, on lines of any speed and after an outage."""
+
 from __future__ import annotations
 
 import logging

@@ -1,0 +1,186 @@
+"""The tests mirror the rooms: whoever opens a module finds its tests by name, and no test reaches inside."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import redis_stream_client
+
+PACKAGE = Path(redis_stream_client.__file__).parent
+TESTS = Path(__file__).parent.parent
+ROOT = TESTS.parent
+
+ROOMS = sorted(path.name for path in PACKAGE.glob("_[a-z]*") if path.is_dir())
+"""Private rooms. The tests of `_leases` are in `tests/leases/`."""
+
+OTHERS = {"cli", "demo", "faults", "harness", "project", "proof", "public", "testing"}
+"""Folders of tests that mirror no private room."""
+
+WITHOUT_TESTS = {
+    "_consumer.parts": "it puts the parts together; every test with a client does so",
+    "_leases.events": "dataclasses; `public/test_client.py` matches them",
+    "_model.version": "one constant; `demo/test_demo.py` has the command line print it",
+    "_ownership.redis_backend": "it hands each call on; `testing/test_contract.py` tests what a lease promises",
+}
+"""Modules without tests by their name, and why."""
+
+NOT_YET = {
+    "_concurrency.backoff",
+    "_concurrency.batching",
+    "_concurrency.cancel_scope",
+    "_concurrency.chunks",
+    "_concurrency.clock",
+    "_concurrency.home",
+    "_consumer.audit",
+    "_consumer.connections",
+    "_consumer.heartbeat",
+    "_consumer.report",
+    "_consumer.sweeper",
+    "_leases.backend",
+    "_leases.entry_iterator",
+    "_leases.handed_out",
+    "_model.leaving",
+    "_model.public_names",
+    "_model.statistics",
+    "_ownership.retry",
+    "_protocol.msgpack",
+    "_protocol.replies",
+    "_redis.lookups",
+    "_redis.placement",
+    "_redis.pooled",
+    "_redis.redis_py",
+    "_redis.resolver",
+    "_redis.script",
+    "_redis.server",
+    "_redis.wire",
+    "_streams.bypass_reader",
+    "_streams.node_fetcher",
+    "_streams.read_sizes",
+    "_streams.tracking_check",
+}
+"""Modules that shall get tests by their name; none may be added."""
+
+ABOUT_NO_MODULE = {
+    "public/test_permissions.py": "commands and keys that a user's ACL rule must allow, for all modules",
+    "redis/test_facts.py": "it tests the servers, not the package",
+}
+"""Test files that are named after no module, and why."""
+
+FILES = sorted(TESTS.rglob("*.py"))
+TEST_FILES = [path for path in FILES if path.name.startswith("test_")]
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+def named(path: Path) -> str:
+    return path.relative_to(TESTS).as_posix()
+
+
+def modules(room: str) -> set[str]:
+    return {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
+
+
+def module_of(path: Path, known: set[str]) -> str | None:
+    """The module that a test file is named after, with or without more words: the longest name that fits."""
+    name = path.stem.removeprefix("test_")
+    fitting = [module for module in known if name == module or name.startswith(f"{module}_")]
+    return max(fitting, key=len, default=None)
+
+
+def test_files(folder: str) -> list[Path]:
+    return [path for path in TEST_FILES if path.parent == TESTS / folder]
+
+
+test_files.__test__ = False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_module_has_tests_by_its_name(room: str) -> None:
+    known = modules(room)
+    tested = {module_of(path, known) for path in test_files(room.removeprefix("_"))}
+    missing = {f"{room}.{module}" for module in known if module not in tested}
+    assert missing - NOT_YET == {name for name in WITHOUT_TESTS if name.startswith(f"{room}.")}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_test_file_of_a_room_is_named_after_a_module(room: str) -> None:
+    known = modules(room)
+    strangers = {named(path) for path in test_files(room.removeprefix("_")) if module_of(path, known) is None}
+    assert strangers - ABOUT_NO_MODULE.keys() == set()
+
+
+def test_the_public_tests_are_named_after_public_modules() -> None:
+    known = {path.stem for path in PACKAGE.glob("[a-z]*.py")}
+    strangers = {named(path) for path in test_files("public") if module_of(path, known) is None}
+    assert strangers - ABOUT_NO_MODULE.keys() == set()
+
+
+def test_the_exceptions_are_still_there() -> None:
+    assert [name for name in ABOUT_NO_MODULE if not (TESTS / name).exists()] == []
+    known = {f"{room}.{module}" for room in ROOMS for module in modules(room)}
+    assert set(WITHOUT_TESTS) <= known
+
+
+def test_each_test_lies_in_a_room() -> None:
+    folders = {path.relative_to(TESTS).parts[0] for path in TEST_FILES}
+    assert folders == {room.removeprefix("_") for room in ROOMS} | OTHERS
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=named)
+def test_a_test_file_says_what_it_holds(path: Path) -> None:
+    header = ast.get_docstring(TREES[path])
+    assert header
+    assert header.split("\n\n")[0].endswith((".", ":"))
+
+
+# Nobody reaches into private parts. Ruff's SLF001 finds `object._part`; here is what it does not see.
+
+
+NAMEDTUPLE = {"_fields", "_field_defaults"}
+"""Public names, which have an underscore so that no field's name is one of them."""
+
+
+def private(name: object) -> bool:
+    return isinstance(name, str) and name.startswith("_") and not name.startswith("__") and name not in NAMEDTUPLE
+
+
+REACHING = ("getattr", "setattr", "delattr", "hasattr", "object")
+"""Functions that take an object and the name of an attribute; `patch.object` is one."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_no_test_reaches_into_private_parts(path: Path) -> None:
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("redis_stream_client"):
+            assert not [alias.name for alias in node.names if private(alias.name) and alias.name not in ROOMS]
+        if isinstance(node, ast.Call) and len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            assert not (function in REACHING and private(node.args[1].value)), f"line {node.lineno}"
+    assert not re.search(r"#\s*noqa:.*\bSLF", path.read_text(encoding="utf-8"))
+
+
+def test_no_test_and_no_benchmark_is_excused() -> None:
+    lint = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["lint"]
+    assert "SLF" in lint["select"]
+    excused = [path for path, rules in lint["per-file-ignores"].items() if "SLF" in rules or "SLF001" in rules]
+    assert [path for path in excused if path.startswith(("tests", "benchmarks", "examples"))] == []
+
+
+# What names tests names such as there are.
+
+
+@pytest.mark.parametrize(
+    "file", [".ci/run", "noxfile.py", "CONTRIBUTING.md", "README.md", "tests/README.md", "benchmarks/README.md"]
+)
+def test_the_tests_that_are_named_exist(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    paths = set(re.findall(r"\btests(?:/\w+)+(?:\.py)?(?![\w{.])", text)) - {"tests/README"}
+    missing = {path for path in paths if not (ROOT / path).exists()}
+    if file == "tests/README.md":
+        paths = set(re.findall(r"`([\w/]+/\w+\.py)(?:::\w+)?`", text))
+        missing |= {path for path in paths if not any((where / path).exists() for where in (TESTS, PACKAGE))}
+    assert missing == set()
