@@ -1,3 +1,5 @@
+"""Pauses between attempts: they double, have a limit, and are never in step."""
+
 from __future__ import annotations
 
 from redis_stream_client._concurrency.backoff import Backoff

@@ -1,3 +1,5 @@
+"""Calls that travel together: each caller has its own result, and may leave."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""A block that the package stops: that cancellation ends at the block, and one from elsewhere goes on."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,9 +1,14 @@
+"""Many calls in a row: in pieces, and between them the event loop has a turn."""
+
 from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
 
 from redis_stream_client._concurrency.chunks import PacedCalls, in_chunks
+from tests.harness.loops import Turns
+from tests.harness.waiting import wait_until
 
 
 def test_items_come_in_pieces() -> None:
@@ -33,3 +38,20 @@ async def test_after_a_turn_without_calls_the_next_one_is_made_at_once() -> None
         await asyncio.sleep(0)
     paced.call(lambda: made.append(1))
     assert made == [0, 1]
+
+
+async def test_calls_are_made_in_turns_and_in_order() -> None:
+    turns, turn = PacedCalls(3), Turns()
+    turn()
+    made: list[tuple[int, int]] = []
+
+    def note(number: int) -> None:
+        made.append((number, turn.number))
+
+    for number in range(10):
+        turns.call(lambda number=number: note(number))  # type: ignore[misc]
+    assert [number for number, _ in made] == [0, 1, 2]
+    await wait_until(lambda: len(made) == 10, "all calls are made")
+    turn.stop()
+    assert [number for number, _ in made] == list(range(10))
+    assert max(Counter(at for _, at in made).values()) <= 3

@@ -1,3 +1,5 @@
+"""The clock: it never runs backwards, and goes on while the machine is suspended."""
+
 from __future__ import annotations
 
 import sys

@@ -1,3 +1,5 @@
+"""The process and the event loop that something belongs to."""
+
 from __future__ import annotations
 
 import asyncio

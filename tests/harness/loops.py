@@ -49,3 +49,21 @@ def _eager() -> asyncio.AbstractEventLoop:
     loop = _new_loop()()
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
     return loop
+
+
+class Turns:
+    """Counts the turns of the event loop, once it was called."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._going = True
+
+    def __call__(self) -> None:
+        """One more."""
+        self.number += 1
+        if self._going:
+            asyncio.get_running_loop().call_soon(self)
+
+    def stop(self) -> None:
+        """Count no more."""
+        self._going = False

@@ -1,3 +1,5 @@
+"""Questions that may take long: shared, repeated, and given up when nobody waits."""
+
 from __future__ import annotations
 
 import asyncio

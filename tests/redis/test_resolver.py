@@ -1,3 +1,5 @@
+"""The addresses of a name: in which order they are tried, while the resolver is slow or fails."""
+
 from __future__ import annotations
 
 import asyncio
@@ -85,11 +87,11 @@ async def test_a_slow_look_up_holds_nobody_up_who_knows_an_address(
     monkeypatch.setattr(resolver, "PATIENCE", 0.01)
     may = asyncio.Event()
 
-    async def slow(host: str) -> list[str]:
+    async def slow(ask: object, name: str) -> list[str]:
         await may.wait()
         return ["10.0.0.9"]
 
-    monkeypatch.setattr(resolver, "_resolve", slow)
+    monkeypatch.setattr(resolver, "in_thread", slow)
     resolver_.doubt("db")
     assert await resolver_.addresses("db") == known
     may.set()

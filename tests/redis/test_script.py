@@ -1,3 +1,5 @@
+"""A script's name: the one by which the server knows it."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

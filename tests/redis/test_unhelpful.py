@@ -1,3 +1,5 @@
+"""Who did not help lately: asked last for a while, and forgiven."""
+
 from __future__ import annotations
 
 from redis_stream_client._redis.unhelpful import FORGIVEN, Unhelpful

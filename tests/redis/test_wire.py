@@ -1,3 +1,5 @@
+"""Commands and messages on one connection of redis-py: answered, given up, closed."""
+
 from __future__ import annotations
 
 import asyncio

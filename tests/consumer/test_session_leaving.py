@@ -7,14 +7,15 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from redis_stream_client import Lease, RedisStreamClient, RedisStreamClientError
-from redis_stream_client._concurrency.chunks import CHUNK, PacedCalls
+from redis_stream_client import Lease, RedisStreamClient
+from redis_stream_client._concurrency.chunks import CHUNK
 from redis_stream_client._model import leaving
 from redis_stream_client._model.keys import Keys
+from tests.harness.loops import Turns
 from tests.harness.runs import Running, add, all_watched, idle, record
 from tests.harness.waiting import wait_until
 
@@ -27,24 +28,6 @@ if TYPE_CHECKING:
 
 SLACK = 0.5
 MANY = 1_500
-
-
-class Turn:
-    """Counts the turns of the event loop."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._going = True
-
-    def __call__(self) -> None:
-        """One more."""
-        self.number += 1
-        if self._going:
-            asyncio.get_running_loop().call_soon(self)
-
-    def stop(self) -> None:
-        """Count no more."""
-        self._going = False
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -75,7 +58,7 @@ async def test_thousands_of_handlers_are_told_in_turns_and_the_lock_goes_first(
     caplog: pytest.LogCaptureFixture,
     leave: Callable[[Running], Awaitable[None]],
 ) -> None:
-    turn = Turn()
+    turn = Turns()
     ended: Counter[int] = Counter()
 
     async def handle(lease: Lease) -> None:
@@ -110,29 +93,12 @@ async def test_thousands_of_leases_that_are_finished_at_once(
         await add(redis, service, [f"call-{i}" for i in range(MANY)])
         for _ in range(MANY):
             await anext(client.events())
-        turn = Turn()
+        turn = Turns()
         turn()
         await client.done()
         turn.stop()
         assert turn.number > MANY / CHUNK
     assert not await redis.xlen(Keys(service).lbs)
-
-
-async def test_calls_are_made_in_turns_and_in_order() -> None:
-    turns, turn = PacedCalls(3), Turn()
-    turn()
-    made: list[tuple[int, int]] = []
-
-    def note(number: int) -> None:
-        made.append((number, turn.number))
-
-    for number in range(10):
-        turns.call(lambda number=number: note(number))  # type: ignore[misc]
-    assert [number for number, _ in made] == [0, 1, 2]
-    await wait_until(lambda: len(made) == 10, "all calls are made")
-    turn.stop()
-    assert [number for number, _ in made] == list(range(10))
-    assert max(Counter(at for _, at in made).values()) <= 3
 
 
 # The log.
@@ -153,88 +119,6 @@ async def test_redis_was_not_there_is_said_when_it_was_not(
         await proxy.refuse()
         proxy.cut()
     assert any("the lock expires by itself" in message for message in warnings_of(caplog))
-
-
-async def test_who_never_joined_does_not_leave(
-    proxy: TcpProxy, service: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "redis_stream_client")
-    await proxy.refuse()
-    with pytest.raises(RedisStreamClientError):
-        async with RedisStreamClient.from_url(proxy.url, service, connect_timeout=0.1):
-            pass
-    assert not any(entry.getMessage().startswith(("joined", "left")) for entry in caplog.records)
-
-
-# From inside a handler.
-
-
-async def called(
-    server: Server, redis: Connection, service: str, body: Callable[[RedisStreamClient, Lease], Awaitable[Any]]
-) -> tuple[Running, list[BaseException | None]]:
-    """Let a handler of one of three streams do something to its client. Returns what that raised."""
-    raised: list[BaseException | None] = []
-
-    async def handle(lease: Lease) -> None:
-        if lease.stream != "call-0" or raised:
-            await idle(lease)
-        try:
-            await body(run.client, lease)
-        except BaseException as error:
-            raised.append(error)
-            raise
-        raised.append(None)
-
-    async with Running(server.url, service, handle, lock_ttl=1.0, drain_timeout=0.5) as run:
-        await add(redis, service, ["call-0", "call-1", "call-2"])
-        await wait_until(lambda: raised, "it was called")
-        if run.client.alive:
-            await run.handles("call-0", "call-1", "call-2")  # and all goes on
-    assert not run.working
-    return run, raised
-
-
-async def test_done_without_a_lease_is_refused_while_run_works(
-    server: Server, redis: Connection, service: str
-) -> None:
-    _, [error] = await called(server, redis, service, lambda client, _: client.done())
-    assert isinstance(error, RuntimeError)
-    assert "lease.done()" in str(error)
-    assert "client.drain()" in str(error)
-    assert await redis.xlen(Keys(service).lbs) == 3
-
-
-async def test_done_without_a_lease_is_refused_in_the_block_of_running(server: Server, service: str) -> None:
-    client = RedisStreamClient.from_url(server.url, service)
-    async with client.running(idle):
-        with pytest.raises(RuntimeError, match="drain"):
-            await client.done()
-        assert client.alive
-
-
-async def test_a_second_run_is_refused_inside_a_handler(server: Server, redis: Connection, service: str) -> None:
-    _, [error] = await called(server, redis, service, lambda client, _: client.run(idle))
-    assert isinstance(error, RuntimeError)
-
-
-async def test_events_are_refused_inside_a_handler(server: Server, redis: Connection, service: str) -> None:
-    _, [error] = await called(server, redis, service, lambda client, _: anext(client.events()))
-    assert isinstance(error, RuntimeError)
-
-
-async def test_the_block_of_a_lease_is_refused_inside_its_handler(
-    server: Server, redis: Connection, service: str
-) -> None:
-    _, [error] = await called(server, redis, service, lambda _, lease: lease.__aenter__())
-    assert isinstance(error, RuntimeError)
-    assert "run()" in str(error)
-
-
-async def test_closing_inside_a_handler_ends_all_of_them(server: Server, redis: Connection, service: str) -> None:
-    run, [error] = await called(server, redis, service, lambda client, _: client.aclose())
-    assert isinstance(error, asyncio.CancelledError)
-    assert run.task.done()
-    assert await redis.xlen(Keys(service).lbs) == 3
 
 
 @pytest.mark.parametrize("leave", [cancel, close, drain])
