@@ -181,11 +181,6 @@ class Lifecycle:
         self._runner = runner
         return await self.join_or_close()
 
-    @property
-    def handled(self) -> Collection[LeaseState] | None:
-        """The leases whose handler was called; None where there is no `run()`."""
-        return None if self._runner is None else self._runner.handled
-
     def _require_here(self) -> None:
         if self.parts is not None and not self.parts.session.closed.is_set():
             self.parts.home.require_here()
@@ -269,7 +264,7 @@ class Lifecycle:
         """See `RedisStreamClient.health`."""
         if self.parts is None:
             return judge(self._options, alive=False)
-        return self.parts.report.health(self.handled)
+        return self.parts.report.health(None if self._runner is None else self._runner.handled)
 
     def statistics(self) -> Statistics:
         """See `RedisStreamClient.statistics`."""
