@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import Redis, RedisCluster, Sentinel
-from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 
 from redis_stream_client import LoadBalancerStream, RedisRejected, RedisStreamClient, RedisUnavailable
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._redis import placement, topology, wire
-from redis_stream_client._redis.endpoint import Endpoint, endpoint_for
+from redis_stream_client._redis import wire
+from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.placement import placement_for
 from redis_stream_client._redis.topology import Topology, View
@@ -28,6 +27,7 @@ from tests.harness.scenes import live_through_it
 from tests.harness.sentinel import NAME, Deployment, deploy
 from tests.harness.servers import Server, clients_of
 from tests.harness.waiting import wait_until
+from tests.redis.clients import connects, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +39,6 @@ if TYPE_CHECKING:
 def own_cluster() -> Iterator[Cluster]:
     with start_cluster() as cluster:
         yield cluster
-
-
-def settings(*nodes: Server | Liar, **more: Any) -> RedisCluster:
-    """The settings of a cluster with these startup nodes."""
-    return RedisCluster(startup_nodes=[ClusterNode(HOST, node.port) for node in nodes], **more)
 
 
 def primaries(cluster: Cluster) -> frozenset[tuple[str, int]]:
@@ -59,13 +54,6 @@ def cut(*nodes: Server) -> None:
     for node in nodes:
         node.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         node.command("CLIENT", "KILL", "TYPE", "pubsub")
-
-
-async def connects(where: Endpoint, timeout: float = 2.0) -> int:
-    """Open a connection, close it, and return the port it led to."""
-    connection: Any = await where.open(timeout)
-    wire.abort(connection)
-    return int(connection.port)
 
 
 # A node that does not help.
@@ -295,84 +283,6 @@ async def test_a_plain_client_of_a_node_cannot_announce_what_another_one_has(
     async with Redis(host=HOST, port=other.port) as redis:
         with pytest.raises(RedisRejected, match="RedisCluster"):
             await LoadBalancerStream(redis, service).add("call")
-
-
-# Places.
-
-
-async def test_nodes_that_are_gone_are_not_current_and_the_same_node_is_the_same_object(
-    own_cluster: Cluster,
-) -> None:
-    redis = settings(own_cluster.nodes[0])
-    where = placement_for(redis, endpoint_for(redis, "key"))
-    key = own_cluster.key_on(own_cluster.nodes[1])
-    assert where.endpoint(key) is None
-    await where.learn(2.0)
-    old = where.endpoint(key)
-    assert old is not None
-    assert old is where.endpoint(key)
-    assert where.current(old)
-    extra = own_cluster.add_node()
-    own_cluster.move(key, extra)
-
-    async def moved() -> bool:
-        where.forget()
-        if where.endpoint(key) is None:
-            await where.learn(2.0)
-        return where.endpoint(key) is not old
-
-    await wait_until(moved, "the new owner is known", timeout=3)
-    new = where.endpoint(key)
-    assert new is not None
-    assert where.current(new)
-    assert await connects(new) == extra.port
-    assert where.current(old)  # of other slots
-    own_cluster.move(key, own_cluster.nodes[1])
-
-    async def moved_back() -> bool:
-        where.forget()
-        if where.endpoint(key) is None:
-            await where.learn(2.0)
-        return where.endpoint(key) is old
-
-    await wait_until(moved_back, "the first one has it again", timeout=3)
-    assert not where.current(new)
-
-
-async def test_looks_are_shared_and_rare_however_often_something_is_forgotten(cluster: Cluster) -> None:
-    redis = settings(cluster.nodes[0])
-    where = placement_for(redis, endpoint_for(redis, "key"))
-    await where.learn(2.0)
-
-    def asked() -> int:
-        stats = [node.command("INFO", "commandstats") for node in cluster.nodes]
-        return sum(one.get("cmdstat_cluster|slots", {"calls": 0})["calls"] for one in stats)
-
-    before, started = asked(), time.monotonic()
-    while time.monotonic() - started < 1.0:
-        where.forget()
-        if where.endpoint("key") is None:
-            await asyncio.gather(*(where.learn(2.0) for _ in range(10)))
-        await asyncio.sleep(0.002)
-    if cluster.nodes[0].binary.version >= (7, 0):
-        assert 1 <= asked() - before <= 5 * topology.SEVERAL
-    await where.learn(2.0)  # it was forgotten just now
-    assert where.endpoint("key") is not None
-
-
-async def test_what_is_known_holds_while_nobody_can_say_better(own_cluster: Cluster) -> None:
-    redis = settings(own_cluster.nodes[0])
-    where = placement_for(redis, endpoint_for(redis, "key"))
-    await where.learn(2.0)
-    for node in own_cluster.nodes:
-        node.freeze()
-    where.forget()
-    await asyncio.sleep(placement.PAUSE[0])
-    assert where.endpoint("key") is None
-    await where.learn(0.3)
-    assert where.endpoint("key") is not None
-    for node in own_cluster.nodes:
-        node.thaw()
 
 
 def test_a_view_knows_the_owner_of_each_slot() -> None:

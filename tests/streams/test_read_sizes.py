@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redis_stream_client._streams.read_sizes import (
+    FIRST_PIECE,
+    LARGEST_PIECE,
+    LEAST_BYTES,
+    READ,
+    READ_BYTES,
+    STREAMS,
+    ReadSizes,
+    next_count,
+    size_of,
+)
+
+
+@dataclass
+class Stream:
+    count: int = FIRST_PIECE
+    idle: bool = False
+    reassured: bool = False
+
+
+def entries(number: int, size: int) -> list[object]:
+    """As Redis sends them: each an id and its words, of `size` bytes together."""
+    return [[b"1-0", [b"f", b"v" * (size - 1)]] for _ in range(number)]
+
+
+def test_the_size_of_what_came() -> None:
+    assert size_of([entries(2, 10), entries(1, 5)]) == (25, 3)
+
+
+def test_a_full_piece_is_followed_by_a_larger_one_that_has_not_too_many_bytes() -> None:
+    assert next_count(8, entries(8, 10), 1e6) == 32
+    assert next_count(LARGEST_PIECE, entries(8, 10), 1e6) == LARGEST_PIECE
+    assert next_count(8, entries(8, 1_000), 20_000) == 20
+    assert next_count(8, entries(8, 1_000), 1) == 1
+
+
+def test_many_idle_streams_are_read_together_and_few_busy_ones() -> None:
+    sizes = ReadSizes(1.0)
+    assert sizes.streams(Stream(idle=True, reassured=True)) == STREAMS
+    assert sizes.streams(Stream()) == READ // FIRST_PIECE
+    assert sizes.streams(Stream(count=LARGEST_PIECE)) == 1
+
+
+def test_large_entries_make_small_reads() -> None:
+    sizes = ReadSizes(1.0)
+    sizes.answered([entries(1, READ_BYTES // 64)], 0.001)
+    assert sizes.streams(Stream()) == 64 // FIRST_PIECE
+    assert sizes.streams(Stream(idle=True)) == 64, "a change means one entry at least"
+    assert sizes.streams(Stream(idle=True, reassured=True)) == STREAMS, "and a mere look none"
+
+
+def test_a_slow_line_makes_small_reads_until_it_is_quick_again() -> None:
+    sizes = ReadSizes(1.0)
+    sizes.answered([entries(100, 1_000)], 1.0)
+    assert sizes.entries(8, entries(8, 1_000)) <= LEAST_BYTES // 1_000
+    for _ in range(40):
+        sizes.answered([entries(1, 1_000)], 0.001)
+    assert sizes.entries(8, entries(8, 1_000)) == 32
+
+
+def test_what_goes_unanswered_is_asked_for_in_smaller_pieces_and_with_more_patience() -> None:
+    sizes = ReadSizes(1.0)
+    page = [Stream(count=64) for _ in range(16)]
+    sizes.unanswered(page)
+    assert {stream.count for stream in page} == {16}
+    assert sizes.streams(Stream(idle=True, reassured=True)) == 4
+    assert sizes.patience == 2.0
