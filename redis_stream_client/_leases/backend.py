@@ -1,4 +1,4 @@
-"""What a lease needs of whoever it belongs to: a client, or, in users' tests, a backend in memory."""
+"""What a lease needs from its backend: a client, or, in the tests of users, a backend in memory."""
 
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -12,46 +12,46 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Where entries come from."""
+    """Where ``entries()`` gets its entries from."""
 
     careful: bool
-    """Whether a gap must be known before an entry behind it is taken."""
+    """Whether to look for a gap before any entry behind it is handed out."""
 
     @property
     def stale(self) -> bool:
-        """Whether the server may have lost writes: what was read is to be forgotten."""
+        """Whether the server may have lost writes, so that reading must begin again at the checkpoint."""
         ...
 
     def take(self) -> list[Entry | Gap]:
-        """The entries that have arrived, in order, and where some are missing."""
+        """The entries that have arrived, in order, with a `Gap` where some are missing."""
         ...
 
     def want(self, waiter: "asyncio.Future[None]") -> None:
-        """Have `waiter` resolved when there is something to take, or fail with what went wrong for good."""
+        """Resolve `waiter` when there is something to take. It fails if Redis refuses for good."""
         ...
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         ...
 
 
 class DataPlane(Protocol):
-    """The record of a lease's progress, and its data stream."""
+    """The progress record and the data stream of a lease."""
 
     async def begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
-        """Become the owner of the record, or, with `look_only`, only if there is one already."""
+        """Take over the progress record. With `look_only`, do not create one."""
         ...
 
     async def checkpoint(self, lease: LeaseState, id: str) -> None:
-        """Advance the record."""
+        """Store a checkpoint in the progress record."""
         ...
 
     async def acquit(self, leases: Sequence[LeaseState]) -> None:
-        """The attempts of these owners do not count."""
+        """Do not count the attempts of these leases."""
         ...
 
     async def answered(self, lease: LeaseState) -> None:
-        """Wait for what callers who are gone have asked, and has not been answered yet."""
+        """Wait for the replies to requests whose callers were cancelled."""
         ...
 
     def follow(self, lease: LeaseState) -> Source:
@@ -60,7 +60,7 @@ class DataPlane(Protocol):
 
 
 class LeaseBackend(Protocol):
-    """Who a lease belongs to, and what is done with it there."""
+    """The owner of a lease, as far as the lease needs it."""
 
     @property
     def held(self) -> bool:
@@ -69,7 +69,7 @@ class LeaseBackend(Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether it has left: every lease is lost."""
+        """Whether the client has left, so that every lease is lost."""
         ...
 
     def require_here(self) -> None:
@@ -78,11 +78,11 @@ class LeaseBackend(Protocol):
 
     @property
     def plane(self) -> DataPlane:
-        """Its data plane."""
+        """The data plane of this backend."""
         ...
 
     async def answered(self, lease: LeaseState) -> None:
-        """Wait for what callers who are gone have said about a lease, and has not been answered yet."""
+        """Wait for the replies to requests about this lease whose callers were cancelled."""
         ...
 
     def finish(self, lease: LeaseState) -> Awaitable[None]:
@@ -92,13 +92,13 @@ class LeaseBackend(Protocol):
     async def release(self, lease: LeaseState, *, failed_for: float | None = None) -> None:
         """Hand the stream to the peers.
 
-        `failed_for`: this is no graceful end, the attempt counts, and this client leaves the stream alone for so
-        many seconds.
+        With `failed_for` the attempt has failed and counts, and this client leaves the stream to its peers for
+        `failed_for` seconds.
         """
         ...
 
     def start_release(self, lease: LeaseState, *, failed_for: float | None = None) -> "asyncio.Future[None]":
-        """`release`, without waiting for it: the lease ends at once."""
+        """Start a `release`. The lease ends at once."""
         ...
 
     async def bury(self, lease: LeaseState, reason: str) -> None:
@@ -106,18 +106,18 @@ class LeaseBackend(Protocol):
         ...
 
     def skipped(self, entries: int) -> None:
-        """So many entries of a data stream are missing."""
+        """Count `entries` that are missing from a data stream."""
         ...
 
     def keep_place(self, by: int) -> None:
-        """One handler more (1) or less (-1) goes on without its lease, and takes up its place."""
+        """One handler more (1) or less (-1) goes on without its lease; it still takes up room."""
         ...
 
 
 class Asking:
-    """A block in which the holder of a lease waits for its backend: whatever time that takes is not the holder's.
+    """A block in which the holder of a lease waits for its backend. `progress_timeout` does not count this time.
 
-    Raises ``RuntimeError`` where the backend may not be asked.
+    Raises ``RuntimeError`` in a forked child, and on another event loop.
     """
 
     __slots__ = ("_lease",)

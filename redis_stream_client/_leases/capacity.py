@@ -1,4 +1,4 @@
-"""How many more streams a client has room for. Pure state: the reader and the sweeper wait for a change."""
+"""Capacity: how many more streams a client can take. Pure state; the reader and the sweeper wait for a change."""
 
 import contextlib
 from collections.abc import Generator
@@ -8,23 +8,24 @@ from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.table import LeaseTable
 
 UNLIMITED = 1 << 30
-"""Streams; no process holds as many."""
+"""More streams than any process holds."""
 
 
 class Capacity:
-    """What a client may take: within `max_streams` in all, and within `prefetch` of what nobody has read.
+    """How many streams a client may take: `max_streams` in all, and `prefetch` whose event is unread.
 
     Args:
-        table: the leases that are held.
-        event_queue: the events that nobody has read.
-        max_streams: streams to own at the most; None: any number.
-        prefetch: streams that may lie unread.
-        at_once: streams that may lie unread where whatever arrives gets a handler at once.
+        table: the leases that the client holds.
+        event_queue: the events that the user has not read.
+        max_streams: the most streams to own; None: no limit.
+        prefetch: the most streams whose event is unread.
+        at_once: the same, while every stream gets a handler at once.
 
     Attributes:
-        draining: nothing new is wanted.
-        handled_at_once: whatever arrives gets a handler, and does not lie unread.
-        changed: a stream was taken from the event queue, or ended, or a request that might bring some is over.
+        draining: the client takes no new streams.
+        handled_at_once: `run()` gives every stream a handler at once, so its event does not stay unread.
+        changed: notified when the user has read an event, when a stream has ended, and when a request that could
+            have brought streams is over.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Capacity:
 
     @property
     def free(self) -> int:
-        """How many more streams this client wants to own at all."""
+        """How many more streams this client may own."""
         if self.draining:
             return 0
         if self._max_streams is None:
@@ -58,7 +59,7 @@ class Capacity:
 
     @property
     def to_read(self) -> int:
-        """How many more announcements this client will read."""
+        """How many more announcements this client may read."""
         unread = self._at_once if self.handled_at_once else self._prefetch
         return max(0, min(unread - self._event_queue.unread_added, self.free))
 
@@ -68,7 +69,7 @@ class Capacity:
 
     @contextlib.contextmanager
     def expecting(self, streams: int) -> Generator[None]:
-        """A request under way may bring so many streams: their room is not given to another one."""
+        """Reserve room for `streams` while a request is under way that may bring so many."""
         self._expected += streams
         try:
             yield
@@ -77,6 +78,6 @@ class Capacity:
             self.changed.notify()
 
     def keep_place(self, by: int) -> None:
-        """One handler more (1) or less (-1) goes on without its lease, and takes up its place."""
+        """One handler more (1) or less (-1) goes on without its lease; it still takes up room."""
         self._occupied += by
         self.changed.notify()

@@ -1,8 +1,8 @@
-"""The events that wait for the user, and what is still on offer. Pure state: no I/O, no clock of its own.
+"""The queue of events that the user has not read yet, and the offers. Pure state: no I/O, no clock of its own.
 
-Nothing here is dropped (guarantee G4): a stream that was lost before its `StreamAdded` was handed out takes
-that event with it, since the user never heard of it; expiries are kept per stream, the newest state, not
-per notification.
+The queue drops no event (guarantee G4). If a stream is lost before the user has read its `StreamAdded`, that event
+goes too, and the user hears of neither. There is one offer for each stream, with its newest state, and not one for
+each notification.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from redis_stream_client._model.keys import NOBODY
 
 @dataclass(slots=True)
 class _Offer:
-    """An orphan that was, or will be, offered to the user."""
+    """An orphan (a stream without a live owner) that the client offers to the user, now or later."""
 
     payload: ExpiredStream
-    pause: float  # seconds until it is offered again after it was read
-    due: float | None = None  # when it is offered again; None while it lies unread
+    pause: float  # seconds from reading the offer to the next one
+    due: float | None = None  # time of the next offer; None while it is unread
 
 
 class EventQueue:
-    """Unread events in the order they are handed out: losses first, since they say *stop*."""
+    """Unread events, in the order in which the user gets them: losses first, because they mean *stop*."""
 
     def __init__(self, first_pause: float, longest_pause: float) -> None:
         self._first_pause = first_pause
@@ -41,31 +41,31 @@ class EventQueue:
     # What the client's tasks put in.
 
     def added(self, lease: LeaseState) -> None:
-        """A stream that arrived."""
+        """Queue the event of a new stream."""
         self.withdraw(lease.lbs_id)
         self._unread[lease.lbs_id] = lease
         self._unread_added += 1
         self._wake()
 
     def lost(self, lease: LeaseState, reason: LossReason) -> None:
-        """A lease that was lost: tell the user, should the user have heard of it."""
+        """Queue the event of a lost lease, if the user has received that lease."""
         self.unadd(lease)
         if lease.handed_out:
             self._disowned.append(StreamDisowned(lease_of(lease), reason))
             self._wake()
 
     def unadd(self, lease: LeaseState) -> None:
-        """A lease that has ended, one way or another, takes its unread event with it."""
+        """Remove the unread event of a lease that has ended."""
         if self._unread.get(lease.lbs_id) is lease:
             del self._unread[lease.lbs_id]
             self._unread_added -= 1
 
     def forget(self, lease: Lease) -> None:
-        """A lease that nobody knows of: no event about its loss."""
+        """Remove the event about the loss of a lease that the user never received."""
         self._disowned = deque(event for event in self._disowned if event.payload is not lease)
 
     def offer(self, payload: ExpiredStream, now: float) -> bool:
-        """An orphan was seen. Returns whether this is news to the user."""
+        """Offer an orphan. Returns whether this gives the user a new event."""
         offer = self._offers.get(payload.lbs_id)
         if offer is None:
             offer = self._offers[payload.lbs_id] = _Offer(payload, self._first_pause)
@@ -83,18 +83,18 @@ class EventQueue:
         return True
 
     def hold_back(self, payload: ExpiredStream, until: float) -> None:
-        """Offer an orphan only from `until` on, should no peer have taken it by then."""
+        """Offer an orphan at `until`, if no peer has taken it by then."""
         self._offers[payload.lbs_id] = _Offer(payload, self._first_pause, until)
 
     def withdraw(self, lbs_id: str) -> None:
-        """An orphan has an owner again, or is gone."""
+        """Withdraw the offer of a stream that has an owner again, or is gone."""
         offer = self._offers.pop(lbs_id, None)
         if offer is not None and offer.due is None:
             del self._unread[lbs_id]
 
     def withdraw_absent(self, owner: str, present: Iterable[str], known: Iterable[str]) -> None:
-        """A complete look at `owner`'s orphans found only `present`: of the offers `known` before the look,
-        the others are no longer orphans of this owner."""
+        """A complete search has found only the orphans `present` of `owner`: withdraw all others of the offers
+        that were `known` before the search."""
         still_there = set(present)
         for lbs_id in known:
             offer = self._offers.get(lbs_id)
@@ -105,20 +105,20 @@ class EventQueue:
 
     @property
     def unread_added(self) -> int:
-        """How many streams arrived and were not handed out yet."""
+        """How many `StreamAdded` events are unread."""
         return self._unread_added
 
     @property
     def unread(self) -> int:
-        """How many events wait."""
+        """How many events are unread."""
         return len(self._disowned) + len(self._unread)
 
     def offered(self, owner: str) -> list[str]:
-        """The LBS ids of the offers that were made for `owner`'s orphans."""
+        """The LBS ids of all offers of this owner's orphans."""
         return [lbs_id for lbs_id, offer in self._offers.items() if owner_of(offer.payload) == owner]
 
     def held_back(self, owner: str, now: float) -> list[str]:
-        """The LBS ids of `owner`'s orphans that this client leaves to its peers for now."""
+        """The LBS ids of this owner's orphans that this client leaves to its peers for now."""
         return [
             lbs_id
             for lbs_id, offer in self._offers.items()
@@ -139,7 +139,7 @@ class EventQueue:
     # What the user takes out.
 
     def take(self, now: float) -> Event | None:
-        """The next event, or None. Handing out is one step: a cancelled reader loses nothing."""
+        """The next event, or None. Taking it is one synchronous step, so a cancelled reader loses nothing."""
         if self._disowned:
             return self._disowned.popleft()
         if not self._unread:
@@ -155,10 +155,9 @@ class EventQueue:
         return StreamExpired(offer.payload)
 
     async def wait(self) -> None:
-        """Wait until `take` has something, or until `end`; not at all where something lies unread. One reader at a
-        time.
+        """Wait until there is an unread event, or until `end`. Only one reader at a time.
 
-        So a reader may stop taking wherever it likes: it is told again of what is left.
+        Returns at once while an event is unread, so a reader may stop taking events at any point.
         """
         if self.unread:
             await asyncio.sleep(0)

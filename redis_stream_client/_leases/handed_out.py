@@ -1,4 +1,4 @@
-"""What `entries()` has handed out of one lease: how far a checkpoint may go, and what is missing."""
+"""What ``entries()`` has handed out of one lease: how far a checkpoint may go, and where entries are missing."""
 
 from collections import deque
 
@@ -6,18 +6,18 @@ from redis_stream_client._model.entry import START, order
 from redis_stream_client._model.gaps import Gap
 
 MARKS = 1_024
-"""Entries without a checkpoint whose number is kept."""
+"""The most entries without a checkpoint whose number in the stream is remembered."""
 
 
 class Handed:
     """How far the entries of a lease were handed out.
 
     Attributes:
-        reached: id of the furthest entry since reading began, or began again.
-        history: of the server on which reading began again, since it may have lost writes.
+        reached: id of the last entry since reading began, or began again.
+        history: the server history on which reading began again, because writes may have been lost.
         gaps: entries that were trimmed or deleted before they were read.
         count: how many entries were handed out.
-        settled: whether none was since the last checkpoint.
+        settled: whether no entry was handed out since the last checkpoint.
     """
 
     __slots__ = ("_before", "_marks", "count", "gaps", "history", "reached", "settled")
@@ -32,7 +32,7 @@ class Handed:
         self._marks: deque[tuple[str, int]] | None = None
 
     def hand_over(self, id: str, after: str | None, added: int | None) -> None:
-        """An entry goes to the user, who was handed `after` before it; it is the `added`-th of the stream."""
+        """The user gets the entry `id`, the `added`-th of the stream; the entry before was `after`."""
         self.count += 1
         self.settled = False
         if after is self.reached or order(id) > order(self.reached):
@@ -43,8 +43,7 @@ class Handed:
             self._marks.append((id, added))
 
     def covers(self, id: str) -> bool:
-        """Whether the entries up to this id were handed out. Those that were handed out before reading began again
-        come once more."""
+        """Whether the entries up to this id were handed out since reading began, or began again."""
         return id == self.reached or order(id) <= order(self.reached)
 
     @property
@@ -53,11 +52,11 @@ class Handed:
         return self.reached != START or self._before != START
 
     def covered_before(self, id: str) -> bool:
-        """Whether they were handed out before reading began again."""
+        """Whether the entries up to this id were handed out before reading began again."""
         return order(id) <= order(self._before)
 
     def added(self, id: str) -> int | None:
-        """How many entries were added to the stream up to this one; None if it is not known."""
+        """How many entries were added to the stream up to this one; None if not known."""
         marks = self._marks
         if not marks:
             return None
@@ -67,11 +66,11 @@ class Handed:
 
     @property
     def furthest(self) -> str:
-        """Id of the furthest entry that was ever handed out."""
+        """Id of the furthest entry that this owner ever got."""
         return max(self._before, self.reached, key=order)
 
     def checkpointed(self, id: str) -> None:
-        """What is before this entry is not asked for any more."""
+        """Forget the numbers of the entries up to this one."""
         marks = self._marks
         while marks and (marks[0][0] == id or order(marks[0][0]) < order(id)):
             marks.popleft()
@@ -79,7 +78,7 @@ class Handed:
             self._marks = None
 
     def restart(self, history: str) -> None:
-        """Reading begins again at the checkpoint, once on a server of this history."""
+        """Begin again at the checkpoint. Does so once for each server history."""
         if history == self.history:
             return
         self.history = history
@@ -88,7 +87,7 @@ class Handed:
         self._marks = None
 
     def skipped(self, gap: Gap) -> bool:
-        """Entries are missing. Returns whether that is news."""
+        """Note a gap. Returns whether it is new."""
         if gap in self.gaps:
             return False
         self.gaps += (gap,)

@@ -1,4 +1,4 @@
-"""What this client may believe about its own lock, without asking Redis. No I/O here."""
+"""What this client may believe about its own consumer lock, by the local clock. No I/O."""
 
 import enum
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from redis_stream_client._concurrency.notifier import Notifier
 LapseCause = Literal["silent", "stalled", "missing"]
 """Why a lock lapsed.
 
-- ``silent``: Redis did not answer until the local deadline;
-- ``stalled``: this process or its event loop stood still: the deadline was noticed late, or no beat was sent
-  since the last one that was answered;
-- ``missing``: Redis says that the lock, or the consumer group, does not exist.
+- ``silent``: Redis did not answer before the local deadline;
+- ``stalled``: this process or its event loop stood still: it noticed the deadline late, or sent no beat after the
+  last one that was answered;
+- ``missing``: Redis says that the lock or the consumer group does not exist.
 """
 
 
 class State(enum.Enum):
-    """The lock, as far as this client may believe."""
+    """What the client believes about its lock."""
 
     ABSENT = "absent"  # not joined yet, or lapsed and every lease lost
-    SUSPECT = "suspect"  # lapsed; one resume decides which leases were really taken
+    SUSPECT = "suspect"  # lapsed; the next resume finds out which leases peers have taken
     HELD = "held"
     CLOSED = "closed"
 
@@ -29,16 +29,17 @@ class State(enum.Enum):
 class LockState:
     """The local deadline of the consumer lock.
 
-    A renewal counts from the moment *before* it was sent, so this client stops believing no later than Redis
-    stops holding. Each lapse starts a new *epoch*: what was asked in an earlier one is not believed.
+    A renewal counts from the moment *before* it was sent. So this client stops believing in its lock no later than
+    the lock expires in Redis. Each lapse starts a new *epoch*: a reply to a request of an earlier epoch does not
+    count.
 
     Args:
         lock_ttl: lifetime of the lock in Redis, in seconds.
         heartbeat_interval: seconds between two renewals.
-        on_lapse: what a lapse means for the leases; called in the same step.
+        on_lapse: called in the same step as a lapse, to deal with the leases.
 
     Attributes:
-        changed: it lapsed, or is held again, or somebody doubts it.
+        changed: notified when the lock lapses, is held again, or is doubted.
     """
 
     def __init__(
@@ -65,22 +66,22 @@ class LockState:
 
     @property
     def held(self) -> bool:
-        """Whether the lock is held, by the local clock. May be asked from any thread."""
+        """Whether the lock is held, by the local clock. May be read from any thread."""
         return self.state is State.HELD and self._now() < self._deadline
 
     @property
     def deadline(self) -> float:
-        """When the lock lapses, or the examination of a lapse ends, unless something is heard before."""
+        """When the lock lapses if no beat is answered; after a lapse, when the client gives up its leases."""
         return self._deadline if self.state is State.HELD else self._answer_by
 
     @property
     def quiet(self) -> bool:
-        """Whether this client must leave orphans alone: after a Redis restart everybody's lock is gone, and
-        all must have the chance to resume before anybody takes anything."""
+        """Whether this client must not take over streams yet. After a restart of Redis all locks are gone, and
+        every member must get the chance to resume before others take its streams."""
         return self._now() < self.quiet_until
 
     def check(self) -> None:
-        """Notice a deadline that has passed. Called by the deadline's own callback, and before every belief."""
+        """Notice a deadline that has passed. Called by a timer, and before every decision that needs the lock."""
         now = self._now()
         if self.state is State.HELD and now >= self._deadline:
             late = now - self._deadline
@@ -91,12 +92,12 @@ class LockState:
             self._lapsed("silent")
 
     def believed(self, epoch: int) -> bool:
-        """Whether the lock was held all the time since `epoch` was read: only then is a reply believed."""
+        """Whether the lock was held without a break since `epoch` was read. Only then does a reply count."""
         self.check()
         return self.state is State.HELD and self.epoch == epoch
 
     def lapse(self, cause: LapseCause) -> None:
-        """The lock was lost, or must be taken for lost."""
+        """The lock is lost, or this client must assume so."""
         if self.state is not State.HELD:
             return
         self.epoch += 1
@@ -111,7 +112,7 @@ class LockState:
         self.changed.notify()
 
     def doubt(self) -> None:
-        """Something says that the lock is gone: the heartbeat is to ask Redis now."""
+        """Something hints that the lock is gone: have the heartbeat ask Redis now."""
         self.changed.notify()
 
     def asking(self) -> None:
@@ -119,22 +120,22 @@ class LockState:
         self._asking = True
 
     def renewed(self, sent: float, epoch: int) -> None:
-        """A beat that was sent at `sent` has been answered: the lock was there."""
+        """Redis has answered a beat that was sent at `sent`: the lock is there."""
         if self.believed(epoch):
             self._deadline = max(self._deadline, sent + self._ttl)
             self._asking = False
             self.beat_at = sent
 
     def answered(self, sent: float) -> None:
-        """The lock is there again since `sent`: until it expires nobody can take anything, and there is that
-        much time to look through what is pending. Answers to later attempts give no more."""
+        """A resume that was sent at `sent` has put the lock back. Until the lock expires no peer can take a
+        stream, so there is that much time to compare the leases. Only the first answer counts."""
         self.check()
         if self.state is State.SUSPECT and not self._answered:
             self._answered = True
             self._answer_by = sent + self._ttl
 
     def held_since(self, sent: float) -> bool:
-        """A join or resume that was sent at `sent` was answered and processed. False if it came too late."""
+        """A join or resume that was sent at `sent` is complete. Returns False if it took too long."""
         self.check()
         if self.state is State.CLOSED or self._now() >= sent + self._ttl:
             return False

@@ -1,6 +1,6 @@
-"""The state of one lease: what this client knows of a data stream that it owns, under one fence. No I/O.
+"""The state of one lease: what this client knows about a data stream that it owns, under one fence. No I/O.
 
-The package works on the state. Users hold a `Lease`, which is the face of it.
+The package works with this state. Users hold a `Lease`, which shows it to them.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from redis_stream_client._model.fence import Fence, holder_of
 from redis_stream_client._model.gaps import UNKNOWN, Added, Count, Gap
 
 ENDED: tuple[LossReason, ...] = ("done", "released", "dead")
-"""How a lease ends that its holder ended."""
+"""The reasons of a lease that its holder ended."""
 
 
 @dataclass(slots=True)
 class Rest:
-    """A record that somebody else wrote is left alone for a while.
+    """Pauses between attempts to read a progress record that somebody else has overwritten.
 
     Attributes:
-        until: when it may be asked about again.
-        seconds: how long it is left alone; each time for longer.
+        until: the time of the next attempt.
+        seconds: the length of the pause; it grows with each attempt.
     """
 
     until: float
@@ -35,33 +35,33 @@ class Rest:
 
 
 class LeaseState:
-    """One lease, from its beginning to its end. Two of them are never equal.
+    """One lease, from its beginning to its end. Two leases are never equal.
 
     Args:
         lbs_id: id of the announcement on the load balancer stream.
         announcement: what was announced.
-        deliveries: how often it was delivered.
-        unrecorded: owners before this one that died, and count even if they left no record.
-        consumer: who holds it, for the fence.
+        deliveries: delivery count of the announcement.
+        unrecorded: earlier owners that died; they count as attempts even if they left no progress record.
+        consumer: id of the holder, for the fence.
 
     Attributes:
-        face: the user's `Lease`, as long as the lease is held; `lease_of` gives it with its type, which this
-            module cannot know. It refers to this state, so the two are parted at the end.
-        handed_out: whether the user knows of it.
-        lost: how it ended; None while it is held.
-        cancel_scope: of the block or handler that works on it, once it was entered.
-        waiters: futures of those who wait for its end, or for an entry.
-        begun: whether its record is this owner's.
+        face: the user's `Lease` while the lease is held. Use `lease_of`, which knows its type; this module cannot.
+            The two refer to each other, so the reference is cut at the end.
+        handed_out: whether the user has received the lease.
+        lost: why the lease ended; None while it is held.
+        cancel_scope: of the block or handler that works on the lease, once it was entered.
+        waiters: futures that wait for the end of the lease, or for an entry.
+        begun: whether this owner has taken over the progress record.
         position: the last checkpoint.
         attempts: see `Lease.attempts`.
-        progress_at: when its holder last made progress.
-        asking: how often its holder waits for the client now; that time is not the holder's.
+        progress_at: when the holder last made progress.
+        asking: how many calls of the holder wait for the client now; `progress_timeout` does not count this time.
         waiting: how many steps of ``entries()`` wait for an entry now.
-        draining: whether it is to stop at the first step of ``entries()`` after a checkpoint.
-        refused: the last refusal that an operation on this lease met. What it was, not what it looks like, tells
-            it apart from one that the user met elsewhere.
-        rest: whether the record is left alone, since somebody else wrote it.
-        done_sent: where the first `done` whose reply may have been lost was sent: (epoch of the lock, server
+        draining: whether to stop at the first step of ``entries()`` after a checkpoint.
+        refused: the last `RedisRejected` of an operation on this lease. By its identity we tell it apart from one
+            that the handler got elsewhere.
+        rest: the pause while somebody else's record is in the way; None otherwise.
+        done_sent: where the client sent the first `done` whose reply may be lost: (epoch of the lock, server
             history).
     """
 
@@ -104,7 +104,7 @@ class LeaseState:
         self.announcement: Announcement = announcement
         self.deliveries: int = deliveries
         self._holder = holder_of(consumer)
-        self._fence_text: str | None = None  # once it is needed: each checkpoint carries it
+        self._fence_text: str | None = None  # cached, since every checkpoint needs it
         self.face: object = None
         self.handed_out: bool = False
         self.lost: LossReason | None = None
@@ -133,7 +133,7 @@ class LeaseState:
 
     @property
     def info(self) -> Mapping[str, Any] | None:
-        """The announcement's ``Info``."""
+        """The ``Info`` of the announcement."""
         return self.announcement.info
 
     @property
@@ -143,24 +143,24 @@ class LeaseState:
 
     @property
     def fence_text(self) -> str:
-        """The fence as records hold it."""
+        """The fence as progress records store it."""
         if self._fence_text is None:
             self._fence_text = str(self.fence)
         return self._fence_text
 
     def recount(self, deliveries: int) -> None:
-        """Redis counts this delivery otherwise now."""
+        """Take over the delivery count that Redis has now, and with it a new fence."""
         self.deliveries = deliveries
         self._fence_text = None
 
     def log_fields(self) -> dict[str, str]:
-        """What every log record about it carries."""
+        """The extra fields of every log record about this lease."""
         return {"stream": self.stream, "lbs_id": self.lbs_id, "fence": str(self.fence)}
 
     # Its block, and its end.
 
     def enter(self) -> CancelScope:
-        """The block, or handler, begins, in the current task. Raises `NotOwner`, and ``RuntimeError`` the second
+        """Begin the block or handler, in the current task. Raises `NotOwner`, and ``RuntimeError`` the second
         time."""
         if self.cancel_scope is not None:
             raise RuntimeError(
@@ -183,14 +183,14 @@ class LeaseState:
         return self.cancel_scope is not None and self.cancel_scope.postpone()
 
     def end(self, reason: LossReason) -> bool:
-        """It is held no more. Returns whether somebody is to be told, by `tell_of_the_end`."""
+        """End the lease. Returns whether anybody waits for it, so that `tell_of_the_end` must be called."""
         if self.lost is not None:
             return False
         self.lost = reason
         return bool(self.waiters) or (self.cancel_scope is not None and reason not in ENDED)
 
     def tell_of_the_end(self) -> None:
-        """Wake who waits; cancel the block of a lease that its holder did not end."""
+        """Wake all waiters. Cancel the block, unless its holder ended the lease."""
         for waiter in self.waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
@@ -199,7 +199,7 @@ class LeaseState:
             self.cancel("the lease was lost")
 
     async def wait_for_the_end(self) -> LossReason:
-        """Wait until it is held no more. Cancelling the wait changes nothing."""
+        """Wait until the lease has ended. Cancelling the wait changes nothing."""
         if self.lost is None:
             waiter = self.add_waiter()
             try:
@@ -210,17 +210,17 @@ class LeaseState:
         return self.lost
 
     def add_waiter(self) -> "asyncio.Future[None]":
-        """A future that is resolved when the lease ends, if not before."""
+        """A future that is resolved at the latest when the lease ends."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiters = [*(self.waiters or ()), waiter]
         return waiter
 
     def remove_waiter(self, waiter: "asyncio.Future[None]") -> None:
-        """Nobody waits for this one any more."""
+        """Forget a waiter."""
         self.waiters = [other for other in self.waiters or () if other is not waiter] or None
 
     def not_owner(self, *, gone: bool = False, owner: str | None = None) -> NotOwner:
-        """The error of an operation on a lease that is held no more."""
+        """The error of an operation on a lease that has ended."""
         reason = self.lost or "expired"
         return NotOwner(
             f"{self.stream!r} is no longer ours: {reason}",
@@ -239,14 +239,14 @@ class LeaseState:
     # Its record.
 
     def begin(self, position: str | None, attempts: int, added: Added = UNKNOWN) -> None:
-        """The record is ours. `added`: entries of the stream up to the position."""
+        """The progress record is ours now. `added`: the number of entries in the stream up to the position."""
         self.begun = True
         self.position = position
         self.attempts = attempts
         self._added = added
 
     def checkpointed(self, id: str, *, advanced: bool, handed_over: int) -> None:
-        """A checkpoint was accepted, which was asked for when so many entries had been handed over."""
+        """Redis has accepted a checkpoint. `handed_over`: how many entries the user had when it was sent."""
         if self._handed is not None and handed_over == self._handed.count:
             self._handed.settled = True
         if advanced:
@@ -258,7 +258,7 @@ class LeaseState:
             self._handed.checkpointed(id)
 
     def may_checkpoint(self, id: str) -> bool:
-        """Whether a checkpoint has to be stored. Raises ``ValueError`` if entries would be skipped by it."""
+        """Whether to send a checkpoint to Redis. Raises ``ValueError`` if it would skip entries."""
         handed = self._handed
         if handed is None or not handed.any or handed.covers(id) or order(id) <= order(self.position or START):
             return True
@@ -270,7 +270,7 @@ class LeaseState:
         )
 
     def is_outdated(self, id: str) -> bool:
-        """Whether an entry was handed out before reading began again, and not since."""
+        """Whether the user got this entry before reading began again, and not since."""
         handed = self._handed
         return (
             handed is not None
@@ -281,7 +281,7 @@ class LeaseState:
 
     @property
     def all_checkpointed(self) -> bool:
-        """Whether all that was handed out has a checkpoint."""
+        """Whether every entry that the user got has a checkpoint."""
         handed = self._handed
         return handed is None or not handed.any or handed.furthest == self.position
 
@@ -294,88 +294,88 @@ class LeaseState:
 
     @property
     def count(self) -> Count:
-        """What is known of the stream's entries up to the position."""
+        """What is known about the number of entries up to the position."""
         position = self.position or START
         handed = self._handed
         sure = self._added.sure if handed is None or not handed.any else handed.furthest == position
         return Count(Added(self._added.number, sure), position)
 
     def added_up_to(self, id: str) -> int | None:
-        """How many entries were added to the stream up to this one, if it is known."""
+        """How many entries were added to the stream up to this one; None if not known."""
         return self._handed.added(id) if self._handed is not None else None
 
     def start_reading(self) -> int | None:
-        """Entries are read from the position on. Returns how many there were up to there, if that is known."""
+        """Start reading after the position. Returns how many entries there were up to it; None if not known."""
         if self._handed is None:
             self._handed = Handed()
         return self._added.number
 
     def restarted(self, history: str) -> None:
-        """The server is another one, or has lost writes: what has no checkpoint comes again."""
+        """Start again after the checkpoint: the server has changed, or has lost writes."""
         if self._handed is not None:
             self._handed.restart(history)
 
     def skip(self, gap: Gap) -> bool:
-        """Entries are missing. Returns whether that is news."""
+        """Note a gap. Returns whether it is new."""
         assert self._handed is not None
         return self._handed.skipped(gap)
 
     def hand_over(self, id: str, after: str | None, added: int | None) -> None:
-        """An entry goes to the user."""
+        """Note that the user gets an entry."""
         assert self._handed is not None
         self._handed.hand_over(id, after, added)
         self.progress_at = clock.now()
 
     @property
     def handed_over(self) -> int:
-        """How many entries went to the user."""
+        """How many entries the user has got."""
         return self._handed.count if self._handed is not None else 0
 
     @property
     def settled(self) -> bool:
-        """Whether no entry went to the user since the last checkpoint."""
+        """Whether the user has got no entry since the last checkpoint."""
         return self._handed is None or self._handed.settled
 
     # Its holder's progress.
 
     def progress(self) -> None:
-        """The work goes on."""
+        """Note that the holder makes progress."""
         self.progress_at = clock.now()
 
     @property
     def idle(self) -> bool:
-        """Whether its owner has processed all there was, and waits for an entry, while the attempt counts."""
+        """Whether the holder waits for an entry, with all entries processed, and its attempt still counts."""
         return self.begun and self.waiting > 0 and self.settled and self.attempts > 0
 
     @property
     def drained(self) -> bool:
-        """Whether it is to stop now."""
+        """Whether the holder must stop now."""
         return self.draining and self.settled
 
     def drain(self) -> None:
-        """Stop at the first step of ``entries()`` after a checkpoint."""
+        """Stop the holder at its first step of ``entries()`` after a checkpoint."""
         self.draining = True
         if self.waiting and self.settled:
             self.cancel("draining")
 
     def start_waiting(self) -> "asyncio.Future[None]":
-        """A step of ``entries()`` waits; it is woken when the lease ends, too."""
+        """A step of ``entries()`` begins to wait. It wakes when the lease ends, too."""
         self.waiting += 1
         self.progress_at = clock.now()
         return self.add_waiter()
 
     def stop_waiting(self, waiter: "asyncio.Future[None]") -> None:
-        """It waits no more."""
+        """The step has ended its wait."""
         self.waiting -= 1
         self.remove_waiter(waiter)
         self.progress_at = clock.now()
 
     def start_asking(self) -> None:
-        """Its holder waits for the client."""
+        """A call of the holder begins to wait for the client."""
         self.asking += 1
 
     def stop_asking(self, error: BaseException | None) -> None:
-        """It waits no more."""
+        """The call has ended its wait, perhaps with an error."""
         if isinstance(error, RedisRejected):
             self.refused = error
         self.asking -= 1

@@ -1,4 +1,4 @@
-"""The leases that this client holds."""
+"""The table of the leases that this client holds. Pure state."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,14 +13,14 @@ REMEMBERED = 10_000  # leases that have ended
 
 
 class LeaseTable:
-    """The table of leases, by LBS id. Every change is one synchronous step."""
+    """The leases by LBS id, and what is remembered about ended ones. Every change is one synchronous step."""
 
     def __init__(self, event_queue: EventQueue) -> None:
         self._event_queue = event_queue
         self._leases: dict[str, LeaseState] = {}
         self._parting: set[str] = set()
         self._paced = PacedCalls()
-        # The counts of leases that have ended: those lost since the last audit, and the newest of all.
+        # Delivery counts of ended leases: those lost since the last audit, and the newest REMEMBERED of all.
         self._lost_counts: dict[str, int] = {}
         self._ended_counts: OrderedDict[str, int] = OrderedDict()
         self.history: str | None = None  # of the server, when the leases were last compared with what it knows
@@ -33,27 +33,27 @@ class LeaseTable:
         return iter(list(self._leases.values()))
 
     def get(self, lbs_id: str) -> LeaseState | None:
-        """The lease of an announcement, if it is held."""
+        """The lease of an announcement; None if this client does not hold it."""
         return self._leases.get(lbs_id)
 
     def state_of(self, lease: Lease) -> LeaseState | None:
-        """The state of a user's lease, if it is held."""
+        """The state of this lease of the user; None if it has ended."""
         state = self._leases.get(lease.lbs_id)
         return state if state is not None and state.face is lease else None
 
     def holds(self, lease: LeaseState) -> bool:
-        """Whether it is this very lease that is held, and not an older or newer one of the same stream."""
+        """Whether this client holds this very lease, and not an older or newer one of the same announcement."""
         return self._leases.get(lease.lbs_id) is lease
 
     def add(self, lease: LeaseState) -> None:
-        """A lease that was won. One of the same stream that is held still is lost by that."""
+        """Add a lease that was won. An older lease of the same announcement is lost."""
         older = self._leases.get(lease.lbs_id)
         if older is not None:
             self.lose(older, "claimed")
         self._leases[lease.lbs_id] = lease
 
     def end(self, lease: LeaseState, reason: LossReason) -> None:
-        """A lease that its holder ended; there is no event about it."""
+        """End a lease on behalf of its holder. There is no event about it."""
         self._end(lease, reason)
         lease.face = None  # else the two are a cycle, for the garbage collector to find
 
@@ -68,27 +68,27 @@ class LeaseTable:
             self._paced.call(lease.tell_of_the_end)  # thousands may be lost at once: the loop turns in between
 
     def handed_out(self, lbs_id: str) -> int:
-        """The greatest count of a lease of this announcement, held or ended, as far as is remembered."""
+        """The greatest delivery count of all leases of this announcement that are held or remembered."""
         lease = self._leases.get(lbs_id)
         held = lease.deliveries if lease is not None else 0
         return max(held, self._lost_counts.get(lbs_id, 0), self._ended_counts.get(lbs_id, 0))
 
     @property
     def parting(self) -> frozenset[str]:
-        """The LBS ids of what is being released."""
+        """The LBS ids of leases that are being released."""
         return frozenset(self._parting)
 
     def part(self, lease: LeaseState) -> None:
-        """A lease that is being released: not ours from now on, though Redis may still say so."""
+        """Start the release of a lease: it has ended here, though Redis may still say that we own it."""
         self._parting.add(lease.lbs_id)
         self.end(lease, "released")
 
     def parted(self, lease: LeaseState) -> None:
-        """The release of a lease has ended, one way or the other."""
+        """The release of a lease has succeeded or failed."""
         self._parting.discard(lease.lbs_id)
 
     def lose(self, lease: LeaseState, reason: LossReason) -> None:
-        """A lease that was lost; the user is told."""
+        """End a lease that was lost, and tell the user."""
         if self.holds(lease):
             self._lost_counts[lease.lbs_id] = lease.deliveries
             self._end(lease, reason)
@@ -96,14 +96,15 @@ class LeaseTable:
             lease.face = None
 
     def lose_all(self, reason: LossReason) -> None:
-        """Every lease is lost."""
+        """End all leases, because all are lost."""
         for lease in self:
             self.lose(lease, reason)
 
     def behind(self, pending: Mapping[str, int]) -> list[tuple[str, int, int]]:
-        """What is pending for us with a count below that of a lease which was lost: Redis lost writes.
+        """Announcements whose delivery count in Redis is below that of a lost lease of ours: Redis has lost
+        writes.
 
-        Triples of LBS id, count in Redis, and count that was handed out.
+        Returns triples of LBS id, count in Redis, and our count.
         """
         return [
             (lbs_id, pending[lbs_id], count)
@@ -112,22 +113,22 @@ class LeaseTable:
         ]
 
     def audited(self, history: str | None) -> None:
-        """What was lost before the audit that is complete now needs no memory of its own any more."""
+        """An audit is complete: forget the leases that were lost before it."""
         self._lost_counts.clear()
         self.history = history
 
     def disagreeing(self, pending: Mapping[str, int]) -> list[LeaseState]:
-        """The leases that are not pending for us with their count."""
+        """The leases for which Redis has no pending entry of ours with the same delivery count."""
         return [lease for lease in self if pending.get(lease.lbs_id) != lease.deliveries]
 
     def unknown(self, pending: Mapping[str, int]) -> Iterable[tuple[str, int]]:
-        """What is pending for us without a lease, and is not on its way from us either."""
+        """Announcements that are pending for us although we hold no lease of them and are not releasing one."""
         known = self._leases.keys() | self._parting
         return [(lbs_id, count) for lbs_id, count in pending.items() if lbs_id not in known]
 
 
 class _Faces(Mapping[str, Lease]):
-    """The leases as users see them: a live view that they cannot change."""
+    """The leases as users see them: a live, read-only view."""
 
     def __init__(self, leases: Mapping[str, LeaseState]) -> None:
         self._leases = leases

@@ -1,4 +1,4 @@
-"""What `run()` is told about handlers, and how the work on a lease can end. Values."""
+"""The rules of `run()` for handlers, and the outcomes of their work. Values only."""
 
 import random
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ Status = Literal["done", "released", "failed", "dead", "drained", "stalled", "lo
 - ``done``: the handler returned, or called ``lease.done()``;
 - ``released``: the handler called ``lease.release()``;
 - ``failed``: the handler raised; the stream was released after a pause;
-- ``dead``: it went to the dead letters, since it failed too often;
-- ``drained``: the handler was asked to stop; the stream was released, and the attempt does not count;
-- ``stalled``: there was no progress for `progress_timeout`; the stream was released;
+- ``dead``: the stream failed too often and went to the dead letters;
+- ``drained``: the client drained; the stream was released, and the attempt does not count;
+- ``stalled``: the handler made no progress for `progress_timeout`; the stream was released;
 - ``lost``: the lease was lost.
 """
 
@@ -21,19 +21,20 @@ Stop = Literal["drained", "stalled"]
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
-"""Seconds that a stream rests after its handler has failed: at first, and at most. With 16 attempts, the default,
-it rests for at most 51 s in all before it goes to the dead letters."""
+"""The first and the longest pause after a failed handler, in seconds. With 16 attempts, the default, a stream
+rests for at most 51 s in all before it goes to the dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What `run()` was told. Durations are seconds.
+    """The arguments of `run()`. Durations are in seconds.
 
     Attributes:
         max_attempts: owners that may fail before a stream goes to the dead letters.
-        progress_timeout: how long a handler may show no progress; None: for ever.
-        patience: how long a handler may take to end when it was cancelled.
-        first_pause, longest_pause: how long a stream rests after its handler failed; it doubles with each attempt.
+        progress_timeout: how long a handler may make no progress; None: no limit.
+        patience: how long a cancelled handler may take to end before the client goes on without it.
+        first_pause, longest_pause: how long a stream rests after its handler failed. The pause doubles with each
+            attempt.
     """
 
     max_attempts: int
@@ -43,7 +44,7 @@ class Rules:
     longest_pause: float = LONGEST_PAUSE
 
     def pause(self, attempts: int) -> float:
-        """Seconds to rest after so many failed attempts."""
+        """The pause in seconds after the given number of failed attempts."""
         pause = min(self.longest_pause, self.first_pause * 2 ** min(30, max(0, attempts - 1)))
         return random.uniform(pause / 2, pause)
 
@@ -53,9 +54,9 @@ class Outcome(NamedTuple):
 
     Attributes:
         status: see `Status`.
-        error: what the handler raised, if it did.
+        error: what the handler raised; None if it raised nothing.
         position: the last checkpoint.
-        attempts: how many owners have tried since it last advanced.
+        attempts: how many owners have begun since the checkpoint last advanced.
     """
 
     status: Status
