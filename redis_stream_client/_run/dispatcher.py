@@ -138,15 +138,15 @@ class Dispatcher:
                 watch.cancel()
             self._session.leave()
             await self._session.closed.wait()
-            # A handler whose lease had ended before was told nothing by that. Who was told cleans up; a client
-            # that is to release at once waits for nobody.
+            # Closing has cancelled the handlers of the leases that were held; here the others are. All get time to
+            # clean up, unless this client releases at once.
             await self._stop_all()
             await self._wait_for_handlers(0.0 if self._cut_short else self._rules.patience)
             self._say_who_goes_on()
 
     async def _admit(self) -> bool:
-        """Start work on what has arrived. Returns whether there may be more: only a look that found nothing saw
-        all there was."""
+        """Begin work on what has arrived. Returns whether more may wait: only a look that found nothing has seen
+        everything."""
         looked_at, arrived = self._take()
         if arrived:
             self._capacity.freed()  # the next ones come while these begin
@@ -156,7 +156,7 @@ class Dispatcher:
                     HandlerTask(state, lease, self._backend, self._handler, self._rules, ready=state in ready)
                 )
         if not looked_at:
-            return False  # and whoever waits does so before anything can happen
+            return False  # the caller waits in this same turn of the loop, so it misses nothing
         await asyncio.sleep(0)
         return True
 
@@ -175,7 +175,7 @@ class Dispatcher:
                     self._sweeps.suspect(owner_of(orphan))
                 case None:
                     return looked_at, arrived
-                case _:  # a handler is told in its own way that its lease was lost
+                case _:  # a loss, which has cancelled the handler already
                     pass
         return ADMITTED, arrived
 
@@ -231,12 +231,12 @@ class Dispatcher:
             await self._release_everything()
 
     def _late(self, kept: float) -> bool:
-        """Whether we are to leave at once, and only `kept` seconds remain: then the rest is done after leaving."""
+        """Whether this client releases at once, and no more than `kept` seconds remain for leaving itself."""
         return self._cut_short and clock.now() > self._session.leave_by - kept
 
     @property
     def _hurried(self) -> bool:
-        """Whether nothing is waited for any more."""
+        """Whether it is time to stop waiting."""
         return self._cut_short or self._session.leaving
 
     async def _stop_all(self, unless: Callable[[], bool] = lambda: False) -> bool:
@@ -256,7 +256,7 @@ class Dispatcher:
             log.warning("%d handlers more go on after the end", len(self._at_work) - LOGGED)
 
     async def _tell_peers(self) -> None:
-        """Nothing waits for it: it is sent before the first release."""
+        """Say that this client takes nothing new. Nobody waits for it; it is sent before the first release."""
         with contextlib.suppress(Unanswered, GroupMissing):
             await self._hints.tell(Draining(self._consumer), self._patience)
 
@@ -267,7 +267,8 @@ class Dispatcher:
             give_up += await self._wait_for_change(min(LOOK, give_up - clock.now()))
 
     async def _wait_for_change(self, timeout: float) -> float:
-        """Returns for how long this process stood still meanwhile: the handlers had no turn, and get it back."""
+        """Wait until a handler has ended. Returns for how many seconds this process stood still meanwhile: the
+        handlers get them back."""
         due = clock.now() + max(0.0, timeout)
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
@@ -290,7 +291,7 @@ class Dispatcher:
             self._endings.start_release(lease)
 
     async def _release_everything(self) -> None:
-        """What is left: streams whose handlers did not end, or that arrived late."""
+        """Release what is left: streams whose handlers have not ended, and those that arrived late."""
         if self._session.leaving:
             return
         for leases in in_chunks(list(self._table)):

@@ -92,8 +92,8 @@ class HandlerTask:
             self.lease.cancel(why)
 
     def stalled(self, now: float, standstill: Standstill) -> bool:
-        """Whether the handler shows no progress for too long. One that waits for an entry, or for an answer of
-        Redis, does; and nobody could while this process stood still."""
+        """Whether the handler has shown no progress for too long. Waiting for an entry or for Redis does not
+        count, nor does the time for which this process stood still."""
         timeout, since = self._rules.progress_timeout, self.lease.progress_at
         return (
             timeout is not None
@@ -104,7 +104,8 @@ class HandlerTask:
         )
 
     def idle_for(self, now: float) -> float:
-        """Seconds that the handler has waited for an entry, all before it processed, while its attempt counts."""
+        """For how many seconds the handler has had nothing to do: it waits for an entry, and has checkpointed all
+        entries before. 0 once its attempt does not count any more."""
         lease = self.lease
         if not (self._working and lease.idle):
             return 0.0
@@ -140,7 +141,8 @@ class HandlerTask:
         finally:
             self._working = False
         if is_cancellation(error) and cancel_scope.cancelled_by_others:
-            # All tasks are being cancelled, or this one alone: if the client is leaving, it knows after one turn.
+            # Somebody cancels this task, or all at the program's end: one turn of the loop later it is known
+            # whether the client is leaving.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
         noticed = False
@@ -153,12 +155,12 @@ class HandlerTask:
         return await self._conclude(error, stopped=self._stopped(cancel_scope, noticed))
 
     async def _begin(self) -> None:
-        """Learn how far earlier owners got. Where there were none, that leaves no trace."""
+        """Read how far earlier owners got. Where there were none, this writes nothing."""
         lease = self.lease
         await self._insist(partial(self._backend.plane.begin, look_only=not lease.unrecorded))
 
     async def _insist(self, operation: Callable[[LeaseState], Awaitable[None]]) -> None:
-        """What must happen to a lease that is still ours, however often there is no answer."""
+        """Repeat an operation until Redis answers, as long as the lease is held."""
         while True:
             try:
                 return await operation(self.lease)
@@ -179,7 +181,8 @@ class HandlerTask:
         return self._stop or "drained"
 
     def _fired(self) -> None:
-        """The handler was cancelled. One that ignores that loses the stream, but keeps its place."""
+        """The handler was cancelled. One that ignores this loses the stream, and still counts for
+        `max_streams`."""
         if self.lease.lost is not None:
             self._keep_place()
         if self._timer is None:
@@ -218,9 +221,9 @@ class HandlerTask:
         lease = self.lease
         refused = lease.refused
         if refused is not None and refused is error and not isinstance(refused, KeyRejected):
-            raise refused  # no stream could be handled: this one is not at fault
+            raise refused  # as it would for every stream: the handler is not at fault
         try:
-            if lease.lost is not None or self._backend.closed:  # which is told one after the other
+            if lease.lost is not None or self._backend.closed:  # closing ends one lease after the other
                 return self._lost(error, stopped)
             if is_a(error, TooManyAttempts):
                 return await self._bury(f"given up after {self._rules.max_attempts} attempts", None)
@@ -250,7 +253,7 @@ class HandlerTask:
     async def _failed(self, error: BaseException | None, status: Status, what: str) -> Outcome:
         """Count the attempt, rest, release; or bury it, if it was one too many."""
         lease = self.lease
-        await self._backend.answered(lease)  # a checkpoint that it waits for no more may have been accepted
+        await self._backend.answered(lease)  # a checkpoint whose caller is gone may be accepted
         if lease.lost is not None:
             return self._lost(error, None)
         attempts = lease.attempts
@@ -260,7 +263,7 @@ class HandlerTask:
                 attempts = lease.attempts
             except RedisUnavailable as failure:
                 log.debug("could not count the attempt on %s: %s", lease.stream, failure)
-            except RedisRejected as failure:  # nothing but the deliveries counts the attempts at such a stream
+            except RedisRejected as failure:  # without a record, the deliveries count the attempts
                 log.debug("could not count the attempt on %s: %s", lease.stream, failure)
                 attempts = max(attempts, lease.deliveries)
         if attempts >= self._rules.max_attempts:
@@ -280,7 +283,7 @@ class HandlerTask:
         return self._outcome(status, error)
 
     async def _release(self, *, failed_for: float | None = None) -> None:
-        """Without an answer the lease has ended all the same, and a peer takes the stream."""
+        """Release the stream. Without an answer the lease has ended all the same, and a peer takes it over."""
         with contextlib.suppress(RedisUnavailable):
             await self._backend.release(self.lease, failed_for=failed_for)
 
@@ -331,7 +334,7 @@ class HandlerTask:
 
 
 class TooManyAttempts(Exception):
-    """A stream that no owner got on with. It never leaves the package."""
+    """Too many owners have failed on this stream. It never leaves the package."""
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:
