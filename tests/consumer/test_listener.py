@@ -1,4 +1,4 @@
-"""The server's notification flags: what is missing is added, nothing is removed, nothing costlier asked for."""
+"""What the listener hears: missing notification flags are added, none is removed; a half-open line is noticed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from redis_stream_client import RedisStreamClient
+from tests.harness.fleet import Member
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.harness.connection import Connection
+    from tests.harness.proxy import TcpProxy
+    from tests.harness.servers import Server
 
 
 def expand(flags: str) -> set[str]:
@@ -33,3 +36,11 @@ async def test_joining_leaves_every_flag_that_was_there(redis: Connection, servi
 
         await wait_until(complete, "the flags are there")
         assert await flags() == was | {"K", "x"}
+
+
+async def test_a_half_open_listener_is_noticed(server: Server, proxy: TcpProxy, service: str) -> None:
+    async with Member(proxy.url, service, lock_ttl=0.4) as member:
+        gaps = member.client.statistics().reconnects
+        fault = proxy.drop_replies_after(b"still there?", connections=1)
+        await wait_until(lambda: fault.matched, "the listener asks")
+        await wait_until(lambda: member.client.statistics().reconnects > gaps, "it connects anew")

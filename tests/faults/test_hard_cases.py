@@ -20,9 +20,6 @@ from redis_stream_client import (
     RedisUnavailable,
     StreamAdded,
 )
-from redis_stream_client._consumer import sweeper
-from redis_stream_client._model import options
-from redis_stream_client._ownership import audit_schedule
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.group import Group
 from tests.harness.fleet import Member, announce
@@ -105,22 +102,6 @@ async def test_joining_takes_connect_timeout_at_most_when_the_subscription_is_no
         assert time.monotonic() - started < 3.0
         assert fault.matched
         assert client.alive
-
-
-async def test_a_lapse_that_redis_answers_only_in_part_ends_in_the_loss_of_all_leases(
-    server: Server, proxy: TcpProxy, redis: Connection, service: str
-) -> None:
-    """The lock can be taken again, but nobody says what is pending: peers cannot claim, so one must give way."""
-    async with Member(proxy.url, service, lock_ttl=0.8) as member:
-        await announce(server.url, service, "call-1")
-        await member.owns("call-1")
-        old = member.lease("call-1")
-        proxy.drop_replies_after(b"XPENDING")
-        await redis.delete(lock_of(service, member.client))
-        await wait_until(lambda: old in member.disowned, "lost after lock_ttl + heartbeat_interval", 2.5)
-        proxy.heal()
-        await member.owns("call-1")
-        assert member.lease("call-1").fence > old.fence
 
 
 async def test_a_block_is_cancelled_in_time_when_silence_follows_a_lapse(
@@ -361,26 +342,6 @@ async def test_a_fail_over_that_loses_the_lock_and_the_latest_counts_gives_no_fe
 # Operators.
 
 
-async def test_an_entry_too_many_and_one_too_few_are_both_found(
-    server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An XACK without XDEL and an XDEL while pending leave the totals even."""
-    monkeypatch.setattr(audit_schedule, "PERIOD", 0.5)
-    monkeypatch.setattr(sweeper, "OWN_PERIOD", 0.5)
-    lbs, group = f"{service}-input", f"{service}-group"
-    async with Member(server.url, service, **FAST) as member:
-        first, second = await announce(server.url, service, "call-1", "call-2")
-        await member.owns("call-1", "call-2")
-        acknowledged, deleted = member.lease("call-1"), member.lease("call-2")
-        async with redis.pipeline(transaction=True) as both:
-            both.xack(lbs, group, first).xdel(lbs, second)
-            await both.execute()
-        await wait_until(lambda: {acknowledged, deleted} <= set(member.disowned), "both losses are told")
-        await member.owns("call-1")
-        assert member.lease("call-1").fence > acknowledged.fence
-        assert (await redis.xpending(lbs, group))["pending"] == 1
-
-
 async def test_a_consumer_whose_name_is_no_text_harms_nobody(
     server: Server, redis: Connection, service: str
 ) -> None:
@@ -402,75 +363,3 @@ async def test_a_consumer_whose_name_is_no_text_harms_nobody(
         async with Member(server.url, service, **FAST) as newcomer:
             assert newcomer.client.alive
         assert member.client.alive
-
-
-async def test_a_full_member_learns_soon_that_the_group_was_destroyed(
-    server: Server, redis: Connection, service: str
-) -> None:
-    ttl = 1.0
-    async with Member(server.url, service, lock_ttl=ttl, max_streams=1) as full:
-        await announce(server.url, service, "call-1")
-        await full.owns("call-1")
-        old = full.lease("call-1")
-        async with Member(server.url, service, lock_ttl=ttl) as peer:
-            await wait_until(lambda: peer.client.statistics().live_members == 2, "the peer has looked round")
-            await redis.xgroup_destroy(f"{service}-input", f"{service}-group")
-            await wait_until(lambda: peer.owned or not old.owned, "one of them has noticed")
-            await wait_until(lambda: not old.owned, "two owners for lock_ttl / 2 at most", 2 * ttl)
-            await wait_until(lambda: full.owned + peer.owned == ["call-1"], "it has one owner")
-
-
-async def test_a_full_member_that_was_removed_from_the_group_learns_it_soon(
-    server: Server, redis: Connection, service: str
-) -> None:
-    ttl = 0.6
-    async with Member(server.url, service, claim=False, lock_ttl=ttl, max_streams=1) as full:
-        await announce(server.url, service, "call-1")
-        await full.owns("call-1")
-        old = full.lease("call-1")
-        async with Member(server.url, service, lock_ttl=ttl) as peer:
-            await wait_until(lambda: peer.client.statistics().live_members == 2, "the peer has looked round")
-            await redis.xgroup_delconsumer(f"{service}-input", f"{service}-group", full.client.id)
-            await wait_until(lambda: old in full.disowned, "the loss is told", 2 * ttl)
-            await peer.owns("call-1")
-            assert peer.lease("call-1").fence > old.fence
-
-
-async def test_a_lock_that_was_lost_with_its_connection_is_missed_at_once(
-    server: Server, redis: Connection, service: str
-) -> None:
-    """As after a fail-over; however rarely a member with a long lock_ttl beats, it resumes before others claim."""
-    async with (
-        Member(server.url, service, lock_ttl=60.0) as slow,
-        Member(server.url, service, **FAST) as fast,
-    ):
-        await announce(server.url, service, "call-1", "call-2")
-        await wait_until(lambda: len(slow.owned) == len(fast.owned) == 1, "each has one")
-        streams = {member: member.owned for member in (slow, fast)}
-        await redis.config_set("notify-keyspace-events", "")
-        async with redis.pipeline(transaction=True) as fail_over:
-            fail_over.delete(lock_of(service, slow.client), lock_of(service, fast.client))
-            fail_over.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            fail_over.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            await fail_over.execute()
-        await wait_until(lambda: slow.client.statistics().lapses == 1, "the slow one has noticed", 3.0)
-        await wait_until(lambda: slow.client.alive and fast.client.alive, "both are back")
-        for member in (slow, fast):
-            await member.owns(*streams[member])
-
-
-# Options.
-
-
-@pytest.mark.parametrize("lock_ttl", [0.1, 0.1004, 1 / 3, 2.0, 2.0001])
-def test_redis_keeps_the_lock_no_shorter_than_is_believed(lock_ttl: float) -> None:
-    checked = options.check(
-        "orders",
-        consumer_name=None,
-        lock_ttl=lock_ttl,
-        heartbeat_interval=None,
-        max_streams=None,
-        prefetch=1,
-        connect_timeout=1.0,
-    )
-    assert lock_ttl <= checked.lock_ttl_ms / 1000 < lock_ttl + 0.0011

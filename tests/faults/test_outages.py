@@ -134,39 +134,6 @@ async def test_a_key_of_another_type_closes_the_client_and_says_so(
     assert await redis.exists(f"{{{service}-input}}:lock:{client.id}") == 0
 
 
-async def test_announcements_that_an_operator_lost_are_found_again(
-    server: Server, redis: Connection, service: str
-) -> None:
-    lbs, group = f"{service}-input", f"{service}-group"
-    async with Member(server.url, service, **FAST) as member:
-        first, second = await announce(server.url, service, "call-1", "call-2")
-        await member.owns("call-1", "call-2")
-        old = list(member.leases)
-        await redis.xack(lbs, group, first)
-        await member.owns("call-1", "call-2", timeout=20 * TTL)
-        await wait_until(lambda: not old[0].owned and member.lease("call-1").owned, "the first came back")
-        await redis.xgroup_delconsumer(lbs, group, member.client.id)
-        await wait_until(
-            lambda: member.owned == ["call-1", "call-2"] and not any(lease.owned for lease in old),
-            "both came back",
-            20 * TTL,
-        )
-        assert second in {lease.lbs_id for lease in member.disowned}
-        for lease in old:
-            assert member.lease(lease.stream).fence > lease.fence
-
-
-async def test_a_trimmed_announcement_is_disowned_and_cleaned_up(
-    server: Server, redis: Connection, service: str
-) -> None:
-    async with Member(server.url, service, **FAST) as member:
-        (first,) = await announce(server.url, service, "call-1")
-        await member.owns("call-1")
-        await redis.xdel(f"{service}-input", first)
-        await wait_until(lambda: len(member.disowned) == 1, "the loss is told", 10 * TTL)
-        assert (await redis.xpending(f"{service}-input", f"{service}-group"))["pending"] == 0
-
-
 @pytest.mark.parametrize("policy", ["noeviction"])
 async def test_a_full_redis_lets_nothing_lapse(
     own_server: Callable[..., Server], service: str, policy: str
@@ -187,19 +154,6 @@ async def test_a_full_redis_lets_nothing_lapse(
         await holder.lease(released).release()
         await wait_until(lambda: len(one.owned + other.owned) == 3, "it is claimed again")
         server.command("CONFIG", "SET", "maxmemory", "0")
-
-
-async def test_a_lock_that_was_evicted_is_a_lapse_like_any_other(
-    server: Server, redis: Connection, service: str
-) -> None:
-    async with Member(server.url, service, **FAST) as member:
-        await announce(server.url, service, "call-1")
-        await member.owns("call-1")
-        lease = member.lease("call-1")
-        await redis.delete(f"{{{service}-input}}:lock:{member.client.id}")
-        await wait_until(lambda: member.client.statistics().lapses == 1, "the lapse is noticed")
-        await wait_until(lambda: member.client.alive and lease.owned, "nobody took it, so it is kept")
-        await lease.done()
 
 
 async def test_a_clock_that_is_set_back_keeps_no_dead_consumer_alive(
@@ -276,14 +230,6 @@ async def test_an_abandoned_read_that_is_served_late_is_adopted(
         fault.release()
         await announce(server.url, service, "call-2")
         await member.owns("call-1", "call-2")
-
-
-async def test_a_half_open_listener_is_noticed(server: Server, proxy: TcpProxy, service: str) -> None:
-    async with Member(proxy.url, service, **FAST) as member:
-        gaps = member.client.statistics().reconnects
-        fault = proxy.drop_replies_after(b"still there?", connections=1)
-        await wait_until(lambda: fault.matched, "the listener asks")
-        await wait_until(lambda: member.client.statistics().reconnects > gaps, "it connects anew")
 
 
 async def test_leaving_while_redis_is_away_takes_half_a_second_at_most(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 from redis_stream_client.testing import wait_until
 
-__all__ = ["stop", "wait_until"]
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine
+
+__all__ = ["meanwhile", "stop", "wait_until"]
 
 
 async def stop(*tasks: asyncio.Task[Any]) -> None:
@@ -21,3 +25,15 @@ async def stop(*tasks: asyncio.Task[Any]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=0.1)
+
+
+@contextlib.asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Do something in the background, until the block ends."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        await stop(task)
+        if not task.cancelled():
+            task.result()

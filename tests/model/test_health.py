@@ -1,31 +1,16 @@
-"""`client.health()`: what a live lock does not say."""
+"""What ages mean: from which on something is stuck, and what that says of a client."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
-from redis_stream_client import RedisStreamClient
 from redis_stream_client._model import health
 from redis_stream_client._model.options import check
-from tests.harness.fleet import Member, announce
-from tests.harness.runs import Running, idle
-from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from redis_stream_client import Lease
     from redis_stream_client._model.options import Options
-    from tests.harness.connection import Connection
-    from tests.harness.proxy import TcpProxy
-    from tests.harness.servers import Server
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for two lifetimes and a half is stuck."""
-    monkeypatch.setattr(health, "SLACK", 0.0)
 
 
 def options() -> Options:
@@ -56,71 +41,3 @@ def test_without_anything_that_waits_a_client_with_its_lock_is_well(alive: bool)
     found = health.judge(options(), alive=alive)
     assert found.ok is alive
     assert found.stuck == ()
-
-
-def test_a_client_that_has_not_joined_is_not_well() -> None:
-    client = RedisStreamClient.from_url("redis://localhost", "orders")
-    assert not client.health().ok
-    assert client.statistics().oldest_unhandled is None
-
-
-async def test_handlers_that_wait_for_entries_are_not_stuck(server: Server, service: str, quick: None) -> None:
-    async with Running(server.url, service, idle, lock_ttl=0.2) as member:
-        await announce(server.url, service, *(f"call-{n}" for n in range(20)))
-        await wait_until(lambda: len(member.working) == 20, "all are handled")
-        await asyncio.sleep(3 * member.client.health().limit)  # time itself is what is tested
-        found = member.client.health()
-        assert found.ok, found
-        assert found.oldest_unhandled is None
-
-
-async def test_an_event_that_nobody_reads_is_named(server: Server, service: str, quick: None) -> None:
-    async with RedisStreamClient.from_url(server.url, service, lock_ttl=0.2) as client:
-        await announce(server.url, service, "call-1")
-        await wait_until(lambda: client.health().stuck, "it is stuck")
-        [stuck] = client.health().stuck
-        assert (stuck.what, stuck.stream) == ("lease", "call-1")
-        assert stuck.age > client.health().limit
-        statistics = client.statistics()
-        assert statistics.oldest_unhandled is not None
-        assert statistics.oldest_unhandled > client.health().limit
-        await anext(client.events())
-        assert client.health().ok
-
-
-async def test_announcements_that_a_full_fleet_leaves_unread_are_named(
-    server: Server, redis: Connection, service: str, quick: None
-) -> None:
-    async with Running(server.url, service, idle, lock_ttl=0.2, max_streams=1) as member:
-        await announce(server.url, service, "call-1", "call-2")
-        await wait_until(lambda: member.client.health().stuck, "the second one is stuck")
-        [stuck] = member.client.health().stuck
-        assert stuck.what == "announcement"
-        assert "max_streams" in stuck.why
-        [lease] = member.client.leases.values()
-        await lease.done()
-        await wait_until(lambda: member.client.health().ok, "it was read")
-
-
-async def test_a_handler_that_cannot_be_called_is_named(
-    server: Server, proxy: TcpProxy, redis: Connection, service: str, quick: None
-) -> None:
-    async def never(lease: Lease) -> None:
-        raise AssertionError("its record could not be looked at")
-
-    await redis.hset(f"{{call-1}}:{service}:progress", mapping={"fence": "0" * 62, "consumer": "x"})
-    async with Running(proxy.url, service, never, lock_ttl=0.2) as member:
-        proxy.drop_replies_after(b"call-1")  # what asks for the record is never answered; beats are
-        await announce(server.url, service, "call-1")
-        await wait_until(lambda: member.client.health().stuck, "it is stuck")
-        [stuck] = member.client.health().stuck
-        assert (stuck.what, stuck.stream) == ("lease", "call-1")
-        assert member.client.alive
-        proxy.faults.clear()
-
-
-async def test_peers_that_read_events_are_well(server: Server, service: str) -> None:
-    async with Member(server.url, service) as member:
-        await announce(server.url, service, "call-1")
-        await member.owns("call-1")
-        assert member.client.health().ok

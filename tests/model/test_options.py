@@ -12,6 +12,7 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 
 from redis_stream_client import LoadBalancerStream, RedisStreamClient
+from redis_stream_client._model.options import check
 
 NAN = float("nan")
 
@@ -190,3 +191,17 @@ def test_a_name_from_the_environment_that_no_server_could_store_is_refused_or_re
     except ValueError:
         return
     assert client.id.encode()
+
+
+@pytest.mark.parametrize("lock_ttl", [0.1, 0.1004, 1 / 3, 2.0, 2.0001])
+def test_redis_keeps_the_lock_no_shorter_than_is_believed(lock_ttl: float) -> None:
+    checked = check(
+        "orders",
+        consumer_name=None,
+        lock_ttl=lock_ttl,
+        heartbeat_interval=None,
+        max_streams=None,
+        prefetch=1,
+        connect_timeout=1.0,
+    )
+    assert lock_ttl <= checked.lock_ttl_ms / 1000 < lock_ttl + 0.0011

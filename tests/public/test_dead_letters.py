@@ -8,8 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from redis.asyncio import Redis, RedisCluster, Sentinel
 
 from redis_stream_client import (
@@ -23,7 +21,7 @@ from redis_stream_client import (
     StreamGone,
 )
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._protocol import msgpack, scripts
+from redis_stream_client._protocol import scripts
 from redis_stream_client.dead_letters import MOST_FIELDS, PAGE
 from tests.harness.connection import Connection, lent_by
 from tests.harness.letters import CONSUMER, REASON, announcement, bury, bury_stream, flat, written
@@ -667,29 +665,6 @@ async def test_a_malformed_announcement_is_announced_anew_and_its_letter_discard
 
 
 # What a script packed.
-
-
-@pytest.mark.parametrize("count", [0, 1, 15, 16, 65_535, 65_536])
-async def test_what_a_script_packs_is_unpacked(redis: Connection, count: int) -> None:
-    pack = """
-        local words = {}
-        for i = 1, ARGV[1] do words[i] = string.rep('x', i % 300) end
-        return cmsgpack.pack(words)
-    """
-    words = [b"x" * (number % 300) for number in range(1, count + 1)]
-    found = msgpack.unpack(await redis.eval(pack, 0, count))
-    assert found == words or (count == 0 and found is None)  # Lua has no empty list, only an empty table
-
-
-async def test_long_words_are_unpacked(redis: Connection) -> None:
-    words = [bytes(size) for size in (0, 31, 32, 255, 256, 65_535, 65_536, 300_000)]
-    assert msgpack.unpack(await redis.eval("return cmsgpack.pack(ARGV)", 0, *words)) == words
-
-
-@given(st.binary(max_size=12) | st.binary(max_size=12).map(lambda rest: b"\x92\xa1a" + rest))
-def test_nothing_else_is_taken_for_packed(raw: bytes) -> None:
-    words = msgpack.unpack(raw)
-    assert words is None or len(words) + sum(map(len, words)) < len(raw)
 
 
 def test_a_letter_compares_by_what_was_buried() -> None:

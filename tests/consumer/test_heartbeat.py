@@ -1,0 +1,69 @@
+"""The heartbeat: a lock that is gone is noticed and taken again; what cannot be asked about is lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from redis_stream_client._model.keys import Keys
+from tests.harness.fleet import Member, announce
+from tests.harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.harness.connection import Connection
+    from tests.harness.proxy import TcpProxy
+    from tests.harness.servers import Server
+
+TTL = 0.4
+FAST: dict[str, Any] = {"lock_ttl": TTL}
+
+
+async def test_a_lock_that_was_evicted_is_a_lapse_like_any_other(
+    server: Server, redis: Connection, service: str
+) -> None:
+    async with Member(server.url, service, **FAST) as member:
+        await announce(server.url, service, "call-1")
+        await member.owns("call-1")
+        lease = member.lease("call-1")
+        await redis.delete(f"{{{service}-input}}:lock:{member.client.id}")
+        await wait_until(lambda: member.client.statistics().lapses == 1, "the lapse is noticed")
+        await wait_until(lambda: member.client.alive and lease.owned, "nobody took it, so it is kept")
+        await lease.done()
+
+
+async def test_a_lapse_that_redis_answers_only_in_part_ends_in_the_loss_of_all_leases(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str
+) -> None:
+    """The lock can be taken again, but nobody says what is pending: peers cannot claim, so one must give way."""
+    async with Member(proxy.url, service, lock_ttl=0.8) as member:
+        await announce(server.url, service, "call-1")
+        await member.owns("call-1")
+        old = member.lease("call-1")
+        proxy.drop_replies_after(b"XPENDING")
+        await redis.delete(Keys(service).lock(member.client.id))
+        await wait_until(lambda: old in member.disowned, "lost after lock_ttl + heartbeat_interval", 2.5)
+        proxy.heal()
+        await member.owns("call-1")
+        assert member.lease("call-1").fence > old.fence
+
+
+async def test_a_lock_that_was_lost_with_its_connection_is_missed_at_once(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """As after a fail-over; however rarely a member with a long lock_ttl beats, it resumes before others claim."""
+    async with (
+        Member(server.url, service, lock_ttl=60.0) as slow,
+        Member(server.url, service, **FAST) as fast,
+    ):
+        await announce(server.url, service, "call-1", "call-2")
+        await wait_until(lambda: len(slow.owned) == len(fast.owned) == 1, "each has one")
+        streams = {member: member.owned for member in (slow, fast)}
+        await redis.config_set("notify-keyspace-events", "")
+        async with redis.pipeline(transaction=True) as fail_over:
+            fail_over.delete(Keys(service).lock(slow.client.id), Keys(service).lock(fast.client.id))
+            fail_over.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            fail_over.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await fail_over.execute()
+        await wait_until(lambda: slow.client.statistics().lapses == 1, "the slow one has noticed", 3.0)
+        await wait_until(lambda: slow.client.alive and fast.client.alive, "both are back")
+        for member in (slow, fast):
+            await member.owns(*streams[member])
