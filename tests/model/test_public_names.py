@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,9 +21,8 @@ def exporting(monkeypatch: pytest.MonkeyPatch) -> Exporting:
     """A function that makes a module which exports these objects."""
 
     def make(name: str, **exported: object) -> ModuleType:
-        module: Any = ModuleType(name)
-        module.__all__ = list(exported)
-        vars(module).update(exported)
+        module = ModuleType(name)
+        vars(module).update(exported, __all__=list(exported))
         monkeypatch.setitem(sys.modules, name, module)
         return module
 
