@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class CancelScope:
-    """The task that runs a lease's block, and how it is told to stop."""
+    """The task that runs a block, and how it is told to stop."""
 
     __slots__ = ("_baseline", "_left", "_task", "fired", "on_fire")
 
@@ -21,7 +21,7 @@ class CancelScope:
         self.fired: bool = False
         self.on_fire: Callable[[], None] | None = None
 
-    def fire(self, why: str = "the lease was lost") -> None:
+    def fire(self, why: str = "the block is to stop") -> None:
         """Cancel the block, once."""
         if not self._left and not self.fired:
             self.fired = True
@@ -39,7 +39,7 @@ class CancelScope:
 
     @property
     def cancelled_by_others(self) -> bool:
-        """Whether somebody else asked the task to end, and this guard did not."""
+        """Whether somebody else asked the task to end, and `fire` did not."""
         return not self.fired and self._task.cancelling() > self._baseline
 
     @property

@@ -29,8 +29,9 @@ from redis_stream_client._protocol.hints import (
 from redis_stream_client._protocol.notifications import KeyspaceEvents, LockGone, missing_flags
 from redis_stream_client._redis import error_mapping, wire
 from redis_stream_client._redis.connection import Greeting
-from redis_stream_client._redis.endpoint import Endpoint, Opener
+from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.opener import Opener
 from redis_stream_client._redis.outage import OutageLog
 
 if TYPE_CHECKING:

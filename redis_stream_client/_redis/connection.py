@@ -12,13 +12,10 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._redis import error_mapping, redis_py, wire
-from redis_stream_client._redis.endpoint import LONGEST_ATTEMPT, AttemptTime, Endpoint
+from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.opener import FIRST_ATTEMPT, LONGEST_ATTEMPT, AttemptTime
 from redis_stream_client._redis.script import Script
-
-CONNECT_TIMEOUT = 2.0
-"""Seconds for one attempt to connect, and as many to greet; the callers' own deadlines may be shorter. After an
-attempt that took so long the next one gets twice as much, up to the client's `connect_timeout`."""
 
 GRACE = 0.02
 """Seconds more for a reply that may have arrived already: a loop that stood still sees the timer first."""
@@ -48,7 +45,7 @@ class SharedConnection:
         self._on_loss = on_loss
         self._role = role
         self._failure: Exception | None = None  # of the last attempt to connect
-        self._attempt = AttemptTime(CONNECT_TIMEOUT, longest_attempt)
+        self._attempt = AttemptTime(FIRST_ATTEMPT, longest_attempt)
         self._heard: _Heard | None = None
         self._opening: asyncio.Task[AbstractConnection] | None = None
         self._connection: AbstractConnection | None = None

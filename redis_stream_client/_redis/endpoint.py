@@ -53,46 +53,6 @@ class Endpoint(Protocol):
         ...
 
 
-LONGEST_ATTEMPT = 10.0  # seconds for one attempt to connect, after shorter ones were too short
-
-
-class AttemptTime:
-    """The seconds that one attempt to connect may take: more after one that took all that it had."""
-
-    def __init__(self, first: float, longest: float = LONGEST_ATTEMPT) -> None:
-        self._first = self.seconds = first
-        self._longest = max(first, longest)
-
-    def failed(self, took: float) -> None:
-        """An attempt has failed, after so many seconds."""
-        if took >= self.seconds * 0.9:
-            self.seconds = min(2 * self.seconds, self._longest)
-
-    def succeeded(self, took: float) -> None:
-        """An attempt took so many seconds."""
-        self.seconds = min(max(self._first, 2 * took), self._longest)
-
-
-class Opener:
-    """Opens connections of one role, with more time after an attempt that took all that it had."""
-
-    def __init__(self, endpoint: Endpoint, role: str, first: float, longest: float = LONGEST_ATTEMPT) -> None:
-        self._endpoint = endpoint
-        self._role = role
-        self._attempt = AttemptTime(first, longest)
-
-    async def open(self) -> AbstractConnection:
-        """Connect. Raises as `Endpoint.open`."""
-        started = clock.now()
-        try:
-            connection = await self._endpoint.open(self._attempt.seconds, self._role)
-        except Unanswered:
-            self._attempt.failed(clock.now() - started)
-            raise
-        self._attempt.succeeded(clock.now() - started)
-        return connection
-
-
 def check(redis: Any) -> None:
     """Raise ``TypeError`` for anything but a redis-py client of asyncio's."""
     if isinstance(redis, Redis | RedisCluster):

@@ -19,10 +19,8 @@ from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.cursor import Cursor
+from redis_stream_client._streams.intervals import LOOK_AROUND
 from redis_stream_client._streams.node_fetcher import NodeFetcher
-
-LOOK = 4.0
-"""Seconds between two looks where the slots of a Redis Cluster are, though every node answers."""
 
 
 class Fetcher:
@@ -118,7 +116,7 @@ class Fetcher:
 
     def look_around(self) -> None:
         """Now and then: a slot without keys moves without a word."""
-        if clock.now() - self._looked_around >= LOOK:
+        if clock.now() - self._looked_around >= LOOK_AROUND:
             self._looked_around = clock.now()
             self.doubt()
 

@@ -23,15 +23,12 @@ from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.bypass_reader import BypassReader
 from redis_stream_client._streams.cursor import Cursor
 from redis_stream_client._streams.gap_detector import GapDetector
+from redis_stream_client._streams.intervals import LONGEST_WATCH, POLL, POLL_SHARE, WATCH_SHARE
 from redis_stream_client._streams.read_sizes import ReadSizes
 from redis_stream_client._streams.tracking import Tracking
 from redis_stream_client._streams.tracking_check import TrackingCheck
 
-POLL = (0.05, 1.0)  # seconds between two looks where there are no wake-ups: the shortest, and the longest
-POLL_SHARE = 10  # such looks take a tenth of the time, unless that would make them rarer than the longest pause
 FRUITLESS = 0.02  # seconds to rest after a wake-up that brought nothing: a full tracking table sends one per read
-LONGEST_WATCH = 3.0  # seconds between two looks at what the server has become
-WATCH_SHARE = 4  # on a line with long round trips such looks leave four fifths of the time to the reads
 PASSING = 0.25  # seconds until streams are read again that the server refused for now
 UNUSED = 30.0  # seconds after which the connections to a server are closed that is not read from any more
 

@@ -18,8 +18,9 @@ from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
 from redis_stream_client._redis import error_mapping, wire
-from redis_stream_client._redis.endpoint import Endpoint, Opener
+from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.opener import Opener
 from redis_stream_client._redis.server import ServerIdentity
 
 if TYPE_CHECKING:

@@ -8,14 +8,8 @@ from redis_stream_client._model.logs import log
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.server import ServerIdentity
+from redis_stream_client._streams.intervals import REASSURANCE, UNPROVEN
 from redis_stream_client._streams.tracking import Tracking
-
-REASSURANCE = 20.0
-"""Seconds after which idle streams are looked at, though nothing was heard: a slot that moves while its key does
-not exist, SWAPDB."""
-
-UNPROVEN = 1.0
-"""The same while nothing was ever heard."""
 
 WARN_AFTER = 2.0
 """Seconds without wake-ups, while reading works, after which a warning says so."""

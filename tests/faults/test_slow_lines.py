@@ -105,8 +105,8 @@ async def test_a_server_that_cuts_connections_for_large_replies_is_asked_for_les
         assert member.client.statistics().lapses == 0
 
 
-def link_to(url: str) -> SharedConnection:
-    """A link to what is there."""
+def connection_to(url: str) -> SharedConnection:
+    """A connection to what is there."""
     return SharedConnection(endpoint_for(Redis.from_url(url), "x"))
 
 
@@ -114,34 +114,34 @@ async def test_a_reply_that_is_arriving_is_not_given_up_and_one_that_is_not_is(
     server: Server, proxy: TcpProxy, redis: Connection, service: str
 ) -> None:
     await redis.set("large", "x" * 600_000)
-    link = link_to(proxy.url)
+    connection = connection_to(proxy.url)
     try:
         proxy.bandwidth(replies=500_000)
-        assert len(await link.request("GET", "large", timeout=0.3)) == 600_000
+        assert len(await connection.request("GET", "large", timeout=0.3)) == 600_000
         proxy.bandwidth()
-        assert link.losses == 0
+        assert connection.losses == 0
         proxy.freeze(requests=False)
         started = asyncio.get_running_loop().time()
         with pytest.raises(Unanswered, match="no answer"):
-            await link.request("GET", "large", timeout=0.3)
+            await connection.request("GET", "large", timeout=0.3)
         assert asyncio.get_running_loop().time() - started < 2
-        assert link.losses == 1
+        assert connection.losses == 1
         proxy.thaw()
-        assert len(await link.request("GET", "large", timeout=3)) == 600_000
+        assert len(await connection.request("GET", "large", timeout=3)) == 600_000
     finally:
-        await link.close()
+        await connection.close()
 
 
 async def test_a_reply_that_came_while_the_loop_stood_still_is_read(server: Server, service: str) -> None:
     import time
 
-    link = link_to(server.url)
+    connection = connection_to(server.url)
     try:
-        await link.request("PING", timeout=1)
-        asking = asyncio.ensure_future(link.request("PING", timeout=0.05))
+        await connection.request("PING", timeout=1)
+        asking = asyncio.ensure_future(connection.request("PING", timeout=0.05))
         await asyncio.sleep(0)
         time.sleep(0.2)  # noqa: ASYNC251 - the loop stands still, which is what is tested
         assert await asking == b"PONG"
-        assert link.losses == 0
+        assert connection.losses == 0
     finally:
-        await link.close()
+        await connection.close()

@@ -16,7 +16,7 @@ from redis.asyncio import Connection, Redis
 
 from redis_stream_client import Lease, LoadBalancerStream, RedisRejected, RedisStreamClient, RedisUnavailable
 from redis_stream_client._redis import wire
-from redis_stream_client._redis.endpoint import Opener, endpoint_for
+from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.error_mapping import Unanswered
 from tests.harness.outside import NAME, BlockingCredentials, Credentials, resolver
 from tests.harness.ports import HOST, free_port
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from tests.harness.connection import Connection as Client
     from tests.harness.outside import Resolver
-    from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
 
 SLOW = 0.7
@@ -421,27 +420,6 @@ async def test_a_tls_context_that_cannot_be_made_is_named(server: Server, servic
 
 
 # A line on which connecting takes long.
-
-
-async def test_connecting_that_takes_longer_than_an_attempt_gets_more_time(
-    server: Server, proxy: TcpProxy, service: str
-) -> None:
-    proxy.delay(requests=0.1, replies=0.1)
-    opener = Opener(endpoint_for(Redis.from_url(proxy.url), "key"), "beats", 0.1)
-    attempts = 0
-
-    async def opened() -> bool:
-        nonlocal attempts
-        attempts += 1
-        try:
-            wire.abort(await opener.open())
-        except Unanswered:
-            return False
-        return True
-
-    await wait_until(opened, "it has enough time", timeout=5)
-    assert attempts >= 3
-    assert await opened()  # what it took is remembered
 
 
 # Messages, and names.

@@ -26,24 +26,24 @@ async def test_a_connection_that_is_lost_as_it_opens_leaves_no_request_behind(se
 
     async def greet(connection: object, timeout: float) -> None:
         if lost:  # only the first one: between its being open and the waking of who waited for that
-            asyncio.get_running_loop().call_soon(link.drop, lost.pop())
+            asyncio.get_running_loop().call_soon(shared.drop, lost.pop())
 
-    link = SharedConnection(endpoint_for(Redis.from_url(server.url), "orders-input"), greet=greet)
+    shared = SharedConnection(endpoint_for(Redis.from_url(server.url), "orders-input"), greet=greet)
     with pytest.raises(Unanswered, match="lost as it opened"):
-        await link.request("ECHO", "early", timeout=5)
-    assert (link.connections, link.losses) == (1, 1)
+        await shared.request("ECHO", "early", timeout=5)
+    assert (shared.connections, shared.losses) == (1, 1)
     for word in ("a", "b", "c"):
-        assert await link.request("ECHO", word, timeout=5) == word.encode()
-    await link.close()
+        assert await shared.request("ECHO", word, timeout=5) == word.encode()
+    await shared.close()
 
 
 async def test_an_idle_connection_does_not_hold_its_last_reply(server: Server) -> None:
-    link = SharedConnection(endpoint_for(Redis.from_url(server.url), "orders-input"))
-    reply = await link.request("EVAL", "return {'a', 'b'}", 0, timeout=5)
+    shared = SharedConnection(endpoint_for(Redis.from_url(server.url), "orders-input"))
+    reply = await shared.request("EVAL", "return {'a', 'b'}", 0, timeout=5)
     assert reply == [b"a", b"b"]
     await asyncio.sleep(0)  # the reader goes on to wait for the next one
     assert sys.getrefcount(reply) == 2, "this variable, and the argument"
-    await link.close()
+    await shared.close()
 
 
 async def test_an_unknown_script_is_sent_once(server: Server, redis: Connection, service: str) -> None:

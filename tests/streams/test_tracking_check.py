@@ -12,8 +12,9 @@ from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams import tracking_check
+from redis_stream_client._streams.intervals import REASSURANCE, UNPROVEN
 from redis_stream_client._streams.tracking import Tracking
-from redis_stream_client._streams.tracking_check import REASSURANCE, UNPROVEN, TrackingCheck
+from redis_stream_client._streams.tracking_check import TrackingCheck
 from tests.harness.waiting import stop, wait_until
 
 if TYPE_CHECKING:

@@ -1,0 +1,51 @@
+"""How long one attempt to connect may take, and how often that is not enough."""
+
+from redis.asyncio.connection import AbstractConnection
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._redis.endpoint import Endpoint
+from redis_stream_client._redis.error_mapping import Unanswered
+
+FIRST_ATTEMPT = 2.0
+"""Seconds for one attempt to connect, and as many to greet; the callers' own deadlines may be shorter. After an
+attempt that took so long the next one gets twice as much, up to the client's `connect_timeout`."""
+
+LONGEST_ATTEMPT = 10.0
+"""The same, where no `connect_timeout` is given."""
+
+
+class AttemptTime:
+    """The seconds that one attempt to connect may take: more after one that took all that it had."""
+
+    def __init__(self, first: float, longest: float = LONGEST_ATTEMPT) -> None:
+        self._first = self.seconds = first
+        self._longest = max(first, longest)
+
+    def failed(self, took: float) -> None:
+        """An attempt has failed, after so many seconds."""
+        if took >= self.seconds * 0.9:
+            self.seconds = min(2 * self.seconds, self._longest)
+
+    def succeeded(self, took: float) -> None:
+        """An attempt took so many seconds."""
+        self.seconds = min(max(self._first, 2 * took), self._longest)
+
+
+class Opener:
+    """Opens connections of one role, with more time after an attempt that took all that it had."""
+
+    def __init__(self, endpoint: Endpoint, role: str, first: float, longest: float = LONGEST_ATTEMPT) -> None:
+        self._endpoint = endpoint
+        self._role = role
+        self._attempt = AttemptTime(first, longest)
+
+    async def open(self) -> AbstractConnection:
+        """Connect. Raises as `Endpoint.open`."""
+        started = clock.now()
+        try:
+            connection = await self._endpoint.open(self._attempt.seconds, self._role)
+        except Unanswered:
+            self._attempt.failed(clock.now() - started)
+            raise
+        self._attempt.succeeded(clock.now() - started)
+        return connection
