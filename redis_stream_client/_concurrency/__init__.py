@@ -1,1 +1,1 @@
-"""Tools for asyncio that know nothing of Redis."""
+"""Tools for asyncio. They know nothing about Redis."""

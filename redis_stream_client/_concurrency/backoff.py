@@ -4,9 +4,9 @@ import random
 
 
 class Backoff:
-    """Pauses that double from `first` to `longest` seconds, each between half and the whole of that.
+    """Pauses that double from `first` to `longest` seconds. Each is random, between half and the whole of that.
 
-    The jitter keeps a fleet from coming back in step after an outage.
+    So the members of a fleet do not all come back at the same moment after an outage.
     """
 
     def __init__(self, first: float, longest: float) -> None:
@@ -15,10 +15,10 @@ class Backoff:
         self._next = first
 
     def pause(self) -> float:
-        """Seconds to wait now; longer the next time."""
+        """The next pause in seconds."""
         pause, self._next = self._next, min(self._next * 2, self._longest)
         return random.uniform(pause / 2, pause)
 
     def reset(self) -> None:
-        """It worked: start anew."""
+        """Start anew with the first pause, after a success."""
         self._next = self._first

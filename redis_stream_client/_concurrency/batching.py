@@ -1,4 +1,4 @@
-"""Calls that are made at about the same time share one script call."""
+"""Batching: operations that are asked for at about the same time share one call of a script."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -12,15 +12,15 @@ _Entry = tuple[Item, Callable[[Result | Exception], None] | None, "asyncio.Futur
 
 
 class Batch(Generic[Item, Result]):
-    """Collects items while one call is under way, and sends them together with the next.
+    """Collects items while a call is under way, and sends them together with the next call.
 
-    The I/O belongs to the client: a caller that is cancelled only stops waiting.
+    A task of the client does the I/O. If a caller is cancelled, it only stops waiting.
 
     Args:
-        send: sends items together, and returns a result or an exception for each of them.
-        spawn: starts the task that sends; may refuse, with an exception.
-        gone: the exception of those that still wait when that task is cancelled.
-        most: how many items to send at once.
+        send: sends items together, and returns a result or an exception for each.
+        spawn: starts the task that sends; may raise.
+        gone: makes the exception for the callers that still wait when that task is cancelled.
+        most: the most items in one call.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Batch(Generic[Item, Result]):
     def add(
         self, item: Item, heard: "Callable[[Result | Exception], None] | None" = None
     ) -> "asyncio.Future[Result]":
-        """Send `item` with the next call. The future carries its result, or its exception.
+        """Send `item` with the next call. The future gets its result or exception.
 
-        `heard` is called with either, whoever waits for the future still, and before that one goes on.
+        `heard` is called with it before the waiter goes on, even if nobody waits any more.
         """
-        task = self._task or self._spawn(self._run())  # which may be refused: then nothing waits
+        task = self._task or self._spawn(self._run())  # may raise; then no item waits
         outcome: asyncio.Future[Result] = task.get_loop().create_future()
         self._waiting.append((item, heard, outcome))
         if self._task is None:
@@ -54,7 +54,7 @@ class Batch(Generic[Item, Result]):
         return outcome
 
     def has(self, item: Item) -> bool:
-        """Whether `item` waits, or is under way."""
+        """Whether `item` waits to be sent, or is under way."""
         return any(other is item for other, _, _ in (*self._under_way, *self._waiting))
 
     async def _run(self) -> None:
@@ -67,10 +67,10 @@ class Batch(Generic[Item, Result]):
                     heard(result)
                 _settle(outcome, result)
             self._under_way = []
-        self._task = None  # whoever comes from now on starts another
+        self._task = None  # the next item starts a new task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """It did not get to its end, or not even to its beginning: nobody is left waiting for that."""
+        """Release the waiters of a task that was cancelled, perhaps before it began."""
         error = None if task.cancelled() else task.exception()
         if error is None and not task.cancelled():
             return

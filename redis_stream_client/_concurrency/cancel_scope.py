@@ -1,4 +1,4 @@
-"""Telling a task to stop, by cancelling it, so that it can be told apart from a cancellation by others."""
+"""A cancel scope: cancels the block of a lease, and can tell this cancellation from one by others."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class CancelScope:
-    """The task that runs a block, and how it is told to stop."""
+    """A block in its task, and the way to cancel it."""
 
     __slots__ = ("_baseline", "_left", "_task", "fired", "on_fire")
 
@@ -48,8 +48,8 @@ class CancelScope:
         return self.fired and asyncio.current_task() is self._task
 
     def postpone(self) -> bool:
-        """Have the cancellation that this task has just caught delivered at its next step, if `fire` alone asked
-        for it: what it waited for has ended with that, too, and has something to say first."""
+        """Deliver the cancellation that this task has just caught at its next step instead, if only `fire` has
+        asked for it. So the operation that was under way can raise its own error first."""
         if not self.fired_here or self._task.cancelling() != self._baseline + 1:
             return False
         self._task.uncancel()
@@ -57,26 +57,26 @@ class CancelScope:
         return True
 
     def leave_unfired(self) -> bool:
-        """End the block, if nobody asked it to stop; else `leave` must."""
+        """End the block, unless `fire` has cancelled it. Returns False then: `leave` must do it."""
         if not self.fired:
             self._leave()
         return not self.fired
 
     def _leave(self) -> None:
         self._left = True
-        self.on_fire = None  # what it would tell holds this: a cycle, for the garbage collector to find
+        self.on_fire = None  # breaks a reference cycle
 
     async def leave(self, cancelled: bool) -> tuple[bool, bool]:
-        """End the block, which `cancelled` says was cancelled by whomever.
+        """End the block. `cancelled`: whether the block has raised ``CancelledError``, for whatever reason.
 
-        Returns whether the block noticed that `fire` cancelled it, and whether a cancellation by others must go on
-        its way.
+        Returns whether the block has noticed a cancellation by `fire`, and whether a cancellation by others must
+        be passed on.
         """
         if self.leave_unfired():
             return False, cancelled
         self._leave()
         noticed = True
-        try:  # a cancellation that is asked for but not delivered yet must not escape the block
+        try:  # a cancellation that is not delivered yet must not leave the block
             await asyncio.sleep(0)
         except asyncio.CancelledError:
             noticed = cancelled

@@ -1,4 +1,4 @@
-"""How much to do in one turn of the event loop."""
+"""Chunks: how much to do in one turn of the event loop."""
 
 import asyncio
 from collections import deque
@@ -8,18 +8,18 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 CHUNK = 100
-"""Tasks that are woken, or started, in one turn of the loop: some milliseconds. Whoever has more to do lets
-the loop turn in between, else a client that holds 50,000 streams misses its own heartbeat."""
+"""The most tasks to wake or start in one turn of the loop; this takes some milliseconds. With more to do, let the
+loop turn in between. Otherwise a client with 50,000 streams would miss its own heartbeat."""
 
 
 def in_chunks(items: Sequence[Item], most: int = CHUNK) -> Iterator[Sequence[Item]]:
-    """The items in pieces for one turn of the loop each; between two of them the caller lets it turn."""
+    """The items in chunks, one for each turn of the loop. The caller lets the loop turn between two chunks."""
     for start in range(0, len(items), most):
         yield items[start : start + most]
 
 
 class PacedCalls:
-    """Calls of which at most `most` are made in one turn of the loop; the others follow in the next ones."""
+    """Makes at most `most` calls in one turn of the loop, and the others in the next turns."""
 
     def __init__(self, most: int = CHUNK) -> None:
         self._most = most
@@ -27,7 +27,7 @@ class PacedCalls:
         self._later: deque[Callable[[], None]] = deque()
 
     def call(self, call: Callable[[], None]) -> None:
-        """Make a call now, or after those that were asked for before."""
+        """Make a call now, or later if others wait already."""
         if self._made < self._most and not self._later:
             if self._made == 0:
                 asyncio.get_running_loop().call_soon(self._next_turn)

@@ -1,4 +1,4 @@
-"""The local clock that lock deadlines are measured on."""
+"""The local clock for the deadline of the lock."""
 
 import sys
 import time
@@ -6,9 +6,10 @@ import time
 if sys.platform == "linux":
 
     def now() -> float:
-        """Seconds on a clock that never jumps and goes on while the machine is suspended.
+        """Seconds on a clock that never jumps, and that goes on while the machine is suspended.
 
-        ``CLOCK_MONOTONIC``, the event loop's clock, stands still during suspend; a lock in Redis does not.
+        ``CLOCK_MONOTONIC``, the clock of the event loop, stops while the machine is suspended. A lock in Redis
+        does not.
         """
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 

@@ -1,7 +1,7 @@
-"""Which process this is. A fork copies the program's objects, but not what they stand for.
+"""Forks: telling a process from its forked child.
 
-A child has copies of a joined client's event loop, connections and lock, and whatever it does with them happens to
-its parent. So a client knows where it joined, and its copy elsewhere does nothing.
+A child has copies of a joined client's event loop and connections, and whatever it does with them happens to its
+parent. So a client knows in which process it joined, and its copy in a child does nothing.
 """
 
 import os
@@ -14,31 +14,32 @@ _inherited: list[Any] = []
 
 
 class Member(Protocol):
-    """What belongs to one process."""
+    """An object that belongs to one process."""
 
     def inherited(self) -> None:
-        """This is a copy of it, in a child."""
+        """Called in a forked child, on the copy of the object."""
         ...
 
 
 def here() -> tuple[int, int]:
-    """This process. The count of forks tells apart those whose ids are equal, each in a namespace of its own.
+    """This process: its id, and the number of forks, since processes in different namespaces may have the same id.
 
-    Python says when it has forked, so that the system need not be asked for each operation: in a sandbox that
-    takes as long as half of what a checkpoint does here.
+    Python tells us about a fork, so that we need no system call for each operation. In a sandbox that call takes
+    half as long as all that a checkpoint does in this process.
     """
     return _here
 
 
 def watch(member: Member) -> None:
-    """Have a member told when it finds itself in a child."""
+    """Call `inherited` on the copy of this object in each forked child."""
     _members.add(member)
 
 
 def _forked() -> None:
     global _here
     _here = (os.getpid(), _here[1] + 1)
-    # For ever: collecting a connection closes it, and takes its socket out of the selector that the parent shares.
+    # Keep it for ever: to collect a connection would close it, and remove its socket from the selector that the
+    # child shares with its parent.
     copies = list(_members)
     _inherited.extend(copies)
     for copy in copies:

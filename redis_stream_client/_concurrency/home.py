@@ -1,4 +1,4 @@
-"""Where something is at home: the process and the event loop that it belongs to."""
+"""A home: the process and the event loop to which an object belongs."""
 
 import asyncio
 
@@ -9,8 +9,8 @@ class Home:
     """The process and the event loop in which it was made.
 
     Args:
-        forked: what to tell whoever calls from a forked child; ``{process}`` stands for the parent's id.
-        other_loop: what to tell whoever calls from another event loop.
+        forked: the error message for a call from a forked child; ``{process}`` stands for the id of the parent.
+        other_loop: the error message for a call from another event loop.
     """
 
     def __init__(self, *, forked: str, other_loop: str) -> None:
@@ -21,7 +21,7 @@ class Home:
 
     @property
     def in_this_process(self) -> bool:
-        """Whether this is no copy of it in a forked child."""
+        """Whether this is the process in which it was made, and no forked child."""
         return self._process == forks.here()
 
     def require_here(self) -> None:

@@ -1,4 +1,4 @@
-"""Telling whoever listens that some state has changed."""
+"""A notifier: tells listeners that some state has changed."""
 
 from collections.abc import Callable
 from typing import Generic, ParamSpec
@@ -9,8 +9,8 @@ P = ParamSpec("P")
 class Notifier(Generic[P]):
     """Belongs to state that one part writes and other parts wait for.
 
-    A part that waits adds the `set` of an ``asyncio.Event`` of its own. It clears the event, looks at the state,
-    and only then waits. So no part needs to know which others there are.
+    A waiting part adds the `set` of its own ``asyncio.Event``. It clears the event, looks at the state, and only
+    then waits. So no part needs to know the others.
     """
 
     def __init__(self) -> None:
@@ -21,6 +21,6 @@ class Notifier(Generic[P]):
         self._listeners.append(listener)
 
     def notify(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """The state has changed."""
+        """Call all listeners: the state has changed."""
         for listener in self._listeners:
             listener(*args, **kwargs)

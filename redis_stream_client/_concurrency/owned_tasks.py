@@ -1,4 +1,4 @@
-"""I/O that a user waits for, in tasks that are not the user's."""
+"""Tasks of the client's own, for I/O that a user waits for."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,16 +11,16 @@ Closed = TypeVar("Closed", bound=Exception)
 
 
 class OwnedTasks(Generic[Closed]):
-    """The tasks of one owner: a user who is cancelled only stops waiting, and the work goes on.
+    """The tasks of one client. If a user who waits is cancelled, the work goes on.
 
     Args:
-        home: where tasks may be started.
+        home: the process and event loop in which tasks may start.
         closed: makes the error of every call after the end.
-        expected: whether a task's error is for those alone who wait for it. Any other one ends everything.
+        expected: whether an error of a task concerns only those who wait for it. Any other error ends everything.
 
     Attributes:
-        ending: set once the end has begun. From then on no task starts.
-        failure: why the end has begun, if nobody asked for it.
+        ending: set once the end has begun; no task starts after that.
+        failure: the failure that has begun the end; None if somebody asked for it.
     """
 
     def __init__(
@@ -34,7 +34,8 @@ class OwnedTasks(Generic[Closed]):
         self.failure: BaseException | None = None
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run `work`. Raises what `gone` returns once the end has begun, and ``RuntimeError`` elsewhere."""
+        """Run `work` in a task. Raises the error of `gone` after the end has begun, and ``RuntimeError`` in
+        another process or on another event loop."""
         try:
             if self.ended:
                 raise self.gone()
@@ -64,17 +65,17 @@ class OwnedTasks(Generic[Closed]):
         return self.ending.is_set()
 
     def end(self) -> None:
-        """Start nothing from now on. What runs already goes on."""
+        """Start no more tasks. Those that run go on."""
         self.ending.set()
 
     def fail(self, error: BaseException) -> None:
-        """End, for a reason that cannot be retried."""
+        """End because of a failure that cannot be retried."""
         if self.failure is None:
             self.failure = error
         self.end()
 
     def gone(self) -> Closed:
-        """The error of every call after the end, with the reason as its cause."""
+        """The error of every call after the end, with the failure as its cause."""
         error = self._closed()
         error.__cause__ = self.failure
         return error

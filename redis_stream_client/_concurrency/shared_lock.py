@@ -1,4 +1,4 @@
-"""A lock that many may share, or one have alone."""
+"""A shared lock: many operations may hold it together, or one alone."""
 
 import asyncio
 import contextlib
@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator
 
 
 class SharedLock:
-    """Lets any number of operations pass, or one alone.
+    """Lets any number of operations run together, or one alone.
 
-    A client's audit is alone: one that overlapped a read, a claim or a `done` would disown what is just arriving,
-    and adopt what was just finished.
+    An audit runs alone. If it overlapped a read, a claim or a `done`, it would give up streams that are just
+    arriving, and take back streams that were just finished.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class SharedLock:
 
     @contextlib.asynccontextmanager
     async def passing(self) -> AsyncGenerator[None]:
-        """An operation that may overlap others of its kind."""
+        """Run an operation that may overlap others of its kind."""
         while not self._open.is_set():
             await self._open.wait()
         self._inside += 1
@@ -35,7 +35,7 @@ class SharedLock:
 
     @contextlib.asynccontextmanager
     async def alone(self) -> AsyncGenerator[None]:
-        """An operation that overlaps no other. The caller sees to it that there is one at a time."""
+        """Run an operation that overlaps no other. The caller makes sure that there is only one at a time."""
         self._open.clear()
         try:
             await self._nobody_inside.wait()

@@ -1,7 +1,7 @@
-"""How long this process stood still: what somebody was silent for that long is not theirs.
+"""Standstill: how long this process stood still, so that nobody is blamed for that time.
 
-A process that is stopped, a machine that is suspended, and an event loop that somebody blocks look like silence to
-whoever waits on the loop. Nobody got a turn in that time, so it counts against nobody.
+A stopped process, a suspended machine and a blocked event loop all look like silence of the other side to a task
+that waits. But no task could run in that time, so it must not count against anybody.
 """
 
 import asyncio
@@ -12,22 +12,22 @@ from redis_stream_client._concurrency import clock
 
 LONGEST_TICK = 0.1
 SHORTEST_TICK = 0.01
-TICKS = 40  # in the shortest silence that matters; a standstill goes unnoticed for one of them at the most
+TICKS = 40  # ticks in the shortest silence that matters; a standstill is noticed within one tick
 NEGLIGIBLE = 0.001  # seconds that a timer may be late
-LATE = 0.05  # seconds that any timer may be late; one of more than half a second, by a tenth of its time
-REMEMBERED = 4_096  # moments
+LATE = 0.05  # seconds that a timer may be late; a timer of more than half a second, by a tenth of its time
+REMEMBERED = 4_096  # the most standstills that are remembered
 
 
 def stood_still(late: float, timer: float = 0.0) -> bool:
-    """Whether this process stood still, since a timer of `timer` seconds was late by so much."""
+    """Whether this process stood still: a timer of `timer` seconds was late by `late` seconds."""
     return late > max(LATE, timer / 10)
 
 
 class Standstill:
-    """Measures by how much a timer of its own is late.
+    """Measures by how much its own timer is late.
 
     Args:
-        shortest: seconds of the shortest silence that somebody is to be blamed for.
+        shortest: the shortest silence, in seconds, that somebody can be blamed for.
     """
 
     def __init__(self, shortest: float) -> None:
@@ -38,18 +38,18 @@ class Standstill:
         self._before: deque[float] = deque()  # the total before that
 
     async def pass_by(self) -> float:
-        """Wait for one tick. Returns by how much it was late."""
+        """Wait for one tick. Returns by how many seconds it was late."""
         await asyncio.sleep(self.tick)
         now = clock.now()
-        late = now - self._looked_at - self.tick  # whatever happened between two ticks, too
+        late = now - self._looked_at - self.tick  # includes what happened between two ticks
         self._looked_at = now
         if late > NEGLIGIBLE:
             self.stood_still(late, now)
         return late
 
     def stood_still(self, seconds: float, until: float) -> None:
-        """Nobody had a turn for so long, until that moment."""
-        if len(self._moments) == REMEMBERED:  # every other one is enough: who is judged by less is judged mildly
+        """Note that no task could run for `seconds`, until the moment `until`."""
+        if len(self._moments) == REMEMBERED:  # drop every other one; that only makes us more patient
             self._moments = deque(list(self._moments)[1::2])
             self._before = deque(list(self._before)[::2])
         self._moments.append(until)

@@ -1,4 +1,4 @@
-"""`run()`: a handler task for every stream that this client owns."""
+"""The dispatcher of `run()`: starts a handler task for every stream that the client owns."""
 
 import asyncio
 import contextlib
@@ -33,25 +33,25 @@ from redis_stream_client._run.outcome import Rules
 from redis_stream_client._run.watchdogs import start_watches
 
 ADMITTED = 250
-"""Handlers that begin in one turn of the event loop. Their first steps take 10 ms here: little against the
-heartbeat interval, by default 0.5 s."""
+"""The most handlers that begin in one turn of the event loop. Their first steps took 10 ms on our machine: little
+compared with the heartbeat interval, by default 0.5 s."""
 
 LOOK = 0.1
-"""Seconds between two looks at the clock while the end waits for handlers. A process that stood still gives them
-that time back."""
+"""Seconds between two looks at the clock while a drain waits for handlers. If the process stood still, the
+handlers get that time back."""
 
 LOGGED = 10
-"""Handlers that go on after the end, and that the log names."""
+"""The most handlers that the log names if they go on after the end."""
 
 
 class Dispatcher:
-    """Takes the streams that arrive, and gives each to a handler, until it is drained or the client closes.
+    """Gives each stream that arrives to a handler, until the client drains or closes.
 
-    Its main loop is a task of its own: whoever waits for it may be cancelled at any time.
+    The main loop is a task of its own, so whoever waits for it may be cancelled at any time.
 
     Args:
-        handler: the user's.
-        rules: what `run()` was told about handlers.
+        handler: the handler of the user.
+        rules: the rules for handlers.
         drain_timeout: seconds that draining gives the handlers to reach a checkpoint.
     """
 
@@ -96,18 +96,18 @@ class Dispatcher:
         self._cut_short = False
 
     def start(self) -> "asyncio.Task[None]":
-        """Start the main loop; the task ends when everything was released and the client has left."""
+        """Start the main loop. Its task ends when all streams are released and the client has left."""
         self._capacity.handled_at_once = True
         return start_task(self._serve(), "redis_stream_client run")
 
     def drain(self) -> None:
-        """Take nothing new; let the handlers reach a checkpoint; release."""
+        """Take no new streams, let the handlers reach a checkpoint, and release their streams."""
         self._draining = True
         self._changed.set()
         self._event_queue.end()
 
     def cut_short(self) -> None:
-        """Release at once."""
+        """Release all streams at once."""
         if not self._cut_short:
             self._cut_short = True
             self._session.leave_within(leaving.FAREWELL)
@@ -149,7 +149,7 @@ class Dispatcher:
         everything."""
         looked_at, arrived = self._take()
         if arrived:
-            self._capacity.freed()  # the next ones come while these begin
+            self._capacity.freed()  # so that the reader fetches more while these begin
             ready = await self._progress.prepare(list(arrived))
             for state, lease in arrived.items():
                 self._start(
@@ -161,7 +161,7 @@ class Dispatcher:
         return True
 
     def _take(self) -> tuple[int, dict[LeaseState, Lease]]:
-        """Up to `ADMITTED` events: how many there were, and the leases that are to be handled."""
+        """Take up to `ADMITTED` events. Returns their number, and the leases that need a handler."""
         now = clock.now()
         arrived: dict[LeaseState, Lease] = {}
         for looked_at in range(ADMITTED):
@@ -170,7 +170,7 @@ class Dispatcher:
                     state = self._table.state_of(lease)
                     assert state is not None, "what is lost takes its unread event with it"
                     arrived[state] = lease
-                case StreamExpired(orphan):  # it was offered before run() began
+                case StreamExpired(orphan):  # an offer from before run() began
                     self._event_queue.withdraw(orphan.lbs_id)
                     self._sweeps.suspect(owner_of(orphan))
                 case None:
@@ -186,12 +186,12 @@ class Dispatcher:
         self._counters.handlers += 1
 
     async def _attend(self, handler_task: HandlerTask) -> None:
-        """Handle one lease, in a task of its own."""
+        """Handle one lease. Runs in a task of its own."""
         try:
             outcome = await handler_task.run()
             if outcome.failed:
                 self._counters.handlers_failed += 1
-        except Exception as error:  # noqa: BLE001 - no handler's, but Redis's refusal, or a bug
+        except Exception as error:  # noqa: BLE001 - a refusal of Redis or a bug; handlers do not raise here
             self._tasks.fail(error)
 
     def _attended(self, task: "asyncio.Task[None]") -> None:
@@ -240,7 +240,7 @@ class Dispatcher:
         return self._cut_short or self._session.leaving
 
     async def _stop_all(self, unless: Callable[[], bool] = lambda: False) -> bool:
-        """Cancel the handlers. Returns whether all were."""
+        """Cancel the handlers. Returns whether all of them were cancelled."""
         for handler_tasks in in_chunks(list(self._at_work.values())):
             if unless():
                 return False

@@ -1,6 +1,6 @@
-"""What happens to one lease that a handler works on: the rules of `run()`, for one stream.
+"""A handler task: one lease and the handler that works on it, under the rules of `run()`.
 
-The same code runs in a client and in users' tests (`testing`); what differs is the lease's backend.
+The same code runs in a client and in the tests of users (`testing`); only the backend of the lease differs.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ class HandlerTask:
     """One lease and its handler.
 
     Args:
-        lease: what to work on.
-        face: the same, for the handler.
-        backend: who it belongs to.
-        handler: the user's.
-        rules: what `run()` was told.
-        ready: whether earlier owners' record was looked at, or is known not to exist.
+        lease: the state of the lease.
+        face: the lease that the handler gets.
+        backend: the backend of the lease.
+        handler: the handler of the user.
+        rules: the rules for handlers.
+        ready: whether the progress record of earlier owners has been read, or cannot exist.
     """
 
     __slots__ = (
@@ -70,15 +70,15 @@ class HandlerTask:
         self._rules = rules
         self._stop: Stop | None = None
         self._working = False
-        self.called = False  # the handler was
+        self.called = False  # whether the handler was called
         self._keeps_place = False
         self._pausing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    # What others ask of it.
+    # What others call.
 
     def drain(self) -> None:
-        """Stop at the next step of entries() after a checkpoint; at once when the handler does not work now."""
+        """Stop the handler at its next step of entries() after a checkpoint; at once if it is not at work."""
         self.lease.drain()
         if not self._working:
             self.stop("drained")
@@ -114,7 +114,8 @@ class HandlerTask:
     # The work.
 
     async def run(self) -> Outcome:
-        """Handle the lease to its end. Raises `RedisRejected` when Redis does not permit what is needed."""
+        """Handle the lease to its end. Raises `RedisRejected` if Redis does not permit what every handler
+        needs."""
         lease = self.lease
         try:
             cancel_scope = lease.enter()
@@ -136,7 +137,7 @@ class HandlerTask:
             raise
         except BaseException as raised:
             if is_a(raised, GeneratorExit) and not cancel_scope.here:
-                raise  # nobody raised it: this task is being collected, after its loop was closed
+                raise  # the garbage collector throws it into a task whose loop was closed
             error = raised
         finally:
             self._working = False
@@ -173,7 +174,7 @@ class HandlerTask:
                 await asyncio.sleep(AGAIN)
 
     def _stopped(self, cancel_scope: CancelScope, noticed: bool) -> Stop | None:
-        """Why the handler was cancelled, unless it ended by itself before it noticed."""
+        """Why this task has stopped the handler; None if the handler ended before it noticed."""
         if self._stop is not None and not cancel_scope.fired:  # it had not begun
             return self._stop
         if not noticed:
@@ -251,7 +252,7 @@ class HandlerTask:
         return self._outcome(stopped or lost, error)  # type: ignore[arg-type]
 
     async def _failed(self, error: BaseException | None, status: Status, what: str) -> Outcome:
-        """Count the attempt, rest, release; or bury it, if it was one too many."""
+        """Count the failed attempt, rest, and release the stream; after too many attempts, bury it."""
         lease = self.lease
         await self._backend.answered(lease)  # a checkpoint whose caller is gone may be accepted
         if lease.lost is not None:
@@ -288,7 +289,7 @@ class HandlerTask:
             await self._backend.release(self.lease, failed_for=failed_for)
 
     async def _rest(self, seconds: float) -> None:
-        """Wait, unless the lease is lost or the client drains."""
+        """Pause for `seconds`; end the pause early if the lease is lost or the client drains."""
         self._pausing = waiter = self.lease.add_waiter()
         timer = asyncio.get_running_loop().call_later(seconds, _wake, waiter)
         try:

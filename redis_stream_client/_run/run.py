@@ -1,4 +1,4 @@
-"""`run()`, and `running()`, which is `run()` in the background of a block."""
+"""`run()`, and `running()`, which does the same in the background of a block."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Run:
-    """One use of `run()`."""
+    """One call of `run()`."""
 
     def __init__(
         self,
@@ -50,10 +50,7 @@ class Run:
         self._dispatcher: Dispatcher | None = None
 
     async def join(self) -> None:
-        """Join, if that was not done before.
-
-        A client that is in use already stays so; one that cannot join is closed.
-        """
+        """Join, if the client has not joined yet. A client that cannot join is closed."""
         if self._handle_signals:
             signals.require_main_thread()
         parts = await self._lifecycle.join_to_run(self)
@@ -78,7 +75,7 @@ class Run:
             self._dispatcher.drain()
 
     async def until_closed(self) -> None:
-        """Call handlers until the client has closed, and close it. Cancelled, it releases at once."""
+        """Call handlers until a drain or the end of the client, and close it. If cancelled, release at once."""
         assert self._dispatcher is not None, "join() comes first"
         try:
             with signals.caught(self._on_signal) if self._handle_signals else contextlib.nullcontext():
@@ -119,30 +116,30 @@ class Run:
 
 
 class Background(Protocol):
-    """What goes on in the background of a block: a `Run`."""
+    """What runs in the background of a block: a `Run`."""
 
     async def join(self) -> None:
         """Begin."""
         ...
 
     async def until_closed(self) -> None:
-        """Go on to the end. Cancelled, it ends at once."""
+        """Work to the end. If cancelled, end at once."""
         ...
 
     def drain(self) -> None:
-        """Come to an end."""
+        """Ask for the end."""
         ...
 
 
 class Running(Generic[T]):
     """The block of ``async with client.running(handler):``.
 
-    Entering joins. Leaving drains, and waits for that; leaving by a cancellation releases at once. When `run()`
-    fails, the block is cancelled, and leaving it raises the failure.
+    Entering the block joins. Leaving it drains, and waits for the drain; leaving it by a cancellation releases all
+    streams at once. If `run()` fails, the block is cancelled, and leaving it raises the failure.
 
     Args:
-        run: what goes on in the background.
-        client: what entering returns.
+        run: what runs in the background.
+        client: what entering the block returns.
     """
 
     def __init__(self, run: Background, client: T) -> None:

@@ -1,4 +1,4 @@
-"""Signals that ask a process to end."""
+"""SIGTERM and SIGINT: handling them in `run()`, also around a fork."""
 
 import asyncio
 import contextlib
@@ -10,18 +10,18 @@ from typing import Any
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
-_before: list[dict[signal.Signals, Any]] = []  # who handled them before, for each use that goes on
+_before: list[dict[signal.Signals, Any]] = []  # the handlers from before, for each `caught` that is active
 
 
 def require_main_thread() -> None:
-    """Raise ``RuntimeError`` where Python handles no signals."""
+    """Raise ``RuntimeError`` outside of the main thread, where Python handles no signals."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("handle_signals=True works in the main thread only; elsewhere call client.drain()")
 
 
 @contextlib.contextmanager
 def caught(on_signal: Callable[[], None]) -> Generator[None, None, None]:
-    """Call `on_signal` for SIGTERM and SIGINT; afterwards whoever handled them before does so again.
+    """Call `on_signal` for SIGTERM and SIGINT; restore the former handlers afterwards.
 
     Raises ``RuntimeError`` on an event loop without signals (Windows).
     """
@@ -45,12 +45,12 @@ def caught(on_signal: Callable[[], None]) -> Generator[None, None, None]:
                 signal.signal(number, handler)
 
 
-# Around a fork. Until the child has handlers of its own, a signal to it would reach its parent's loop, whose pipe
-# it shares, and leave the child alive. So it is held back for that long.
+# Around a fork. The child shares the pipe of its parent's loop. Until it has signal handlers of its own, a signal
+# to it would reach its parent instead. So signals are held back until then.
 
 
 class _Mask(threading.local):
-    """The signals that this thread held back before it forked."""
+    """The signals that this thread had blocked before the fork."""
 
     before: set[int] | None = None
 

@@ -1,4 +1,4 @@
-"""Two watches on the handlers of `run()`: which show no progress, and which have nothing left to do."""
+"""Two watchdogs of `run()`: they find handlers without progress, and handlers that have nothing left to do."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -11,13 +11,13 @@ from redis_stream_client._run.handler_task import HandlerTask
 from redis_stream_client._run.outcome import Rules
 
 SHORTEST_LOOK = 0.005
-"""Seconds between two looks for idle handlers, however short the patience is."""
+"""The shortest interval in seconds between two looks for idle handlers."""
 
 
 def start_watches(
     at_work: Collection[HandlerTask], rules: Rules, acquit: Callable[[Sequence[LeaseState]], Awaitable[None]]
 ) -> "list[asyncio.Task[None]]":
-    """Look at the handlers from time to time, in tasks that go on until they are cancelled."""
+    """Start the watchdogs. Their tasks go on until they are cancelled."""
     watches = (
         _watch_progress(at_work, rules.progress_timeout),
         _watch_idle(at_work, rules.patience, acquit),
@@ -26,14 +26,14 @@ def start_watches(
 
 
 async def _watch_progress(at_work: Collection[HandlerTask], timeout: float | None) -> None:
-    """Stop the handlers that show no progress for `timeout` seconds, until cancelled."""
+    """Stop each handler that makes no progress for `timeout` seconds. Runs until cancelled."""
     if timeout is None:
         return
     standstill, looked_at = Standstill(timeout), clock.now()
     while True:
         late = await standstill.pass_by()
         if late > standstill.tick:
-            await asyncio.sleep(0)  # who waited for a turn as well has it first
+            await asyncio.sleep(0)  # let the other tasks run first that are ready, too
         now = clock.now()
         if now - looked_at < min(1.0, timeout / 4):
             continue
@@ -45,16 +45,16 @@ async def _watch_progress(at_work: Collection[HandlerTask], timeout: float | Non
 async def _watch_idle(
     at_work: Collection[HandlerTask], after: float, acquit: Callable[[Sequence[LeaseState]], Awaitable[None]]
 ) -> None:
-    """Acquit the owners that have had nothing to do for `after` seconds, until cancelled.
+    """Stop counting the attempts of owners that have had nothing to do for `after` seconds. Runs until cancelled.
 
-    They are not what owners of their streams die of. Otherwise a stream that is idle for months would end up in
-    the dead letters, after enough outages.
+    Such a stream does not make its owners die. Otherwise a stream that is idle for months would end up in the dead
+    letters, after enough outages.
     """
     while True:
         due = clock.now() + max(after, SHORTEST_LOOK)
         await asyncio.sleep(max(after, SHORTEST_LOOK))
         now = clock.now()
-        if stood_still(now - due, after):  # nobody had a turn, so nobody has waited
+        if stood_still(now - due, after):  # no handler had a chance to work
             continue
         idle = [each.lease for each in at_work if each.idle_for(now) > after]
         if idle:
