@@ -1,0 +1,252 @@
+"""Following a lease's entries: what is handed over, and when reading begins, begins again and ends.
+
+On a real server `testing/test_contract.py` does so; here the source says what the test wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import TYPE_CHECKING
+
+import pytest
+
+from redis_stream_client import EntriesTrimmed, Entry, Gap, NotOwner, RedisRejected, RedisUnavailable
+from redis_stream_client._leases.entry_iterator import Entries
+from tests.harness.leases import new_lease
+from tests.harness.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis_stream_client._leases.state import LeaseState
+
+
+class Source:
+    """A source of what the test gives it."""
+
+    def __init__(self) -> None:
+        self.careful = False
+        self.stale = False
+        self.closed = False
+        self.there: list[Entry | Gap] = []
+        self.refusal: RedisRejected | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def give(self, *items: Entry | Gap) -> None:
+        """These arrive now."""
+        self.there += items
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def take(self) -> list[Entry | Gap]:
+        taken, self.there = self.there, []
+        return taken
+
+    def want(self, waiter: asyncio.Future[None]) -> None:
+        self._waiter = waiter
+        if self.refusal is not None:
+            waiter.set_exception(self.refusal)
+        elif self.there:
+            waiter.set_result(None)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Backend:
+    """A backend and its data plane; `begun` counts how often a record was asked for."""
+
+    def __init__(self) -> None:
+        self.held = True
+        self.closed = False
+        self.begun = 0
+        self.missing = 0
+        self.failure: Exception | None = None
+        self.sources: list[Source] = []
+        self.plane = self
+
+    def require_here(self) -> None:
+        pass
+
+    async def begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
+        self.begun += 1
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        lease.begin(None, 1)
+
+    def follow(self, lease: LeaseState) -> Source:
+        self.sources.append(Source())
+        return self.sources[-1]
+
+    def skipped(self, entries: int) -> None:
+        self.missing += entries
+
+    # What following asks for never.
+
+    async def checkpoint(self, lease: LeaseState, id: str) -> None:
+        raise NotImplementedError
+
+    async def acquit(self, leases: Sequence[LeaseState]) -> None:
+        raise NotImplementedError
+
+    async def answered(self, lease: LeaseState) -> None:
+        raise NotImplementedError
+
+    def finish(self, lease: LeaseState) -> asyncio.Future[None]:
+        raise NotImplementedError
+
+    async def release(self, lease: LeaseState, *, failed_for: float | None = None) -> None:
+        raise NotImplementedError
+
+    def start_release(self, lease: LeaseState, *, failed_for: float | None = None) -> asyncio.Future[None]:
+        raise NotImplementedError
+
+    async def bury(self, lease: LeaseState, reason: str) -> None:
+        raise NotImplementedError
+
+    def keep_place(self, by: int) -> None:
+        raise NotImplementedError
+
+
+def entry(number: int) -> Entry:
+    return Entry(f"{number}-0", {b"n": b"%d" % number})
+
+
+@pytest.fixture
+def backend() -> Backend:
+    return Backend()
+
+
+@pytest.fixture
+def lease(backend: Backend) -> LeaseState:
+    return new_lease("7-0", backend=backend)
+
+
+async def first_step(entries: Entries, backend: Backend) -> tuple[asyncio.Task[Entry], Source]:
+    """Ask for an entry, and wait until the source is asked."""
+    before = len(backend.sources)
+    step = asyncio.ensure_future(anext(entries))
+    await wait_until(lambda: len(backend.sources) > before, "reading has begun")
+    return step, backend.sources[-1]
+
+
+async def test_the_record_is_asked_for_once_and_then_entries_are_handed_over_in_order(
+    lease: LeaseState, backend: Backend
+) -> None:
+    entries = Entries(lease, backend)
+    step, source = await first_step(entries, backend)
+    assert lease.waiting == 1
+    source.give(entry(1), entry(2))
+    assert (await step, await anext(entries)) == (entry(1), entry(2))
+    source.give(entry(3))
+    assert await anext(entries) == entry(3)
+    assert (backend.begun, lease.handed_over, lease.waiting) == (1, 3, 0)
+
+
+async def test_a_lease_that_has_begun_asks_nobody(lease: LeaseState, backend: Backend) -> None:
+    lease.begin("1-0", 1)
+    step, source = await first_step(Entries(lease, backend), backend)
+    source.give(entry(2))
+    assert await step == entry(2)
+    assert backend.begun == 0
+
+
+async def test_a_gap_is_passed_over_and_said_once(
+    lease: LeaseState, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    gap = Gap("1-0", "4-0", 2)
+    for _ in range(2):  # a second iterator meets it, too
+        step, source = await first_step(Entries(lease, backend), backend)
+        assert not source.careful
+        source.give(gap, entry(4))
+        assert await step == entry(4)
+    assert lease.gaps == (gap,)
+    assert backend.missing == 2
+    assert caplog.messages == [
+        "2 entries of stream-7-0 after 1-0 and before 4-0 were trimmed or deleted before they were read"
+    ]
+
+
+async def test_who_must_stop_at_a_gap_goes_on_behind_it_with_the_next_step(
+    lease: LeaseState, backend: Backend
+) -> None:
+    entries = Entries(lease, backend, "raise")
+    step, source = await first_step(entries, backend)
+    assert source.careful
+    source.give(Gap("1-0", "4-0", 2), entry(4))
+    with pytest.raises(EntriesTrimmed) as trimmed:
+        await step
+    assert trimmed.value.gap == Gap("1-0", "4-0", 2)
+    assert await anext(entries) == entry(4)
+
+
+async def test_when_the_server_may_have_lost_writes_what_has_arrived_is_read_anew(
+    lease: LeaseState, backend: Backend
+) -> None:
+    entries = Entries(lease, backend)
+    step, old = await first_step(entries, backend)
+    old.give(entry(1), entry(2))
+    assert await step == entry(1)
+    old.stale = True
+    backend.failure = RedisUnavailable("no answer")  # and the first question about it is not answered
+    again = asyncio.ensure_future(anext(entries))
+    await wait_until(lambda: len(backend.sources) == 2, "it reads anew")
+    assert old.closed
+    backend.sources[1].give(entry(1))
+    assert await again == entry(1)
+    assert backend.begun == 3
+
+
+async def test_while_the_lock_is_in_doubt_nothing_is_handed_over(lease: LeaseState, backend: Backend) -> None:
+    entries = Entries(lease, backend)
+    step, source = await first_step(entries, backend)
+    source.give(entry(1), entry(2))
+    await step
+    backend.held = False
+    step = asyncio.ensure_future(anext(entries))
+    await wait_until(lambda: lease.asking, "it waits for the lock, which is not the holder's standstill")
+    backend.held = True
+    assert await step == entry(2)
+
+
+async def test_after_the_end_of_the_lease_nothing_is_handed_over(lease: LeaseState, backend: Backend) -> None:
+    entries = Entries(lease, backend)
+    step, source = await first_step(entries, backend)
+    source.give(entry(1), entry(2))
+    await step
+    lease.end("claimed")
+    with pytest.raises(NotOwner) as lost:
+        await anext(entries)
+    assert lost.value.reason == "claimed"
+
+
+async def test_a_refusal_is_remembered_as_the_leases_own(lease: LeaseState, backend: Backend) -> None:
+    entries = Entries(lease, backend)
+    step, source = await first_step(entries, backend)
+    source.give(entry(1))
+    await step
+    source.refusal = RedisRejected("no permission")
+    with pytest.raises(RedisRejected):
+        await anext(entries)
+    assert lease.refused is source.refusal
+
+
+async def test_two_steps_at_once_are_a_mistake_and_the_first_goes_on(lease: LeaseState, backend: Backend) -> None:
+    entries = Entries(lease, backend)
+    step, source = await first_step(entries, backend)
+    with pytest.raises(RuntimeError, match="another task"):
+        await anext(entries)
+    source.give(entry(1))
+    assert await step == entry(1)
+
+
+async def test_who_drops_it_reads_no_more(lease: LeaseState, backend: Backend) -> None:
+    entries = Entries(lease, backend)
+    step, source = await first_step(entries, backend)
+    source.give(entry(1))
+    await step
+    del entries, step
+    gc.collect()
+    await wait_until(lambda: source.closed, "the source is closed")
