@@ -13,11 +13,8 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import AskError, RedisError
 
 from redis_stream_client import RedisRejected, RedisStreamClientError, StreamGone
+from redis_stream_client.cli.exit_status import FAILED, OK, UNUSABLE
 from redis_stream_client.dead_letters import DeadLetter, DeadLetters, require_id
-
-OK = 0
-NOT_ALL = 1  # a letter was not there, or cannot be put back
-UNUSABLE = 2
 
 WIDEST = 60  # characters of a column of the table, but for the last one
 HEADINGS = ("ID", "BURIED (UTC)", "DELIVERIES", "STREAM", "REASON")
@@ -174,7 +171,7 @@ async def _each(letters: DeadLetters, arguments: argparse.Namespace) -> int:
             print(id, "", await action(letters, letter), flush=True)
         except _NotDone as why:
             print(id, "", _printable(str(why)), file=sys.stderr)
-            status = NOT_ALL
+            status = FAILED  # this one was not there, or cannot be put back
     return status
 
 
