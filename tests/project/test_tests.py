@@ -31,17 +31,6 @@ WITHOUT_TESTS = {
 }
 """Modules without tests by their name, and why."""
 
-NOT_YET = {
-    "_redis.placement",
-    "_redis.pooled",
-    "_redis.server",
-    "_streams.bypass_reader",
-    "_streams.node_fetcher",
-    "_streams.read_sizes",
-    "_streams.tracking_check",
-}
-"""Modules that shall get tests by their name; none may be added."""
-
 ABOUT_NO_MODULE = {
     "public/test_permissions.py": "commands and keys that a user's ACL rule must allow, for all modules",
     "redis/test_facts.py": "it tests the servers, not the package",
@@ -80,7 +69,7 @@ def test_every_module_has_tests_by_its_name(room: str) -> None:
     known = modules(room)
     tested = {module_of(path, known) for path in test_files(room.removeprefix("_"))}
     missing = {f"{room}.{module}" for module in known if module not in tested}
-    assert missing - NOT_YET == {name for name in WITHOUT_TESTS if name.startswith(f"{room}.")}
+    assert missing == {name for name in WITHOUT_TESTS if name.startswith(f"{room}.")}
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import Redis
 
 from redis_stream_client._model import health
-from redis_stream_client._streams.cursor import Cursor
-from redis_stream_client._streams.read_sizes import ReadSizes
 from tests.harness.proxy import TcpProxy
 from tests.harness.runs import Running, add, all_watched
 from tests.harness.servers import SMALL_OUTPUT_BUFFERS
@@ -83,43 +81,6 @@ async def test_what_exceeds_the_server_s_output_buffers_is_read_in_smaller_piece
         await reader.reads(redis, streams * each, timeout=40)
         proxy.bandwidth()
         assert run.client.statistics().leases == streams + 1
-
-
-def cursors(number: int) -> list[Cursor]:
-    return [Cursor(cast("Any", None), f"call-{i}", "0-0", cast("Any", None), print) for i in range(number)]
-
-
-def test_a_read_that_is_not_answered_is_repeated_for_less_down_to_one_entry() -> None:
-    sizes = ReadSizes(quiet=1.0)
-    page = cursors(512)
-    asked = []
-    while True:
-        asked.append((len(page), page[0].count))
-        if asked[-1] == (1, 1):
-            break
-        sizes.unanswered(page)
-        page = page[: sizes.streams(page[0])]
-    assert asked == [(512, 8), (128, 2), (32, 1), (8, 1), (2, 1), (1, 1)]
-    for _ in range(12):
-        sizes.answered([], 0.01)
-    assert sizes.streams(page[0]) == 256  # half of what has failed
-
-
-def test_what_large_entries_and_a_slow_line_bear_is_judged_by_what_came() -> None:
-    sizes = ReadSizes(quiet=1.0)
-    (cursor,) = cursors(1)
-    cursor.idle = True
-    assert sizes.streams(cursor) == 512
-    sizes.answered([[(b"1-0", [b"x", b"y" * 1_000_000])]], took=0.01)
-    assert sizes.streams(cursor) == 16  # 16 MB
-    cursor.reassured = True
-    assert sizes.streams(cursor) == 512  # of these not much is expected
-    cursor.reassured = False
-    sizes.answered([[(b"1-0", [b"x", b"y" * 1_000_000])]], took=1.0)
-    assert sizes.streams(cursor) == 1  # half a second of this line
-    for _ in range(40):
-        sizes.answered([[(b"1-0", [b"x", b"y"])]], took=0.01)
-    assert sizes.streams(cursor) == 512
 
 
 async def test_one_large_entry_on_a_slow_line_does_not_keep_the_others_waiting(

@@ -1,3 +1,5 @@
+"""How often a stream is looked at: the more rarely, the more is heard of it."""
+
 from __future__ import annotations
 
 from redis_stream_client._streams.intervals import POLL, REASSURANCE, UNPROVEN

@@ -1,3 +1,5 @@
+"""How much one read asks for: by what came before, and by what went unanswered."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -69,3 +71,35 @@ def test_what_goes_unanswered_is_asked_for_in_smaller_pieces_and_with_more_patie
     assert {stream.count for stream in page} == {16}
     assert sizes.streams(Stream(idle=True, reassured=True)) == 4
     assert sizes.patience == 2.0
+
+
+def test_a_read_that_is_not_answered_is_repeated_for_less_down_to_one_entry() -> None:
+    sizes = ReadSizes(quiet=1.0)
+    page = [Stream() for _ in range(512)]
+    asked = []
+    while True:
+        asked.append((len(page), page[0].count))
+        if asked[-1] == (1, 1):
+            break
+        sizes.unanswered(page)
+        page = page[: sizes.streams(page[0])]
+    assert asked == [(512, 8), (128, 2), (32, 1), (8, 1), (2, 1), (1, 1)]
+    for _ in range(12):
+        sizes.answered([], 0.01)
+    assert sizes.streams(page[0]) == 256  # half of what has failed
+
+
+def test_what_large_entries_and_a_slow_line_bear_is_judged_by_what_came() -> None:
+    sizes = ReadSizes(quiet=1.0)
+    stream = Stream(idle=True)
+    assert sizes.streams(stream) == 512
+    sizes.answered([[(b"1-0", [b"x", b"y" * 1_000_000])]], took=0.01)
+    assert sizes.streams(stream) == 16  # 16 MB
+    stream.reassured = True
+    assert sizes.streams(stream) == 512  # of these not much is expected
+    stream.reassured = False
+    sizes.answered([[(b"1-0", [b"x", b"y" * 1_000_000])]], took=1.0)
+    assert sizes.streams(stream) == 1  # half a second of this line
+    for _ in range(40):
+        sizes.answered([[(b"1-0", [b"x", b"y"])]], took=0.01)
+    assert sizes.streams(stream) == 512
