@@ -1,1 +1,1 @@
-"""Any Redis: addresses, connections, topology, and what errors mean."""
+"""Connections to any Redis: addresses, topology, and the meaning of errors."""

@@ -1,7 +1,7 @@
-"""How one connection is opened: name, credentials, TCP, TLS, and what redis-py says first.
+"""Opening one connection: host name, credentials, TCP, TLS, and the first commands of redis-py.
 
-All that may be slow and is not Redis, the resolver and the user's credential provider, is asked beforehand, shared
-by all who connect at the time, and outlives an attempt that was less patient.
+The resolver and the credential provider of the user may be slow. So each of them is asked before the attempt, once
+for all who connect at the time, and the answer is kept for the next attempt if this one runs out of time.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ class Connector:
     """Opens connections of the user's connection class with the user's settings.
 
     Args:
-        connection_class: redis-py's, or the user's own.
-        user_settings: of the user's client.
+        connection_class: a connection class of redis-py or of the user.
+        user_settings: the settings of the user's client.
     """
 
     def __init__(self, connection_class: type[AbstractConnection], user_settings: Mapping[str, Any]) -> None:
@@ -52,12 +52,12 @@ class Connector:
         """Connect within `timeout` seconds.
 
         Args:
-            timeout: seconds, for everything.
-            role: what the connection is for; ``CLIENT LIST`` shows it.
-            aim: settings in place of the user's, such as ``host`` and ``port``.
+            timeout: seconds for everything together.
+            role: the purpose of the connection; ``CLIENT LIST`` shows it.
+            aim: settings that replace those of the user, such as ``host`` and ``port``.
 
         Raises:
-            Unanswered: no connection; whatever user code raised is its cause.
+            Unanswered: no connection. If code of the user raised, its error is the cause.
             RedisRejected: Redis refuses a fixed password, or the certificate cannot be verified.
         """
         wanted = {**self.settings, **aim}
@@ -127,11 +127,11 @@ class Connector:
         return connection
 
     def doubt(self, host: str | None = None) -> None:
-        """The server that was reached last under this name is perhaps the wrong one."""
+        """Note that the server last reached under this name may be the wrong one."""
         self._resolver.doubt(host or str(self.settings.get("host") or "localhost"))
 
     async def _introduce(self, connection: AbstractConnection, role: str) -> None:
-        """Tell Redis the connection's name, within the attempt. If that is forbidden, go on without."""
+        """Name the connection in Redis, as part of the attempt. If that is not permitted, go on without a name."""
         name = settings.client_name(self._name, role)
         if name is None or self._nameless:
             return
@@ -144,7 +144,7 @@ class Connector:
             self._nameless = True
 
     def _fault(self, error: BaseException, where: str) -> Exception:
-        """What an error in connecting means; its cause is what happened first."""
+        """The meaning of an error in connecting. Its cause is the first error."""
         cause = _cause(error)
         fault = self._meaning(error, cause, where)
         fault.__cause__ = error_mapping.bare(cause)
@@ -152,7 +152,7 @@ class Connector:
 
     def _meaning(self, error: BaseException, cause: BaseException, where: str) -> Exception:
         if self._credentials is not None and _is_refused_login(error):
-            self._credentials.doubt()  # a token that has expired, perhaps: the next one may be accepted
+            self._credentials.doubt()  # the token may have expired; the next one may be accepted
             return Unanswered(f"{where} refuses what the credential provider said: {error}", maybe_executed=False)
         if isinstance(error, RedisError | OSError):
             fault = error_mapping.map_error(error, where)
@@ -168,7 +168,7 @@ class Connector:
 
 
 class _Obtained:
-    """The user's credential provider, with the answer that it gave."""
+    """A credential provider that repeats an answer which the user's provider has given already."""
 
     def __init__(self, provider: Any, credentials: Any) -> None:
         self._provider = provider
@@ -185,7 +185,7 @@ class _Obtained:
 
 
 def _asking(provider: Any) -> Callable[[], Any]:
-    """How to ask a provider: one that knows nothing of asyncio blocks a thread, and not the loop."""
+    """How to ask a provider. One without asyncio blocks a thread, and not the event loop."""
     inherited = getattr(CredentialProvider, "get_credentials_async", None)  # redis-py 5.3 and later
     own = getattr(type(provider), "get_credentials_async", None)
     if own is None or own is inherited:
@@ -195,11 +195,11 @@ def _asking(provider: Any) -> Callable[[], Any]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What redis-py has wrapped."""
+    """The error that redis-py has wrapped."""
     while isinstance(error, RedisError):
         cause = error.__cause__ or error.__context__
         if cause is None or isinstance(cause, Unanswered | RedisRejected | asyncio.CancelledError):
-            break  # what somebody above us handles is no cause
+            break  # an exception that a caller of ours handles is no cause
         error = cause
     return error
 
@@ -213,12 +213,12 @@ def _is_refused_login(error: BaseException) -> bool:
 
 
 def address_of(wanted: Mapping[str, Any]) -> str:
-    """A server's address, for messages."""
+    """The address of a server, for messages."""
     return str(wanted.get("path") or f"{wanted.get('host', 'localhost')}:{wanted.get('port', 6379)}")
 
 
 def describe(error: BaseException) -> str:
-    """An exception of user code in one line, also if its text cannot be had."""
+    """An exception of user code in one line, even if its ``str()`` fails."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - it is not ours

@@ -1,4 +1,4 @@
-"""One Redis connection that any number of tasks share: requests are pipelined, replies matched in order."""
+"""A shared connection: many tasks send requests over one connection; replies come in the order of the requests."""
 
 import asyncio
 from collections import deque
@@ -18,17 +18,18 @@ from redis_stream_client._redis.opener import FIRST_ATTEMPT, LONGEST_ATTEMPT, At
 from redis_stream_client._redis.script import Script
 
 GRACE = 0.02
-"""Seconds more for a reply that may have arrived already: a loop that stood still sees the timer first."""
+"""Extra seconds for a reply that may have arrived already: after a standstill the event loop sees the timer
+first."""
 
 Greeting = Callable[[AbstractConnection, float], Awaitable[None]]
 
 
 class SharedConnection:
-    """A connection that is opened when it is needed, and closed as soon as one reply was given up.
+    """A connection that opens when it is needed, and closes when a request is not answered in time.
 
-    A reply that was given up must not arrive later, when something else is already believed. So a request
-    that is not answered in time takes the connection with it; all requests under way on it end in
-    `Unanswered`, which says whether Redis may have executed them.
+    A late reply must not arrive after the client has already acted on its absence. So a request without an answer
+    takes the connection with it. All requests under way on it end in `Unanswered`, which says whether Redis may
+    have executed them.
     """
 
     def __init__(
@@ -59,27 +60,28 @@ class SharedConnection:
         """Send one command and return its reply.
 
         Args:
-            command: the command's words.
-            timeout: seconds to wait for a connection, and again for the reply. A reply of which something has
-                arrived is not given up before the connection was silent for so long: what is large takes its time.
+            command: the words of the command.
+            timeout: seconds to wait for a connection, and again for the reply. While a large reply arrives, the
+                timeout counts only silence.
 
         Raises:
             Unanswered: no usable reply.
             GroupMissing: the stream or its group does not exist.
-            RedisRejected: refused for good.
+            RedisRejected: Redis refuses for good.
 
-        A cancelled caller leaves the request on its way.
+        If the caller is cancelled, the request goes on.
         """
         [reply] = await self._exchange((command,), timeout)
         return self._accepted(reply)
 
     async def together(self, *commands: tuple[Any, ...], timeout: float) -> list[Any]:
-        """Send commands in one piece: most of what a small one costs Redis is to read and answer it.
+        """Send commands in one write. That saves most of the cost of small commands in Redis: reading and
+        answering.
 
-        Returns their replies; a refusal stands among them as the exception that `request` would raise.
+        Returns the replies. A refused command has as its reply the exception that `request` would raise.
 
         Raises:
-            Unanswered: no usable reply to any of them.
+            Unanswered: no usable reply to any command.
         """
         replies = await self._exchange(commands, timeout)
         return [self._refused(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
@@ -87,7 +89,7 @@ class SharedConnection:
     async def run(
         self, script: Script, keys: Sequence[str | bytes], args: Sequence[Any], *, timeout: float
     ) -> Any:
-        """Run a script, sending its text only when the server does not know it yet. Raises as `request`."""
+        """Run a script; send its text only if the server does not know it yet. Raises what `request` raises."""
         words = (len(keys), *keys, *args)
         [reply] = await self._exchange((("EVALSHA", script.sha, *words),), timeout)
         if isinstance(reply, NoScriptError):
@@ -106,7 +108,7 @@ class SharedConnection:
         return fault
 
     async def _exchange(self, commands: Sequence[tuple[Any, ...]], timeout: float) -> list[Any]:
-        """The replies to commands that are written together. What Redis refuses is a reply, too."""
+        """Write commands together, and return their replies. A refusal is a reply, too."""
         loop = asyncio.get_running_loop()
         connection = self._connection or await self._connect(timeout)
         # One that was lost before we woke answers nothing: among the next one's requests ours would take a reply.
@@ -129,7 +131,7 @@ class SharedConnection:
             patience.end()
 
     async def _connect(self, timeout: float) -> AbstractConnection:
-        """Wait for the connection. An attempt outlives the callers who are less patient than it may take."""
+        """Wait for the connection. The attempt goes on if the caller gives up."""
         if self._closed:
             raise Unanswered("the connection is closed", maybe_executed=False)
         if self._opening is None:
@@ -194,16 +196,16 @@ class SharedConnection:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(reply)
-            del reply, waiter  # else a connection that is idle holds its last reply, which may be megabytes
+            del reply, waiter  # an idle connection must not keep its last reply, which may have megabytes
 
     def silent_since(self, connection: AbstractConnection) -> float:
-        """When something was last heard on a connection; infinite for one that is not used any more."""
+        """When the connection last read a byte; infinite for one that is no longer used."""
         if connection is not self._connection or self._heard is None:
             return float("inf")
         return self._heard.at
 
     def give_up(self, connection: AbstractConnection, timeout: float) -> None:
-        """A request on this connection was not answered in time."""
+        """Close this connection, because a request on it was not answered in time."""
         if connection is self._connection:
             self.drop(
                 Unanswered(f"no answer from {self._endpoint.where} within {timeout:.3g} s", maybe_executed=True)
@@ -226,12 +228,12 @@ class SharedConnection:
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_exception(_copy(reason))
-                waiter.exception()  # counts as seen, also when its caller is gone
+                waiter.exception()  # marks it as retrieved, even if its caller is gone
         if self._on_loss is not None and not self._closed:
             self._on_loss(reason)
 
     async def close(self) -> None:
-        """Close for good. Requests under way end in `Unanswered`."""
+        """Close for good. All requests under way end in `Unanswered`."""
         self._closed = True
         tasks = [task for task in (self._opening, self._reader) if task is not None]
         if self._opening is not None:
@@ -243,7 +245,7 @@ class SharedConnection:
 
 
 class _Patience:
-    """How long one exchange waits for bytes. When none come, the shared connection gives it up."""
+    """The timeout of one exchange: after too long a silence the shared connection closes."""
 
     __slots__ = ("_connection", "_handle", "_last_chance", "_shared", "_since", "_timeout")
 
@@ -271,12 +273,12 @@ class _Patience:
         self._handle = asyncio.get_running_loop().call_later(left, self._look)
 
     def end(self) -> None:
-        """There was an answer, or nobody waits for one."""
+        """Stop the timeout: there was an answer, or nobody waits for one."""
         self._handle.cancel()
 
 
 class _Heard:
-    """The bytes that a connection reads, and when the last of them came. redis-py does not tell."""
+    """A stream reader that notes when the last byte came, which redis-py does not tell."""
 
     def __init__(self, stream: asyncio.StreamReader) -> None:
         self._stream = stream
@@ -293,7 +295,7 @@ class _Heard:
 
 
 def _copy(reason: Exception) -> Exception:
-    """The reason of a lost connection, for one of the requests that were under way on it."""
+    """The error of a lost connection, copied for each request that was under way on it."""
     if isinstance(reason, RedisRejected):
         return reason
     copy = Unanswered(str(reason), maybe_executed=True)

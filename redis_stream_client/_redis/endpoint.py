@@ -1,8 +1,7 @@
-"""Where the load balancer stream lives, and how to open a connection to it.
+"""Endpoints: finding the server that holds a key, and opening connections to it.
 
-The user's client is only a source of settings. Connections are our own, one object each, with RESP2 (one
-shape of reply), without decoding, and without redis-py's automatic retries, which re-send commands that may
-have been executed.
+The user's client is only a source of settings. Our connections are our own. They use RESP2, which has one shape of
+reply, decode nothing, and do not retry, because a retry by redis-py may send a command again that was executed.
 """
 
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from redis_stream_client._redis.topology import Topology
 
 
 class Endpoint(Protocol):
-    """A server, found anew for every connection."""
+    """A server that is looked up again for every connection."""
 
     @property
     def db(self) -> int:
@@ -31,30 +30,30 @@ class Endpoint(Protocol):
 
     @property
     def where(self) -> str:
-        """The server's address, for messages."""
+        """The address of the server, for messages."""
         ...
 
     @property
     def clustered(self) -> bool:
-        """Whether it may be a node of a Redis Cluster: whoever asks here goes where the slots are."""
+        """Whether the server may be a node of a Redis Cluster, because this endpoint follows the slots."""
         ...
 
     async def open(self, timeout: float, role: str = "") -> AbstractConnection:
         """Connect within `timeout` seconds. Raises `Unanswered` or `RedisRejected`.
 
-        A `role`, such as ``beats``, shows in ``CLIENT LIST`` behind the user's `client_name`.
+        ``CLIENT LIST`` shows the `role`, such as ``beats``, behind the user's `client_name`.
 
-        Names and credentials that were asked for are not asked for anew by the next attempt.
+        If an attempt fails while a host name or credentials are looked up, the next attempt uses the same answer.
         """
         ...
 
     def doubt(self) -> None:
-        """A server that `open` led to does not answer, or is not responsible: look elsewhere first, next time."""
+        """Note that the server does not answer or is not responsible: look elsewhere first the next time."""
         ...
 
 
 def check(redis: Any) -> None:
-    """Raise ``TypeError`` for anything but a redis-py client of asyncio's."""
+    """Raise ``TypeError`` for anything but an asyncio client of redis-py."""
     if isinstance(redis, Redis | RedisCluster):
         return
     given = f"{type(redis).__module__}.{type(redis).__qualname__}"
@@ -65,10 +64,10 @@ def check(redis: Any) -> None:
 
 
 def endpoint_for(redis: Any, key: str, *, pooled: bool = False) -> Endpoint:
-    """The endpoint of `key`, from a user's client; `pooled` if connections come from that one's own pool.
+    """The endpoint of `key`, by the settings of a user's client. `pooled`: connections come from the client's own
+    pool.
 
-    Raises ``TypeError`` for anything but a redis-py client, and ``ValueError`` for one with a setting that cannot
-    be kept.
+    Raises ``TypeError`` for anything but a redis-py client, and ``ValueError`` for a setting that cannot be kept.
     """
     check(redis)
     if isinstance(redis, RedisCluster):
@@ -121,7 +120,7 @@ class Node:
 
 
 class _Sentinel:
-    """The master that the sentinels name."""
+    """The master, as the sentinels name it."""
 
     clustered = False
 
@@ -154,10 +153,10 @@ class _Sentinel:
 
 
 class Slot:
-    """The primary that owns the key's slot; followed when the slot moves.
+    """The primary that has the slot of a key, also after the slot has moved.
 
     Attributes:
-        topology: of its cluster.
+        topology: the topology of the cluster.
     """
 
     db = 0
@@ -173,7 +172,7 @@ class Slot:
         return self.topology.where
 
     async def open(self, timeout: float, role: str = "") -> AbstractConnection:
-        """As `Endpoint`. Each connection looks at the topology anew."""
+        """As `Endpoint`. Looks up the topology for each connection."""
         until = clock.now() + timeout
         view = await self.topology.look(self._slot, timeout * 0.75)
         owner = view.owner(self._slot)

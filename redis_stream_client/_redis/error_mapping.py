@@ -1,4 +1,4 @@
-"""What a reply, or its absence, means. Server errors are told apart here and nowhere else."""
+"""The meaning of error replies, and of no reply. No other module looks at the errors of a server."""
 
 import re
 import ssl
@@ -17,7 +17,7 @@ from redis.exceptions import (
 
 from redis_stream_client._model.errors import RedisRejected
 
-# Refusals that pass: the command was not executed, and the same command may be accepted later.
+# Temporary refusals: the command was not executed, and may be accepted later.
 _PASSING = {
     "LOADING",
     "BUSY",
@@ -37,8 +37,8 @@ _PASSING = {
 _ELSEWHERE = {"READONLY", "MASTERDOWN", "MOVED", "CLUSTERDOWN"}
 _LOGIN = {"NOAUTH", "WRONGPASS"}
 
-# Errors without a code of their own are known by how their text begins. What stands further back may be anybody's
-# words: a key's name, a user's, a script's.
+# Errors without a code of their own are recognised by the beginning of their text. The rest may contain anything:
+# the name of a key, of a user, or of a script.
 _NO_GROUP = re.compile(r"no such key|The XGROUP subcommand requires the key to exist")
 _NO_PERMISSION = re.compile(r"The user executing the script can't |ACL failure in script: ")
 _ABOUT_KEY = re.compile(
@@ -64,7 +64,7 @@ _CALLED = re.compile(r"@user_script: ?\d+: -?")
 _AFTER = re.compile(r" script: (?:[0-9a-f]{40}, )?on @user_script:\d+\.$")
 _CODE = re.compile(r"(?!ACL failure)([A-Z][A-Z0-9]*)(?: |$)")
 
-# redis-py takes some codes off the text; versions before 8 tell them by the exception's class only.
+# redis-py removes some codes from the text. Before version 8 only the class of the exception tells them.
 _CLASSES = tuple(
     (getattr(redis_errors, name), code)
     for name, code in (
@@ -90,7 +90,7 @@ class Unanswered(Exception):
     """No usable answer. It never leaves the package.
 
     Attributes:
-        maybe_executed: whether Redis may have executed the command, or may yet.
+        maybe_executed: whether Redis may have executed the command, or may still do so.
         elsewhere: whether another server is responsible now.
     """
 
@@ -105,15 +105,15 @@ class GroupMissing(Exception):
 
 
 class KeyRejected(RedisRejected, shown_as=RedisRejected):
-    """One key cannot be used; with others the same command may be accepted."""
+    """Redis refuses this key. It may accept the same command for another key."""
 
 
 class WrongType(KeyRejected, shown_as=RedisRejected):
-    """A key holds another type of value than the command is for."""
+    """The key holds another type of value than the command needs."""
 
 
 def map_reply(error: Exception) -> Unanswered | GroupMissing | RedisRejected:
-    """What an error reply means: by its code, or by how a text without one begins."""
+    """The meaning of an error reply: by its code, or, without a code, by the beginning of its text."""
     code, text = read(error)
     fault = _of_code(code, text)
     fault.__cause__ = bare(error)
@@ -146,7 +146,7 @@ def _of_code(code: str, text: str) -> Unanswered | GroupMissing | RedisRejected:
 
 
 def _of_text(text: str) -> Unanswered | GroupMissing | RedisRejected:
-    """What an error without a code of its own means."""
+    """The meaning of an error without a code of its own."""
     if _NO_GROUP.match(text):
         return GroupMissing(text)
     if _FULL.match(text):
@@ -159,7 +159,7 @@ def _of_text(text: str) -> Unanswered | GroupMissing | RedisRejected:
 
 
 def _lacking(text: str, name: str) -> RedisRejected:
-    """The server lacks a command: it is too old, or somebody took the command away."""
+    """The server lacks a command: it is too old, or the command is disabled or renamed."""
     if not name:
         return RedisRejected(
             f"the server lacks a command: {text}",
@@ -173,7 +173,7 @@ def _lacking(text: str, name: str) -> RedisRejected:
 
 
 def map_probe(failed: Sequence[tuple[str, str]]) -> RedisRejected | None:
-    """What keeps commands from being used at all, given each one's name and error; None where nothing does."""
+    """The error for commands that cannot be used at all, from their names and errors; None if all can be used."""
     refused: defaultdict[str, list[str]] = defaultdict(list)
     for command, reply in failed:
         code, text = read(ResponseError(reply))
@@ -190,7 +190,7 @@ def map_probe(failed: Sequence[tuple[str, str]]) -> RedisRejected | None:
 
 
 def map_error(error: Exception, where: str = "Redis") -> Unanswered | GroupMissing | RedisRejected:
-    """What connecting, writing or reading raised means."""
+    """The meaning of an error in connecting, writing or reading."""
     fault: Unanswered | GroupMissing | RedisRejected
     if isinstance(error, AuthenticationError | AuthorizationError):
         fault = _login_refused(where, str(error))
@@ -208,14 +208,14 @@ def map_error(error: Exception, where: str = "Redis") -> Unanswered | GroupMissi
 
 
 def _why(error: Exception) -> str:
-    """What happened, in one line. A user's credential provider may raise anything."""
+    """The error in one line. It may be anything, since a credential provider of the user may raise it."""
     if isinstance(error, RedisError | OSError | EOFError):
         return one_line(error) or "no answer in time"
     return f"{type(error).__name__}: {one_line(error)}"
 
 
 def is_reply(error: BaseException) -> bool:
-    """Whether the server said so: redis-py makes `ConnectionError` of some replies."""
+    """Whether the server has sent this error. redis-py turns some replies into a `ConnectionError`."""
     if isinstance(error, ResponseError | redis_errors.BusyLoadingError):
         return True
     told = getattr(error, "status_code", None) is not None or str(error) == "max number of clients reached"
@@ -230,7 +230,7 @@ def _login_refused(where: str, text: str) -> RedisRejected:
 
 
 def read(error: Exception) -> tuple[str, str]:
-    """The code of an error reply, ``ERR`` if it has none of its own, and the text behind it."""
+    """The code of an error reply (``ERR`` if it has no code of its own), and its text."""
     text = _AFTER.sub("", one_line(error))
     code: Any = getattr(error, "status_code", None)
     if not isinstance(code, str):
@@ -254,15 +254,15 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text in one line."""
+    """The text of an error in one line."""
     return " ".join(str(error).split())
 
 
 def bare(error: BaseException) -> BaseException:
-    """The error without the story of how it came about, which is redis-py's and asyncio's inside.
+    """The error without its traceback and its causes, which would only show the inside of redis-py and asyncio.
 
-    It is printed above ours, in one line; what it was caused by is in its text. What is neither redis-py's nor the
-    system's comes from a user's code, and keeps its story.
+    Python prints it in one line above our error; its text names the cause. An error of the user's code keeps its
+    traceback.
     """
     if not isinstance(error, RedisError | OSError | EOFError):
         return error
@@ -272,7 +272,8 @@ def bare(error: BaseException) -> BaseException:
 
 
 def origin(fault: BaseException) -> BaseException | None:
-    """What an error of ours is to be raised ``from``: redis-py's, or the system's, and none of this package."""
+    """The cause for an error of ours: an error of redis-py or of the system, and never a private one of this
+    package."""
     cause: BaseException | None = fault
     while isinstance(cause, Unanswered | GroupMissing | RedisRejected):
         cause = cause.__cause__

@@ -1,4 +1,4 @@
-"""Answers that connecting waits for and that may be slow: addresses of names, and credentials."""
+"""Look-ups that may be slow and that connecting waits for: addresses of host names, and credentials."""
 
 import asyncio
 import contextlib
@@ -11,16 +11,15 @@ from redis_stream_client._concurrency.tasks import start_task
 
 T = TypeVar("T")
 
-REUSE = 3.0  # an answer is used again for so many times the seconds that it took: a quick one is asked for anew
+REUSE = 3.0  # an answer that took t seconds is used again for REUSE * t seconds, so a quick look-up is repeated
 LONGEST_REUSE = 30.0  # seconds
-ABANDON = 5.0  # seconds that a question goes on when nobody waits any more: the next attempt may
+ABANDON = 5.0  # seconds for which a look-up goes on when nobody waits; the next attempt may need it
 
 
 class Lookup(Generic[T]):
-    """One question, asked once for all who want its answer at the same time.
+    """One look-up, shared by all who need its answer at the same time.
 
-    It outlives those who are less patient than its source is slow: the next attempt waits for the same answer,
-    and does not begin from zero.
+    It goes on if a caller gives up. So the next attempt waits for the same answer, and does not start from zero.
     """
 
     def __init__(self, what: str, source: Callable[[], Awaitable[T]]) -> None:
@@ -49,7 +48,7 @@ class Lookup(Generic[T]):
         return asking.result()
 
     def doubt(self) -> None:
-        """The answer led nowhere: ask anew the next time."""
+        """Note that the answer was of no use: look up again the next time."""
         if self._asking is not None and self._asking.done():
             self._asking = None
 
@@ -69,7 +68,7 @@ class Lookup(Generic[T]):
 
     def _answered(self, asking: "asyncio.Task[T]") -> None:
         if not asking.cancelled():
-            asking.exception()  # counts as seen, also when nobody waits
+            asking.exception()  # marks it as retrieved, even if nobody waits
 
     def _abandon(self, asking: "asyncio.Task[T]") -> None:
         if not self._waiting and not asking.done():
@@ -81,10 +80,10 @@ def _is_good(asked: "asyncio.Task[Any]", until: float) -> bool:
 
 
 async def in_thread(work: Callable[[], T], name: str) -> T:
-    """Run what blocks in a daemon thread of its own.
+    """Run blocking work in its own daemon thread.
 
-    Not in the event loop's default executor: the user's ``asyncio.to_thread`` fills that, and then no connection
-    could be opened.
+    It does not use the default executor of the event loop. ``asyncio.to_thread`` of the user may fill that, and
+    then no connection could be opened.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -104,9 +103,9 @@ async def in_thread(work: Callable[[], T], name: str) -> T:
             result = work()
         except StopIteration as error:  # a future cannot hold it
             failure = RuntimeError(repr(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits is told
+        except Exception as error:  # noqa: BLE001 - any error goes to the waiter
             failure = error
-        except BaseException as error:  # noqa: BLE001 - it ends this thread, and no other
+        except BaseException as error:  # noqa: BLE001 - it must end only this thread
             failure = RuntimeError(repr(error))
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(tell, result, failure)

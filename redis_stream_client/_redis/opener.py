@@ -1,4 +1,4 @@
-"""How long one attempt to connect may take, and how often that is not enough."""
+"""The opener: opens connections, with more time for an attempt after one that was too short."""
 
 from redis.asyncio.connection import AbstractConnection
 
@@ -7,32 +7,32 @@ from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
 
 FIRST_ATTEMPT = 2.0
-"""Seconds for one attempt to connect, and as many to greet; the callers' own deadlines may be shorter. After an
-attempt that took so long the next one gets twice as much, up to the client's `connect_timeout`."""
+"""Seconds for one attempt to connect, and again for the first commands; the caller's own deadline may be shorter.
+After an attempt that used up its time, the next one gets twice as much, up to `connect_timeout`."""
 
 LONGEST_ATTEMPT = 10.0
-"""The same, where no `connect_timeout` is given."""
+"""The upper bound without a `connect_timeout`."""
 
 
 class AttemptTime:
-    """The seconds that one attempt to connect may take: more after one that took all that it had."""
+    """The time for one attempt to connect, in seconds. It doubles after an attempt that used up its time."""
 
     def __init__(self, first: float, longest: float = LONGEST_ATTEMPT) -> None:
         self._first = self.seconds = first
         self._longest = max(first, longest)
 
     def failed(self, took: float) -> None:
-        """An attempt has failed, after so many seconds."""
+        """Note an attempt that failed after `took` seconds."""
         if took >= self.seconds * 0.9:
             self.seconds = min(2 * self.seconds, self._longest)
 
     def succeeded(self, took: float) -> None:
-        """An attempt took so many seconds."""
+        """Note an attempt that succeeded after `took` seconds."""
         self.seconds = min(max(self._first, 2 * took), self._longest)
 
 
 class Opener:
-    """Opens connections of one role, with more time after an attempt that took all that it had."""
+    """Opens connections of one role, with more time after an attempt that used up its time."""
 
     def __init__(self, endpoint: Endpoint, role: str, first: float, longest: float = LONGEST_ATTEMPT) -> None:
         self._endpoint = endpoint

@@ -1,4 +1,4 @@
-"""Says that a server is out of reach: once when that begins, with its cause, and once when it is over."""
+"""The log of outages: one line when a server goes out of reach, with the cause, and one when it is back."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,20 +6,21 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._model.logs import log
 
 FAILURES = 2
-"""In a row. One alone may be a connection that broke, which the next attempt mends before anybody would notice."""
+"""Failures in a row that count as an outage. A single failure may be a broken connection, which the next attempt
+repairs."""
 
 
 class OutageLog:
-    """The log of one server's outages, as one part of the client meets them.
+    """The log of the outages of one server, as one part of the client sees them.
 
-    A warning at the second failure in a row, one line when answers come again, and everything between at DEBUG: an
-    outage of an hour is two lines, whatever is tried meanwhile.
+    It logs a warning at the second failure in a row, one line when answers come again, and everything between at
+    DEBUG. So an outage of an hour gives two lines.
 
     Args:
-        what: what does not answer, for the messages; asked for each time, since a master moves.
-        extra: the log records' extra fields.
-        within: an outage that explains this one: what fails while it lasts does not count here.
-        failures: how many in a row are told.
+        what: names what does not answer, for the messages; called each time, because a master can change.
+        extra: the extra fields of the log records.
+        within: an outage that would explain this one; failures during it do not count here.
+        failures: failures in a row that give a warning.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class OutageLog:
 
     @property
     def lasts(self) -> bool:
-        """Whether there is an outage that was told."""
+        """Whether there is an outage that was logged."""
         return self._told
 
     @property
@@ -51,7 +52,7 @@ class OutageLog:
         return self._failures > 0
 
     def failed(self, cause: object) -> None:
-        """An attempt failed."""
+        """Note that an attempt has failed."""
         if not self._failures:
             self._since = self._now()
         if self._within is None or not self._within.failing:
@@ -62,7 +63,7 @@ class OutageLog:
         (log.warning if tell else log.debug)("no usable answer from %s: %s", self._what(), text, extra=self._extra)
 
     def answered(self) -> None:
-        """An attempt succeeded."""
+        """Note that an attempt has succeeded."""
         if self._told:
             log.info("%s answers again, after %.1f s", self._what(), self._now() - self._since, extra=self._extra)
         self._failures, self._told = 0, False

@@ -1,4 +1,4 @@
-"""Where data streams live: on the one server there is, or on the nodes of a cluster."""
+"""Placement: which server holds which key. Either one server holds all, or the nodes of a cluster do."""
 
 import asyncio
 from collections import defaultdict
@@ -17,61 +17,60 @@ from redis_stream_client._redis.topology import Address, Topology, View
 
 Item = TypeVar("Item")
 
-PAUSE = (0.1, 1.0)  # seconds between two looks: the shortest, and the longest after looks that brought nothing new
+PAUSE = (0.1, 1.0)  # shortest and longest pause between look-ups, in seconds; it grows if they find nothing new
 
 
 class Placement(Protocol):
-    """Tells the servers of keys."""
+    """Knows which server holds which key."""
 
     def endpoint(self, key: str) -> Endpoint | None:
-        """The server that holds a key, as far as is known; the same object for the same server.
+        """The server that holds a key, as far as is known. The same server is always the same object.
 
-        None: `learn` first, and ask again.
+        None means: call `learn` first, then ask again.
         """
         ...
 
     def slot(self, key: str) -> int:
-        """Keys of one slot may be used in one command."""
+        """The slot of a key. One command may use keys of one slot only."""
         ...
 
     async def learn(self, timeout: float) -> None:
-        """Look up where the keys are, unless somebody did just now. Raises `Unanswered` or `RedisRejected`.
+        """Look up where the keys are, unless somebody has just done so. Raises `Unanswered` or `RedisRejected`.
 
-        What was known before goes on to hold if nobody can say better.
+        If the look-up fails, the former knowledge stays.
         """
         ...
 
     def forget(self) -> None:
-        """What is known may be wrong: keys have moved, or a server does not answer. To be called after *any*
-        request that a server of `endpoint` did not answer: a dead one says nothing, so nothing else tells that
-        another one has its slots by now.
+        """Note that the knowledge may be wrong: keys have moved, or a server does not answer.
 
-        Cheap: soon, and not more often than the look-ups may be, `endpoint` asks for `learn`.
+        Call it after *every* request that a server of `endpoint` has not answered. A dead server cannot say that
+        another one has its slots now. It is cheap: `endpoint` asks for `learn` soon, but not too often.
         """
         ...
 
     @property
     def version(self) -> int:
-        """Grows when `endpoint` may answer otherwise than before."""
+        """A number that grows when the answers of `endpoint` may have changed."""
         ...
 
     def current(self, endpoint: Endpoint) -> bool:
         """Whether this server still holds keys, as far as is known.
 
-        Connections to one that does not, and the tasks behind them, are to be dropped.
+        If not, drop the connections to it and the tasks behind them.
         """
         ...
 
 
 def placement_for(redis: Any, endpoint: Endpoint) -> Placement:
-    """The places of a user's client, whose load balancer stream is at `endpoint`."""
+    """The placement for a user's client, whose load balancer stream is at `endpoint`."""
     if isinstance(endpoint, Slot):
         return _Nodes(endpoint.topology)
     return _Nodes(Topology(redis)) if isinstance(redis, RedisCluster) else _OneServer(endpoint)
 
 
 def by_slot(placement: Placement, items: Iterable[Item], key: Callable[[Item], str]) -> list[list[Item]]:
-    """The items in groups, each of those whose keys one command may name."""
+    """The items in groups of one slot each, so that one command may use the keys of a group."""
     slots: dict[int, list[Item]] = defaultdict(list)
     for item in items:
         slots[placement.slot(key(item))].append(item)
@@ -79,7 +78,7 @@ def by_slot(placement: Placement, items: Iterable[Item], key: Callable[[Item], s
 
 
 class _OneServer:
-    """All keys are where the load balancer stream is."""
+    """One server holds all keys: the server of the load balancer stream."""
 
     version = 0
 
@@ -103,7 +102,7 @@ class _OneServer:
 
 
 class _Nodes:
-    """Each slot has a primary, which changes when a slot moves or a node dies."""
+    """The nodes of a cluster: each slot has a primary, which changes when the slot moves or a node dies."""
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
@@ -125,7 +124,7 @@ class _Nodes:
         return key_slot(key.encode())
 
     async def learn(self, timeout: float) -> None:
-        """One asks for all that want to know."""
+        """As `Placement`. One look-up serves all who call at the same time."""
         until = clock.now() + timeout
         try:
             async with asyncio.timeout(timeout):

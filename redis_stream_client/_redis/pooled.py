@@ -1,4 +1,4 @@
-"""Connections that are borrowed for a few commands, by those who are no members of a fleet."""
+"""Pooled connections: producers and others outside of a fleet borrow one for a few commands."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -17,13 +17,14 @@ from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.script import Script
 
 REPLY_TIMEOUT = 5.0
-"""Seconds of silence that end an exchange, where the user's connection has no time-out."""
+"""Seconds of silence that end an exchange, if the user's connection has no timeout."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that a pool has to give a connection, or more where connecting once may take more than half of that."""
 
 SLOWEST_LINE = 32 * 1024
-"""Bytes per second that a line carries at the least: a request of n bytes gets n / SLOWEST_LINE seconds more."""
+"""The slowest line that we support, in bytes per second. A request of n bytes gets n / SLOWEST_LINE extra
+seconds."""
 
 _READ_SIZE = 65_536
 _PUSHED = getattr(hiredis, "PushNotification", ())
@@ -31,11 +32,11 @@ _POOL_IS_EMPTY = ("Too many connections", "No connection available")
 
 
 class Loan:
-    """A connection on loan, and what became of the last requests that were written to it.
+    """A borrowed connection, and what happened to the last requests on it.
 
     Attributes:
-        replies: those that came, as bytes; what Redis refused is there as redis-py's exception.
-        unanswered: how many requests were written, or may have been in part, and not answered.
+        replies: the replies that came, as bytes; a refusal is an exception of redis-py.
+        unanswered: how many requests may have been written and were not answered.
     """
 
     def __init__(self, connection: AbstractConnection) -> None:
@@ -46,19 +47,20 @@ class Loan:
     async def exchange(self, *commands: tuple[Any, ...]) -> list[Any]:
         """Send commands in one pipeline, and return their replies as bytes.
 
-        The time-out counts silence: it begins anew with every byte that arrives, so that a large reply may take
-        as long as the line needs. The replies are read here, not by redis-py: they have one shape, whatever parser
-        the connection has, whether it decodes, and whichever protocol it speaks.
+        The timeout counts silence: it starts again with every byte that arrives, so a large reply may take as long
+        as the line needs. This module reads the replies itself, and not redis-py. So they have one shape, whatever
+        parser, decoding and protocol the connection has.
 
-        Raises redis-py's errors; that of the first command that was refused, after all have been answered. Whoever
-        fails or is cancelled closes the connection: a reply that was given up answers nobody else.
+        Raises errors of redis-py: for refused commands the first refusal, after all are answered. After a failure
+            or a
+        cancellation the connection is closed, so that a late reply cannot answer another request.
         """
         self.replies = []
         connection = self._connection
         if not wire.is_open(connection):
             raise RedisConnectionError("the connection was closed")
         size = sum(len(word) for command in commands for word in command if isinstance(word, str | bytes))
-        # A deadline of our own: redis-py's may swallow a cancellation.
+        # Our own deadline: that of redis-py may swallow a cancellation.
         configured, connection.socket_timeout = connection.socket_timeout, None
         patience = (configured or REPLY_TIMEOUT) + size / SLOWEST_LINE
         self.unanswered = len(commands)
@@ -98,7 +100,7 @@ class Loan:
                 self.replies.append(reply)
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes]) -> Any:
-        """Run a script, sending its text only when the server does not know it yet. Raises as `exchange`."""
+        """Run a script; send its text only if the server does not know it yet. Raises what `exchange` raises."""
         words = (len(keys), *keys, *args)
         try:
             [reply] = await self.exchange(("EVALSHA", script.sha, *words))
@@ -111,12 +113,12 @@ _MORE = object()
 
 
 class Pooled:
-    """Where a user's commands about one key go.
+    """Lends connections for commands about one key.
 
     Args:
-        redis: a ``redis.asyncio.Redis``, whose pool lends a connection and gets it back; or a ``RedisCluster``,
-            which is only a source of settings: each time a connection to the node that has the key is opened.
-            Anything else is a ``TypeError``.
+        redis: a ``redis.asyncio.Redis``, whose pool lends the connections; or a ``RedisCluster``, which is only a
+            source of settings: each loan opens a connection to the node that has the key. Anything else is a
+            ``TypeError``.
         key: any key of the slot.
     """
 
@@ -135,12 +137,12 @@ class Pooled:
     async def connection(
         self, doing: str, hint: str | None = None, *, undone: str | None = None
     ) -> AsyncGenerator[Loan]:
-        """A connection, with what goes wrong on it translated.
+        """Borrow a connection for a block. Errors in the block become errors of this package.
 
         Args:
-            doing: what cannot be done then, for the message of `RedisUnavailable`: "could not …".
-            hint: what its caller should know when a request was written and not answered.
-            undone: and what when none was: Redis has certainly not done it.
+            doing: what the block does, for the message of `RedisUnavailable`: "could not …".
+            hint: the hint if a request was written and not answered.
+            undone: the hint if no request was written, so that Redis has certainly done nothing.
         """
         loan: Loan | None = None
         try:
@@ -151,7 +153,7 @@ class Pooled:
             raise rejected from rejected.__cause__
         except Exception as error:
             if loan is not None and not isinstance(error, RedisError | OSError | error_mapping.Unanswered):
-                raise  # else a credential provider, perhaps, which may raise anything
+                raise  # anything else may come from a credential provider
             translated = self._translated(error, doing, hint if loan is not None and loan.unanswered else undone)
             raise translated from translated.__cause__
 
@@ -171,7 +173,8 @@ class Pooled:
                 await wire.close(connection)
 
     async def _from_pool(self, pool: ConnectionPool) -> AbstractConnection:
-        """A connection of the pool, within a bound: redis-py tries ten times, or for ever without a time-out."""
+        """A connection of the pool, within a time limit. redis-py tries ten times, or for ever without a
+        timeout."""
         connect = pool.connection_kwargs.get("socket_connect_timeout") or self.patience
         waiting: float | None = getattr(pool, "timeout", 0)  # of a pool that blocks; None: as long as it takes
         bound = None if waiting is None else max(CONNECT_TIMEOUT, 2 * connect) + waiting
@@ -195,7 +198,7 @@ class Pooled:
         return connection
 
     def _translated(self, error: Exception, doing: str, hint: str | None) -> RedisStreamClientError:
-        """What went wrong, in this package's words, with redis-py's error or the system's as its cause."""
+        """The error of this package for an error of redis-py or of the system, which is its cause."""
         where = self._endpoint.where
         fault = error if isinstance(error, error_mapping.Unanswered) else error_mapping.map_error(error, where)
         translated: RedisStreamClientError

@@ -1,7 +1,7 @@
-"""The inside of redis-py: all that this package needs of it and that has no public way is in this module.
+"""The private parts of redis-py: no other module of this package touches them.
 
-Each function touches one thing that redis-py keeps to itself, or does in another way from version to version, and
-says why it must. All hold from redis-py 5.2.1 to 8.1; this module's tests run on the oldest and on the newest.
+Each function touches one thing that redis-py hides or changes between versions, and says why it must. All work
+from redis-py 5.2.1 to 8.1; the tests of this module run on the oldest and on the newest.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from redis.asyncio.connection import AbstractConnection, DefaultParser
 Wrapper = TypeVar("Wrapper")
 
 parse_error: Callable[[str], Exception] = DefaultParser.parse_error
-"""The exception that redis-py makes of an error reply."""
+"""Turns an error reply into an exception, as redis-py does."""
 
 _reader = attrgetter("_reader")
 _writer = attrgetter("_writer")
@@ -30,39 +30,39 @@ _STREAM = "_stream"
 _ARGUMENTS = "_connection_arguments"
 _DYNAMIC = "_dynamic_startup_nodes"
 
-# Before 5.3, redis-py asks for a command's name, and does not use it.
+# Before 5.3, redis-py wants the name of a command here, and does not use it.
 _wanted = signature(ConnectionPool.get_connection).parameters.get("command_name")
 _NAMED = ("XADD",) if _wanted is not None and _wanted.default is Parameter.empty else ()
 
 
 def reader(connection: AbstractConnection) -> asyncio.StreamReader | None:
-    """What a connection reads from; None when it is closed.
+    """The stream that a connection reads from; None if it is closed.
 
-    redis-py reads replies through its parser alone, in a shape that depends on the user's settings.
+    The public way goes through a parser, whose replies depend on the user's settings.
     """
     stream: asyncio.StreamReader | None = _reader(connection)
     return stream
 
 
 def writer(connection: AbstractConnection) -> asyncio.StreamWriter | None:
-    """What a connection writes to; None when it is closed.
+    """The stream that a connection writes to; None if it is closed.
 
-    redis-py's `is_connected` does not see that the transport was closed, by the peer or by us.
+    The public `is_connected` does not notice that the peer, or this package, has closed the transport.
     """
     stream: asyncio.StreamWriter | None = _writer(connection)
     return stream
 
 
 def close(connection: AbstractConnection) -> None:
-    """Close a connection and let go of its streams. redis-py's public way is a coroutine."""
+    """Close a connection and release its streams. The public way is a coroutine."""
     _close(connection)
 
 
 def wrap_stream(connection: AbstractConnection, wrap: Callable[[asyncio.StreamReader], Wrapper]) -> Wrapper:
-    """Have the parser of an open connection read from `wrap` of its stream.
+    """Make the parser of an open connection read from `wrap` of its stream.
 
-    redis-py does not tell when bytes arrive; a `parser_class` of our own would not do, since the connections of a
-    cluster and of a user's own class bring theirs.
+    redis-py does not tell when bytes arrive. Our own `parser_class` would not help, because the connections of a
+    cluster and of a user's class choose theirs.
     """
     parser = _parser(connection)
     wrapper = wrap(getattr(parser, _STREAM))
@@ -71,15 +71,15 @@ def wrap_stream(connection: AbstractConnection, wrap: Callable[[asyncio.StreamRe
 
 
 def has_address(connection_class: type[AbstractConnection]) -> bool:
-    """Whether connections of this class go to a host and a port, and not to a socket's path."""
+    """Whether connections of this class go to a host and a port, and not to the path of a socket."""
     return hasattr(connection_class, _ARGUMENTS)
 
 
 @contextlib.contextmanager
 def aimed(connection: AbstractConnection, host: str, address: str) -> Generator[None]:
-    """In this block a connection to `host` is opened to one of the name's addresses.
+    """In this block, a connection to `host` opens to the given address of that name.
 
-    TLS goes on to verify the host's name, which with redis-py's own `host` setting would be the address.
+    TLS still verifies the name of the host. With the address in the `host` setting, it would verify the address.
     """
     arguments: Callable[[], dict[str, Any]] = getattr(connection, _ARGUMENTS)
 
@@ -99,15 +99,16 @@ def aimed(connection: AbstractConnection, host: str, address: str) -> Generator[
 
 
 async def borrow(pool: ConnectionPool) -> AbstractConnection:
-    """A connection of a pool; to be released to it."""
+    """Borrow a connection of a pool; release it afterwards."""
     connection: AbstractConnection = await pool.get_connection(*_NAMED)  # type: ignore[no-untyped-call]
     return connection
 
 
 def empty_copy(pool: Any, **changed: Any) -> Any:
-    """A pool with all that the user's own class has set, some of it `changed`, and without any connection.
+    """A copy of a pool with all attributes of the user's class, some of them `changed`, and without any
+    connection.
 
-    Its constructor would not do: a class of the user's own may ask it for anything.
+    We cannot call the constructor: a class of the user may have any parameters.
     """
     twin = copy.copy(pool)
     vars(twin).update(_available_connections=[], _in_use_connections=weakref.WeakSet(), **changed)

@@ -1,4 +1,4 @@
-"""Addresses of host names, looked up in threads of our own."""
+"""The resolver: looks up addresses of host names in our own threads."""
 
 import asyncio
 import contextlib
@@ -8,14 +8,13 @@ import socket
 from redis_stream_client._redis.lookups import Lookup, in_thread
 from redis_stream_client._redis.unhelpful import Unhelpful
 
-PATIENCE = 0.5  # seconds that a look-up may take when an earlier answer is known
+PATIENCE = 0.5  # seconds to wait for a look-up if an earlier answer is known
 
 
 class Resolver:
-    """The names that one client connects to.
+    """The host names of one client, and their addresses.
 
-    A resolver that is slow or fails keeps nobody from an address that was known before. No address of a name is
-    tried first for ever.
+    If a look-up is slow or fails, earlier addresses still work. No address of a name stays the first for ever.
     """
 
     def __init__(self) -> None:
@@ -26,7 +25,7 @@ class Resolver:
         self._doubted = Unhelpful[str]()
 
     async def addresses(self, host: str) -> list[str]:
-        """All addresses of a name, in the order to try them; of an address, itself. Raises ``OSError``."""
+        """The addresses of a name, in the order to try them. For an address, the address. Raises ``OSError``."""
         if _is_address(host):
             return [host]
         if host not in self._lookups:
@@ -45,17 +44,17 @@ class Resolver:
         return sorted(self._known[host], key=unlikely)
 
     def reached(self, host: str, address: str) -> None:
-        """This address of the name has answered: try it first the next time, if it is still one."""
+        """Note that this address has answered: try it first the next time, if the name still has it."""
         self._reached[host] = address
         self._failed.forgive(address)
 
     def failed(self, host: str, address: str) -> None:
-        """This address does not answer: try the others first, and ask anew what the name means."""
+        """Note that this address does not answer: try the others first, and look up the name again."""
         self._failed.mark(address)
         self.doubt(host)
 
     def doubt(self, host: str) -> None:
-        """The address that was reached last is perhaps the wrong one: try the others first."""
+        """Note that the last address may be the wrong one: try the others first."""
         if host in self._lookups:
             self._lookups[host].doubt()
             if (address := self._reached.pop(host, None)) is not None:

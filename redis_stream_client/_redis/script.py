@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script's text, and the name under which a server that has seen it knows it."""
+    """The text of a script, and its SHA1, under which a server knows a script that it has seen."""
 
     text: str
     sha: str

@@ -1,7 +1,8 @@
-"""Which server is the master, by redis-py's ``Sentinel``.
+"""Finding the master by Sentinel.
 
 The user's own ``Sentinel`` decides, with its `discover_master()`, `force_master_ip` and `min_other_sentinels`, and
-the user's own pool with its `get_master_address()`; both as copies that ask the sentinels on our connections.
+so does the user's own pool, with its `get_master_address()`. Both are copies that ask the sentinels on our
+connections.
 """
 
 import asyncio
@@ -20,11 +21,11 @@ from redis_stream_client._redis.connecting import Connector, describe
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.unhelpful import Unhelpful
 
-SHORTEST = 0.1  # seconds that one sentinel has to answer at least
+SHORTEST = 0.1  # the least number of seconds to wait for one sentinel
 
 
 class Masters:
-    """Finds the master for one pool of the user's."""
+    """Finds the master for one pool of the user."""
 
     def __init__(self, pool: SentinelConnectionPool) -> None:
         self._pool = pool
@@ -42,8 +43,8 @@ class Masters:
         self._turn = -1
 
     async def find(self, timeout: float) -> tuple[tuple[str, int], Any]:
-        """The master's address, and the pool that said so. Raises `Unanswered` or `RedisRejected`."""
-        self._turn += 1  # nobody is asked first for ever, who may know an old master
+        """The address of the master, and the pool that named it. Raises `Unanswered` or `RedisRejected`."""
+        self._turn += 1  # ask another one first each time, since one may know an old master
         turn = self._turn % len(self._sentinels) if self._sentinels else 0
         order = self._sentinels[turn:] + self._sentinels[:turn]
         order.sort(key=lambda sentinel: self._silent.since(id(sentinel)))
@@ -85,12 +86,12 @@ class Masters:
                     await client.connection_pool.disconnect()
 
     def doubt(self) -> None:
-        """The master that was named last is none, or does not answer: ask others first."""
+        """Note that the last master is none, or does not answer: ask other sentinels first."""
         if self._answered is not None:
             self._silent.mark(self._answered)
 
     def _asked(self, sentinel: Any, patience: float, rejections: list[RedisRejected]) -> Any:
-        """A client like the user's, which opens a connection of ours for each command."""
+        """A copy of the user's client for a sentinel, which opens one of our connections for each command."""
         connector = self._connectors.get(id(sentinel))
         if connector is None:  # no client of redis-py's: the user's own affair
             return sentinel
@@ -122,14 +123,14 @@ class Masters:
 
 
 class KnownMaster:
-    """What a connection of Sentinel's asks for the master, which is known already."""
+    """Stands in for the pool that a Sentinel connection asks for its master, and knows the answer already."""
 
     def __init__(self, pool: Any, address: tuple[str, int]) -> None:
         self._pool = pool
         self._address = address
 
     async def get_master_address(self) -> tuple[str, int]:
-        """The master's address."""
+        """The address of the master."""
         return self._address
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Which server a connection has met: its version, its role, and whether it may have lost writes since."""
+"""The identity of a server: its version, its role, and whether it may have lost writes."""
 
 import re
 from collections.abc import Callable
@@ -14,19 +14,19 @@ OLDEST_SERVER = (6, 2)
 
 
 class ServerIdentity:
-    """Learns, on each new connection, which server it is; knows when it is another one than before.
+    """Checks, on each new connection, which server it is, and notices a change.
 
-    The connections to one place share it. One that meets another server, or the same one after it has lost writes,
-    says so: the others may be talking to a server that is not responsible any more.
+    The connections to one endpoint share it. If one of them meets another server, or the same one after a loss of
+    writes, it says so, because the others may talk to a server that is no longer responsible.
 
     Args:
-        on_change: called with the history when it is another one than before, and both are known.
-        clustered: whether the server may be a node of a Redis Cluster. By a client that does not follow slots,
-            streams that other nodes have would be owned and never read.
+        on_change: called with the new history when the history has changed, and both are known.
+        clustered: whether the server may be a node of a Redis Cluster. A client that does not follow slots would
+            own streams that are on other nodes, and never read them.
 
     Attributes:
-        history: changes whenever Redis may have lost writes that it had answered: after a restart, and after
-            a fail-over to a replica. None where ``INFO`` is not permitted.
+        history: changes whenever Redis may have lost writes that it had confirmed: after a restart, and after a
+            failover to a replica. None if ``INFO`` is not permitted.
     """
 
     def __init__(self, on_change: Callable[[str], None] | None = None, *, clustered: bool = True) -> None:
@@ -35,7 +35,7 @@ class ServerIdentity:
         self.history: str | None = None
 
     async def __call__(self, connection: AbstractConnection, timeout: float) -> None:
-        """Raises `RedisRejected` for a server that is too old, `Unanswered` for one that is no master."""
+        """Check the server. Raises `RedisRejected` if it is too old, and `Unanswered` if it is no master."""
         try:
             info = _parse_info(await roundtrip(connection, timeout, "INFO", "server"))
             info |= _parse_info(await roundtrip(connection, timeout, "INFO", "replication"))
@@ -55,7 +55,7 @@ class ServerIdentity:
             self._on_change(self.history)
 
     async def _refuse_a_cluster(self, connection: AbstractConnection, timeout: float) -> None:
-        """Where ``INFO`` is not permitted, another command may tell."""
+        """Find out by another command whether this is a Cluster, because ``INFO`` is not permitted."""
         if self._clustered:
             return
         try:
@@ -73,7 +73,7 @@ def _cluster_needed() -> RedisRejected:
 
 
 def check_version(version: str) -> None:
-    """Raise `RedisRejected` for a server that is too old; a version that cannot be read is let pass."""
+    """Raise `RedisRejected` if the server is too old. A version that cannot be read passes."""
     found = re.match(r"(\d+)\.(\d+)", version)
     if found and (int(found[1]), int(found[2])) < OLDEST_SERVER:
         raise RedisRejected(

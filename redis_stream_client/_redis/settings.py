@@ -1,6 +1,6 @@
-"""What becomes of each setting of a user's client: it is kept, it is ours on purpose, or it is refused.
+"""The settings of a user's client: each is kept, replaced by ours on purpose, or refused.
 
-A setting that redis-py does not know belongs to a connection class of the user's own, and is kept.
+A setting that redis-py does not know belongs to a connection class of the user, and is kept.
 """
 
 import re
@@ -36,7 +36,7 @@ KEPT = {
     "encoding_errors": "of what redis-py itself sends when it connects",
     "encoder_class": "of what redis-py itself sends when it connects",
 }
-"""Settings of the user's that hold for our connections; and all that begin with ``ssl_``."""
+"""Settings that hold for our connections, too; so do all that begin with ``ssl_``."""
 
 _WAITS = "every wait has a deadline of our own"
 _REPEATS = "what is sent again, and when, is decided here: a command that may have been executed is not sent twice"
@@ -81,27 +81,27 @@ OURS = {
     "event_dispatcher": INTERNAL,
     "himport_registry": INTERNAL,
 }
-"""Settings that do not hold for our connections, and why."""
+"""Settings that our connections do not use, and why."""
 
 REFUSED = {
     "is_master": "a client of replicas, made by slave_for() or replica_for(): use master_for()",
     "make_connection": "a pool with a make_connection() of its own: give connection_class instead",
 }
-"""What is refused at construction, and what to do."""
+"""Settings that the constructor refuses, and what to do instead."""
 
 DEFAULT_NAME = "redis_stream_client"
 
 
 def own(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of our own connections, from those of a user's."""
+    """The settings of our connections, made from those of the user."""
     kept = {name: value for name, value in settings.items() if name not in OURS and name not in REPLACED}
     return {
         **kept,
         "protocol": 2,
         "decode_responses": False,
         "retry_on_error": [],
-        # No time-outs of redis-py's: with one it writes through asyncio.wait_for(), which on Python 3.11 swallows
-        # a cancellation that arrives when the write is just done (measured: 6 of 13 points in connecting).
+        # No timeouts of redis-py: with one it writes through asyncio.wait_for(), which on Python 3.11 swallows a
+        # cancellation that arrives when the write is just done (measured: 6 of 13 points in connecting).
         "socket_timeout": None,
         "socket_connect_timeout": None,
     }
@@ -115,7 +115,8 @@ REPLACED = {
 
 
 def client_name(given: object, role: str) -> str | None:
-    """What ``CLIENT LIST`` shows: the user's name with our role behind it. Redis refuses spaces and the like."""
+    """The name for ``CLIENT LIST``: the user's name and our role, without spaces and the like, which Redis
+    refuses."""
     if not role and not given:
         return None
     name = f"{given or DEFAULT_NAME}:{role}" if role else str(given)

@@ -1,9 +1,9 @@
-"""Which node of a Redis Cluster has which slot.
+"""Topology: which node of a Redis Cluster has which slot.
 
-redis-py's own ``NodesManager``, of the user's class and with the user's settings, says what a node's answer means;
-asking is ours: bounded in time, on connections that are closed afterwards. No node is trusted for ever: each look
-begins with another one, goes on to the next after `STAGGER` seconds of silence, and asks several when the last
-answer led nowhere. The user's client itself is never used.
+This module asks the nodes itself, within a time limit, on connections that it closes afterwards. redis-py's
+``NodesManager``, of the user's class and with the user's settings, interprets the answers. No node is trusted for
+ever: each look-up begins with another node, goes on to the next one after `STAGGER` seconds of silence, and asks
+several if the last answer was of no use. The user's client itself is never used.
 """
 
 import asyncio
@@ -25,17 +25,18 @@ from redis_stream_client._redis.unhelpful import Unhelpful
 
 Address = tuple[str, int]
 
-STAGGER = 0.1  # seconds of a node's silence after which the next one is asked, too
-SEVERAL = 3  # nodes that are asked when the last answer led nowhere
-GRACE = 0.3  # seconds that others have to contradict an answer that is in doubt
+STAGGER = 0.1  # seconds of silence of a node after which the next one is asked, too
+SEVERAL = 3  # how many nodes to ask if the last answer was of no use
+GRACE = 0.3  # seconds to wait for other nodes that may contradict a doubtful answer
 
 _learned: dict[frozenset[Address], tuple[Address, ...]] = {}
-"""What this process learned of the cluster behind these startup nodes: a hint, should all of them be gone."""
+"""The nodes that this process has seen of the cluster behind these startup nodes, in case all of those are
+gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Which node has which slots, as one node says.
+    """Which node has which slots, according to one node.
 
     Attributes:
         ranges: first slot, last slot and primary, in order.
@@ -54,7 +55,7 @@ class View:
 
     @property
     def primaries(self) -> frozenset[Address]:
-        """Those that have slots."""
+        """The primaries that have slots."""
         return frozenset(primary for _, _, primary in self.ranges)
 
     @property
@@ -63,7 +64,7 @@ class View:
         return sum(last - first + 1 for first, last, _ in self.ranges)
 
     def answers(self, slot: int | None) -> bool:
-        """Whether it says what was asked: where one slot is, or where all are."""
+        """Whether this view answers the question: where one slot is, or, with None, where all are."""
         return self.covered == REDIS_CLUSTER_HASH_SLOTS if slot is None else self.owner(slot) is not None
 
 
@@ -89,10 +90,9 @@ class Topology:
         return f"the cluster of {self._startup[0][0]}:{self._startup[0][1]}"
 
     async def look(self, slot: int | None, timeout: float) -> View:
-        """Ask where one slot is, or where all are. Raises `Unanswered` or `RedisRejected`.
+        """Ask where one slot is, or, with None, where all are. Raises `Unanswered` or `RedisRejected`.
 
-        A view that does not say where the slot is is no answer, and the next node is asked; where all are, the
-        fullest view will do.
+        If a view does not have the slot, the next node is asked. For all slots, the fullest view is taken.
         """
         look = _Look(self, slot, self._in_doubt)
         try:
@@ -110,27 +110,27 @@ class Topology:
         return view
 
     def doubt(self, node: Address | None = None) -> None:
-        """What was said last led nowhere: to a `node` that does not answer, if one is named."""
+        """Note that the last answer was of no use: it led to `node`, which does not answer."""
         self._in_doubt = True
         if node is not None:
             self.unhelpful(node)
 
     def unhelpful(self, node: Address) -> None:
-        """This node did not answer, or did not know: ask it last for a while."""
+        """Note that this node did not answer or did not know: ask it last for a while."""
         self._unhelpful.mark(node)
 
     def is_unhelpful(self, node: Address) -> bool:
-        """Whether it did not answer lately."""
+        """Whether this node did not answer lately."""
         return node in self._unhelpful
 
     def continues(self, view: View) -> bool:
-        """Whether this is the cluster that was known before, and not another one that a node belongs to by now."""
+        """Whether this is the cluster of before. A node may have moved to another cluster."""
         common = len(view.nodes & self._nodes)
         return not self._nodes or 2 * common > min(len(view.nodes), len(self._nodes))
 
     def _candidates(self) -> list[Address]:
-        """Whom to ask, in this order: another one first each time; those that did not help last; never forgetting
-        the user's own startup nodes, and what redis-py learned since."""
+        """The nodes in the order to ask them: another one first each time, those that did not help last. They
+        include the user's startup nodes and those that redis-py has learned."""
         self._turn += 1
         known = sorted(self._nodes) if self._dynamic else []
         turn = self._turn % len(known) if known else 0
@@ -142,7 +142,7 @@ class Topology:
         return sorted(order, key=self._unhelpful.since)
 
     async def ask(self, node: Address, timeout: float) -> View:
-        """What one node says. Raises `Unanswered` or `RedisRejected`."""
+        """Ask one node for its view. Raises `Unanswered` or `RedisRejected`."""
         host, port = node
         connection = await self.connector.open(timeout, host=host, port=port)
         try:
@@ -167,7 +167,7 @@ class Topology:
 
 
 class _Look:
-    """One look at the topology: whom it has asked, and what they said."""
+    """One look-up of the topology: the nodes that were asked, and their answers."""
 
     def __init__(self, topology: Topology, slot: int | None, in_doubt: bool) -> None:
         self._topology = topology
@@ -178,7 +178,7 @@ class _Look:
         self._failures: list[Exception] = []
 
     async def run(self, candidates: Sequence[Address], timeout: float) -> View | None:
-        """Ask until it is clear. None: nobody knew."""
+        """Ask until the answer is clear. None: no node knew."""
         left = list(candidates)
         first_answer: float | None = None
         while left or self._asking:
@@ -215,7 +215,7 @@ class _Look:
         return bool(done)
 
     def _is_clear(self) -> bool:
-        """Whether nobody else need be heard: one view of the cluster that was known, or several that agree."""
+        """Whether the answer is clear: one view of the known cluster, or several views that agree."""
         views = [view for view in self._views if view.answers(self._slot) and self._topology.continues(view)]
         return len(views) >= (2 if self._in_doubt else 1) and len({self._said(view) for view in views}) == 1
 
@@ -223,8 +223,8 @@ class _Look:
         return view.ranges if self._slot is None else view.owner(self._slot)
 
     def choose(self) -> View | None:
-        """The most credible view: of the cluster that was known, said by most, not of a node that is known not to
-        answer, the fullest."""
+        """The most credible view: of the known cluster, shared by most nodes, whose primary answers, and the
+        fullest."""
         views = [view for view in self._views if view.answers(self._slot) or (self._slot is None and view.ranges)]
         said = [self._said(view) for view in views]
 
@@ -236,7 +236,7 @@ class _Look:
         return max(views, key=credibility, default=None)
 
     def failure(self, otherwise: str) -> Exception:
-        """Why nobody knew. Refused for good only if all who were asked have refused."""
+        """The error if no node knew. It is a refusal only if all nodes have refused."""
         refused = [error for error in self._failures if isinstance(error, RedisRejected)]
         if refused and len(refused) == len(self._failures) and not self._views and not self._asking:
             return refused[0]
@@ -246,7 +246,7 @@ class _Look:
         return unanswered[0] if unanswered else Unanswered(otherwise, maybe_executed=False)
 
     async def close(self) -> None:
-        """Give up what is still being asked. Whoever kept us waiting is asked last the next time."""
+        """Stop asking. A node that kept us waiting is asked last the next time."""
         now = clock.now()
         for task, (node, asked_at) in self._asking.items():
             task.cancel()
@@ -256,11 +256,11 @@ class _Look:
             await asyncio.wait(self._asking)
             for task in self._asking:
                 if not task.cancelled():
-                    task.exception()  # counts as seen
+                    task.exception()  # marks it as retrieved
 
 
 class _Said(ClusterNode):
-    """A node as redis-py's `NodesManager` wants it, that repeats an answer which we have already."""
+    """A node for redis-py's `NodesManager` that repeats an answer which we have already."""
 
     def __init__(self, node: Address, reply: Any) -> None:
         super().__init__(*node)
@@ -271,8 +271,8 @@ class _Said(ClusterNode):
 
 
 async def _interpret(manager: NodesManager, node: Address, reply: Any) -> View:
-    """What a node's ``CLUSTER SLOTS`` means, by redis-py: with the user's `address_remap`, and the user's own
-    kind of ``NodesManager``."""
+    """Interpret an answer to ``CLUSTER SLOTS`` by redis-py, with the user's `address_remap` and
+    ``NodesManager``."""
     if not reply:
         return View()
     dynamic = redis_py.dynamic_startup_nodes(manager)
@@ -296,14 +296,14 @@ async def _interpret(manager: NodesManager, node: Address, reply: Any) -> View:
 
 
 def _name_hosts(node: Address, reply: Any) -> None:
-    """Where no host is named, the one that was asked is meant."""
+    """Fill in the host of the node that was asked, where an answer names no host."""
     for _, _, *nodes in reply:
         for known in nodes:
             known[0] = _host(known) or node[0].encode()
 
 
 def _host(known: Sequence[Any]) -> bytes | None:
-    """The address of a node in ``CLUSTER SLOTS``. None: the one that was asked is meant."""
+    """The host of a node in ``CLUSTER SLOTS``. None: the host of the node that was asked."""
     host: bytes | None = known[0]
     if host == b"?" and len(known) > 3:  # a name is preferred, and this node has none
         more = dict(zip(known[3][::2], known[3][1::2], strict=False))
@@ -316,7 +316,7 @@ def _addresses(nodes: Iterable[Any]) -> list[Address]:
 
 
 def _connector(cluster: RedisCluster, startup: Sequence[Any]) -> Connector:
-    """How connections to all nodes are opened."""
+    """The connector for all nodes of a cluster."""
     settings = {**cluster.nodes_manager.connection_kwargs, **startup[0].connection_kwargs}
     connection_class = settings.pop("connection_class", startup[0].connection_class)
     if issubclass(startup[0].connection_class, connection_class):

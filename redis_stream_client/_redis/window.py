@@ -1,4 +1,4 @@
-"""How much to ask for at once, and how long to wait: what went unanswered is asked for in smaller pieces."""
+"""The window: how much to ask for at once, and how long to wait. Without an answer, the client asks for less."""
 
 from collections.abc import Callable
 
@@ -6,33 +6,33 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._model.logs import log
 
 SHRINK = 4
-"""A request that was not answered is repeated for a quarter of what it asked for."""
+"""A request without an answer is repeated for 1 / SHRINK of its size."""
 
 LONGEST_PATIENCE = 30.0
-"""Seconds that the smallest request may take: with 256 KiB, a line of 9 kB/s."""
+"""The longest timeout in seconds, for the smallest request: enough for 256 KiB on a line of 9 kB/s."""
 
 FIRST_TRIAL, LONGEST_TRIAL = 60.0, 3600.0
-"""Seconds after which a size that failed once is tried again; doubled each time that it fails again."""
+"""Seconds before a size that failed is tried again: the first time, and at most. Doubled with each failure."""
 
 
 class Window:
-    """The size of one kind of request, and its time-out: both adapt to the line and to the server.
+    """The size of one kind of request, and its timeout. Both adapt to the line and to the server.
 
-    A reply of n bytes needs n / bandwidth seconds, and a server may cut a connection for a reply that is too
-    large. So a request that goes unanswered is repeated for less, and waits longer. While answers come it grows
-    again, up to half of what failed after an answer; after a while that is tried again.
+    A reply of n bytes needs n / bandwidth seconds, and a server may cut a connection because of a large reply. So
+    a request without an answer is repeated for less, with a longer timeout. While answers come, the size grows
+    again, up to half of the size that failed; after a while that size is tried again.
 
     Args:
         what: what is asked for, for the log: "streams in a read".
-        largest: the size to begin with, and to return to.
-        patience: seconds to wait for an answer to begin with.
-        smallest: the size below which nothing can be asked for.
-        longest_patience: seconds that `patience` grows to.
+        largest: the first and greatest size.
+        patience: the first timeout, in seconds.
+        smallest: the smallest size that makes sense.
+        longest_patience: the longest timeout, in seconds.
 
     Attributes:
-        size: what to ask for next, at the most.
-        patience: seconds to wait for it.
-        shrunk: how often a request went unanswered.
+        size: the most to ask for next.
+        patience: the timeout for it, in seconds.
+        shrunk: how often a request got no answer.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Window:
 
     @property
     def smallest(self) -> bool:
-        """Whether nothing less can be asked for."""
+        """Whether the window cannot shrink any more."""
         return self.size <= self._smallest
 
     def unanswered(self, size: int | None = None) -> None:
-        """A request of this `size` (default: the window's) got no answer: ask for less, and wait longer."""
+        """Ask for less and wait longer: a request of this `size` (default: that of the window) got no answer."""
         failed = min(self.size, size or self.size)
         if self._failures == 0:  # it is known that less goes through; in an outage nothing does
             again = self._most < self._largest
@@ -86,9 +86,9 @@ class Window:
         )
 
     def answered(self, took: float = 0.0) -> None:
-        """A request got its answer, after so many seconds: ask for more, up to what is known to work in time."""
+        """Ask for more, up to what is known to work: a request got its answer after `took` seconds."""
         self._failures = 0
-        if took > self._first_patience:  # it came, but held up whoever shares the line
+        if took > self._first_patience:  # it came, but held up others on the same line
             self._most = self.size = max(self._smallest, self.size // 2)
             self._trial_at = self._now() + self._trial
             return

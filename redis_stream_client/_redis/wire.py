@@ -1,4 +1,4 @@
-"""Bytes to and from one connection that is open: write commands, read replies, close."""
+"""The wire: write commands to an open connection, read replies from it, close it."""
 
 import asyncio
 import contextlib
@@ -19,17 +19,18 @@ def is_open(connection: AbstractConnection) -> bool:
 
 
 def is_ended(connection: AbstractConnection) -> bool:
-    """Whether the peer has closed a connection, as far as is known."""
+    """Whether the server has closed the connection, as far as we know."""
     reader = redis_py.reader(connection)
     return reader is None or reader.at_eof() or not is_open(connection)
 
 
 async def send(connection: AbstractConnection, *commands: tuple[Any, ...]) -> None:
-    """Write commands to a connection. Everything is handed to the transport before the first suspension.
+    """Write commands to a connection. The transport has everything before the first suspension.
 
     hiredis packs a command of 250 words in a tenth of the time that redis-py takes.
 
-    A transport that the peer has closed is refused here: on Python 3.12 and 3.13 ``writelines()`` on it raises an
+    Raises an error for a transport that the server has closed: on Python 3.12 and 3.13 ``writelines()`` would
+        raise an
     ``AttributeError``.
     """
     if not is_open(connection):
@@ -38,16 +39,16 @@ async def send(connection: AbstractConnection, *commands: tuple[Any, ...]) -> No
 
 
 async def close(connection: AbstractConnection) -> None:
-    """Close a connection without waiting for the peer."""
+    """Close a connection without waiting for the server."""
     with contextlib.suppress(RedisError, OSError):
         await connection.disconnect(nowait=True)
 
 
 def abort(connection: AbstractConnection) -> None:
-    """Close a connection at once: nothing that is still buffered is sent, nothing that arrives is read.
+    """Close a connection at once: send nothing that is still buffered, and read nothing more.
 
     redis-py closes only in a coroutine, and lets the buffer drain first. Early releases of Python 3.11 raise an
-    ``AttributeError`` for a TLS transport that has been closed twice, by the peer and by us.
+    ``AttributeError`` for a TLS transport that the server and we have both closed.
     """
     writer = redis_py.writer(connection)
     if writer is not None:
@@ -57,10 +58,10 @@ def abort(connection: AbstractConnection) -> None:
 
 
 async def next_message(connection: AbstractConnection, quiet: float) -> list[Any]:
-    """The next message of a subscription; empty for one that means nothing.
+    """The next message of a subscription; empty for one without meaning.
 
-    A connection that is silent for `quiet` seconds is asked whether it lives: a half-open one never says anything,
-    and raises nothing. Raises redis-py's errors, ``OSError`` and ``TimeoutError``.
+    After `quiet` seconds of silence it sends a ``PING``, because a half-open connection stays silent for ever.
+    Raises errors of redis-py, ``OSError`` and ``TimeoutError``.
     """
     message = await connection.read_response(disable_decoding=True, timeout=quiet, disconnect_on_error=False)
     if message is None:
@@ -71,9 +72,9 @@ async def next_message(connection: AbstractConnection, quiet: float) -> list[Any
 
 
 async def roundtrip(connection: AbstractConnection, timeout: float | None, *command: Any) -> Any:
-    """One command on a connection that nobody else uses now.
+    """Send one command on a connection that nobody else uses, and return the reply.
 
-    Raises `Unanswered`, `GroupMissing` or `RedisRejected`; the connection is to be closed then.
+    Raises `Unanswered`, `GroupMissing` or `RedisRejected`; then close the connection.
     """
     try:
         async with asyncio.timeout(timeout):
