@@ -88,15 +88,18 @@ async def test_what_is_read_elsewhere_meanwhile_is_not_read_twice(
 
 
 async def test_the_connection_is_closed_when_it_is_not_needed_for_a_while(
-    reader: BypassReader, server: Server, monkeypatch: pytest.MonkeyPatch
+    reader: BypassReader, redis: Connection, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bypass_reader, "UNUSED", 0.0)
 
     def connected() -> bool:
         return any("more-entries" in client["name"] for client in clients_of(server))
 
-    async with reader.reading(lambda: [cursor_of("call-1")], 1.0):
-        await wait_until(connected, "it is used")
+    cursor = cursor_of("call-1")
+    await redis.xadd(cursor.stream, {"n": 1})
+    async with reader.reading(lambda: [cursor], 1.0):
+        await wait_until(lambda: cursor.position != START, "it is used")
+    assert connected()
     async with reader.reading(list, 1.0):
         pass
     await wait_until(lambda: not connected(), "it is closed")
