@@ -25,7 +25,7 @@ WITHOUT_TESTS = {
     "_consumer.parts": "it puts the parts together; every test with a client does so",
     "_leases.events": "dataclasses; `public/test_client.py` matches them",
     "_model.leaving": "durations; `consumer/test_session_leaving.py` holds leaving to them",
-    "_model.version": "one constant; `demo/test_demo.py` has the command line print it",
+    "_model.version": "one constant; `cli/test_demo.py` has the command line print it",
     "_protocol.replies": "dataclasses; the tests of each stub compare them",
     "_ownership.redis_backend": "it hands each call on; `testing/test_contract.py` tests what a lease promises",
 }
@@ -72,7 +72,7 @@ def test_every_module_has_tests_by_its_name(room: str) -> None:
     assert missing == {name for name in WITHOUT_TESTS if name.startswith(f"{room}.")}
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", [*ROOMS, "cli", "demo"])
 def test_every_test_file_of_a_room_is_named_after_a_module(room: str) -> None:
     known = modules(room)
     strangers = {named(path) for path in test_files(room.removeprefix("_")) if module_of(path, known) is None}
