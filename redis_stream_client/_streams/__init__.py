@@ -1,1 +1,1 @@
-"""Following data streams, and the records of their progress."""
+"""Reading data streams, and their progress records."""

@@ -1,4 +1,4 @@
-"""Reading a little of many streams while one large reply blocks the connection that they are all read on."""
+"""The bypass reader: reads a little of many streams while one large reply blocks the usual connection."""
 
 import asyncio
 import contextlib
@@ -15,17 +15,17 @@ from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.placement import Placement, by_slot
 from redis_stream_client._streams.cursor import Cursor
 
-AFTER = 1.0  # seconds that a read takes before others are read beside it
-LATE = 0.2  # and as long must it take still, when this process has looked again
-UNUSED = 5.0  # seconds after which the connection is closed, when large replies arrive quickly again
-PAUSE = (0.2, 1.0)  # seconds between two of these: at first, and at the most
+AFTER = 1.0  # seconds after which a slow read is bypassed
+LATE = 0.2  # seconds more, to be sure that it is not this process that was slow
+UNUSED = 5.0  # seconds without use after which the connection is closed
+PAUSE = (0.2, 1.0)  # first and longest pause between two reads here, in seconds
 
 
 class BypassReader:
-    """A connection of its own to one server, opened when it is needed.
+    """Its own connection to one server, opened when needed.
 
-    What is read here is bounded by bytes, on the server, so it is never late itself. Nothing is watched here: the
-    streams are read on the other connection all the same, from where they are by then.
+    The server bounds each reply here by bytes, so no reply is slow. Nothing is tracked on this connection: the
+    usual connection reads the streams again, from where they are by then.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class BypassReader:
 
     @contextlib.asynccontextmanager
     async def reading(self, waiting: Callable[[], Sequence[Cursor]], patience: float) -> AsyncGenerator[None]:
-        """Should the block take long, read meanwhile, from time to time, what is `waiting`."""
+        """While the block takes long, read the `waiting` streams from time to time."""
         loop = asyncio.get_running_loop()
         task: asyncio.Task[None] | None = None
 
@@ -61,7 +61,7 @@ class BypassReader:
                 self._connection.drop(Unanswered("it is not needed any more", maybe_executed=False))
 
     async def _read_on(self, waiting: Callable[[], Sequence[Cursor]], patience: float) -> None:
-        """Until cancelled."""
+        """Read until cancelled."""
         await asyncio.sleep(LATE)  # this process may be what is slow
         pause = PAUSE[0]
         while self._possible:
@@ -72,7 +72,7 @@ class BypassReader:
             pause = min(pause * 1.2, PAUSE[1])
 
     def _next(self, cursors: Sequence[Cursor]) -> list[Cursor]:
-        """Some of them, by turns; of one stream, one."""
+        """The next cursors, in turn; only one for each stream."""
         start = self._turn % len(cursors)
         self._turn += data_streams.PEEKED
         chosen = {cursor.stream: cursor for cursor in [*cursors[start:], *cursors[:start]][: data_streams.PEEKED]}

@@ -1,4 +1,4 @@
-"""How far one data stream was read, and what is known about it."""
+"""A cursor: how far one data stream was read, and what is known about it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,22 +11,22 @@ from redis_stream_client._streams.read_sizes import FIRST_PIECE
 
 
 class ReadRequests(Protocol):
-    """Who has cursors read: the fetcher of all streams."""
+    """Accepts requests to read: the fetcher of all streams."""
 
     def read(self, cursor: "Cursor") -> None:
-        """Read its stream soon."""
+        """Read the stream of this cursor soon."""
         ...
 
     def forget(self, cursor: "Cursor") -> None:
-        """It is not needed any more."""
+        """Forget this cursor: nobody needs it any more."""
         ...
 
 
 class Reader(Protocol):
-    """Who reads a cursor's stream now."""
+    """Reads the stream of a cursor now."""
 
     def remove(self, cursor: "Cursor") -> None:
-        """It is read elsewhere from now on, or not any more."""
+        """Stop reading this cursor here."""
         ...
 
 
@@ -34,17 +34,17 @@ class Cursor:
     """How far one data stream was read.
 
     Attributes:
-        stream: its name.
+        stream: name of the data stream.
         position: id of the last entry that was read.
-        history: of the server that it was read on; None where that is not known.
-        careful: whether a gap must be known before an entry behind it is read.
-        stale: the server may have lost writes since, so that its entries are no longer those that were read: this
-            cursor reads no more, and whoever reads begins anew at the checkpoint.
+        history: history of the server that it was read on; None if not known.
+        careful: whether to look for a gap before any entry behind it is read.
+        stale: whether the server may have lost writes, so that it may hold other entries than those that were
+            read. Such a cursor reads no more; its user begins again at the checkpoint.
         count: how many entries to ask for.
-        server: who reads it now.
-        idle: the last read brought nothing.
-        reassured: it is looked at although nothing was heard.
-        since: when reading became due; None when it is not.
+        server: what reads this cursor now.
+        idle: whether the last read brought nothing.
+        reassured: whether it is read although Redis has not announced a change.
+        since: when the next read became due; None if none is due.
     """
 
     __slots__ = (
@@ -61,8 +61,8 @@ class Cursor:
         self._items: list[Entry | Gap] = []
         self._waiter: asyncio.Future[None] | None = None
         self._reading = False
-        self._caught_up = False  # nothing to read until a change is heard
-        self._changed = False  # while it was being read
+        self._caught_up = False  # nothing to read until Redis announces a change
+        self._changed = False  # a change was announced during a read
         self._closed = False
         self.stream = stream
         self.position = position
@@ -76,15 +76,15 @@ class Cursor:
         self.reassured = False
         self.since: float | None = None
 
-    # For whoever takes the entries.
+    # For the user of the entries.
 
     def take(self) -> list[Entry | Gap]:
-        """The entries that have arrived, in order, and where some are missing."""
+        """The entries that have arrived, in order, with a `Gap` where some are missing."""
         items, self._items = self._items, []
         return items
 
     def want(self, waiter: asyncio.Future[None]) -> None:
-        """Have `waiter` resolved when there is something to take, or fail with what went wrong for good."""
+        """Resolve `waiter` when there is something to take. It fails if Redis refuses for good."""
         self._waiter = waiter
         if self._items or self.stale:
             self.tell(None)
@@ -92,16 +92,16 @@ class Cursor:
             self._fetcher.read(self)
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         if not self._closed:
             self._closed = True
             self._fetcher.forget(self)
 
-    # For whoever reads.
+    # For the reader.
 
     @property
     def closed(self) -> bool:
-        """Whether nobody needs it any more."""
+        """Whether nobody needs this cursor any more."""
         return self._closed or self.stale
 
     @property
@@ -115,7 +115,7 @@ class Cursor:
         return self._reading
 
     def tell(self, failure: Exception | None) -> None:
-        """Wake who waits."""
+        """Wake the waiter."""
         waiter, self._waiter = self._waiter, None
         if waiter is None or waiter.done():
             return
@@ -125,12 +125,12 @@ class Cursor:
             waiter.set_exception(failure)
 
     def due(self) -> None:
-        """It is to be read."""
+        """Note that a read is due."""
         if self.since is None:
             self.since = clock.now()
 
     def begin(self) -> None:
-        """A read begins: a change from now on may come too late for it."""
+        """A read begins. It may miss a change that happens from now on."""
         self._reading = True
         self._changed = False
 
@@ -139,7 +139,7 @@ class Cursor:
         self._reading = False
 
     def changed(self, heard: bool) -> bool:
-        """There may be news. Returns whether to read now."""
+        """The stream may have changed. Returns whether to read it now."""
         self.reassured = self._caught_up and not heard
         self._caught_up = False
         if self._reading:
@@ -148,7 +148,7 @@ class Cursor:
         return self.waiting
 
     def arrived(self, raw: Sequence[Any], count: int, heard: bool) -> None:
-        """A read for `count` entries has ended; `heard` says whether changes from now on are heard of."""
+        """A read for `count` entries has ended. `heard`: whether Redis announces changes from now on."""
         self._reading = False
         self.since = None
         self.idle = not raw
@@ -159,7 +159,7 @@ class Cursor:
             self._fetcher.read(self)
 
     def arrived_by_bypass(self, raw: Sequence[Any]) -> None:
-        """Something was read while another read is due, or under way, which will find less."""
+        """The bypass reader has read entries, while a usual read is due or under way."""
         self.since = None
         self._add(raw)
 
@@ -171,12 +171,12 @@ class Cursor:
         self.tell(None)
 
     def skipped(self, gap: Gap) -> None:
-        """Entries are missing before the next that is read."""
+        """Note a gap before the next entry."""
         self._items.append(gap)
         self.tell(None)
 
     def restart(self, history: str) -> None:
-        """What was read may never have been, for the server of this history, which is read now."""
+        """Note that the server, with this new history, may have lost entries that were read."""
         self.stale = True
         self._on_restart(history)
         self._items = []

@@ -1,8 +1,8 @@
-"""Reading data streams: few connections and few commands for any number of streams.
+"""The fetcher: reads any number of data streams with few connections and few commands.
 
-``XREAD`` has no side effects, so what a consumer reads that has lost its stream steals nothing. Whoever wants
-entries at about the same time shares one command; a stream that has none costs nothing until Redis says that it
-changed (`tracking`). A busy stream is read in pieces that grow.
+``XREAD`` has no side effects, so a consumer that has lost a stream steals nothing by reading it. Streams that are
+due at about the same time share one command. An idle stream costs nothing until Redis announces a change (see
+`tracking`). A busy stream is read in pieces that grow.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ class Fetcher:
     """All data streams that one client follows.
 
     Args:
-        placement: where the streams are.
-        quiet: seconds of silence after which a connection is doubted.
-        spawn: starts tasks, which are cancelled at the end of the session.
-        gone: the error after that end.
-        lock: key that this client changes all the time, as long as it lives.
-        renewed: told when a connection meets a server that has another history than before.
+        placement: knows which server holds which stream.
+        quiet: seconds of silence after which a connection is checked.
+        spawn: starts tasks that are cancelled at the end of the session.
+        gone: makes the error after that end.
+        lock: the key of the consumer lock, which changes with every beat.
+        renewed: called when a connection meets a server with another history than before.
 
     Attributes:
-        requests_shrunk: reads that went unanswered, and were repeated for less.
+        requests_shrunk: reads that got no answer and were repeated for less.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Fetcher:
         self.requests_shrunk = 0
 
     def follow(self, stream: str, position: str, added: Count, on_restart: Callable[[str], None]) -> Cursor:
-        """A cursor after the entry `position`, up to which so many were `added`.
+        """A cursor after the entry `position`. `added`: the number of entries up to there.
 
-        `on_restart` is called with the history of a server that may have lost what the cursor has read. The cursor
-        is of no use any more then, and reading is to begin again at the checkpoint.
+        If the server may have lost entries that the cursor has read, `on_restart` is called with the history of
+        the server. The cursor is useless then, and reading must begin again at the checkpoint.
         """
         cursor = Cursor(self, stream, position, added, on_restart)
         endpoint = self._placement.endpoint(stream)
@@ -77,7 +77,7 @@ class Fetcher:
         return cursor
 
     def read(self, cursor: Cursor) -> None:
-        """Read a cursor's stream soon."""
+        """Read the stream of a cursor soon."""
         if cursor.closed:
             return
         try:
@@ -92,7 +92,7 @@ class Fetcher:
             cursor.tell(error)
 
     def forget(self, cursor: Cursor) -> None:
-        """A cursor is not needed any more."""
+        """Forget a cursor that nobody needs any more."""
         self._homeless.pop(cursor, None)
         if cursor.server is not None:
             cursor.server.remove(cursor)
@@ -108,14 +108,14 @@ class Fetcher:
     # Where streams are.
 
     def doubt(self) -> None:
-        """A server did not answer, or says that it is another's task: look where the streams are now."""
+        """Look up where the streams are: a server did not answer, or is not responsible any more."""
         self._placement.forget()
         self._doubted = True
         with contextlib.suppress(ClientClosed):
             self._find_out()
 
     def look_around(self) -> None:
-        """Now and then: a slot without keys moves without a word."""
+        """Look up where the streams are, now and then: Redis does not announce that a slot without keys moves."""
         if clock.now() - self._looked_around >= LOOK_AROUND:
             self._looked_around = clock.now()
             self.doubt()
@@ -125,7 +125,7 @@ class Fetcher:
             self._finding = self._spawn(self._find())
 
     async def _find(self) -> None:
-        """Learn where the streams are, and read them there."""
+        """Look up where the streams are, and read them there."""
         backoff = Backoff(0.01, 0.5)
         while self._homeless or self._doubted:
             self._doubted = False
@@ -145,11 +145,11 @@ class Fetcher:
             await asyncio.sleep(backoff.pause())
 
     def _relocate(self) -> None:
-        """Streams that are elsewhere now are read there; a server that has none left is not needed."""
+        """Read each stream on the server that holds it now, and drop servers that hold none."""
         for endpoint, server in list(self._servers.items()):
             for cursor in server.cursors:
                 here = self._placement.endpoint(cursor.stream)
-                if here is endpoint or here is None or cursor.reading:  # what is being read fails by itself
+                if here is endpoint or here is None or cursor.reading:  # a read under way fails by itself
                     continue
                 server.remove(cursor)
                 if cursor.changed(heard=False):
@@ -158,7 +158,7 @@ class Fetcher:
                 self.unused(server)
 
     def unused(self, reading: NodeFetcher) -> None:
-        """A server that nothing is read from: close its connections."""
+        """Close the connections to a server from which no stream is read."""
         self._servers.pop(reading.endpoint, None)
         for task in self._tasks.pop(reading, ()):
             if task is not asyncio.current_task():
@@ -167,9 +167,9 @@ class Fetcher:
             self._spawn(reading.close())
 
     def renew(self, endpoint: Endpoint | None = None) -> None:
-        """Open the connections to one server, or to all, anew, and look at everything again.
+        """Reopen the connections to one server, or to all, and read all streams again.
 
-        What is believed about the streams may come from another server, or from one that has lost writes.
+        What we know about the streams may come from another server, or from one that has lost writes.
         """
         for server in list(self._servers.values()):
             if endpoint is None or server.endpoint is endpoint:
@@ -177,23 +177,25 @@ class Fetcher:
         self.doubt()
 
     def met(self, endpoint: Endpoint, history: str) -> None:
-        """A connection to this server has met another history than before: what was read there may be lost."""
+        """A connection to this server has met a new history: the server may have lost entries that we have
+        read."""
         server = self._servers.get(endpoint)
         if server is not None:
             server.met(history)
 
-    # What is asked.
+    # What others ask.
 
     def renewed(self, endpoint: Endpoint, history: str) -> None:
-        """A connection of ours has met another history than before."""
+        """One of our connections has met a new history."""
         self._renewed(endpoint, history)
 
     def shrunk(self) -> None:
-        """A read went unanswered, and is repeated for less."""
+        """Count a read that got no answer and is repeated for less."""
         self.requests_shrunk += 1
 
     def oldest_unread(self, now: float) -> tuple[str, float] | None:
-        """The stream that is due to be read for the longest time, and for how many seconds; None if none is."""
+        """The stream whose read is overdue for the longest time, and for how many seconds; None if no read is
+        due."""
         cursors = [*self._homeless, *(cursor for server in self._servers.values() for cursor in server.cursors)]
         due = [(cursor.since, cursor.stream) for cursor in cursors if cursor.since is not None and cursor.waiting]
         if not due:

@@ -1,4 +1,4 @@
-"""Looks whether entries have vanished from data streams before they were read."""
+"""The gap detector: finds entries that were removed from data streams before they were read."""
 
 from collections.abc import Callable, Iterable
 
@@ -15,12 +15,12 @@ from redis_stream_client._streams.cursor import Cursor
 
 
 class GapDetector:
-    """The looks at the streams of one server: before the first read, and each second where something comes.
+    """Checks the streams of one server: before the first read, and once a second while entries come.
 
     Args:
-        connection: the connection that reads: a look before a read sees what the read will find.
-        placement: which streams may be looked at together.
-        is_fresh: whether a cursor still belongs to what the server has.
+        connection: the connection that reads, so that a check before a read sees what the read will find.
+        placement: tells which streams one command may check together.
+        is_fresh: whether a cursor still fits the history of the server.
     """
 
     def __init__(
@@ -33,25 +33,25 @@ class GapDetector:
         self._counts = True  # whether the server tells how many entries were ever added
 
     def changed(self, cursor: Cursor) -> None:
-        """Something has come to a stream; it may be gone again when it is read.
+        """Note that a stream has changed: its new entries may be gone again before they are read.
 
-        For who must not read on behind a gap it is looked at before each read, for others once a second.
+        A careful cursor is checked before each read, others once a second.
         """
         if cursor.added.due is None and self._counts:
             cursor.added.due = clock.now() + (0.0 if cursor.careful else gaps.PAUSE)
             self._pending[cursor] = None
 
     def forget(self, cursor: Cursor) -> None:
-        """A cursor that is not needed any more."""
+        """Forget a cursor that nobody needs any more."""
         self._pending.pop(cursor, None)
 
     @property
     def due(self) -> float:
-        """When to look; infinite if there is nothing to look at."""
+        """When the next check is due; infinite if none is."""
         return min((cursor.added.due or 0.0 for cursor in self._pending), default=float("inf"))
 
     async def look_at_due(self, patience: float) -> None:
-        """Look at what has changed a while ago and is not being read. Whatever fails is tried again."""
+        """Check the streams that are due and not being read. A check that fails is repeated later."""
         late = self._due_of(cursor for cursor in self._pending if not cursor.reading)
         try:
             await self._look(late, patience)
@@ -60,7 +60,7 @@ class GapDetector:
                 cursor.added.due = clock.now() + gaps.PAUSE
 
     async def look_before_reading(self, cursors: Iterable[Cursor], patience: float) -> None:
-        """Look at those of which something may be missing. Raises `Unanswered` or `GroupMissing`."""
+        """Check the streams that may have a gap. Raises `Unanswered` or `GroupMissing`."""
         await self._look(self._due_of(cursors), patience)
 
     def _due_of(self, cursors: Iterable[Cursor]) -> list[Cursor]:
@@ -75,11 +75,11 @@ class GapDetector:
         ]
         if len(looks) == 1:
             await looks[0]
-        elif looks:  # side by side: one after the other they would take as many round trips as there are slots
+        elif looks:  # together: one after the other, they would take one round trip for each slot
             await gather(*looks, name="redis_stream_client looks for gaps")
 
     async def _look_together(self, cursors: list[Cursor], patience: float) -> None:
-        """One script call. It may leave the last ones out, which then are due still."""
+        """Check by one script call. It may leave out the last streams, which stay due."""
         if not self._counts:
             for cursor in cursors:
                 self._looked_at(cursor)
@@ -89,7 +89,7 @@ class GapDetector:
         try:
             looks = await data_streams.gaps(self._connection, streams, patience)
         except RedisRejected as error:
-            self._counts = isinstance(error, KeyRejected)  # then it is one stream's fault
+            self._counts = isinstance(error, KeyRejected)  # the fault of a single stream
             log.debug("whether entries are trimmed unread cannot be told: %s", error)
             looks = [None] * len(cursors)
         if data_streams.UNCOUNTED in looks:

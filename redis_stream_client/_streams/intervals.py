@@ -1,25 +1,28 @@
-"""How often the fetcher looks where nothing tells it to: what such looks cost, and how late they find something.
+"""Intervals: how often the fetcher looks at streams without being told to. Short ones cost more, long ones find
+changes later.
 
-All are seconds, but for the shares.
+All values are in seconds, except the shares.
 """
 
 POLL = (0.05, 1.0)
-"""Between two looks at all streams that are waited for, where there are no wake-ups: at least, and at most."""
+"""Without wake-ups: the shortest and the longest interval between two looks at all streams that somebody waits
+for."""
 
 POLL_SHARE = 10
-"""Such looks take a tenth of the time, unless that would make them rarer than the longest pause."""
+"""Such looks take 1 / POLL_SHARE of the time, unless the longest interval requires more."""
 
 UNPROVEN = 1.0
-"""Between two such looks where there are wake-ups, while it is not known yet that they work."""
+"""With wake-ups that have not proven to work yet: the interval between two such looks."""
 
 REASSURANCE = 20.0
-"""The same once it is known. What no wake-up tells: a slot that moves while its key does not exist, ``SWAPDB``."""
+"""With wake-ups that work: the interval. Wake-ups miss a slot that moves while its key does not exist, and
+``SWAPDB``."""
 
 LONGEST_WATCH = 3.0
-"""Between two looks at what the server has become."""
+"""The longest interval between two checks of what the server has become."""
 
 WATCH_SHARE = 4
-"""On a line with long round trips such looks leave four fifths of the time to the reads."""
+"""Such checks leave this many times their own duration to the reads: four fifths of the time on a slow line."""
 
 LOOK_AROUND = 4.0
-"""Between two looks where the slots of a Redis Cluster are, though every node answers."""
+"""The interval between two look-ups of the slots of a Redis Cluster while all nodes answer."""

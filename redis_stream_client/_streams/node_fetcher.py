@@ -1,4 +1,5 @@
-"""The data streams on one server: one connection that reads them, page by page, and one that says what changed."""
+"""The node fetcher: reads the data streams on one server. One connection reads pages, another announces
+changes."""
 
 import asyncio
 import contextlib
@@ -28,36 +29,36 @@ from redis_stream_client._streams.read_sizes import ReadSizes
 from redis_stream_client._streams.tracking import Tracking
 from redis_stream_client._streams.tracking_check import TrackingCheck
 
-FRUITLESS = 0.02  # seconds to rest after a wake-up that brought nothing: a full tracking table sends one per read
-PASSING = 0.25  # seconds until streams are read again that the server refused for now
-UNUSED = 30.0  # seconds after which the connections to a server are closed that is not read from any more
+FRUITLESS = 0.02  # seconds to pause after a wake-up without entries: a full tracking table sends one for each read
+PASSING = 0.25  # seconds before the next read of streams that the server has refused for now
+UNUSED = 30.0  # seconds without streams after which the connections to a server are closed
 
 
 class Nodes(Protocol):
-    """All servers that are read from."""
+    """What a node fetcher needs from the fetcher of all servers."""
 
     def read(self, cursor: Cursor) -> None:
-        """Read a cursor's stream where it is now."""
+        """Read the stream of a cursor on the server that holds it now."""
         ...
 
     def doubt(self) -> None:
-        """Streams may be elsewhere by now."""
+        """Note that streams may have moved to another server."""
         ...
 
     def look_around(self) -> None:
-        """The same, though nothing says so: to be called now and then."""
+        """Look up where the streams are, now and then."""
         ...
 
     def unused(self, reading: "NodeFetcher") -> None:
-        """A server that nothing is read from any more: it ends."""
+        """Note that a server has no streams left; its fetcher ends."""
         ...
 
     def shrunk(self) -> None:
-        """A request went unanswered, and is repeated for less."""
+        """Count a request that got no answer and is repeated for less."""
         ...
 
     def renewed(self, endpoint: Endpoint, history: str) -> None:
-        """A server has another history than before."""
+        """Note that a server has a new history."""
         ...
 
 
@@ -92,12 +93,12 @@ class NodeFetcher:
 
     @property
     def history(self) -> str | None:
-        """Of the server, while it is known."""
+        """The history of the server; None while it is not known."""
         return self._identity.history
 
     @property
     def cursors(self) -> list[Cursor]:
-        """All that are read here."""
+        """All cursors that are read here."""
         return [cursor for cursors in self._cursors.values() for cursor in cursors]
 
     async def _greet(self, connection: AbstractConnection, timeout: float) -> None:
@@ -109,8 +110,8 @@ class NodeFetcher:
             self._is_fresh(cursor)
 
     def _is_fresh(self, cursor: Cursor) -> bool:
-        """Whether what was read before still holds. Where the server has lost writes, the place in the stream that
-        the cursor stands for may not be reached yet; what is written there must not be skipped."""
+        """Whether the server still has what the cursor has read. After a loss of writes the stream may end before
+        the position of the cursor, and entries that are then written must not be skipped."""
         history = self._identity.history
         if cursor.stale:
             return False
@@ -124,7 +125,7 @@ class NodeFetcher:
         return False
 
     def met(self, history: str) -> None:
-        """A connection to this server, ours or another one, has met this history."""
+        """A connection to this server has met this history."""
         for cursor in self.cursors:
             if cursor.history not in (None, history):
                 cursor.restart(history)
@@ -132,7 +133,7 @@ class NodeFetcher:
     # Cursors.
 
     def read(self, cursor: Cursor) -> None:
-        """Read a cursor's stream with the next command."""
+        """Read the stream of a cursor with the next command."""
         if cursor.server is not self:
             if cursor.server is not None:
                 cursor.server.remove(cursor)
@@ -143,7 +144,7 @@ class NodeFetcher:
         self._work.set()
 
     def remove(self, cursor: Cursor) -> None:
-        """A cursor that is not needed any more."""
+        """Forget a cursor that nobody needs any more."""
         self._wanted.pop(cursor, None)
         self._gap_detector.forget(cursor)
         cursor.server = None
@@ -155,7 +156,7 @@ class NodeFetcher:
             del self._cursors[key]
         self._work.set()
 
-    # What is heard.
+    # What Redis announces.
 
     def _heard(self, keys: Sequence[bytes] | None) -> None:
         if keys is None:
@@ -176,25 +177,25 @@ class NodeFetcher:
             self.read(cursor)
 
     def _bell(self) -> None:
-        """The connection that wake-ups come on is there, or gone."""
+        """The connection for wake-ups has come or gone."""
         if self.tracking.id is None:
             self.tracking_check.lost()
             self._changed(heard=False)
         self._work.set()
 
     def _lost(self, reason: Exception) -> None:
-        """Nothing is watched any more. What is being read now fails by itself."""
+        """The reading connection is lost: nothing is tracked any more. A read under way fails by itself."""
         self.tracking_check.lost()
         self._changed(heard=False)
         self._work.set()
 
     def _paired(self) -> None:
-        """What was read before is not watched."""
+        """The two connections are paired. Streams that were read before are not tracked."""
         self._look_at_all()
         self._watch_at = clock.now()
 
     def renew(self, reason: str) -> None:
-        """Open both connections anew, and look at everything."""
+        """Reopen both connections, and read all streams again."""
         self.tracking.drop()
         self.connection.drop(Unanswered(reason, maybe_executed=True, elsewhere=True))
         self._changed(heard=False)
@@ -202,13 +203,14 @@ class NodeFetcher:
     # NodeFetcher.
 
     async def run(self) -> None:
-        """Until cancelled, or unused. However busy some are, all that wait are looked at in every period."""
+        """Read until cancelled or unused. However busy some streams are, all others are looked at in each
+        period."""
         while not self._is_unused():
             await self._rest(min(self._due, self._next_duty()))
             started, found = clock.now(), False
             if started >= self._due:
                 self._look_at_all()
-            while self._wanted:  # one page in any case: where round trips are long, something else is always due
+            while self._wanted:  # at least one page: on a slow line, something else is always due
                 found |= await self._read_and_go_on()
                 if clock.now() >= min(self._due, self._next_duty()):
                     break
@@ -222,7 +224,7 @@ class NodeFetcher:
 
     @property
     def _due(self) -> float:
-        """When all are looked at that wait."""
+        """When the next look at all waiting streams is due."""
         return self._looked_at + (self._poll if self.tracking_check.token is None else self.tracking_check.period)
 
     def _look_at_all(self) -> None:
@@ -244,7 +246,7 @@ class NodeFetcher:
     # Beside reading.
 
     def _next_duty(self) -> float:
-        """When something else than reading is to be done. Nothing comes before the first read."""
+        """When the next task other than reading is due. The first read comes before all others."""
         if not self._cursors:
             return (self._unused_since or clock.now()) + UNUSED
         if self._answered_at == float("-inf"):
@@ -267,7 +269,7 @@ class NodeFetcher:
             await self._gap_detector.look_at_due(self._sizes.patience)
 
     async def _watch(self) -> bool:
-        """Look what the server has become, and ring the bell. Returns whether it answered."""
+        """Check what the server has become, and test the wake-ups. Returns whether it answered."""
         if self.endpoint.clustered:
             self._nodes.look_around()
         commands: list[tuple[Any, ...]] = [("INFO", "replication")] if self._info else []
@@ -304,8 +306,8 @@ class NodeFetcher:
     # Pages.
 
     def _page(self) -> list[Cursor]:
-        """Cursors that are read with the same count; of one stream, one at a time. Of streams that are looked at
-        though nothing was heard not much is expected, of others as much as they may bring."""
+        """The cursors for the next read: all with the same count, and only one for each stream. Streams without an
+        announced change are expected to bring little, others as much as they may bring."""
         first = next(iter(self._wanted))
         most = self._sizes.streams(first)
         page: dict[str, Cursor] = {}
@@ -321,9 +323,9 @@ class NodeFetcher:
         return list(page.values())
 
     async def _read_and_go_on(self) -> bool:
-        """Read a page. While a large one takes its time to arrive, others are read beside it.
+        """Read a page. While a large reply arrives slowly, the bypass reader reads other streams.
 
-        Returns whether there was anything.
+        Returns whether any entry came.
         """
         page = self._page()
 
@@ -337,7 +339,7 @@ class NodeFetcher:
             return await self._read_page(page)
 
     async def _read_page(self, page: Sequence[Cursor]) -> bool:
-        """One command for each slot. Returns whether there was anything."""
+        """Read a page with one command for each slot. Returns whether any entry came."""
         slots = by_slot(self._placement, page, lambda cursor: cursor.stream)
         reads = (self._read_together(cursors) for cursors in slots)
         if len(slots) == 1:
@@ -362,7 +364,7 @@ class NodeFetcher:
         except (Unanswered, GroupMissing) as error:
             return _Failure(cursors, error, sent)
         except RedisRejected as error:
-            if len(cursors) > 1:  # one of them is no stream, or not permitted: the others go on
+            if len(cursors) > 1:  # one key is no stream, or not permitted; read the others alone
                 middle = len(cursors) // 2
                 halves = map(self._read_together, (cursors[:middle], cursors[middle:]))
                 return _Failure.of_all(await gather(*halves, name="redis_stream_client reads"))
@@ -377,13 +379,13 @@ class NodeFetcher:
         self._backoff.reset()
         self._answered_at = clock.now()
         self._sizes.answered(brought.values(), clock.now() - started)
-        if not brought and all(cursor.idle for cursor in cursors):  # a wake-up for nothing, perhaps one of many
+        if not brought and all(cursor.idle for cursor in cursors):  # a wake-up without entries; more may come
             await asyncio.sleep(FRUITLESS)
         heard = token is not None and token is self.tracking_check.token
         for cursor, position in zip(cursors, positions, strict=True):
             if cursor.position == position:
                 self._arrived(cursor, brought.get(cursor.stream.encode(), ()), count, heard)
-            else:  # it was read beside this
+            else:  # the bypass reader was faster
                 cursor.end()
                 if cursor.waiting and not cursor.closed:
                     self.read(cursor)
@@ -404,7 +406,7 @@ class NodeFetcher:
         cursor.arrived(raw, count, heard)
 
     async def _failed(self, page: Sequence[Cursor], failures: "Sequence[_Failure]") -> None:
-        """Some of a page, or all of it, was not answered. What was sent is repeated for less."""
+        """Deal with parts of a page that got no answer. Parts that were sent are repeated for less."""
         log.debug("reading data streams from %s: %s", self.endpoint.where, failures[0].error)
         for failure in failures:
             for cursor in failure.cursors:
@@ -426,13 +428,13 @@ class NodeFetcher:
                 self._nodes.read(cursor)
 
     async def close(self) -> None:
-        """Close the connections; the tasks are cancelled by who has started them."""
+        """Close the connections. Whoever has started the tasks cancels them."""
         await self.connection.close()
         await self._bypass.close()
 
 
 class _Failure(NamedTuple):
-    """Streams whose read was not answered, and whether it was sent."""
+    """Streams whose read got no answer, and whether it was sent."""
 
     cursors: Sequence[Cursor]
     error: Exception
@@ -440,7 +442,7 @@ class _Failure(NamedTuple):
 
     @classmethod
     def of_all(cls, outcomes: "Sequence[bool | _Failure]") -> "bool | _Failure":
-        """What reading the streams of a page in parts has brought together."""
+        """The outcome of a page, from the outcomes of its parts."""
         failures = [outcome for outcome in outcomes if isinstance(outcome, _Failure)]
         if not failures:
             return any(outcomes)
@@ -449,7 +451,7 @@ class _Failure(NamedTuple):
 
     @property
     def passing(self) -> bool:
-        """Whether the server has refused these streams, for now, and may accept others: a slot is being moved."""
+        """Whether the server refuses these streams only for now, because their slot is being moved."""
         error = self.error
         if not isinstance(error, Unanswered) or error.maybe_executed or error.elsewhere:
             return False
@@ -457,13 +459,13 @@ class _Failure(NamedTuple):
 
     @property
     def too_large(self) -> bool:
-        """Whether it may have been too large for the line, or for the server."""
+        """Whether the reply may have been too large for the line or for the server."""
         error = self.error
         return self.sent and isinstance(error, Unanswered) and error.maybe_executed and not error.elsewhere
 
 
 def _about(stream: str, error: RedisRejected) -> RedisRejected:
-    """Why one data stream cannot be read."""
+    """The error of one data stream that cannot be read."""
     if isinstance(error, WrongType):
         rejected: RedisRejected = WrongType(
             f"the key {stream!r} holds another type of value than a stream",

@@ -1,4 +1,4 @@
-"""The records of all data streams, wherever they are."""
+"""The record store: the progress records of all data streams, on whichever server they are."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
@@ -18,15 +18,16 @@ from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.settle_queue import Item, SettleQueue
 
 PROGRESS_TTL = 7 * 86_400.0
-"""Seconds that the record of a finished stream stays, and a consumer that wakes late is refused."""
+"""Seconds for which the record of a finished stream stays, so that Redis can refuse an old owner that wakes up
+late."""
 
 SETTLE_WAIT = 0.2
-"""Seconds that ending a lease waits for its record."""
+"""Seconds for which the end of a lease waits for its record."""
 
 
 class _Stranger:
-    """Refuses a server once that has another history than the one before: what waits for the connection was meant
-    for the server as it was, and is to be asked for anew."""
+    """Refuses a server once if it has a new history. Requests that wait for the connection were meant for the old
+    history, and must be made again."""
 
     def __init__(self, identity: ServerIdentity) -> None:
         self._identity = identity
@@ -40,7 +41,7 @@ class _Stranger:
 
 
 class RecordStore:
-    """One connection for each server that holds data streams, opened when it is needed."""
+    """The records on all servers, over one connection for each, opened when needed."""
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class RecordStore:
         self._settle_queue = SettleQueue(self.known, lambda: self._learn(patience), self.moved, spawn)
 
     def known(self, stream: str) -> Records | None:
-        """Where the record of a stream is, as far as that is known."""
+        """The records of the server that holds this stream; None if not known."""
         endpoint = self._placement.endpoint(stream)
         if endpoint is None:
             return None
@@ -79,7 +80,7 @@ class RecordStore:
         return records
 
     async def records(self, stream: str, timeout: float) -> Records:
-        """Where the record of a stream is. Raises `Unanswered`."""
+        """The records of the server that holds this stream, looked up if not known. Raises `Unanswered`."""
         records = self.known(stream)
         if records is None:
             await self._learn(timeout)
@@ -98,7 +99,7 @@ class RecordStore:
                 self._spawn(gone.close())
 
     async def together(self, records: Sequence[str]) -> Records | None:
-        """Where these records are, if one call may look at all of them, and it is known where they are."""
+        """The records of the server that holds all of these; None if not known, or if one call may not use all."""
         if not records or len({self._placement.slot(record) for record in records}) > 1:
             return None
         try:
@@ -107,29 +108,30 @@ class RecordStore:
             return None
 
     async def settle(self, leases: Iterable[LeaseState], lifetime: float) -> None:
-        """These leases end cleanly: their attempts do not count. It fails for nobody.
+        """Store that these leases have ended cleanly, so that their attempts do not count. Never fails.
 
-        Waits `SETTLE_WAIT` at the most. What Redis has not answered by then is repeated in the background until it
-        has, as long as the client lives.
+        Waits at most `SETTLE_WAIT`. Requests without an answer are repeated in the background until Redis answers
+        or the client ends.
 
         Args:
-            leases: those that have not begun have no record.
-            lifetime: how long, in seconds, their records stay; 0 for as long as the next owner needs them.
+            leases: the leases; one that has not begun has no record.
+            lifetime: seconds for which their records stay; 0: as long as the next owner needs them.
         """
         await self._settle_queue.settle(self._items(leases, lifetime), SETTLE_WAIT)
 
     async def settle_at_last(self, leases: Iterable[LeaseState]) -> None:
-        """The client is leaving: as `settle`, with all that was not answered before. The caller bounds it."""
+        """The client leaves: `settle` these leases, and all that were not answered before. The caller limits the
+        time."""
         await self._settle_queue.last(self._items(leases, 0, ended=True))
 
     @property
     def unsettled(self) -> int:
-        """How many records are to be settled still."""
+        """How many records still have to be settled."""
         return len(self._settle_queue)
 
     @property
     def shrunk(self) -> int:
-        """How often a request about records went unanswered, and was made smaller."""
+        """How often a request about records got no answer and was repeated for less."""
         return self._settle_queue.shrunk + sum(records.shrunk for records in self._records.values())
 
     def _items(self, leases: Iterable[LeaseState], lifetime: float, *, ended: bool = False) -> list[Item]:
@@ -148,14 +150,14 @@ class RecordStore:
         ]
 
     def renew(self, endpoint: Endpoint | None = None) -> None:
-        """Open the connections to one server, or to all, anew: another server may be behind them by now."""
+        """Reopen the connections to one server, or to all: another server may be behind them now."""
         reason = Unanswered("another server is responsible now, or it has lost writes", maybe_executed=True)
         for place, connection in self._connections.items():
             if endpoint is None or place is endpoint:
                 connection.drop(reason)
 
     def moved(self) -> None:
-        """Records are elsewhere by now."""
+        """Note that records have moved to another server."""
         self._placement.forget()
 
     async def close(self) -> None:

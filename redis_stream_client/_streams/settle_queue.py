@@ -1,7 +1,8 @@
-"""Owners that end cleanly: what is still to be said in their records, and is said until Redis has answered.
+"""The settle queue: updates the progress records of owners that ended cleanly, and repeats this until Redis
+answers.
 
-Nobody's lease waits for it for long, and no connection is cut for it: it has more patience than what else uses the
-same one.
+No lease waits for it for long. It never cuts the connection that it shares, because it has a longer timeout than
+the other users of that connection.
 """
 
 import asyncio
@@ -20,28 +21,28 @@ from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.window import Window
 
 PATIENCE = 10.0
-"""Seconds for one call. What else is asked on its connection is given up earlier, should that be broken."""
+"""Timeout of one call, in seconds. If the connection is broken, its other users notice earlier."""
 
 FIRST = 16
-"""Records in the first call: with each answer that comes soon it doubles, so that a slow line is not blocked."""
+"""Records in the first call. The number doubles with each quick answer, so that a slow line is not blocked."""
 
 SOON, LATE = 0.1, 0.25
-"""Seconds beyond what the fastest call took: calls grow while they take less than the first, and shrink when they
-take more than the second. A round trip that is long by itself says nothing about their size."""
+"""Seconds above the fastest call: calls grow while they take less than SOON, and shrink when they take more than
+LATE. So a line with long round trips does not count as slow."""
 
 MOST = 100_000
-"""Records that wait at the most, with about 500 bytes each; what comes on top of them is not told."""
+"""The most records that wait, with about 500 bytes each; more are dropped."""
 
 
 class Item(NamedTuple):
-    """What is to be said in the record of one data stream."""
+    """The update of one progress record."""
 
     stream: str
     ask: Settle
 
 
 class Group:
-    """Items that somebody waits for together."""
+    """Items that one caller waits for."""
 
     def __init__(self) -> None:
         self.left = 0
@@ -49,12 +50,12 @@ class Group:
 
 
 class SettleQueue:
-    """The records that are to be settled, on all servers.
+    """The records that have to be settled, on all servers.
 
     Args:
-        known: the records of the server that holds a data stream, or None if it is not known now.
-        learn: look up where data streams are.
-        moved: an answer did not come: they may be elsewhere.
+        known: gives the records of the server that holds a data stream; None if not known.
+        learn: looks up which server holds which stream.
+        moved: called when there was no answer, because streams may have moved.
     """
 
     def __init__(
@@ -71,18 +72,18 @@ class SettleQueue:
         self._items: OrderedDict[str, tuple[Item, Group]] = OrderedDict()
         self._queues: dict[Records | None, deque[str]] = {}
         self._paces: dict[Records, Pace] = {}
-        self._lost = 0  # that there was no room for
+        self._lost = 0  # records that were dropped
 
     def __len__(self) -> int:
         return len(self._items)
 
     @property
     def shrunk(self) -> int:
-        """How often a call went unanswered, and was made smaller."""
+        """How often a call got no answer and was made smaller."""
         return sum(pace.shrunk for pace in self._paces.values())
 
     async def settle(self, items: Iterable[Item], wait: float) -> None:
-        """Have it said, and wait for that up to `wait` seconds; it goes on in the background."""
+        """Send these updates, and wait up to `wait` seconds. They go on in the background."""
         group = Group()
         for item in items:
             self._add(item, group)
@@ -90,7 +91,7 @@ class SettleQueue:
             await _quietly(group.over.wait(), wait)
 
     async def last(self, items: Iterable[Item]) -> None:
-        """Say all that is left, when nothing goes on in the background any more; the caller bounds the time."""
+        """Send all updates that are left, after the background tasks have ended. The caller limits the time."""
         group = Group()
         self._queues.clear()
         for item in items:
@@ -100,12 +101,12 @@ class SettleQueue:
         await gather(*(self._work(records) for records in list(self._queues)), name="redis_stream_client settling")
 
     def leave(self, records: Records) -> None:
-        """These are used no more: what is still to be said to them fails, and finds another way."""
+        """Stop using these records: their updates fail, and are sent to another server."""
         self._paces.pop(records, None)
 
     def _add(self, item: Item, group: Group) -> None:
         record = item.ask.record
-        before = self._items.pop(record, None)  # of an older lease, or of the same one: the newer word counts
+        before = self._items.pop(record, None)  # of this or an older lease: the newer update counts
         if before is not None:
             _finish(before[1])
         elif len(self._items) >= MOST:
@@ -134,7 +135,7 @@ class SettleQueue:
         queue.append(record)
 
     async def _work(self, records: Records | None) -> None:
-        """Until nothing is left for this server; with None, for those whose server is not known."""
+        """Send updates until none is left for this server; with None, for those whose server is not known."""
         queue = self._queues[records]
         pace = self._paces.setdefault(records, Pace()) if records is not None else Pace()
         backoff = Backoff(0.01, 1.0)
@@ -144,7 +145,7 @@ class SettleQueue:
             page = [record for record in page if record in self._items]
             again = await (self._say(records, page, pace) if records is not None else self._find(page))
             if again:
-                queue.extend(again)  # `_say` has taken out what is elsewhere
+                queue.extend(again)  # `_say` has removed those of other servers
                 await asyncio.sleep(backoff.pause())
             else:
                 backoff.reset()
@@ -152,14 +153,14 @@ class SettleQueue:
             del self._queues[records]
 
     async def _say(self, records: Records, page: list[str], pace: "Pace") -> list[str]:
-        """Returns what is to be said here again."""
+        """Send a page of updates. Returns those that must be sent here again."""
         entries = [self._items[record] for record in page]
         started = clock.now()
         results = await records.settle([item.ask for item, _ in entries], pace.patience)
         again: list[str] = []
         for record, entry, result in zip(page, entries, results, strict=True):
             if self._items.get(record) is not entry:
-                again.append(record)  # there was a newer word meanwhile
+                again.append(record)  # there is a newer update
             elif isinstance(result, Unanswered):
                 again.append(record)
             else:
@@ -168,7 +169,7 @@ class SettleQueue:
                 del self._items[record]
                 _finish(entry[1])
         unanswered = [result for result in results if isinstance(result, Unanswered)]
-        # What is refused for now was answered: less would be refused, too.
+        # A temporary refusal is an answer; a smaller call would be refused, too.
         silent = any(result.maybe_executed for result in unanswered)
         pace.took(len(page), clock.now() - started, answered=not silent)
         if unanswered:
@@ -182,7 +183,7 @@ class SettleQueue:
         return again
 
     async def _find(self, page: list[str]) -> list[str]:
-        """Look up where these are. Returns what is not known yet."""
+        """Look up the servers of these records. Returns those that are not known yet."""
         try:
             await self._learn()
         except (Unanswered, GroupMissing, RedisRejected) as error:
@@ -195,7 +196,8 @@ class SettleQueue:
 
 
 class Pace:
-    """How much is said at once: little at first, less when it takes long, and still less without an answer."""
+    """How many records go into one call: few at first, fewer when it takes long, and even fewer without an
+    answer."""
 
     def __init__(self) -> None:
         self._window = Window("records in a settle", CALL, PATIENCE)
@@ -209,16 +211,16 @@ class Pace:
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for it."""
+        """Timeout of the next call, in seconds."""
         return self._window.patience
 
     @property
     def shrunk(self) -> int:
-        """How often a call went unanswered."""
+        """How often a call got no answer."""
         return self._window.shrunk
 
     def took(self, size: int, seconds: float, *, answered: bool) -> None:
-        """A call with so many records has ended."""
+        """Learn from a call with `size` records that took `seconds`."""
         if not answered:
             self._window.unanswered(size)
             self._size = FIRST

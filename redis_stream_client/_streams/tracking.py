@@ -1,10 +1,10 @@
-"""How Redis tells that a data stream has news: client-side caching, used as a bell.
+"""Tracking: Redis announces that a data stream has changed, by its client-side caching.
 
-A connection with ``CLIENT TRACKING`` remembers on the server which keys it read, and the server sends one message
-for each of them that changes. Reading again asks for the next message. So a stream that is idle costs nothing,
-whatever number of them one process follows, and one that gets an entry costs one message and one read.
+With ``CLIENT TRACKING`` the server remembers which keys a connection has read, and sends one message (a *wake-up*)
+when one of them changes. Reading the key again asks for the next message. So an idle stream costs nothing, however
+many a process follows, and a stream that gets an entry costs one message and one read.
 
-It is an accelerator, and may fail in any way: what is not heard of is found by looking.
+It only makes things faster, and may fail in any way: without a wake-up the client finds new entries by looking.
 """
 
 import asyncio
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 
 CHANNEL = "__redis__:invalidate"
 LONGEST_PAUSE = 15.0
-"""Seconds between two tries to have wake-ups, at the most."""
+"""The longest pause in seconds between two attempts to get wake-ups."""
 
 
 class Tracking:
-    """The connection that the messages come on.
+    """The connection on which wake-ups come.
 
     Args:
         where: the server.
-        quiet: seconds without a message after which the connection is asked whether it lives.
-        on_change: called with the keys that changed, or None when all may have.
+        quiet: seconds of silence after which the connection is checked.
+        on_change: called with the keys that have changed; with None if all may have changed.
         on_state: called when `id` has changed.
 
     Attributes:
-        id: of the connection, by which others redirect their messages to it; None while there is none.
-        history: of the server that it is connected to; None where ``INFO`` is not permitted.
-        failure: why there is none, or why there was none the last time.
-        refused: whether Redis does not permit it.
+        id: id of the connection, to which others redirect their wake-ups; None while there is no connection.
+        history: history of the server; None if ``INFO`` is not permitted.
+        failure: why there is no connection, or why the last one ended.
+        refused: whether Redis does not permit wake-ups.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Tracking:
 
     @property
     def where(self) -> str:
-        """The server's address, for messages."""
+        """The address of the server, for messages."""
         return self._where.where
 
     @property
@@ -79,25 +79,25 @@ class Tracking:
         return self._identity.history
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Keep the connection open until cancelled."""
         while True:
             try:
                 await self._listen()
             except (RedisRejected, Unanswered, GroupMissing) as error:
-                if not self._dropped:  # else it is known why
+                if not self._dropped:  # otherwise the reason is known
                     self.failed(error)
             self._dropped = False
             await asyncio.sleep(self._backoff.pause())
 
     def failed(self, error: Exception) -> None:
-        """It does not work for now: open another connection after a pause."""
+        """Wake-ups do not work at the moment: open another connection after a pause."""
         log.debug("wake-ups from %s: %s", self._where.where, error)
         self.failure = error
         self.refused = isinstance(error, RedisRejected)
         self.drop()
 
     def works(self) -> None:
-        """It works: try again soon should it fail."""
+        """Wake-ups work: if they fail, try again soon."""
         self._backoff.reset()
         self.refused = False
 

@@ -1,4 +1,4 @@
-"""Whether changes of what one connection reads are heard of on another, and whether that can be believed."""
+"""The tracking check: whether the wake-ups of a reading connection really arrive on the other one."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,24 +12,24 @@ from redis_stream_client._streams.intervals import REASSURANCE, UNPROVEN
 from redis_stream_client._streams.tracking import Tracking
 
 WARN_AFTER = 2.0
-"""Seconds without wake-ups, while reading works, after which a warning says so."""
+"""Seconds without wake-ups, while reading works, after which the client logs a warning."""
 
 DEAF = 1.0
-"""Seconds after which the message about an entry that was found by looking is not to be expected any more."""
+"""Seconds to wait for the wake-up of an entry that was found by looking; after that it counts as missing."""
 
 SOUND = 10.0
-"""Seconds without a contradiction after which wake-ups that could not be proven count as working."""
+"""Seconds without a missing wake-up after which unproven wake-ups count as working."""
 
 
 class TrackingCheck:
-    """The reading connection, and the one that its wake-ups come on.
+    """Pairs the reading connection with the connection for wake-ups, and checks that they work.
 
-    What proves them is our own lock, where it lies on this server: each beat changes it, so who has read it must
-    hear of that. Elsewhere it is any message. What refutes them is an entry that was found by looking, and not
-    heard of.
+    If our own lock is on this server, it proves the wake-ups: each beat changes it, so after reading it we must
+    get one. On other servers any wake-up is a proof. An entry that was found by looking, and not announced, shows
+    that they do not work.
 
     Attributes:
-        token: another object for each time that the two were paired; None while nothing is heard of.
+        token: a new object for each time that the two were paired; None while there are no wake-ups.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TrackingCheck:
         self._rung: tuple[float, float] | None = (
             None  # the lock's remaining time when it was read, and when that was
         )
-        self._unheard = 0  # beats in a row that nothing was heard of
+        self._unheard = 0  # beats in a row without a wake-up
         self._found: dict[bytes, float] = {}
         self._trouble: float | None = None
         self._warned = False
@@ -69,7 +69,7 @@ class TrackingCheck:
         self._found.clear()
 
     def heard(self, keys: Iterable[bytes]) -> None:
-        """These have changed."""
+        """A wake-up says that these keys have changed."""
         if self.token is None:
             return
         for key in keys:
@@ -89,12 +89,12 @@ class TrackingCheck:
         self._found.setdefault(key, clock.now())
 
     def rang(self, lock: bytes, remaining: float) -> None:
-        """Our own lock was read, which has so many milliseconds left."""
+        """Our own lock was read; it has `remaining` milliseconds left."""
         now = clock.now()
         self._lock = lock
         if self._rung is not None and self.token is not None:
             before, at = self._rung
-            if remaining > before - (now - at) * 1000 + 50:  # it was renewed meanwhile, and we have not heard
+            if remaining > before - (now - at) * 1000 + 50:  # it was renewed, without a wake-up
                 self._unheard += 1
                 if self._unheard > 1:
                     self._deaf("a change of our own lock was not heard of")
@@ -104,12 +104,12 @@ class TrackingCheck:
 
     @property
     def unproven(self) -> bool:
-        """Whether it is not known yet that the wake-ups work."""
+        """Whether the wake-ups have not been proven to work yet."""
         return self.token is not None and not self._proven
 
     @property
     def period(self) -> float:
-        """Seconds between two looks at all streams that are waited for."""
+        """Seconds between two looks at all streams that somebody waits for."""
         if self._proven:
             return REASSURANCE
         if self._lock is not None or self._distrusted:
@@ -117,7 +117,7 @@ class TrackingCheck:
         return max(UNPROVEN, min(REASSURANCE, clock.now() - self._paired_at))
 
     async def tend(self, answered_at: float) -> None:
-        """Pair the two, doubt, warn. `answered_at`: when a read was last answered."""
+        """Pair the connections, check the wake-ups, and warn. `answered_at`: when a read was last answered."""
         now = clock.now()
         if self._found and min(self._found.values()) < now - DEAF:
             self._deaf("an entry was found that nothing was heard of")
@@ -155,14 +155,14 @@ class TrackingCheck:
         self._part(why)
 
     def _part(self, why: str) -> None:
-        """Open both connections anew."""
+        """Reopen both connections."""
         self.lost()
         error = Unanswered(why, maybe_executed=True)
         self._tracking.failed(error)
         self._connection.drop(error)
 
     def _report(self, answered_at: float) -> None:
-        """One warning for each time that there are none; when reading does not work either, others say so."""
+        """Warn once if there are no wake-ups. If reading does not work either, others log that."""
         now = clock.now()
         if self.token is not None and not self._distrusted:
             if self._warned:
