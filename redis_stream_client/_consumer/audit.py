@@ -107,5 +107,5 @@ class Auditor:
             return
         unknown = list(table.unknown(pending))
         if unknown:
-            log.info("%d streams are ours that never reached us", len(unknown))
+            log.info("found %d streams that Redis had given to this client and that never arrived", len(unknown))
             await self._arrivals.adopt(unknown, epoch)

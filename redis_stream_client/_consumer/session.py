@@ -223,10 +223,10 @@ class Session:
         if not lock.done():
             log.warning("Redis did not answer while leaving: the lock expires by itself", extra=self._who)
         elif not lock.cancelled() and lock.exception() is None and not lock.result():
-            log.warning("Redis was not there while leaving: the lock expires by itself", extra=self._who)
+            log.warning("Redis was out of reach while leaving: the lock expires by itself", extra=self._who)
         elif not settling.done():
             log.warning(
-                "there was no time to record for every stream that its owner left: for some this attempt counts",
+                "could not update all progress records while leaving: for some streams this attempt counts",
                 extra=self._who,
             )
 

@@ -241,7 +241,7 @@ class Sweeper:
         while True:
             rescued, last = await self._group.rescue(last, self._patience)
             if rescued:
-                log.warning("%d announcements were delivered but pending for nobody; rescued", rescued)
+                log.warning("rescued %d announcements that were delivered, but pending for nobody", rescued)
                 self._sweeps.suspect(NOBODY)
             if last is None:
                 return

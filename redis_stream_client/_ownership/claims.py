@@ -124,7 +124,7 @@ class Claims:
                 case Refusal("gone"):
                     raise StreamGone(f"{payload.stream!r} is gone", **_about(payload))
                 case Refusal("alive", owner=current):
-                    raise self._already(payload, current, "its owner lives")
+                    raise self._already(payload, current, "its owner is alive")
                 case Refusal("lapsed"):
                     self._lock_state.lapse("missing")
                     raise self._not_joined(payload)

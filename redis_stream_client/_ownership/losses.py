@@ -38,7 +38,7 @@ class Losses:
         for lease in lost[:LOGGED]:
             log.warning("lost %s: %s", lease.stream, reason, extra={**lease.log_fields(), **self._who})
         if len(lost) > LOGGED:
-            log.warning("lost %d streams more: %s", len(lost) - LOGGED, reason, extra=self._who)
+            log.warning("lost %d more streams: %s", len(lost) - LOGGED, reason, extra=self._who)
         if lost:
             self._capacity.freed()
 

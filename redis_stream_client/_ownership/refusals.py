@@ -61,7 +61,7 @@ def rejected(lease: LeaseState, record: str, error: RedisRejected) -> RedisRejec
     if not isinstance(error, Foreign):
         return about(lease, error)
     foreign = KeyRejected(
-        f"the record of the progress of {lease.stream!r} was not written by this library: in the hash {record!r}, "
+        f"the progress record of {lease.stream!r} was not written by this library: in the hash {record!r}, "
         f"{error.args[0]}",
         hint="it is left as it is; find out who wrote it, then delete that key, or repair it",
         stream=lease.stream,

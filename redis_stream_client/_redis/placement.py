@@ -132,7 +132,7 @@ class _Nodes:
         except TimeoutError:
             if self._view.ranges:
                 return
-            raise Unanswered("no node of the cluster said in time what is where", maybe_executed=False) from None
+            raise Unanswered("no node of the cluster named its slots in time", maybe_executed=False) from None
         try:
             if self._is_due():
                 await self._look(until - clock.now())
@@ -145,7 +145,7 @@ class _Nodes:
         except (Unanswered, RedisRejected) as error:
             if not self._view.ranges:
                 raise
-            log.debug("where are the data streams? %s", error)
+            log.debug("could not look up the servers of the data streams: %s", error)
             view = self._view
         same = view.ranges == self._view.ranges
         self._pause = min(2 * self._pause, PAUSE[1]) if same else PAUSE[0]

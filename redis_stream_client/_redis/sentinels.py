@@ -72,7 +72,7 @@ class Masters:
             raise
         except BaseException as error:  # discover_master() may be the user's
             if deadline.expired():
-                what = f"no sentinel said in time where the master of {self.service!r} is"
+                what = f"no sentinel named the master of {self.service!r} in time"
                 raise Unanswered(what, maybe_executed=False) from None
             if rejections and len(rejections) == len(order):
                 raise rejections[0] from rejections[0].__cause__

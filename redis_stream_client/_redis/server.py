@@ -68,7 +68,7 @@ class ServerIdentity:
 def _cluster_needed() -> RedisRejected:
     return RedisRejected(
         "the server is a node of a Redis Cluster: give a redis.asyncio.RedisCluster instead of a Redis",
-        hint="streams that other nodes have would be owned and never read",
+        hint="with a Redis, this client would own streams of other nodes and never read them",
     )
 
 

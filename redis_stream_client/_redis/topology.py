@@ -103,7 +103,7 @@ class Topology:
         finally:
             await look.close()
         if view is None:
-            raise look.failure(f"no node of {self.where} said in time what is where")
+            raise look.failure(f"no node of {self.where} named its slots in time")
         self._in_doubt = False
         self._nodes = view.nodes
         _learned[self._origin] = tuple(sorted(view.nodes))

@@ -200,7 +200,7 @@ class HandlerTask:
             return
         lease = self.lease
         log.warning(
-            "the handler of %s ignores its cancellation since %g s; the stream is not kept for it",
+            "the handler of %s ignores its cancellation, now for %g s; the stream goes on without it",
             lease.stream,
             self._rules.patience,
             extra=lease.log_fields(),

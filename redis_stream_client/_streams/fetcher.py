@@ -132,7 +132,7 @@ class Fetcher:
             try:
                 await self._placement.learn(self._quiet)
             except (Unanswered, RedisRejected) as error:
-                log.debug("where are the data streams? %s", error)
+                log.debug("could not look up the servers of the data streams: %s", error)
                 self._doubted = True
                 await asyncio.sleep(backoff.pause())
                 continue

@@ -90,7 +90,7 @@ class GapDetector:
             looks = await data_streams.gaps(self._connection, streams, patience)
         except RedisRejected as error:
             self._counts = isinstance(error, KeyRejected)  # the fault of a single stream
-            log.debug("whether entries are trimmed unread cannot be told: %s", error)
+            log.debug("cannot detect gaps: %s", error)
             looks = [None] * len(cursors)
         if data_streams.UNCOUNTED in looks:
             self._counts = False
@@ -102,7 +102,7 @@ class GapDetector:
                 continue
             if cursor.added.began_anew(position, look):
                 log.warning(
-                    "%s was deleted and is written anew, up to %s: what is not greater than %s is never read",
+                    "%s was deleted and written anew, up to %s: entries with ids up to %s are never read",
                     cursor.stream,
                     look.last,
                     position,

@@ -187,7 +187,7 @@ class SettleQueue:
         try:
             await self._learn()
         except (Unanswered, GroupMissing, RedisRejected) as error:
-            log.debug("where are the records? %s", error)
+            log.debug("could not look up the servers of the records: %s", error)
         unknown = [record for record in page if self._place(record) is None]
         for record in page:
             if record not in unknown:

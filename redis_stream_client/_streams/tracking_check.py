@@ -97,7 +97,7 @@ class TrackingCheck:
             if remaining > before - (now - at) * 1000 + 50:  # it was renewed, without a wake-up
                 self._unheard += 1
                 if self._unheard > 1:
-                    self._deaf("a change of our own lock was not heard of")
+                    self._deaf("no wake-up came for a change of our own lock")
         self._rung = (remaining, now)
 
     # What follows.
@@ -120,7 +120,7 @@ class TrackingCheck:
         """Pair the connections, check the wake-ups, and warn. `answered_at`: when a read was last answered."""
         now = clock.now()
         if self._found and min(self._found.values()) < now - DEAF:
-            self._deaf("an entry was found that nothing was heard of")
+            self._deaf("an entry came without a wake-up")
         if self.token is None and self._tracking.id is not None:
             await self._pair(self._tracking.id)
         elif self.token is not None and not self._distrusted and now - self._paired_at > SOUND:

@@ -49,7 +49,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         type=_lock_ttl,
         default=2.0,
         metavar="S",
-        help="seconds after which a silent worker is taken for dead, %(default)g by default",
+        help="seconds after which a silent worker counts as dead, %(default)g by default",
     )
     parser.set_defaults(command=run)
 

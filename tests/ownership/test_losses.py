@@ -77,7 +77,7 @@ async def test_of_many_losses_a_few_are_named(caplog: pytest.LogCaptureFixture) 
     messages = [record.getMessage() for record in caplog.records]
     assert messages[0] == "the consumer lock lapsed (silent)"
     assert len(messages) == 1 + LOGGED + 1
-    assert messages[-1] == "lost 5 streams more: expired"
+    assert messages[-1] == "lost 5 more streams: expired"
     named = vars(caplog.records[1])
     assert named.items() >= {**client.leases[0].log_fields(), "consumer": "me"}.items()
 
@@ -93,4 +93,4 @@ async def test_many_losses_are_summed_up(
         await wait_until(lambda: len(member.disowned) == 50, "the losses are told")
     losses = [record for record in caplog.records if record.getMessage().startswith("lost ")]
     assert len(losses) == 11
-    assert losses[-1].getMessage() == "lost 40 streams more: gone"
+    assert losses[-1].getMessage() == "lost 40 more streams: gone"

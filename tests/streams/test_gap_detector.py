@@ -270,5 +270,5 @@ async def test_a_stream_that_is_deleted_and_written_anew_with_smaller_ids_is_nam
         await ledger.reached({CALL: 4})
         await member.handles(CALL, "call-2")
     assert warned() == [
-        f"{CALL} was deleted and is written anew, up to 1-4: what is not greater than 5-3 is never read"
+        f"{CALL} was deleted and written anew, up to 1-4: entries with ids up to 5-3 are never read"
     ]
