@@ -225,9 +225,9 @@ class RedisStreamClient:
         """Ask `run()` to end: take no new streams, let the handlers reach a checkpoint, release the streams,
         return.
 
-        Each handler is cancelled at its first step of ``entries()`` after a checkpoint, or when `drain_timeout` is
-        over. Returns at once. You may call it repeatedly, and from a signal handler of the event loop. If you call
-        it before `run()`, then `run()` returns as soon as it has joined.
+        Each handler is cancelled at its first step of ``entries()`` or ``batches()`` after a checkpoint, or when
+        `drain_timeout` is over. Returns at once. You may call it repeatedly, and from a signal handler of the
+        event loop. If you call it before `run()`, then `run()` returns as soon as it has joined.
         """
         self._lifecycle.drain()
 

@@ -22,6 +22,11 @@ class Source(Protocol):
         """Whether the server may have lost writes, so that reading must begin again at the checkpoint."""
         ...
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to take."""
+        ...
+
     def take(self) -> list[Entry | Gap]:
         """The entries that have arrived, in order, with a `Gap` where some are missing."""
         ...

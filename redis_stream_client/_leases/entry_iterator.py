@@ -1,11 +1,11 @@
-"""``lease.entries()``: follows the data stream of a lease, entry by entry."""
+"""``lease.entries()`` and ``lease.batches()``: they follow the data stream of a lease."""
 
 import asyncio
 import contextlib
 from collections import deque
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
-from redis_stream_client._concurrency import forks
+from redis_stream_client._concurrency import clock, forks
 from redis_stream_client._leases.backend import Asking, LeaseBackend, Source
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.entry import Entry
@@ -21,29 +21,43 @@ RETRY = 0.2
 
 OnGap = Literal["warn", "raise"]
 
+Step = TypeVar("Step")
 
-class Entries:
-    """The entries of the data stream of one lease, from the first one after its checkpoint. Never ends by
-    itself."""
 
-    def __init__(self, lease: LeaseState, backend: LeaseBackend, on_gap: OnGap = "warn") -> None:
+class Follower(Generic[Step]):
+    """Follows the data stream of one lease, from the first entry after its checkpoint. Never ends by itself.
+
+    Args:
+        lease: the lease.
+        backend: who it belongs to.
+        on_gap: what to do about entries that are missing.
+        method: what users call to get one of these, for its errors.
+        most: how many entries one step hands out at the most.
+    """
+
+    def __init__(
+        self, lease: LeaseState, backend: LeaseBackend, on_gap: OnGap, method: str, most: int = 1
+    ) -> None:
         self._lease = lease
         self._backend = backend
         self._on_gap = on_gap
+        self._method = method
+        self._most = most
         self._source: Source | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = forks.here()
         self._arrived: deque[Entry | Gap] = deque()
+        self._first_at = self._last_at = 0.0  # when the oldest of what has arrived did, and the newest
         self._busy = False
         self._added: int | None = None
         self._last: str | None = None
 
-    def __aiter__(self) -> "Entries":
-        return self
-
-    async def __anext__(self) -> Entry:
+    async def _next(self) -> Step:
+        """One step, however long it takes."""
         if self._busy:
-            raise RuntimeError("another task waits for the next of these entries; call entries() once for each")
+            raise RuntimeError(
+                f"another task waits for the next step of these {self._method}; call {self._method} once for each"
+            )
         self._busy = True
         lease = self._lease
         try:
@@ -52,12 +66,28 @@ class Entries:
                     await self._pause()
                 elif self._source is not None and self._source.stale:
                     await self._start_again(self._source)
-                elif not self._arrived:
+                elif (step := self._step()) is not None:
+                    return step
+                else:
                     await self._fetch()
-                elif (entry := self._next(self._arrived.popleft())) is not None:
-                    return entry
         finally:
             self._busy = False
+
+    def _step(self) -> Step | None:
+        """Hand out what has arrived. None: not yet."""
+        raise NotImplementedError
+
+    def _due(self) -> float | None:
+        """When to hand out what has arrived, though more may come. None: nothing has."""
+        return None
+
+    def _take_in(self) -> None:
+        """Take what has come from the source, as far as this step needs it."""
+        while len(self._arrived) < self._most and self._source is not None and self._source.ready:
+            self._last_at = clock.now()
+            if not self._arrived:
+                self._first_at = self._last_at
+            self._arrived += self._source.take()
 
     async def _pause(self) -> None:
         """Wait, or end the loop: no entry may be handed out now."""
@@ -74,16 +104,12 @@ class Entries:
         await asyncio.sleep(0)  # a cancellation that is on its way arrives here
         raise lease.not_owner()
 
-    def _next(self, item: Entry | Gap) -> Entry | None:
-        """Hand out an entry that has arrived. None for a gap: the loop goes on behind it."""
-        if isinstance(item, Gap):
-            self._skip(item)
-            return None
+    def _hand_over(self, entry: Entry) -> None:
+        """An entry goes to the user."""
         if self._added is not None:
             self._added += 1
-        self._lease.hand_over(item.id, self._last, self._added)
-        self._last = item.id
-        return item
+        self._lease.hand_over(entry.id, self._last, self._added)
+        self._last = entry.id
 
     def _skip(self, gap: Gap) -> None:
         lease = self._lease
@@ -106,11 +132,12 @@ class Entries:
                 gap=gap,
                 stream=lease.stream,
                 lbs_id=lease.lbs_id,
-                hint="the next step of these entries() goes on behind the gap",
+                hint=f"the next step of these {self._method} goes on behind the gap",
             )
 
     async def _fetch(self) -> None:
-        """Wait for more entries, or for the end of the lease."""
+        """Wait until more entries arrive, until it is time to hand out those that have, or for the end of the
+        lease."""
         lease = self._lease
         if self._source is None:
             if not lease.begun:
@@ -120,7 +147,11 @@ class Entries:
             self._source.careful = self._on_gap == "raise"
             self._loop = asyncio.get_running_loop()
             return  # meanwhile it may have been drained
-        waiter = lease.start_waiting()
+        due = self._due()
+        waiter = lease.start_waiting(collecting=due is not None)
+        timer: asyncio.TimerHandle | None = None
+        if due is not None:
+            timer = waiter.get_loop().call_later(max(0.0, due - clock.now()), _wake, waiter)
         try:
             self._source.want(waiter)
             await waiter
@@ -128,8 +159,9 @@ class Entries:
             lease.refused = refused
             raise
         finally:
-            lease.stop_waiting(waiter)
-        self._arrived += self._source.take()
+            lease.stop_waiting(waiter, collecting=due is not None)
+            if timer is not None:
+                timer.cancel()
 
     async def _begin(self) -> None:
         """Ask Redis for the checkpoint."""
@@ -155,3 +187,83 @@ class Entries:
         if self._source is not None and self._loop is not None and self._process == forks.here():
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._source.close)
+
+
+class Entries(Follower[Entry]):
+    """The entries of a data stream, one at each step."""
+
+    def __init__(self, lease: LeaseState, backend: LeaseBackend, on_gap: OnGap = "warn") -> None:
+        super().__init__(lease, backend, on_gap, "entries()")
+
+    def __aiter__(self) -> "Entries":
+        return self
+
+    async def __anext__(self) -> Entry:
+        return await self._next()
+
+    def _step(self) -> Entry | None:
+        self._take_in()
+        while self._arrived:
+            item = self._arrived.popleft()
+            if isinstance(item, Gap):
+                self._skip(item)
+            else:
+                self._hand_over(item)
+                return item
+        return None
+
+
+class Batches(Follower[list[Entry]]):
+    """The entries of a data stream, as many at each step as have arrived.
+
+    Args:
+        lease: the lease.
+        backend: who it belongs to.
+        on_gap: what to do about entries that are missing.
+        most: how many entries a batch has at the most.
+        within: seconds that its first entry waits for others after it has arrived.
+    """
+
+    def __init__(
+        self, lease: LeaseState, backend: LeaseBackend, most: int, within: float, on_gap: OnGap = "warn"
+    ) -> None:
+        super().__init__(lease, backend, on_gap, "batches()", most)
+        self._within = within
+
+    def __aiter__(self) -> "Batches":
+        return self
+
+    async def __anext__(self) -> list[Entry]:
+        return await self._next()
+
+    def _due(self) -> float | None:
+        return self._first_at + self._within if self._arrived else None
+
+    def _step(self) -> list[Entry] | None:
+        """A batch that is full, or due. Nothing is handed out before: a step that is cancelled loses nothing."""
+        self._take_in()
+        while self._arrived and isinstance(gap := self._arrived[0], Gap):
+            self._arrived.popleft()
+            self._skip(gap)
+        due = self._due()
+        if due is None or (len(self._arrived) < self._most and clock.now() < due):
+            return None
+        batch: list[Entry] = []
+        while self._arrived and len(batch) < self._most:
+            item = self._arrived[0]
+            if isinstance(item, Entry):
+                self._hand_over(item)
+                batch.append(item)
+            elif self._on_gap == "raise":  # the next step says so
+                break
+            else:
+                self._skip(item)
+            self._arrived.popleft()
+        self._lease.hand_over_batch(batch[-1].id)
+        self._first_at = self._last_at  # of what is left: only the last to arrive can be more than one batch takes
+        return batch
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

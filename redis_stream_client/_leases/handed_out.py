@@ -1,4 +1,4 @@
-"""What ``entries()`` has handed out of one lease: how far a checkpoint may go, and where entries are missing."""
+"""What the user has got of one lease's entries: how far a checkpoint may go, and where entries are missing."""
 
 from collections import deque
 
@@ -17,10 +17,11 @@ class Handed:
         history: the server history on which reading began again, because writes may have been lost.
         gaps: entries that were trimmed or deleted before they were read.
         count: how many entries were handed out.
-        settled: whether no entry was handed out since the last checkpoint.
+        settled: whether no entry was handed out since the last checkpoint, and that was not one within a batch.
+        through: id of the last entry of the last batch; the first of all ids where entries were handed out since.
     """
 
-    __slots__ = ("_before", "_marks", "count", "gaps", "history", "reached", "settled")
+    __slots__ = ("_before", "_marks", "count", "gaps", "history", "reached", "settled", "through")
 
     def __init__(self) -> None:
         self.reached = START
@@ -28,6 +29,7 @@ class Handed:
         self.gaps: tuple[Gap, ...] = ()
         self.count = 0
         self.settled = True
+        self.through = START
         self._before = START  # the furthest that was ever reached
         self._marks: deque[tuple[str, int]] | None = None
 
@@ -35,12 +37,18 @@ class Handed:
         """The user gets the entry `id`, the `added`-th of the stream; the entry before was `after`."""
         self.count += 1
         self.settled = False
+        self.through = START
         if after is self.reached or order(id) > order(self.reached):
             self.reached = id
         if added is not None:
             if self._marks is None:
                 self._marks = deque(maxlen=MARKS)
             self._marks.append((id, added))
+
+    def settle(self, id: str) -> None:
+        """There is a checkpoint, which was sent after all entries were handed out."""
+        if self.through is START or id == self.through or order(id) > order(self.through):
+            self.settled = True
 
     def covers(self, id: str) -> bool:
         """Whether the entries up to this id were handed out since reading began, or began again."""
@@ -60,8 +68,9 @@ class Handed:
         marks = self._marks
         if not marks:
             return None
-        if marks[0][0] == id:  # as where each has a checkpoint
-            return marks[0][1]
+        for mark, added in (marks[0], marks[-1]):  # where each entry has a checkpoint, or each batch
+            if mark == id:
+                return added
         return next((added for mark, added in marks if mark == id), None)
 
     @property
@@ -72,6 +81,8 @@ class Handed:
     def checkpointed(self, id: str) -> None:
         """Forget the numbers of the entries up to this one."""
         marks = self._marks
+        if marks and marks[-1][0] == id:
+            marks = None
         while marks and (marks[0][0] == id or order(marks[0][0]) < order(id)):
             marks.popleft()
         if not marks:

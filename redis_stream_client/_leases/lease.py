@@ -8,9 +8,9 @@ from typing import Any, NoReturn, get_args
 import anyio
 
 from redis_stream_client._leases.backend import Asking, LeaseBackend
-from redis_stream_client._leases.entry_iterator import Entries, OnGap
+from redis_stream_client._leases.entry_iterator import Batches, Entries, OnGap
 from redis_stream_client._leases.state import ENDED, LeaseState
-from redis_stream_client._model import leaving
+from redis_stream_client._model import leaving, options
 from redis_stream_client._model.entry import require_id
 from redis_stream_client._model.errors import LossReason, RedisStreamClientError, RedisUnavailable
 from redis_stream_client._model.failures import is_a
@@ -129,9 +129,36 @@ class Lease:
             RedisUnavailable: no answer about the checkpoint until the lock lapsed.
             RedisRejected: the key of the data stream holds another type, or reading it is not permitted.
         """
-        if on_gap not in get_args(OnGap):
-            raise ValueError(f"on_gap must be one of {', '.join(get_args(OnGap))}, not {on_gap!r}")
-        return Entries(self._state, self._backend, on_gap)
+        return Entries(self._state, self._backend, _require_on_gap(on_gap))
+
+    def batches(self, *, max_entries: int = 100, within: float = 0.05, on_gap: OnGap = "warn") -> Batches:
+        """The entries of the data stream in batches, for ``async for``: each a list, never empty.
+
+        One ``checkpoint(batch[-1].id)`` covers the whole batch, so an entry costs a small part of what it costs
+        with ``entries()`` and a checkpoint for each. Everything else is as for ``entries()``: the loop starts
+        after the last checkpoint and never ends by itself. When the lease is lost, or the client drains or closes,
+        the next step is cancelled; a drain waits until the last entry of your batch has a checkpoint. While the
+        lock is in doubt, or Redis does not answer, a step waits. If you cancel a step, no entry is lost: the next
+        step returns what it had collected.
+
+        Args:
+            max_entries: how many entries a batch has at most.
+            within: seconds that a batch waits for more entries after its first one has arrived; 0: return what is
+                there. A full batch never waits. In this time the entries count neither as handed out nor as
+                processed.
+            on_gap: what to do if entries were trimmed or deleted before they were read. ``"warn"``: log it once,
+                and go on. ``"raise"``: a batch ends before the gap, the next step raises `EntriesTrimmed`, and the
+                one after that returns what is behind the gap.
+
+        Raises:
+            TypeError, ValueError: an argument is not allowed.
+
+        Raises (from ``anext()``):
+            NotOwner, EntriesTrimmed, RedisUnavailable, RedisRejected: as for ``entries()``.
+        """
+        most = options.count(max_entries, "max_entries")
+        within = options.seconds(within, "within", at_least=0.0)
+        return Batches(self._state, self._backend, most, within, _require_on_gap(on_gap))
 
     async def checkpoint(self, id: str) -> None:
         """Store that all entries up to this one are processed: the next owner continues after it.
@@ -145,7 +172,8 @@ class Lease:
             id: the id of an entry, ``entry.id``.
 
         Raises:
-            TypeError, ValueError: it is not an id, or it is beyond the last entry that ``entries()`` has returned.
+            TypeError, ValueError: it is not an id, or it is beyond the last entry that ``entries()`` or
+                ``batches()`` has returned.
                 If you read the stream in another way, you may pass any id.
             NotOwner: a newer owner has begun, or the lease was lost; nothing was stored.
             RedisUnavailable: no answer until the lock lapsed; the checkpoint may be stored, and you can safely
@@ -249,6 +277,12 @@ class Lease:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a lease belongs to its client and cannot be pickled; pass lease.fence instead")
+
+
+def _require_on_gap(on_gap: OnGap) -> OnGap:
+    if on_gap not in get_args(OnGap):
+        raise ValueError(f"on_gap must be one of {', '.join(get_args(OnGap))}, not {on_gap!r}")
+    return on_gap
 
 
 def lease_of(state: LeaseState) -> Lease:

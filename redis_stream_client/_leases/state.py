@@ -56,8 +56,9 @@ class LeaseState:
         attempts: see `Lease.attempts`.
         progress_at: when the holder last made progress.
         asking: how many calls of the holder wait for the client now; `progress_timeout` does not count this time.
-        waiting: how many steps of ``entries()`` wait for an entry now.
-        draining: whether to stop at the first step of ``entries()`` after a checkpoint.
+        waiting: how many steps of ``entries()`` or ``batches()`` wait for an entry now.
+        collecting: how many of them have entries already, and wait for more.
+        draining: whether to stop at the first step of ``entries()`` or ``batches()`` after a checkpoint.
         refused: the last `RedisRejected` of an operation on this lease. By its identity we tell it apart from one
             that the handler got elsewhere.
         rest: the pause while somebody else's record is in the way; None otherwise.
@@ -75,6 +76,7 @@ class LeaseState:
         "attempts",
         "begun",
         "cancel_scope",
+        "collecting",
         "deliveries",
         "done_sent",
         "draining",
@@ -119,6 +121,7 @@ class LeaseState:
         self.progress_at: float = clock.now()
         self.asking: int = 0
         self.waiting: int = 0
+        self.collecting: int = 0
         self.draining: bool = False
         self.refused: RedisRejected | None = None
         self.rest: Rest | None = None
@@ -248,7 +251,7 @@ class LeaseState:
     def checkpointed(self, id: str, *, advanced: bool, handed_over: int) -> None:
         """Redis has accepted a checkpoint. `handed_over`: how many entries the user had when it was sent."""
         if self._handed is not None and handed_over == self._handed.count:
-            self._handed.settled = True
+            self._handed.settle(id)
         if advanced:
             self.attempts = 0
         if self.position is None or order(id) > order(self.position):
@@ -265,7 +268,7 @@ class LeaseState:
         if self.is_outdated(id):  # Redis may have lost that entry; if not, it comes again
             return False
         raise ValueError(
-            f"{id} is beyond the last entry that entries() has handed out, {handed.furthest}: what lies between "
+            f"{id} is beyond the last entry that you were handed, {handed.furthest}: what lies between "
             "would be skipped; pass the id of an entry that was processed"
         )
 
@@ -326,6 +329,11 @@ class LeaseState:
         self._handed.hand_over(id, after, added)
         self.progress_at = clock.now()
 
+    def hand_over_batch(self, through: str) -> None:
+        """Note that the entries since the last such note, up to this one, are a batch of the user's."""
+        assert self._handed is not None
+        self._handed.through = through
+
     @property
     def handed_over(self) -> int:
         """How many entries the user has got."""
@@ -333,7 +341,7 @@ class LeaseState:
 
     @property
     def settled(self) -> bool:
-        """Whether the user has got no entry since the last checkpoint."""
+        """Whether the user has got no entry since the last checkpoint, and that was not one within a batch."""
         return self._handed is None or self._handed.settled
 
     # Its holder's progress.
@@ -345,7 +353,8 @@ class LeaseState:
     @property
     def idle(self) -> bool:
         """Whether the holder waits for an entry, with all entries processed, and its attempt still counts."""
-        return self.begun and self.waiting > 0 and self.settled and self.attempts > 0
+        waits = self.waiting > 0 and not self.collecting
+        return self.begun and waits and self.settled and self.attempts > 0
 
     @property
     def drained(self) -> bool:
@@ -353,20 +362,25 @@ class LeaseState:
         return self.draining and self.settled
 
     def drain(self) -> None:
-        """Stop the holder at its first step of ``entries()`` after a checkpoint."""
+        """Stop the holder at its first step of ``entries()`` or ``batches()`` after a checkpoint."""
         self.draining = True
         if self.waiting and self.settled:
             self.cancel("draining")
 
-    def start_waiting(self) -> "asyncio.Future[None]":
-        """A step of ``entries()`` begins to wait. It wakes when the lease ends, too."""
+    def start_waiting(self, *, collecting: bool = False) -> "asyncio.Future[None]":
+        """A step of ``entries()`` or ``batches()`` begins to wait. It wakes when the lease ends, too.
+
+        `collecting`: it has entries, and waits for more.
+        """
         self.waiting += 1
+        self.collecting += collecting
         self.progress_at = clock.now()
         return self.add_waiter()
 
-    def stop_waiting(self, waiter: "asyncio.Future[None]") -> None:
+    def stop_waiting(self, waiter: "asyncio.Future[None]", *, collecting: bool = False) -> None:
         """The step has ended its wait."""
         self.waiting -= 1
+        self.collecting -= collecting
         self.remove_waiter(waiter)
         self.progress_at = clock.now()
 

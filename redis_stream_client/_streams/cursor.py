@@ -78,6 +78,11 @@ class Cursor:
 
     # For the user of the entries.
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._items)
+
     def take(self) -> list[Entry | Gap]:
         """The entries that have arrived, in order, with a `Gap` where some are missing."""
         items, self._items = self._items, []

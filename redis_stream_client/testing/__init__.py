@@ -160,9 +160,9 @@ class Controller:
     def drain(self) -> None:
         """Do what ``client.drain()`` does.
 
-        The handler is cancelled at its first step of ``entries()`` after a checkpoint, or when `drain_timeout` is
-        over. A handler that has not begun yet is never called. Only for a lease that `run_handler` works on, now
-        or later.
+        The handler is cancelled at its first step of ``entries()`` or ``batches()`` after a checkpoint, or when
+        `drain_timeout` is over. A handler that has not begun yet is never called. Only for a lease that
+        `run_handler` works on, now or later.
         """
         self._memory.drain()
 

@@ -88,6 +88,11 @@ class Cursor:
     def _there(self) -> list[Entry]:
         return [] if self._stream.outages else self._stream.entries[self._passed : self._passed + 1]
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._there)
+
     def take(self) -> list[Entry | Gap]:
         """The entries that have arrived, in order."""
         entries: list[Entry | Gap] = [*self._there]

@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 from redis_stream_client import EntriesTrimmed, Entry, Gap, NotOwner, RedisRejected, RedisUnavailable
-from redis_stream_client._leases.entry_iterator import Entries
+from redis_stream_client._leases.entry_iterator import Batches, Entries
 from tests.harness.leases import new_lease
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
+    from redis_stream_client._leases.entry_iterator import OnGap
     from redis_stream_client._leases.state import LeaseState
+
+
+T = TypeVar("T")
+
+FOR_EVER = 60.0
 
 
 class Source:
@@ -38,6 +44,10 @@ class Source:
         self.there += items
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.there)
 
     def take(self) -> list[Entry | Gap]:
         taken, self.there = self.there, []
@@ -124,10 +134,10 @@ def lease(backend: Backend) -> LeaseState:
     return new_lease("7-0", backend=backend)
 
 
-async def first_step(entries: Entries, backend: Backend) -> tuple[asyncio.Task[Entry], Source]:
-    """Ask for an entry, and wait until the source is asked."""
+async def first_step(entries: AsyncIterator[T], backend: Backend) -> tuple[asyncio.Task[T], Source]:
+    """Ask for the first step, and wait until the source is asked."""
     before = len(backend.sources)
-    step = asyncio.ensure_future(anext(entries))
+    step: asyncio.Task[T] = asyncio.ensure_future(anext(entries))
     await wait_until(lambda: len(backend.sources) > before, "reading has begun")
     return step, backend.sources[-1]
 
@@ -240,6 +250,92 @@ async def test_two_steps_at_once_are_a_mistake_and_the_first_goes_on(lease: Leas
         await anext(entries)
     source.give(entry(1))
     assert await step == entry(1)
+
+
+# Batches.
+
+
+async def test_a_batch_leaves_what_it_has_no_place_for_to_the_next_ones(
+    lease: LeaseState, backend: Backend
+) -> None:
+    """These waited beside it, so the last one waits no more."""
+    batches = Batches(lease, backend, 2, FOR_EVER)
+    step, source = await first_step(batches, backend)
+    source.give(entry(1))
+    await wait_until(lambda: lease.collecting, "it has an entry, and waits for more")
+    source.give(entry(2), entry(3), entry(4), entry(5))
+    assert await step == [entry(1), entry(2)]
+    assert await anext(batches) == [entry(3), entry(4)]
+    step = asyncio.ensure_future(anext(batches))
+    await wait_until(lambda: lease.collecting, "it has an entry, and waits for more")
+    source.give(entry(6))
+    assert await step == [entry(5), entry(6)]
+    assert (lease.handed_over, lease.waiting, lease.collecting, lease.waiters) == (6, 0, 0, None)
+
+
+async def test_a_batch_that_is_due_has_all_that_has_come_from_the_source(
+    lease: LeaseState, backend: Backend
+) -> None:
+    batches = Batches(lease, backend, 3, 0.0)
+    step, source = await first_step(batches, backend)
+    source.give(entry(1), entry(2), entry(3), entry(4))
+    assert await step == [entry(1), entry(2), entry(3)]
+    source.give(entry(5))
+    assert await anext(batches) == [entry(4), entry(5)]
+
+
+@pytest.mark.parametrize("on_gap", ["warn", "raise"])
+async def test_a_gap_ends_a_batch_for_who_must_stop_there(
+    lease: LeaseState, backend: Backend, on_gap: OnGap
+) -> None:
+    gaps = Gap("0-0", "2-0", 1), Gap("2-0", "5-0", 2)
+    batches = Batches(lease, backend, 3, 0.0, on_gap)
+    step, source = await first_step(batches, backend)
+    source.give(gaps[0], entry(2), gaps[1], entry(5), entry(6), entry(7))
+    if on_gap == "warn":
+        assert await step == [entry(2), entry(5), entry(6)]
+        assert await anext(batches) == [entry(7)]
+    else:
+        with pytest.raises(EntriesTrimmed, match="the next step of these batches"):
+            await step
+        assert await anext(batches) == [entry(2)]
+        assert lease.gaps == gaps[:1]
+        with pytest.raises(EntriesTrimmed):
+            await anext(batches)
+        assert await anext(batches) == [entry(5), entry(6), entry(7)]
+    assert lease.gaps == gaps
+    assert backend.missing == 3
+
+
+async def test_a_refusal_ends_a_step_and_the_next_one_has_what_it_had_collected(
+    lease: LeaseState, backend: Backend
+) -> None:
+    batches = Batches(lease, backend, 3, FOR_EVER)
+    step, source = await first_step(batches, backend)
+    source.give(entry(1))
+    await wait_until(lambda: lease.collecting, "it has an entry, and waits for more")
+    step.cancel()
+    await asyncio.wait((step,))
+    source.refusal = RedisRejected("no permission")
+    with pytest.raises(RedisRejected):
+        await anext(batches)
+    source.refusal = None
+    source.there = [entry(2), entry(3)]
+    assert await anext(batches) == [entry(1), entry(2), entry(3)]
+
+
+async def test_an_unfinished_batch_is_forgotten_where_the_server_may_have_lost_writes(
+    lease: LeaseState, backend: Backend
+) -> None:
+    batches = Batches(lease, backend, 2, FOR_EVER)
+    step, old = await first_step(batches, backend)
+    old.give(entry(1))
+    await wait_until(lambda: lease.collecting, "it has an entry, and waits for more")
+    old.stale = True
+    old.give(entry(9))  # what wakes it
+    await wait_until(lambda: len(backend.sources) == 2, "it reads anew")
+    backend.sources[1].give(entry(2), entry(3))
+    assert await step == [entry(2), entry(3)]
 
 
 async def test_who_drops_it_reads_no_more(lease: LeaseState, backend: Backend) -> None:

@@ -128,7 +128,7 @@ def test_whoever_has_read_something_may_not_skip_what_follows(lease: LeaseState)
     assert lease.may_checkpoint("9-0")  # it is read in another way
     read(lease, "1-0", "2-0")
     assert lease.may_checkpoint("2-0")
-    with pytest.raises(ValueError, match=r"3-0 is beyond the last entry that entries\(\) has handed out, 2-0"):
+    with pytest.raises(ValueError, match=r"3-0 is beyond the last entry that you were handed, 2-0"):
         lease.may_checkpoint("3-0")
 
 
@@ -188,6 +188,40 @@ def test_a_checkpoint_does_not_settle_what_was_handed_over_since_it_was_asked_fo
     read(lease, "2-0")
     lease.checkpointed("1-0", advanced=True, handed_over=asked_for)
     assert not lease.settled
+
+
+def test_only_the_checkpoint_of_its_last_entry_settles_a_batch(lease: LeaseState) -> None:
+    read(lease, "1-0", "2-0", "3-0")
+    lease.hand_over_batch("3-0")
+    for id, settled in (("2-0", False), ("3-0", True)):
+        lease.checkpointed(id, advanced=True, handed_over=lease.handed_over)
+        assert lease.settled == settled
+    read(lease, "4-0", "5-0")  # by entries(): a checkpoint may lag behind
+    lease.checkpointed("4-0", advanced=True, handed_over=lease.handed_over)
+    assert lease.settled
+
+
+def test_the_entries_of_a_batch_are_counted_one_by_one(lease: LeaseState) -> None:
+    lease.begin("4-0", 1, Added(4, sure=True))
+    lease.start_reading()
+    for number in range(5, 9):
+        lease.hand_over(f"{number}-0", None, number)
+    lease.hand_over_batch("8-0")
+    assert [lease.added_up_to(f"{number}-0") for number in (8, 5, 7)] == [8, 5, 7]
+    lease.checkpointed("6-0", advanced=True, handed_over=4)
+    assert [lease.added_up_to(f"{number}-0") for number in (6, 7, 8)] == [None, 7, 8]
+    lease.checkpointed("8-0", advanced=True, handed_over=4)
+    assert lease.count.number == 8
+
+
+async def test_an_owner_that_has_entries_and_waits_for_more_is_not_idle(lease: LeaseState) -> None:
+    lease.begin(None, 2)
+    waiter = lease.start_waiting(collecting=True)
+    assert not lease.idle
+    lease.stop_waiting(waiter, collecting=True)
+    assert (lease.waiting, lease.collecting) == (0, 0)
+    lease.start_waiting()
+    assert lease.idle
 
 
 async def test_an_owner_that_waits_with_nothing_left_to_do_is_idle_while_its_attempt_counts(

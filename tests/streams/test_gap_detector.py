@@ -10,6 +10,7 @@ import pytest
 from redis_stream_client import EntriesTrimmed, Gap
 from tests.harness.binaries import chosen
 from tests.harness.fleet import Member
+from tests.harness.leases import state_of
 from tests.harness.runs import Ledger, Running, add, write
 from tests.harness.waiting import wait_until
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redis_stream_client import Entry, Lease
-    from redis_stream_client._leases.entry_iterator import Entries
+    from redis_stream_client._leases.entry_iterator import Entries, OnGap
     from tests.harness.connection import Connection
     from tests.harness.servers import Server
 
@@ -123,6 +124,46 @@ async def test_who_must_stop_is_stopped_before_the_entries_behind_the_gap(
         assert [entry.id for entry in await read(entries, 3)] == ids[7:]
         with pytest.raises(ValueError, match="on_gap"):
             member.lease(CALL).entries(on_gap="ignore")  # type: ignore[arg-type]
+
+
+@counts
+@pytest.mark.parametrize("on_gap", ["warn", "raise"])
+async def test_a_batch_ends_before_a_gap_for_who_must_stop_and_goes_across_it_for_others(
+    server: Server, redis: Connection, service: str, on_gap: OnGap, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Member(server.url, service, **TTL) as member:
+        await add(redis, service, [CALL])
+        await member.owns(CALL)
+        lease = member.lease(CALL)
+        batches = lease.batches(max_entries=4, within=60.0, on_gap=on_gap)
+        step = asyncio.ensure_future(anext(batches))
+        before = await write(server.url, CALL, 1)
+        await wait_until(lambda: state_of(lease).collecting, "it has entries, and waits")
+        async with redis.pipeline(transaction=True) as pipe:
+            for _ in range(30):
+                pipe.xadd(CALL, {"n": 1}, maxlen=4, approximate=False)
+            *_, behind = await pipe.execute()
+        batch = await step
+        assert [entry.id for entry in batch[:1]] == before
+        assert state_of(lease).settled is False
+        if on_gap == "raise":
+            assert len(batch) == 1
+            with pytest.raises(EntriesTrimmed, match="26 entries") as trimmed:
+                await anext(batches)
+            assert trimmed.value.hint == "the next step of these batches() goes on behind the gap"
+            batch = await anext(batches)
+        assert len(batch) == 4
+        await lease.checkpoint(batch[-1].id)
+        if on_gap == "raise":
+            assert batch[-1].id == behind.decode()
+            assert [gap.entries for gap in lease.gaps] == [26]
+            return
+        async with asyncio.timeout(10):
+            while not lease.gaps:
+                await write(server.url, CALL, 4)
+                assert len(await anext(batches)) == 4
+        assert [gap.entries for gap in lease.gaps] == [26]
+        assert len(said(caplog)) == 1
 
 
 @counts

@@ -19,6 +19,7 @@ from tests.harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from redis_stream_client._leases.entry_iterator import Batches
     from tests.harness.connection import Connection
     from tests.harness.proxy import TcpProxy
 
@@ -155,6 +156,180 @@ async def test_two_steps_of_one_iterator_at_once_are_a_mistake(backend: Backend)
         await anext(entries)
     await backend.feed(*TICKS)
     assert (await step).id == "1-0"
+
+
+# Batches.
+
+
+async def ids(batches: Batches) -> list[str]:
+    """Take one batch; returns its ids."""
+    return [entry.id for entry in await anext(batches)]
+
+
+async def collecting(lease: Lease, entries: int = 1) -> None:
+    """Wait until a step has that many entries, and waits for more."""
+    await wait_until(lambda: state_of(lease).collecting == entries, "a step has entries and waits for more")
+
+
+async def test_a_batch_has_what_has_arrived_and_never_more_than_was_asked_for(backend: Backend) -> None:
+    lease = await backend.own([{"an": "é"}, *TICKS, *TICKS], position="2-0")
+    batches = lease.batches(max_entries=2)
+    assert await anext(batches) == [Entry("3-0", {b"n": b"2"}), Entry("4-0", {b"n": b"3"})]
+    assert await ids(batches) == ["5-0", "6-0"]
+    assert await ids(batches) == ["7-0"]
+    assert lease.position == "2-0"
+    assert await ids(lease.batches(within=0)) == ["3-0", "4-0", "5-0", "6-0", "7-0"]
+
+
+async def test_one_checkpoint_covers_a_batch(backend: Backend) -> None:
+    lease = await backend.own(TICKS, attempts=3)
+    batch = await anext(lease.batches())
+    assert len(batch) == 3
+    with pytest.raises(ValueError, match="beyond the last entry"):
+        await lease.checkpoint("3-1")
+    await lease.checkpoint(batch[-1].id)
+    assert (lease.position, lease.attempts) == ("3-0", 0)
+    assert state_of(lease).settled
+    assert await backend.facts() == Facts("ours", None, "3-0", 0)
+
+
+async def test_a_batch_is_handed_out_as_soon_as_it_is_full(backend: Backend) -> None:
+    lease = await backend.own()
+    step = asyncio.ensure_future(ids(lease.batches(max_entries=3, within=FOR_EVER)))
+    await wait_until(lambda: state_of(lease).waiting, "a step waits")
+    await backend.feed(*TICKS[:2])
+    await collecting(lease)
+    assert (state_of(lease).handed_over, step.done()) == (0, False)
+    await backend.feed(*TICKS)
+    assert await step == ["1-0", "2-0", "3-0"]
+    assert state_of(lease).collecting == 0
+
+
+async def test_a_batch_that_is_not_full_waits_for_more_for_a_while(backend: Backend) -> None:
+    lease = await backend.own()
+    batches = lease.batches(within=0.2)
+    loop = asyncio.get_running_loop()
+    for first in (1, 3):
+        step = asyncio.ensure_future(ids(batches))
+        await wait_until(lambda: state_of(lease).waiting, "a step waits")
+        fed_at = loop.time()
+        await backend.feed({"n": "1"})
+        await collecting(lease)
+        await backend.feed({"n": "2"})
+        assert await step == [f"{first}-0", f"{first + 1}-0"]
+        assert loop.time() - fed_at >= 0.199
+
+
+async def test_a_cancelled_step_loses_nothing_of_its_batch(backend: Backend) -> None:
+    lease = await backend.own()
+    batches = lease.batches(max_entries=4, within=FOR_EVER)
+    for number in range(1, 4):
+        step = asyncio.ensure_future(anext(batches))
+        await wait_until(lambda: state_of(lease).waiting, "a step waits")
+        await backend.feed({"n": str(number)})
+        await collecting(lease)
+        step.cancel()
+        await asyncio.wait((step,))
+        assert (state_of(lease).collecting, state_of(lease).handed_over) == (0, 0)
+    await backend.feed({"n": "4"})
+    assert await ids(batches) == ["1-0", "2-0", "3-0", "4-0"]
+
+
+async def test_a_batch_waits_from_the_arrival_of_its_first_entry_though_its_step_was_cancelled(
+    backend: Backend,
+) -> None:
+    lease = await backend.own(TICKS)
+    batches = lease.batches(within=0.3)
+    loop = asyncio.get_running_loop()
+    step = asyncio.ensure_future(anext(batches))
+    await collecting(lease)
+    step.cancel()
+    await asyncio.wait((step,))
+    arrived = loop.time()
+    await wait_until(lambda: loop.time() - arrived > 0.3, "it has waited for long enough")
+    step = asyncio.ensure_future(anext(batches))
+    await asyncio.sleep(0)
+    assert step.done()
+
+
+async def test_two_steps_of_the_same_batches_at_once_are_a_mistake(backend: Backend) -> None:
+    lease = await backend.own()
+    batches = lease.batches()
+    step = asyncio.ensure_future(anext(batches))
+    await wait_until(lambda: state_of(lease).waiting, "a step waits")
+    with pytest.raises(RuntimeError, match="call batches\\(\\) once for each"):
+        await anext(batches)
+    await backend.feed(*TICKS)
+    assert (await step)[0].id == "1-0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"max_entries": 0}, ValueError),
+        ({"max_entries": 2.0}, TypeError),
+        ({"max_entries": True}, TypeError),
+        ({"within": -0.1}, ValueError),
+        ({"within": float("nan")}, ValueError),
+        ({"within": None}, TypeError),
+        ({"on_gap": "ignore"}, ValueError),
+    ],
+)
+async def test_what_cannot_be_asked_of_batches_is_refused_at_once(
+    arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    lease = await InMemory().own()
+    with pytest.raises(error, match=next(iter(arguments))):
+        lease.batches(**arguments)
+
+
+async def test_a_loss_cancels_a_step_that_collects(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+
+    async def block() -> None:
+        async with lease:
+            losing = asyncio.create_task(lose())
+            try:
+                async for _ in lease.batches(within=FOR_EVER):
+                    pytest.fail("there was a batch")
+                pytest.fail("batches() ended")
+            finally:
+                await losing
+
+    async def lose() -> None:
+        await collecting(lease)
+        await backend.lose()
+
+    with pytest.raises(NotOwner):
+        await block()
+    assert await backend.facts() == Facts("a peer's", None, None, 1)
+
+
+async def test_no_batch_is_handed_out_in_doubt(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    batches = lease.batches(within=0.1)
+    step = asyncio.ensure_future(ids(batches))
+    await collecting(lease)
+    async with backend.doubt():
+        doubted = asyncio.get_running_loop().time()
+        await wait_until(lambda: asyncio.get_running_loop().time() > doubted + 0.1, "the batch is due")
+        assert not step.done() or lease.owned
+    assert await step == ["1-0", "2-0", "3-0"]
+
+
+async def test_a_batch_waits_for_the_end_of_an_outage(backend: Backend) -> None:
+    lease = await backend.own()
+    batches = lease.batches(max_entries=3, within=FOR_EVER)
+    with backend.unavailable(), pytest.raises(RedisUnavailable):
+        await anext(batches)
+    step = asyncio.ensure_future(ids(batches))
+    await wait_until(lambda: state_of(lease).waiting, "a step waits")
+    with backend.unavailable():
+        await backend.feed(*TICKS)
+        with pytest.raises(RedisUnavailable):  # so long at least does it wait
+            await lease.checkpoint("1-0")
+        assert not step.done()
+    assert await step == ["1-0", "2-0", "3-0"]
 
 
 # Checkpoints.
@@ -602,10 +777,14 @@ async def test_a_handler_that_raises_has_tried_and_the_stream_is_released(backen
     assert await backend.facts() == Facts("released", None, None, 1)
 
 
-async def test_an_owner_with_nothing_left_to_do_is_no_failed_attempt(backend: Backend) -> None:
+@pytest.mark.parametrize("in_batches", [False, True])
+async def test_an_owner_with_nothing_left_to_do_is_no_failed_attempt(backend: Backend, in_batches: bool) -> None:
     """Else a stream that is idle for long would go to the dead letters after so many outages."""
 
     async def follow(lease: Lease) -> None:
+        if in_batches:
+            async for batch in lease.batches():
+                await lease.checkpoint(batch[-1].id)
         async for entry in lease.entries():
             await lease.checkpoint(entry.id)
 
@@ -883,6 +1062,44 @@ async def test_cancelling_releases_at_once(backend: Backend) -> None:
     assert await backend.facts() == Facts("released", None, None, 0)
 
 
+async def test_draining_stops_a_handler_whose_batch_is_not_full(backend: Backend) -> None:
+    async def work(lease: Lease) -> None:
+        async for batch in lease.batches(within=FOR_EVER):
+            handler.read += [entry.id for entry in batch]
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS, attempts=3)
+    await wait_until(lambda: handler.lease and state_of(handler.lease).collecting, "it has entries, and waits")
+    backend.drain()
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.position, handler.read) == ("drained", None, [])
+    assert handler.cancellations == 1
+    assert await backend.facts() == Facts("released", None, None, 0)
+
+
+async def test_draining_waits_for_the_checkpoint_of_the_whole_batch(backend: Backend) -> None:
+    go_on = asyncio.Event()
+
+    async def work(lease: Lease) -> None:
+        async for batch in lease.batches(max_entries=3, within=FOR_EVER):
+            handler.read += [entry.id for entry in batch]
+            await lease.checkpoint(batch[1].id)
+            await go_on.wait()
+            if len(handler.read) > 3:
+                await lease.checkpoint(batch[2].id)
+
+    handler = Recorder(work)
+    await backend.start(handler, [*TICKS, *TICKS, *TICKS], drain_timeout=FOR_EVER)
+    await wait_until(lambda: handler.lease and handler.lease.position == "2-0", "it is within a batch")
+    backend.drain()
+    await wait_until(lambda: handler.lease and state_of(handler.lease).draining, "the drain has begun")
+    go_on.set()
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.position) == ("drained", "6-0")
+    assert len(handler.read) == 6
+    assert await backend.facts() == Facts("released", None, "6-0", 0)
+
+
 # Handlers: progress.
 
 
@@ -925,6 +1142,23 @@ async def test_a_handler_that_says_so_or_waits_for_entries_does_not_stand_still(
     await wait_until(lambda: asyncio.get_running_loop().time() > waited, "it has waited for long enough")
     await backend.feed(TICKS[2])
     assert (await backend.outcome()).status == "done"
+
+
+async def test_a_handler_whose_batch_waits_for_more_does_not_stand_still(backend: Backend) -> None:
+    timeout = 0.2
+
+    async def work(lease: Lease) -> None:
+        batch = await anext(lease.batches(max_entries=3, within=FOR_EVER))
+        handler.read += [entry.id for entry in batch]
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS[:2], progress_timeout=timeout)
+    await wait_until(lambda: handler.lease and state_of(handler.lease).collecting, "it has entries, and waits")
+    waited = asyncio.get_running_loop().time() + 2 * timeout
+    await wait_until(lambda: asyncio.get_running_loop().time() > waited, "it has waited for long enough")
+    await backend.feed(TICKS[2])
+    assert (await backend.outcome()).status == "done"
+    assert handler.read == ["1-0", "2-0", "3-0"]
 
 
 # Handlers: outages.
