@@ -87,6 +87,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("pieces", "timeout"), [(1, 0.8), (6, 1.5)])
 async def test_a_process_that_was_stopped_stops_none_of_its_handlers(
     server: Server, redis: Connection, service: str, pieces: int, timeout: float

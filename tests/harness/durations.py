@@ -22,7 +22,13 @@ USUAL = 5.0
 """Seconds that a test may take on an idle machine without being called long."""
 
 LIMIT = 4 * USUAL
-"""Seconds that it may take on a machine that is busy with other work."""
+"""Seconds that it may take on a machine that is busy, and in proportion more on one that is overloaded."""
+
+
+def limit() -> float:
+    """The seconds that a test may take now. Two busy test processes for each core are the usual load."""
+    return LIMIT * max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1)))
+
 
 _begun = 0.0
 """The CPU taken when the current phase of a test began."""
@@ -70,7 +76,7 @@ def pytest_runtest_makereport(
     now = cpu()
     report.user_properties.append(("cpu", now - _begun))
     _begun = now
-    if report.when == "call" and report.passed and call.duration > LIMIT and not item.get_closest_marker("long"):
+    if report.when == "call" and report.passed and call.duration > limit() and not item.get_closest_marker("long"):
         report.outcome = "failed"
         report.longrepr = (
             f"It took {call.duration:.1f} s: shorten it, or mark it `long` ({USUAL:g} s on an idle machine)"

@@ -250,6 +250,7 @@ async def test_a_token_that_takes_long_is_not_asked_for_anew_by_each_attempt(sec
     assert tokens.asked == 1
 
 
+@pytest.mark.long
 async def test_a_token_that_nobody_waits_for_any_more_is_given_up(secret: Server) -> None:
     tokens = Credentials("member", "secret")
     tokens.delay = 60.0

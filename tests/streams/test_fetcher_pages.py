@@ -83,6 +83,7 @@ async def test_what_exceeds_the_server_s_output_buffers_is_read_in_smaller_piece
         assert run.client.statistics().leases == streams + 1
 
 
+@pytest.mark.long
 async def test_one_large_entry_on_a_slow_line_does_not_keep_the_others_waiting(
     server: Server, proxy: TcpProxy, redis: Connection, service: str
 ) -> None:

@@ -26,6 +26,7 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("harm", ["killed", "frozen"])
 async def test_checkpoints_and_ends_go_on_when_a_node_with_records_dies(
     cluster: Cluster, service: str, harm: str
