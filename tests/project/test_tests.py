@@ -164,3 +164,12 @@ def test_the_tests_that_are_named_exist(file: str) -> None:
         paths = set(re.findall(r"`([\w/]+/\w+\.py)(?:::\w+)?`", text))
         missing |= {path for path in paths if not any((where / path).exists() for where in (TESTS, PACKAGE))}
     assert missing == set()
+
+
+def test_each_tool_is_in_the_readme() -> None:
+    tools = (
+        (TESTS / "README.md").read_text(encoding="utf-8").partition("\n## The tools\n")[2].partition("\n## ")[0]
+    )
+    tools_there = {path.name for path in (TESTS / "harness").glob("[a-z]*.py")}
+    named_there = set(re.findall(r"`(\w+\.py)`", tools)) - {"conftest.py"}
+    assert named_there == {name for name in tools_there if not name.startswith("test_")}
