@@ -23,6 +23,7 @@ from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.health import Health, Stuck
 from redis_stream_client._model.public_names import claim_exports as _claim_exports
+from redis_stream_client._model.retry_policy import RetryLater, RetryPolicy
 from redis_stream_client._model.statistics import Statistics
 from redis_stream_client._model.version import __version__
 from redis_stream_client._run.handler import Handler
@@ -53,6 +54,8 @@ __all__ = [
     "RedisStreamClient",
     "RedisStreamClientError",
     "RedisUnavailable",
+    "RetryLater",
+    "RetryPolicy",
     "Statistics",
     "StreamAdded",
     "StreamDisowned",

@@ -13,6 +13,7 @@ from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model import options
 from redis_stream_client._model.fence import is_held_by
 from redis_stream_client._model.health import Health
+from redis_stream_client._model.retry_policy import NOT_GIVEN, NotGiven, RetryPolicy
 from redis_stream_client._model.statistics import Statistics
 from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.placement import placement_for
@@ -143,8 +144,9 @@ class RedisStreamClient:
         self,
         handler: Handler,
         *,
+        retry: RetryPolicy | None = None,
+        max_attempts: int | NotGiven | None = NOT_GIVEN,
         drain_timeout: float = 10.0,
-        max_attempts: int = 16,
         progress_timeout: float | None = None,
         handle_signals: bool = False,
     ) -> None:
@@ -155,9 +157,10 @@ class RedisStreamClient:
 
         - When the handler returns, the stream is done.
         - When the handler raises anything, even `SystemExit`, the failure is logged. After a pause the stream is
-          released, and this client leaves it to its peers for as long again. After `max_attempts` owners it goes
-          to the dead letters. Only a `KeyboardInterrupt` ends `run()`. To end the program from a handler, call
-          ``drain()``.
+          released, and this client leaves it to its peers for as long again. It goes to the dead letters as
+          `retry` says, by default after 16 failures and 10 minutes without progress. Only a `KeyboardInterrupt`
+          ends `run()`. To end the program from a handler, call ``drain()``.
+        - When the handler raises `RetryLater`, the stream rests for so long and is released; nothing is counted.
         - When the lease is lost, the handler is cancelled. Whatever it asks of the lease from then on raises
           `NotOwner`.
         - When the handler ignores its cancellation for `lock_ttl`, the stream goes on to its next owner without
@@ -169,9 +172,12 @@ class RedisStreamClient:
         Args:
             handler: any async callable that takes a `Lease`. The lease is entered already: do not use
                 ``async with`` in the handler.
+            retry: when failed streams are tried again, and when they go to the dead letters; default
+                ``RetryPolicy()``.
+            max_attempts: short for ``RetryPolicy(max_attempts=…, patience=0)``: the stream goes to the dead
+                letters at the failure with this number, however soon. None: it never goes there. Owners that were
+                drained do not count.
             drain_timeout: seconds that draining gives the handlers to reach a checkpoint; default 10.
-            max_attempts: owners that may fail or die, without a checkpoint that advances, before the stream goes
-                to the dead letters; default 16. Owners that were drained do not count.
             progress_timeout: seconds after which a handler loses its stream if it has neither read an entry, nor
                 made a checkpoint, nor called ``lease.progress()``; default: never. Time in which the handler waits
                 for an entry or for Redis does not count, nor does time in which the process or its event loop
@@ -180,7 +186,7 @@ class RedisStreamClient:
                 thread.
 
         Raises:
-            TypeError, ValueError: an argument is not allowed.
+            TypeError, ValueError: an argument is not allowed, or both `retry` and `max_attempts` are given.
             RuntimeError: a task reads `events()`, or `run()` runs already.
             ClientClosed: the client was closed before.
             RedisUnavailable, RedisRejected: the client could not join, or Redis rejected a command for good.
@@ -188,8 +194,9 @@ class RedisStreamClient:
         run = Run(
             self._lifecycle,
             handler,
-            drain_timeout=drain_timeout,
+            retry=retry,
             max_attempts=max_attempts,
+            drain_timeout=drain_timeout,
             progress_timeout=progress_timeout,
             handle_signals=handle_signals,
         )
@@ -200,8 +207,9 @@ class RedisStreamClient:
         self,
         handler: Handler,
         *,
+        retry: RetryPolicy | None = None,
+        max_attempts: int | NotGiven | None = NOT_GIVEN,
         drain_timeout: float = 10.0,
-        max_attempts: int = 16,
         progress_timeout: float | None = None,
         handle_signals: bool = False,
     ) -> "Running[RedisStreamClient]":
@@ -214,8 +222,9 @@ class RedisStreamClient:
         run = Run(
             self._lifecycle,
             handler,
-            drain_timeout=drain_timeout,
+            retry=retry,
             max_attempts=max_attempts,
+            drain_timeout=drain_timeout,
             progress_timeout=progress_timeout,
             handle_signals=handle_signals,
         )

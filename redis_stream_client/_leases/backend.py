@@ -52,7 +52,11 @@ class DataPlane(Protocol):
         ...
 
     async def acquit(self, leases: Sequence[LeaseState]) -> None:
-        """Do not count the attempts of these leases."""
+        """These owners have nothing left to do: their attempts and earlier failures do not count."""
+        ...
+
+    async def fail(self, lease: LeaseState, error: str) -> None:
+        """Have the record say that the handler has failed. The lease ends next."""
         ...
 
     async def answered(self, lease: LeaseState) -> None:
@@ -94,15 +98,19 @@ class LeaseBackend(Protocol):
         """Acknowledge and delete the announcement."""
         ...
 
-    async def release(self, lease: LeaseState, *, failed_for: float | None = None) -> None:
+    async def release(self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True) -> None:
         """Hand the stream to the peers.
 
-        With `failed_for` the attempt has failed and counts, and this client leaves the stream to its peers for
-        `failed_for` seconds.
+        Args:
+            lease: ends at once.
+            pause: seconds for which this client leaves the stream to its peers; by default a lifetime of its lock.
+            graceful: its attempt does not count.
         """
         ...
 
-    def start_release(self, lease: LeaseState, *, failed_for: float | None = None) -> "asyncio.Future[None]":
+    def start_release(
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
+    ) -> "asyncio.Future[None]":
         """Start a `release`. The lease ends at once."""
         ...
 

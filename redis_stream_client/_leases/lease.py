@@ -71,14 +71,14 @@ class Lease:
 
     @property
     def attempts(self) -> int:
-        """How many owners have begun, this one included, since the checkpoint last advanced or an owner ended
-        cleanly.
+        """How many owners have tried, this one included, since the checkpoint last advanced: those whose handlers
+        failed, and those that began and died. Owners that ended cleanly do not count.
 
         It is 0 after a checkpoint of this owner; in `run()` also after the handler has waited for an entry for a
         while, with all entries processed. Until `run()` or the first step of ``entries()`` has read the progress
         record, it is a guess.
         """
-        return self._state.attempts
+        return self._state.tries
 
     @property
     def position(self) -> str | None:

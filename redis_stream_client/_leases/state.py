@@ -6,11 +6,12 @@ The package works with this state. Users hold a `Lease`, which shows it to them.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._leases.handed_out import Handed
+from redis_stream_client._leases.trouble import Trouble
 from redis_stream_client._model.announcement import Announcement
 from redis_stream_client._model.entry import START, order
 from redis_stream_client._model.errors import LossReason, NotOwner, RedisRejected, RedisUnavailable, no_answer
@@ -34,6 +35,14 @@ class Rest:
     seconds: float
 
 
+class Watcher(Protocol):
+    """Who is told of a lease's progress."""
+
+    def progressed(self, lease: "LeaseState") -> None:
+        """Its checkpoint has advanced."""
+        ...
+
+
 class LeaseState:
     """One lease, from its beginning to its end. Two leases are never equal.
 
@@ -53,7 +62,10 @@ class LeaseState:
         waiters: futures that wait for the end of the lease, or for an entry.
         begun: whether this owner has taken over the progress record.
         position: the last checkpoint.
-        attempts: see `Lease.attempts`.
+        attempts: owners that began since the last progress, this one included, but for those that said that their
+            handler failed: all before this one have died.
+        trouble: the failures and deaths since the last progress; None while there was none.
+        watcher: told when its checkpoint advances.
         progress_at: when the holder last made progress.
         asking: how many calls of the holder wait for the client now; `progress_timeout` does not count this time.
         waiting: how many steps of ``entries()`` or ``batches()`` wait for an entry now.
@@ -88,9 +100,11 @@ class LeaseState:
         "progress_at",
         "refused",
         "rest",
+        "trouble",
         "unrecorded",
         "waiters",
         "waiting",
+        "watcher",
     )
 
     def __init__(
@@ -118,6 +132,8 @@ class LeaseState:
         self._handed: Handed | None = None  # since entries() is used
         self.unrecorded: int = unrecorded
         self.attempts: int = unrecorded + 1
+        self.trouble: Trouble | None = None
+        self.watcher: Watcher | None = None
         self.progress_at: float = clock.now()
         self.asking: int = 0
         self.waiting: int = 0
@@ -241,20 +257,59 @@ class LeaseState:
 
     # Its record.
 
-    def begin(self, position: str | None, attempts: int, added: Added = UNKNOWN) -> None:
+    def begin(
+        self, position: str | None, attempts: int, added: Added = UNKNOWN, trouble: Trouble | None = None
+    ) -> None:
         """The progress record is ours now. `added`: the number of entries in the stream up to the position."""
         self.begun = True
         self.position = position
         self.attempts = attempts
+        self.trouble = trouble
         self._added = added
+
+    @property
+    def deaths(self) -> int:
+        """Owners before this one that have died, since the last progress."""
+        return max(0, self.attempts - 1)
+
+    @property
+    def failures(self) -> int:
+        """How often a handler has failed since the last progress."""
+        return self.trouble.failures if self.trouble is not None else 0
+
+    @property
+    def tries(self) -> int:
+        """See `Lease.attempts`."""
+        return self.attempts + self.failures
+
+    def failing_for(self, now: float) -> float:
+        """For how many seconds the stream has been in trouble."""
+        return max(0.0, now - self.trouble.since) if self.trouble is not None else 0.0
+
+    def fail(self, error: str) -> None:
+        """Its handler has failed: this owner does not count as one that may die of the stream."""
+        self.attempts = max(0, self.attempts - 1)
+        if self.trouble is None:
+            self.trouble = Trouble(0, clock.now())
+        self.trouble.failures += 1
+        self.trouble.error = error
+
+    def acquit(self) -> None:
+        """Its owner has nothing left to do: whatever was tried before has come to its end."""
+        self.attempts = 0
+        self.trouble = None
 
     def checkpointed(self, id: str, *, advanced: bool, handed_over: int) -> None:
         """Redis has accepted a checkpoint. `handed_over`: how many entries the user had when it was sent."""
         if self._handed is not None and handed_over == self._handed.count:
             self._handed.settle(id)
-        if advanced:
+        moved = self.position is None or order(id) > order(self.position)
+        if advanced or moved:  # where it had moved before, the reply that said so was lost
             self.attempts = 0
-        if self.position is None or order(id) > order(self.position):
+            self.trouble = None
+            if self.watcher is not None:
+                self.watcher.progressed(self)
+        if moved:
             self.position = id
             self._added = Added(self.added_up_to(id), sure=False)
         if self._handed is not None:
@@ -354,7 +409,8 @@ class LeaseState:
     def idle(self) -> bool:
         """Whether the holder waits for an entry, with all entries processed, and its attempt still counts."""
         waits = self.waiting > 0 and not self.collecting
-        return self.begun and waits and self.settled and self.attempts > 0
+        counts = self.attempts > 0 or self.trouble is not None
+        return self.begun and waits and self.settled and counts
 
     @property
     def drained(self) -> bool:

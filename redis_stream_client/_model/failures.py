@@ -25,20 +25,26 @@ def is_a(error: BaseException | None, kind: type[Kind]) -> TypeGuard[Kind]:
     return error is not None and issubclass(type(error), kind)
 
 
+def class_is_a(error: BaseException, kind: type[BaseException]) -> bool:
+    """As ``except kind`` would decide it: nothing of the user's is asked, no metaclass either."""
+    return kind in _bases_of_class(type(error))
+
+
+def leaves(error: BaseException | None) -> list[BaseException]:
+    """The exception; or, of a group, all those that are in it, and in the groups in it."""
+    found: list[BaseException] = []
+    left = [error] if error is not None else []
+    for each in left:  # which grows
+        if is_a(each, BaseExceptionGroup):
+            left += vars(BaseExceptionGroup)["exceptions"].__get__(each)
+        else:
+            found.append(each)
+    return found
+
+
 def is_cancellation(error: BaseException | None) -> bool:
     """Whether this is a `CancelledError`, or a group of only these."""
-    if is_a(error, asyncio.CancelledError):
-        return True
-    if not is_a(error, BaseExceptionGroup):
-        return False
-    groups: list[BaseException] = [error]
-    for group in groups:  # which grows
-        for inner in vars(BaseExceptionGroup)["exceptions"].__get__(group):
-            if is_a(inner, BaseExceptionGroup):
-                groups.append(inner)
-            elif not is_a(inner, asyncio.CancelledError):
-                return False
-    return True
+    return error is not None and all(is_a(leaf, asyncio.CancelledError) for leaf in leaves(error))
 
 
 def describe(error: BaseException) -> str:

@@ -28,10 +28,12 @@ from redis_stream_client._protocol.progress_records import (
     Begin,
     Begun,
     Checkpoint,
+    Fail,
     Foreign,
     Owner,
     Records,
     Refused,
+    Suspect,
 )
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._streams.cursor import Cursor
@@ -122,10 +124,10 @@ class Progress:
         later = [lease for lease in later if lease in first or former(lease.stream) is None]
         asks = [self._begin_of(lease, look_only=not lease.unrecorded) for lease in later]
         for lease, answer in zip(later, await shelved.begin_many(asks) if asks else (), strict=True):
-            if not isinstance(answer, Refused | Exception):
+            if not isinstance(answer, Refused | Suspect | Exception):
                 ready.add(lease)
                 if answer is not None:
-                    lease.begin(answer.checkpoint, answer.attempts, answer.added)
+                    lease.begin(answer.checkpoint, answer.attempts, answer.added, answer.trouble)
 
     def _begin_of(self, lease: LeaseState, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
         record = self._keys.progress(lease.stream)
@@ -172,6 +174,7 @@ class Progress:
         while True:
             ask = self._begin_of(lease, look_only=look_only, replaces=replaces)
             answer = await self._ask(lease, "begin", functools.partial(Records.begin, ask=ask))
+            assert not isinstance(answer, Suspect), "it was to begin with any number of deaths"
             if not isinstance(answer, Refused):
                 self._begun(lease, answer)
                 return
@@ -193,13 +196,38 @@ class Progress:
             raise lease.not_owner()
         lease.rest = None
         if answer is not None:
-            lease.begin(answer.checkpoint, answer.attempts, answer.added)
+            lease.begin(answer.checkpoint, answer.attempts, answer.added, answer.trouble)
 
     async def acquit(self, leases: Sequence[LeaseState]) -> None:
-        """The attempts of these owners do not count."""
-        await self._record_store.settle(leases, 0)
+        """These owners have nothing left to do: their attempts and earlier failures do not count."""
+        await self._record_store.settle(leases, 0, idle=True)
         for lease in leases:
-            lease.attempts = 0
+            lease.acquit()
+
+    async def fail(self, lease: LeaseState, error: str) -> None:
+        """Have the record say that the handler has failed. The lease ends next.
+
+        It goes on when the caller is cancelled. A repeat counts nothing.
+
+        Raises:
+            NotOwner: the lease was lost.
+            RedisUnavailable: no answer until the lock lapsed. To the next owner this one may have died.
+            RedisRejected: Redis refuses.
+        """
+        await self._callers.wait_for(lease, self._fail(lease, error))
+
+    async def _fail(self, lease: LeaseState, error: str) -> None:
+        await rest(lease)
+        refusals = Refusals(lease, self._lock_ttl)
+        if not lease.begun:
+            await self._begin(lease)
+        while True:
+            ask = Fail(self._keys.progress(lease.stream), self._owner(lease), error)
+            answer = await self._ask(lease, "fail", functools.partial(Records.fail, ask=ask))
+            if not isinstance(answer, Refused):
+                return
+            await refusals.another()
+            await self._begin(lease, replaces=await self._examine(lease, answer.by))
 
     # Checkpoints.
 

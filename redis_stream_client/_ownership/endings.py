@@ -169,23 +169,24 @@ class Endings:
 
     # Released.
 
-    async def release(self, lease: LeaseState, *, failed_for: float | None = None) -> None:
+    async def release(self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True) -> None:
         """Hand to the peers. See `Lease.release`."""
         self._lock_state.check()
         if not self._table.holds(lease):
             raise lease.not_owner()
-        outcome = self.start_release(lease, failed_for=failed_for)
+        outcome = self.start_release(lease, pause=pause, graceful=graceful)
         await asyncio.wait((outcome,))  # a caller that is cancelled only stops waiting
         outcome.result()
 
-    def start_release(self, lease: LeaseState, *, failed_for: float | None = None) -> "asyncio.Future[None]":
+    def start_release(
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
+    ) -> "asyncio.Future[None]":
         """Not ours from this moment on. This client is offered the stream too, but later than its peers."""
         self._table.part(lease)
         self._capacity.freed()
         orphan = ExpiredStream(lease.stream, lease.lbs_id, lease.info, None, lease.deliveries)
-        pause = self._lock_ttl if failed_for is None else failed_for
-        self._event_queue.hold_back(orphan, clock.now() + pause)
-        outcome = self._releasing.add((lease, failed_for is None))
+        self._event_queue.hold_back(orphan, clock.now() + (self._lock_ttl if pause is None else pause))
+        outcome = self._releasing.add((lease, graceful))
         self.releasing.add(outcome)
         outcome.add_done_callback(self._released)
         return outcome

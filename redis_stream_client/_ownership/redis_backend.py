@@ -61,13 +61,15 @@ class RedisBackend:
         """See `Endings.finish`."""
         return self._endings.finish(lease)
 
-    async def release(self, lease: LeaseState, *, failed_for: float | None = None) -> None:
+    async def release(self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True) -> None:
         """See `Endings.release`."""
-        await self._endings.release(lease, failed_for=failed_for)
+        await self._endings.release(lease, pause=pause, graceful=graceful)
 
-    def start_release(self, lease: LeaseState, *, failed_for: float | None = None) -> "asyncio.Future[None]":
+    def start_release(
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
+    ) -> "asyncio.Future[None]":
         """See `Endings.start_release`."""
-        return self._endings.start_release(lease, failed_for=failed_for)
+        return self._endings.start_release(lease, pause=pause, graceful=graceful)
 
     async def bury(self, lease: LeaseState, reason: str) -> None:
         """See `Endings.bury`."""

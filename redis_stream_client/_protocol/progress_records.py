@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from redis_stream_client._concurrency.batching import Batch, Spawn
 from redis_stream_client._concurrency.tasks import gather
+from redis_stream_client._leases.trouble import Trouble
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.gaps import UNKNOWN, Added
 from redis_stream_client._protocol import scripts
@@ -47,6 +48,7 @@ class Begin(NamedTuple):
         look_only: leave a stream without a record alone.
         unrecorded: owners before this one that left no record.
         replaces: the owner of a record that may be replaced although its fence is greater.
+        most_deaths: of owners before this one, so that it begins all the same; None: any number.
     """
 
     record: str
@@ -54,17 +56,28 @@ class Begin(NamedTuple):
     look_only: bool = False
     unrecorded: int = 0
     replaces: Owner = NO_OWNER
+    most_deaths: int | None = None
 
 
 class Begun(NamedTuple):
     """A record is ours. `checkpoint` is None where there is none yet.
 
     `added`: how many entries were added to the stream up to there, and whether nothing behind it was read.
+    `trouble`: failures and deaths since the checkpoint advanced.
     """
 
     checkpoint: str | None
     attempts: int
     added: Added = UNKNOWN
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """More owners of a record have died than it was to begin with. Nothing was changed."""
+
+    deaths: int
+    trouble: Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +107,29 @@ class Settle(NamedTuple):
     """What `settle` is asked.
 
     `lifetime`: seconds that the record stays, or 0 for as long as it is needed. `clean`: nothing was handed out
-    that has no checkpoint.
+    that has no checkpoint. `idle`: the owner goes on, and has nothing left to do.
     """
 
     record: str
     owner: Owner
     lifetime: float
     clean: bool = False
+    idle: bool = False
+
+
+class Fail(NamedTuple):
+    """What `fail` is asked: an owner's handler has failed, and how."""
+
+    record: str
+    owner: Owner
+    error: str
+
+
+class Failed(NamedTuple):
+    """How often handlers have failed since the last progress, and for how many seconds."""
+
+    failures: int
+    failing_for: float
 
 
 class Records:
@@ -127,7 +156,11 @@ class Records:
         self._longest = 2 * timeout  # with more patience a caller would hear too late that nothing is answered
         self._beginning = Window("records in a begin", CALL, timeout)
         self._advancing = Window("records in a checkpoint", CALL, timeout)
-        self._begins = Batch[Begin, Begun | Refused | None](self._begin, spawn, gone, lambda: self._beginning.size)
+        self._begins = Batch[Begin, Begun | Refused | Suspect | None](
+            self._begin, spawn, gone, lambda: self._beginning.size
+        )
+        self._failing = Window("records in a fail", CALL, timeout)
+        self._fails = Batch[Fail, Failed | Refused](self._fail, spawn, gone, lambda: self._failing.size)
         self._checkpoints = Batch[Checkpoint, Refused | bool](
             self._checkpoint, spawn, gone, lambda: self._advancing.size
         )
@@ -135,15 +168,15 @@ class Records:
     @property
     def shrunk(self) -> int:
         """How often a call went unanswered, and was made smaller."""
-        return self._beginning.shrunk + self._advancing.shrunk
+        return self._beginning.shrunk + self._advancing.shrunk + self._failing.shrunk
 
-    def begin(self, ask: Begin) -> "asyncio.Future[Begun | Refused | None]":
+    def begin(self, ask: Begin) -> "asyncio.Future[Begun | Refused | Suspect | None]":
         """Take over a record; None if it was only looked for and does not exist.
 
         A repeat by the same owner is accepted, and counts nothing."""
         return self._begins.add(ask)
 
-    async def begin_many(self, asks: list[Begin]) -> list[Begun | Refused | Exception | None]:
+    async def begin_many(self, asks: list[Begin]) -> list[Begun | Refused | Suspect | Exception | None]:
         """`begin` for up to `CALL` records in one call of their own."""
         return await self._begin(asks)
 
@@ -153,6 +186,10 @@ class Records:
         """Advance a record; true if it advanced, false if it was there already. `heard` as in `Batch.add`."""
         return self._checkpoints.add(ask, heard)
 
+    def fail(self, ask: Fail) -> "asyncio.Future[Failed | Refused]":
+        """The handler of a record's owner has failed. A repeat by the same owner counts nothing."""
+        return self._fails.add(ask)
+
     async def any_of(self, records: Sequence[str], timeout: float) -> bool:
         """Whether one of these exists; they are in one slot."""
         return bool(records) and bool(await self._connection.request("EXISTS", *records, timeout=timeout))
@@ -160,7 +197,10 @@ class Records:
     async def settle(self, asks: Sequence[Settle], timeout: float) -> list[int | Exception]:
         """Owners end cleanly, up to `CALL` of them. For each 1, 0 if the record is not its own, or why not."""
         words = [
-            (ask.record, (ask.owner.fence, ask.owner.consumer, round(ask.lifetime * 1000), int(ask.clean)))
+            (
+                ask.record,
+                (ask.owner.fence, ask.owner.consumer, round(ask.lifetime * 1000), int(ask.clean), int(ask.idle)),
+            )
             for ask in asks
         ]
         return await self._run(scripts.load("settle"), words, timeout)
@@ -173,7 +213,7 @@ class Records:
         """Close the connection."""
         await self._connection.close()
 
-    async def _begin(self, asks: list[Begin]) -> list[Begun | Refused | Exception | None]:
+    async def _begin(self, asks: list[Begin]) -> list[Begun | Refused | Suspect | Exception | None]:
         words = [(ask.record, _begin_words(ask)) for ask in asks]
         return [_begun(reply) for reply in await self._sized(self._beginning, scripts.load("begin"), words)]
 
@@ -181,6 +221,10 @@ class Records:
         words = [(ask.record, (ask.owner.fence, ask.owner.consumer, ask.id, _or_empty(ask.added))) for ask in asks]
         replies = await self._sized(self._advancing, scripts.load("checkpoint"), words)
         return [_checkpointed(reply) for reply in replies]
+
+    async def _fail(self, asks: list[Fail]) -> list[Failed | Refused | Exception]:
+        words = [(ask.record, (ask.owner.fence, ask.owner.consumer, ask.error)) for ask in asks]
+        return [_failed(reply) for reply in await self._sized(self._failing, scripts.load("fail"), words)]
 
     async def _sized(
         self, window: Window, script: Script, asks: Sequence[tuple[str, tuple[Any, ...]]]
@@ -231,16 +275,34 @@ class Records:
 def _begin_words(ask: Begin) -> tuple[Any, ...]:
     return (
         ask.owner.fence, ask.owner.consumer, int(ask.look_only), ask.unrecorded,
-        ask.replaces.fence, encode_name(ask.replaces.consumer),
+        ask.replaces.fence, encode_name(ask.replaces.consumer), _or_empty(ask.most_deaths),
     )  # fmt: skip
 
 
-def _begun(reply: Any) -> Begun | Refused | Exception | None:
+def _begun(reply: Any) -> Begun | Refused | Suspect | Exception | None:
     match reply:
-        case [b"begun", bytes(checkpoint), int(attempts), bytes(added)]:
-            return Begun(checkpoint.decode() or None, attempts, Added.parse(added))
+        case [b"begun", bytes(checkpoint), int(attempts), bytes(added), *trouble]:
+            return Begun(
+                checkpoint.decode() or None,
+                attempts,
+                Added.parse(added),
+                _trouble(*trouble) if trouble else None,
+            )
+        case [b"suspect", int(deaths), *trouble]:
+            return Suspect(deaths, _trouble(*trouble))
         case [b"fresh"]:
             return None
+    return _refused(reply)
+
+
+def _trouble(failures: int, milliseconds: int, error: bytes) -> Trouble:
+    return Trouble.found(failures, milliseconds / 1000, error.decode(errors="backslashreplace"))
+
+
+def _failed(reply: Any) -> Failed | Refused | Exception:
+    match reply:
+        case [b"failed", int(failures), int(milliseconds)]:
+            return Failed(failures, milliseconds / 1000)
     return _refused(reply)
 
 

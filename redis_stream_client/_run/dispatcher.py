@@ -28,7 +28,7 @@ from redis_stream_client._ownership.endings import Endings
 from redis_stream_client._protocol.hints import Draining, Hints
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._run.handler import Handler
-from redis_stream_client._run.handler_task import HandlerTask
+from redis_stream_client._run.handler_task import HandlerTask, Strict
 from redis_stream_client._run.outcome import Rules
 from redis_stream_client._run.watchdogs import start_watches
 
@@ -76,6 +76,7 @@ class Dispatcher:
     ) -> None:
         self._handler = handler
         self._rules = rules
+        self._judge = Strict()
         self._drain_timeout = drain_timeout
         self._consumer = options.consumer
         self._patience = options.patience
@@ -153,7 +154,9 @@ class Dispatcher:
             ready = await self._progress.prepare(list(arrived))
             for state, lease in arrived.items():
                 self._start(
-                    HandlerTask(state, lease, self._backend, self._handler, self._rules, ready=state in ready)
+                    HandlerTask(
+                        state, lease, self._backend, self._handler, self._rules, self._judge, ready=state in ready
+                    )
                 )
         if not looked_at:
             return False  # the caller waits in this same turn of the loop, so it misses nothing

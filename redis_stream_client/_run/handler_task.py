@@ -5,24 +5,56 @@ The same code runs in a client and in the tests of users (`testing`); only the b
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._concurrency.standstill import Standstill, stood_still
 from redis_stream_client._leases.lease import AGAIN, Lease
 from redis_stream_client._leases.state import ENDED, LeaseState
+from redis_stream_client._model.entry import order
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
 from redis_stream_client._model.failures import describe, is_a, is_cancellation
 from redis_stream_client._model.logs import log
+from redis_stream_client._model.retry_policy import later
 from redis_stream_client._redis.error_mapping import KeyRejected
 from redis_stream_client._run.handler import Handler
 from redis_stream_client._run.outcome import Outcome, Rules, Status, Stop
 
 if TYPE_CHECKING:
     from redis_stream_client._leases.backend import LeaseBackend
+
+
+class Judge(Protocol):
+    """Who sees how the handlers of all streams fare, and decides whether a failure is the stream's own."""
+
+    def failed(self, lease: LeaseState, error: str) -> None:
+        """The handler of a stream has failed."""
+        ...
+
+    def progressed(self, lease: LeaseState) -> None:
+        """The handler of a stream has returned, or its checkpoint has advanced."""
+        ...
+
+    @property
+    def counts(self) -> bool:
+        """Whether failures count, now."""
+        ...
+
+
+class Strict:
+    """A `Judge` for whom each failure counts."""
+
+    counts = True
+
+    def failed(self, lease: LeaseState, error: str) -> None:
+        """It counts."""
+
+    def progressed(self, lease: LeaseState) -> None:
+        """No other stream is judged by it."""
 
 
 class HandlerTask:
@@ -34,6 +66,7 @@ class HandlerTask:
         backend: the backend of the lease.
         handler: the handler of the user.
         rules: the rules for handlers.
+        judge: decides whether failures count.
         ready: whether the progress record of earlier owners has been read, or cannot exist.
     """
 
@@ -41,6 +74,7 @@ class HandlerTask:
         "_backend",
         "_face",
         "_handler",
+        "_judge",
         "_keeps_place",
         "_pausing",
         "_ready",
@@ -59,6 +93,7 @@ class HandlerTask:
         backend: "LeaseBackend",
         handler: Handler,
         rules: Rules,
+        judge: Judge,
         *,
         ready: bool = False,
     ) -> None:
@@ -68,6 +103,7 @@ class HandlerTask:
         self._ready = ready
         self._handler = handler
         self._rules = rules
+        self._judge = judge
         self._stop: Stop | None = None
         self._working = False
         self.called = False  # whether the handler was called
@@ -127,8 +163,9 @@ class HandlerTask:
             if self._stop is None:
                 if not self._ready:
                     await self._begin()
-                if lease.attempts > self._rules.max_attempts:
-                    raise TooManyAttempts
+                if self._rules.is_deadly(lease.deaths, lease.failing_for(clock.now())):
+                    raise TooManyDeaths
+                lease.watcher = self._judge
                 if self._rules.progress_timeout is not None:
                     lease.progress()
                 self._working = self.called = True
@@ -206,9 +243,9 @@ class HandlerTask:
             extra=lease.log_fields(),
         )
         if lease.lost is None:
-            pause = self._rules.pause(lease.attempts) if self._stop == "stalled" else None
+            pause = self._rules.pause(lease.failures + 1) if self._stop == "stalled" else None
             with contextlib.suppress(ClientClosed):  # leaving releases it, too
-                self._backend.start_release(lease, failed_for=pause)
+                self._backend.start_release(lease, pause=pause, graceful=pause is None)
         self._keep_place()
 
     def _keep_place(self) -> None:
@@ -226,8 +263,8 @@ class HandlerTask:
         try:
             if lease.lost is not None or self._backend.closed:  # closing ends one lease after the other
                 return self._lost(error, stopped)
-            if is_a(error, TooManyAttempts):
-                return await self._bury(f"given up after {self._rules.max_attempts} attempts", None)
+            if is_a(error, TooManyDeaths):
+                return await self._bury(f"given up after {lease.deaths} attempts", None)
             if stopped == "drained":
                 if error is not None and not is_cancellation(error):
                     self._log_failure(error)
@@ -237,7 +274,10 @@ class HandlerTask:
                 return await self._failed(error, "stalled", "no progress in time")
             if error is None:
                 await self._insist(self._backend.finish)
+                self._judge.progressed(lease)
                 return self._outcome("done", None)
+            if (after := later(error)) is not None:
+                return await self._postpone(after, error)
             self._log_failure(error)
             return await self._failed(error, "failed", describe(error))
         except (NotOwner, ClientClosed, RedisUnavailable) as failure:
@@ -245,6 +285,8 @@ class HandlerTask:
 
     def _lost(self, error: BaseException | None, stopped: Stop | None) -> Outcome:
         lost = self.lease.lost
+        if lost == "done":
+            self._judge.progressed(self.lease)
         if lost not in ENDED:
             return self._outcome("lost", error)
         if error is not None and not is_cancellation(error):
@@ -252,24 +294,20 @@ class HandlerTask:
         return self._outcome(stopped or lost, error)  # type: ignore[arg-type]
 
     async def _failed(self, error: BaseException | None, status: Status, what: str) -> Outcome:
-        """Count the failed attempt, rest, and release the stream; after too many attempts, bury it."""
+        """Rest, record the failure, release; or bury the stream, if it was one failure too many."""
         lease = self.lease
         await self._backend.answered(lease)  # a checkpoint whose caller is gone may be accepted
         if lease.lost is not None:
             return self._lost(error, None)
-        attempts = lease.attempts
-        if not lease.begun:
-            try:
-                await self._backend.plane.begin(lease)
-                attempts = lease.attempts
-            except RedisUnavailable as failure:
-                log.debug("could not count the attempt on %s: %s", lease.stream, failure)
-            except RedisRejected as failure:  # without a record, the deliveries count the attempts
-                log.debug("could not count the attempt on %s: %s", lease.stream, failure)
-                attempts = max(attempts, lease.deliveries)
-        if attempts >= self._rules.max_attempts:
-            return await self._bury(f"failed {attempts} times, at last: {what}", error)
-        pause = self._rules.pause(attempts)
+        if self._rules.is_poison(error):
+            return await self._bury(f"raised what goes to the dead letters at once: {what}", error)
+        counts = lease.attempts > 0  # else it got on
+        if counts:
+            lease.fail(what)
+        self._judge.failed(lease, what)
+        if counts and self._rules.is_last(lease.failures, lease.failing_for(clock.now())) and self._judge.counts:
+            return await self._bury(f"failed {lease.failures} times, at last: {what}", error)
+        pause = self._rules.pause(lease.failures)
         if status == "stalled":
             log.warning(
                 "no progress on %s for %s s; it is released",
@@ -279,14 +317,50 @@ class HandlerTask:
             )
         elif not lease.draining:
             await self._rest(pause)
-        if lease.lost is None:
-            await self._release(failed_for=pause)
-        return self._outcome(status, error)
+        if await self._give_back(what, pause, counts=counts):
+            return self._outcome(status, error)
+        return await self._bury(f"failed {lease.deliveries} times, at last: {what}", error)
 
-    async def _release(self, *, failed_for: float | None = None) -> None:
+    async def _give_back(self, what: str, pause: float, *, counts: bool) -> bool:
+        """Record the failure, if it is one, and release. False: the stream was tried too often for that."""
+        lease = self.lease
+        overlooked = counts and not self._judge.counts
+        if counts and not overlooked and lease.lost is None and not await self._record_failure(what):
+            return False
+        if lease.lost is None:
+            await self._release(pause=pause, graceful=overlooked)
+        return True
+
+    async def _record_failure(self, what: str) -> bool:
+        """Have the record say it, so that it counts, whoever owns the stream next. False: the stream was tried too
+        often for that."""
+        lease = self.lease
+        try:
+            await self._backend.plane.fail(lease, what)
+        except RedisUnavailable as failure:  # where the record says that we began, it looks as if we had died
+            log.debug("could not count the failure of %s: %s", lease.stream, failure)
+        except RedisRejected as failure:  # nothing but the deliveries counts what was tried with such a stream
+            log.debug("could not count the failure of %s: %s", lease.stream, failure)
+            announced = order(lease.lbs_id)[0] / 1000
+            return not self._rules.is_last(lease.deliveries, time.time() - announced)
+        return True
+
+    async def _postpone(self, seconds: float, error: BaseException | None) -> Outcome:
+        """Rest, and release: the handler asked for it."""
+        lease = self.lease
+        await self._backend.answered(lease)
+        if lease.lost is None and not lease.draining:
+            log.debug("%s is left alone for %g s", lease.stream, seconds, extra=lease.log_fields())
+            await self._rest(self._rules.rest(seconds))
+        if lease.lost is not None:
+            return self._lost(None, None)
+        await self._release(pause=self._rules.pause(1))
+        return self._outcome("postponed", error)
+
+    async def _release(self, *, pause: float | None = None, graceful: bool = True) -> None:
         """Release the stream. Without an answer the lease has ended all the same, and a peer takes it over."""
         with contextlib.suppress(RedisUnavailable):
-            await self._backend.release(self.lease, failed_for=failed_for)
+            await self._backend.release(self.lease, pause=pause, graceful=graceful)
 
     async def _rest(self, seconds: float) -> None:
         """Pause for `seconds`; end the pause early if the lease is lost or the client drains."""
@@ -311,31 +385,32 @@ class HandlerTask:
             await self._insist(partial(self._backend.bury, reason=reason))
         except KeyRejected as refused:
             log.error("%s cannot be buried: %s", lease.stream, describe(refused), extra=lease.log_fields())
-            pause = self._rules.pause(lease.attempts)
+            pause = self._rules.pause(lease.tries)
             await self._rest(pause)
+            if lease.lost is None and error is not None:
+                await self._record_failure(describe(error))
             if lease.lost is None:
-                await self._release(failed_for=pause)
+                await self._release(pause=pause, graceful=False)
             return self._outcome("failed", error)
         return self._outcome("dead", error)
 
     def _log_failure(self, error: BaseException) -> None:
         lease = self.lease
         log.error(
-            "the handler of %s failed (fence %s, attempt %d of %d)",
+            "the handler of %s failed (fence %s, attempt %d)",
             lease.stream,
             lease.fence,
-            lease.attempts,
-            self._rules.max_attempts,
+            lease.tries,
             error=error,
             extra=lease.log_fields(),
         )
 
     def _outcome(self, status: Status, error: BaseException | None) -> Outcome:
-        return Outcome(status, error, self.lease.position, self.lease.attempts)
+        return Outcome(status, error, self.lease.position, self.lease.tries)
 
 
-class TooManyAttempts(Exception):
-    """Too many owners have failed on this stream. It never leaves the package."""
+class TooManyDeaths(Exception):
+    """A stream that no owner survives. It never leaves the package."""
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:

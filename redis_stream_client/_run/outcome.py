@@ -4,13 +4,18 @@ import random
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Status = Literal["done", "released", "failed", "dead", "drained", "stalled", "lost"]
+from redis_stream_client._model.failures import class_is_a, leaves
+from redis_stream_client._model.retry_policy import RetryPolicy
+
+Status = Literal["done", "released", "failed", "postponed", "dead", "drained", "stalled", "lost"]
 """How the work on a lease ended.
 
 - ``done``: the handler returned, or called ``lease.done()``;
 - ``released``: the handler called ``lease.release()``;
 - ``failed``: the handler raised; the stream was released after a pause;
-- ``dead``: the stream failed too often and went to the dead letters;
+- ``postponed``: the handler raised `RetryLater`; the stream was released after a rest, and the attempt does not
+  count;
+- ``dead``: the stream failed too often, or as `RetryPolicy.bury_on` says, and went to the dead letters;
 - ``drained``: the client drained; the stream was released, and the attempt does not count;
 - ``stalled``: the handler made no progress for `progress_timeout`; the stream was released;
 - ``lost``: the lease was lost.
@@ -19,34 +24,47 @@ Status = Literal["done", "released", "failed", "dead", "drained", "stalled", "lo
 Stop = Literal["drained", "stalled"]
 """Why a handler was told to stop: the client drains, or the handler shows no progress."""
 
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 5.0
-"""The first and the longest pause after a failed handler, in seconds. With 16 attempts, the default, a stream
-rests for at most 51 s in all before it goes to the dead letters."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The arguments of `run()`. Durations are in seconds.
 
     Attributes:
-        max_attempts: owners that may fail before a stream goes to the dead letters.
+        retry: when a stream whose handler failed is tried again, and when it goes to the dead letters.
         progress_timeout: how long a handler may make no progress; None: no limit.
         patience: how long a cancelled handler may take to end before the client goes on without it.
-        first_pause, longest_pause: how long a stream rests after its handler failed. The pause doubles with each
-            attempt.
+        rests: whether streams rest at all; in the tests of users they do not.
     """
 
-    max_attempts: int
+    retry: RetryPolicy
     progress_timeout: float | None
     patience: float
-    first_pause: float = FIRST_PAUSE
-    longest_pause: float = LONGEST_PAUSE
+    rests: bool = True
 
-    def pause(self, attempts: int) -> float:
-        """The pause in seconds after the given number of failed attempts."""
-        pause = min(self.longest_pause, self.first_pause * 2 ** min(30, max(0, attempts - 1)))
-        return random.uniform(pause / 2, pause)
+    def pause(self, failures: int) -> float:
+        """Seconds to rest after so many failures."""
+        longest, first = self.retry.longest_pause, self.retry.first_pause
+        pause = min(longest, first * 2 ** min(30, max(0, failures - 1)))
+        return self.rest(random.uniform(pause / 2, pause))
+
+    def rest(self, seconds: float) -> float:
+        """Seconds to rest, where that long was asked for."""
+        return seconds if self.rests else 0.0
+
+    def is_last(self, failures: int, failing_for: float) -> bool:
+        """Whether a stream that has failed so often, for so long, goes to the dead letters."""
+        most = self.retry.max_attempts
+        return most is not None and failures >= most and failing_for >= self.retry.patience
+
+    def is_deadly(self, deaths: int, failing_for: float) -> bool:
+        """Whether a stream of which so many owners have died goes to the dead letters untried."""
+        return self.is_last(deaths, failing_for)
+
+    def is_poison(self, error: BaseException | None) -> bool:
+        """Whether no further attempt can mend what a handler raised."""
+        if error is None or not self.retry.bury_on:
+            return False
+        return any(class_is_a(each, kind) for each in (error, *leaves(error)) for kind in self.retry.bury_on)
 
 
 class Outcome(NamedTuple):
@@ -56,7 +74,7 @@ class Outcome(NamedTuple):
         status: see `Status`.
         error: what the handler raised; None if it raised nothing.
         position: the last checkpoint.
-        attempts: how many owners have begun since the checkpoint last advanced.
+        attempts: how many owners have tried since it last advanced, this one included: see `Lease.attempts`.
     """
 
     status: Status

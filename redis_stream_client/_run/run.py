@@ -11,9 +11,10 @@ from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.lifecycle import Lifecycle
 from redis_stream_client._leases.state import LeaseState
-from redis_stream_client._model import leaving, options
+from redis_stream_client._model import leaving, options, retry_policy
 from redis_stream_client._model.failures import is_a
 from redis_stream_client._model.logs import log
+from redis_stream_client._model.retry_policy import NotGiven, RetryPolicy
 from redis_stream_client._run import signals
 from redis_stream_client._run.dispatcher import Dispatcher
 from redis_stream_client._run.handler import Handler, require_handler
@@ -31,7 +32,8 @@ class Run:
         handler: Handler,
         *,
         drain_timeout: float,
-        max_attempts: int,
+        retry: RetryPolicy | None,
+        max_attempts: int | NotGiven | None,
         progress_timeout: float | None,
         handle_signals: bool,
     ) -> None:
@@ -40,9 +42,8 @@ class Run:
         self._drain_timeout = options.seconds(drain_timeout, "drain_timeout", at_least=0.0)
         if progress_timeout is not None:
             progress_timeout = options.seconds(progress_timeout, "progress_timeout", at_least=0.01)
-        self._rules = Rules(
-            options.count(max_attempts, "max_attempts"), progress_timeout, lifecycle.options.lock_ttl
-        )
+        policy = retry_policy.policy(retry, max_attempts)
+        self._rules = Rules(policy, progress_timeout, lifecycle.options.lock_ttl)
         if not isinstance(handle_signals, bool):
             raise TypeError(f"handle_signals must be a bool, not {type(handle_signals).__name__}")
         self._handle_signals = handle_signals

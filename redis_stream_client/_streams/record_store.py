@@ -107,7 +107,7 @@ class RecordStore:
         except (Unanswered, RedisRejected):
             return None
 
-    async def settle(self, leases: Iterable[LeaseState], lifetime: float) -> None:
+    async def settle(self, leases: Iterable[LeaseState], lifetime: float, *, idle: bool = False) -> None:
         """Store that these leases have ended cleanly, so that their attempts do not count. Never fails.
 
         Waits at most `SETTLE_WAIT`. Requests without an answer are repeated in the background until Redis answers
@@ -116,8 +116,9 @@ class RecordStore:
         Args:
             leases: the leases; one that has not begun has no record.
             lifetime: seconds for which their records stay; 0: as long as the next owner needs them.
+            idle: they go on, and have nothing left to do.
         """
-        await self._settle_queue.settle(self._items(leases, lifetime), SETTLE_WAIT)
+        await self._settle_queue.settle(self._items(leases, lifetime, idle=idle), SETTLE_WAIT)
 
     async def settle_at_last(self, leases: Iterable[LeaseState]) -> None:
         """The client leaves: `settle` these leases, and all that were not answered before. The caller limits the
@@ -134,7 +135,9 @@ class RecordStore:
         """How often a request about records got no answer and was repeated for less."""
         return self._settle_queue.shrunk + sum(records.shrunk for records in self._records.values())
 
-    def _items(self, leases: Iterable[LeaseState], lifetime: float, *, ended: bool = False) -> list[Item]:
+    def _items(
+        self, leases: Iterable[LeaseState], lifetime: float, *, ended: bool = False, idle: bool = False
+    ) -> list[Item]:
         return [
             Item(
                 lease.stream,
@@ -143,6 +146,7 @@ class RecordStore:
                     Owner(lease.fence_text, self._consumer),
                     lifetime,
                     (ended or lease.lost is not None) and lease.all_checkpointed,
+                    idle,
                 ),
             )
             for lease in leases

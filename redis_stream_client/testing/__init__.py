@@ -33,15 +33,17 @@ from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._leases.lease import Lease
-from redis_stream_client._model import announcement, leaving, options
+from redis_stream_client._leases.trouble import Trouble
+from redis_stream_client._model import announcement, leaving, options, retry_policy
 from redis_stream_client._model.announcement import Info
 from redis_stream_client._model.entry import Entry, order, require_id
 from redis_stream_client._model.keys import Keys, require_name
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.public_names import claim_exports
+from redis_stream_client._model.retry_policy import NOT_GIVEN, NotGiven, RetryPolicy
 from redis_stream_client._redis.pooled import Pooled
 from redis_stream_client._run.handler import Handler, require_handler
-from redis_stream_client._run.handler_task import HandlerTask
+from redis_stream_client._run.handler_task import HandlerTask, Strict
 from redis_stream_client._run.outcome import Outcome, Rules, Status
 from redis_stream_client._run.watchdogs import start_watches
 from redis_stream_client.testing._memory import Fields, Memory, MemoryLease, Record
@@ -77,7 +79,10 @@ def lease(
     info: Info | None = None,
     entries: Iterable[Entry | Fields] = (),
     position: str | None = None,
-    attempts: int = 1,
+    attempts: int | None = None,
+    failures: int | None = None,
+    deaths: int = 0,
+    failing_for: float | None = None,
 ) -> Lease:
     """Make a lease of a data stream that lives in memory. It stays owned until the test says otherwise.
 
@@ -90,8 +95,11 @@ def lease(
         entries: what is in the stream. An `Entry` keeps its id. A mapping of names to values gets the next of the
             ids ``1-0``, ``2-0``, …; its names and values are encoded as redis-py does it.
         position: the checkpoint that an earlier owner has left; ``lease.entries()`` begins after it.
-        attempts: the value of ``lease.attempts``: how many owners have begun, this one included, since a
-            checkpoint last advanced.
+        attempts: what ``lease.attempts`` says: how many owners have tried, this one included, since one got on;
+            default: one more than `failures` and `deaths` say. Given alone: all before this one have failed.
+        failures: how often the handlers of earlier owners failed, since one got on.
+        deaths: how many earlier owners died, since one got on.
+        failing_for: for how many seconds that has been so; default 0.
 
     Raises:
         TypeError, ValueError: such a lease can never come from Redis or `run()`.
@@ -99,13 +107,31 @@ def lease(
     payload = announcement.encode(stream, info)
     if position is not None:
         position = require_id(position)
-    before = options.count(attempts, "attempts") - 1
-    memory = Memory(Record(position, before) if position is not None or before else None)
+    deaths = _count(deaths, "deaths")
+    if attempts is None:
+        attempts = 1 + deaths + (_count(failures, "failures") if failures is not None else 0)
+    options.count(attempts, "attempts")
+    failures = _count(failures, "failures") if failures is not None else max(0, attempts - 1 - deaths)
+    if attempts != 1 + failures + deaths:
+        raise ValueError(f"attempts must be 1 + failures + deaths = {1 + failures + deaths}, not {attempts}")
+    since = options.seconds(failing_for, "failing_for", at_least=0.0) if failing_for is not None else 0.0
+    if failing_for is not None and attempts == 1:
+        raise ValueError("failing_for needs failures or deaths")
+    record = None
+    if position is not None or attempts > 1:
+        trouble = Trouble.found(failures, since, "") if attempts > 1 else None
+        record = Record(position, deaths, trouble)
+    memory = Memory(record)
     memory.stream.add(entries)
     if position is not None:
         memory.stream.last = max(memory.stream.last, position, key=order)
     announced = announcement.decode((announcement.FIELD.encode(), payload))
-    return MemoryLease(f"{next(_announcements)}-0", announced, attempts, before, memory)
+    return MemoryLease(f"{next(_announcements)}-0", announced, attempts, deaths, memory)
+
+
+def _count(value: object, parameter: str) -> int:
+    """Check a number of at least 0."""
+    return 0 if value == 0 and type(value) is int else options.count(value, parameter)
 
 
 def controller(lease: Lease) -> "Controller":
@@ -199,8 +225,11 @@ class Controller:
 
     @property
     def attempts(self) -> int:
-        """The stored attempts. The ``lease.attempts`` of the next owner is one more."""
-        return self._memory.record.attempts if self._memory.record is not None else 0
+        """The attempts that are stored: the next owner's ``lease.attempts`` is one more."""
+        record = self._memory.record
+        if record is None:
+            return 0
+        return record.attempts + (record.trouble.failures if record.trouble is not None else 0)
 
     @property
     def checkpoints(self) -> Sequence[str]:
@@ -230,7 +259,8 @@ async def run_handler(
     handler: Handler,
     lease: Lease,
     *,
-    max_attempts: int = 16,
+    retry: RetryPolicy | None = None,
+    max_attempts: int | NotGiven | None = NOT_GIVEN,
     progress_timeout: float | None = None,
     drain_timeout: float = 1.0,
     patience: float = 0.5,
@@ -244,6 +274,8 @@ async def run_handler(
     Args:
         handler: any async callable that takes a `Lease`.
         lease: made by `lease()`, and not used before.
+        retry: as for `run()`. How long the stream has been failing is what the lease was made with, and goes on
+            from there.
         max_attempts: as for `run()`.
         progress_timeout: as for `run()`, in seconds; default: never.
         drain_timeout: seconds that ``controller(lease).drain()`` gives the handler to reach a checkpoint;
@@ -261,13 +293,12 @@ async def run_handler(
         progress_timeout = options.seconds(progress_timeout, "progress_timeout", at_least=0.01)
     drain_timeout = options.seconds(drain_timeout, "drain_timeout", at_least=0.0)
     rules = Rules(
-        options.count(max_attempts, "max_attempts"),
+        retry_policy.policy(retry, max_attempts),
         progress_timeout,
         options.seconds(patience, "patience", at_least=0.0),
-        first_pause=0.0,
-        longest_pause=0.0,
+        rests=False,
     )
-    handler_task = HandlerTask(lease.state, lease, memory, require_handler(handler), rules)
+    handler_task = HandlerTask(lease.state, lease, memory, require_handler(handler), rules, Strict())
     timers: list[asyncio.TimerHandle] = []
 
     def drain() -> None:

@@ -5,6 +5,7 @@ What `testing` stands on. One contract is tested on both, so that they cannot dr
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._leases.entry_iterator import IN_DOUBT
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._leases.trouble import Trouble
 from redis_stream_client._model.announcement import Announcement
 from redis_stream_client._model.entry import START, Entry, order, require_id
 from redis_stream_client._model.errors import LossReason
@@ -31,6 +33,7 @@ class Record:
 
     checkpoint: str | None
     attempts: int
+    trouble: Trouble | None = None
 
 
 class Stream:
@@ -198,11 +201,18 @@ class Memory:
         if not self.begun:
             self.begun = True
             self.record.attempts += 1
+            if self.record.attempts > 1 and self.record.trouble is None:
+                self.record.trouble = Trouble.found(0, 0.0, "")
         record = self.record
         await asyncio.sleep(0)
         if lease.lost is not None:
             raise lease.not_owner()
-        lease.begin(record.checkpoint, record.attempts)
+        trouble = record.trouble
+        lease.begin(
+            record.checkpoint,
+            record.attempts,
+            trouble=dataclasses.replace(trouble) if trouble is not None else None,
+        )
 
     async def checkpoint(self, lease: LeaseState, id: str) -> None:
         """Advance the record. The wait for the reply may be cancelled; it goes on, and what was stored counts."""
@@ -216,7 +226,7 @@ class Memory:
         assert record is not None
         advanced = record.checkpoint is None or order(id) > order(record.checkpoint)
         if advanced:
-            record.checkpoint, record.attempts = id, 0
+            record.checkpoint, record.attempts, record.trouble = id, 0, None
         self.checkpoints.append(id)
         await asyncio.sleep(0)
         lease.checkpointed(id, advanced=advanced, handed_over=handed_over)
@@ -227,10 +237,25 @@ class Memory:
             await asyncio.wait(self._work)
 
     async def acquit(self, leases: Sequence[LeaseState]) -> None:
-        """The attempts of these owners, of this one, do not count."""
-        self._settle()
+        """These owners, this one, have nothing left to do."""
+        self._settle(over=True)
         for lease in leases:
-            lease.attempts = 0
+            lease.acquit()
+
+    async def fail(self, lease: LeaseState, error: str) -> None:
+        """Have the record say that the handler has failed."""
+        await self._wait_for(self._spawn(self._fail(lease, error)), lease)
+
+    async def _fail(self, lease: LeaseState, error: str) -> None:
+        if not lease.begun:
+            await self._begin(lease)
+        await self._answer(lease, "fail")
+        record = self.record
+        assert record is not None
+        record.attempts = max(0, record.attempts - 1)
+        record.trouble = record.trouble or Trouble.found(0, 0.0, "")
+        record.trouble.failures += 1
+        record.trouble.error = error
 
     def follow(self, lease: LeaseState) -> Cursor:
         """The stream's entries after the checkpoint."""
@@ -262,7 +287,7 @@ class Memory:
 
     async def _finish(self, lease: LeaseState) -> None:
         await self._answer(lease, "done")
-        self._settle()
+        self._settle(over=True)
         self.done = True
         self.end(lease, "done")
 
@@ -272,20 +297,22 @@ class Memory:
 
     async def _bury(self, lease: LeaseState, reason: str) -> None:
         await self._answer(lease, "bury")
-        self._settle()
+        self._settle(over=True)
         self.dead = reason
         self.end(lease, "dead")
 
-    async def release(self, lease: LeaseState, *, failed_for: float | None = None) -> None:
+    async def release(self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True) -> None:
         """Hand the stream to the peers."""
         if lease.lost is not None:
             raise lease.not_owner()
-        await self._wait_for(self.start_release(lease, failed_for=failed_for))
+        await self._wait_for(self.start_release(lease, pause=pause, graceful=graceful))
 
-    def start_release(self, lease: LeaseState, *, failed_for: float | None = None) -> "asyncio.Future[None]":
+    def start_release(
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
+    ) -> "asyncio.Future[None]":
         """`release`, without waiting for it: the lease ends at once."""
         self.end(lease, "released")
-        return self._spawn(self._release(lease, graceful=failed_for is None))
+        return self._spawn(self._release(lease, graceful=graceful))
 
     async def _release(self, lease: LeaseState, graceful: bool) -> None:
         await self._certain(lambda: True)
@@ -324,10 +351,13 @@ class Memory:
                 return
             await asyncio.sleep(IN_DOUBT)
 
-    def _settle(self) -> None:
-        """This owner ends in good order: its attempt does not count."""
-        if self.begun and self.record is not None:
-            self.record.attempts = 0
+    def _settle(self, *, over: bool = False) -> None:
+        """This owner ends in good order: its attempt does not count. `over`: nor do earlier failures."""
+        record = self.record
+        if self.begun and record is not None:
+            record.attempts = 0
+            if over or (record.trouble is not None and not record.trouble.failures):
+                record.trouble = None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """What a caller waits for, and does not take back by being cancelled."""
@@ -361,6 +391,9 @@ class MemoryLease(Lease):
         super().__init__(LeaseState(lbs_id, announcement, deliveries, unrecorded=unrecorded), memory)
         self.memory = memory
         self.state.face = self
+        record = memory.record
+        if record is not None and record.trouble is not None:  # as `run()` would learn at the beginning
+            self.state.trouble = dataclasses.replace(record.trouble)
 
     @property
     def state(self) -> LeaseState:

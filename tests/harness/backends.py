@@ -47,7 +47,7 @@ class Facts:
         state: whose it is: "ours", "a peer's", "done", "released" or "dead".
         reason: why it is dead.
         position: the stored checkpoint.
-        attempts: the stored attempts.
+        attempts: the stored attempts, and the failures that were taken out of them.
     """
 
     state: str
@@ -66,6 +66,8 @@ class Backend(Protocol):
         info: Mapping[str, Any] | None = None,
         position: str | None = None,
         attempts: int = 1,
+        deaths: int = 0,
+        failing_for: float = 0.0,
     ) -> Lease:
         """Become the stream's owner by the event interface."""
         ...
@@ -77,6 +79,8 @@ class Backend(Protocol):
         *,
         position: str | None = None,
         attempts: int = 1,
+        deaths: int = 0,
+        failing_for: float = 0.0,
         **rules: Any,
     ) -> None:
         """Have a handler work on the stream, by the rules of `run()`, in the background."""
@@ -147,9 +151,12 @@ class InMemory:
         *,
         position: str | None = None,
         attempts: int = 1,
+        deaths: int = 0,
+        failing_for: float = 0.0,
         **rules: Any,
     ) -> None:
-        lease = await self.own(entries, position=position, attempts=attempts)
+        options = {"failing_for": failing_for} if failing_for else {}
+        lease = await self.own(entries, position=position, attempts=attempts, deaths=deaths, **options)
         self._running = asyncio.create_task(testing.run_handler(handler, lease, **rules))
 
     async def outcome(self) -> Outcome:
@@ -232,8 +239,10 @@ class OnServer:
         info: Mapping[str, Any] | None = None,
         position: str | None = None,
         attempts: int = 1,
+        deaths: int = 0,
+        failing_for: float = 0.0,
     ) -> Lease:
-        await self._announce(entries, info, position, attempts)
+        await self._announce(entries, info, position, attempts - 1 - deaths, deaths, failing_for)
         await self._client.__aenter__()
         event = await anext(self._client.events())
         assert isinstance(event, StreamAdded)
@@ -246,19 +255,33 @@ class OnServer:
         *,
         position: str | None = None,
         attempts: int = 1,
+        deaths: int = 0,
+        failing_for: float = 0.0,
         **rules: Any,
     ) -> None:
-        await self._announce(entries, None, position, attempts)
+        await self._announce(entries, None, position, attempts - 1 - deaths, deaths, failing_for)
         self._running = asyncio.create_task(self._run(handler, rules))
 
     async def _announce(
-        self, entries: Iterable[Mapping[str, str]], info: Any, position: str | None, attempts: int
+        self,
+        entries: Iterable[Mapping[str, str]],
+        info: Any,
+        position: str | None,
+        failures: int,
+        deaths: int,
+        failing_for: float,
     ) -> None:
         await self.feed(*entries)
-        if position is not None or attempts > 1:
-            before = {"fence": str(Fence.of(LBS_ID, 0)), "consumer": THIEF, "attempts": attempts - 1}
+        if position is not None or failures or deaths:
+            fence = str(Fence.of(LBS_ID, 0))
+            before = {"fence": fence, "consumer": THIEF, "attempts": deaths}
             if position is not None:
                 before["checkpoint"] = position
+            if failures or deaths:
+                seconds, microseconds = await self._redis.time()
+                since = seconds * 1000 + microseconds // 1000 - round(failing_for * 1000)
+                mark = f"{fence} {position or ''}"
+                before |= {"failures": failures, "failing": since, "failed": mark, "error": "before"}
             await self._redis.hset(self._keys.progress(STREAM), mapping=before)
         announcement = json.dumps({"DataStreamName": STREAM, "Info": info})
         await self._redis.xadd(self._keys.lbs, {"lbs-input": announcement}, LBS_ID)
@@ -315,7 +338,7 @@ class OnServer:
 
     @contextlib.contextmanager
     def unavailable(self) -> Generator[None]:
-        for script in ("begin", "checkpoint", "settle", "done", "release", "bury"):
+        for script in ("begin", "checkpoint", "fail", "settle", "done", "release", "bury"):
             self._proxy.drop_requests_matching(scripts.load(script).sha.encode())
         self._proxy.drop_requests_matching(b"XREAD\r\n")
         yield
@@ -353,4 +376,5 @@ class OnServer:
             state = {NOBODY: "released", self._client.id: "ours", THIEF: "a peer's"}[owner]
         reason = dead[0][1][b"reason"].decode() if dead else None
         position = record[b"checkpoint"].decode() if b"checkpoint" in record else None
-        return Facts(state, reason, position, int(record.get(b"attempts", 0)))
+        tried = int(record.get(b"attempts", 0)) + int(record.get(b"failures", 0))
+        return Facts(state, reason, position, tried)

@@ -20,7 +20,7 @@ from tests.harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-RULES = ("drain_timeout", "max_attempts", "progress_timeout", "handle_signals")
+RULES = ("drain_timeout", "retry", "max_attempts", "progress_timeout", "handle_signals")
 
 
 class Program:

@@ -101,16 +101,21 @@ class Backend:
     async def acquit(self, leases: Sequence[LeaseState]) -> None:
         raise NotImplementedError
 
+    async def fail(self, lease: LeaseState, error: str) -> None:
+        raise NotImplementedError
+
     async def answered(self, lease: LeaseState) -> None:
         raise NotImplementedError
 
     def finish(self, lease: LeaseState) -> asyncio.Future[None]:
         raise NotImplementedError
 
-    async def release(self, lease: LeaseState, *, failed_for: float | None = None) -> None:
+    async def release(self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True) -> None:
         raise NotImplementedError
 
-    def start_release(self, lease: LeaseState, *, failed_for: float | None = None) -> asyncio.Future[None]:
+    def start_release(
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
+    ) -> asyncio.Future[None]:
         raise NotImplementedError
 
     async def bury(self, lease: LeaseState, reason: str) -> None:

@@ -62,13 +62,19 @@ async def checkpoint(records: Records, owner: Owner, id: str, added: int | None 
     return await records.checkpoint(Checkpoint(RECORD, owner, id, added), no_result)
 
 
+def _without_trouble(answer: object) -> Begun:
+    assert isinstance(answer, Begun)
+    assert answer.trouble is not None
+    return answer._replace(trouble=None)
+
+
 async def test_who_begins_owns_the_record_and_an_older_owner_is_refused(records: Records) -> None:
     assert await records.begin(Begin(RECORD, FIRST, look_only=True)) is None
     assert await records.begin(Begin(RECORD, FIRST)) == Begun(None, 1, Added(0, sure=True))
     assert await records.begin(Begin(RECORD, FIRST)) == Begun(None, 1)  # a repeat
-    assert await records.begin(Begin(RECORD, SECOND)) == Begun(None, 2)
+    assert _without_trouble(await records.begin(Begin(RECORD, SECOND))) == Begun(None, 2)
     assert await records.begin(Begin(RECORD, FIRST)) == Refused(SECOND)
-    assert await records.begin(Begin(RECORD, FIRST, replaces=SECOND)) == Begun(None, 3)
+    assert _without_trouble(await records.begin(Begin(RECORD, FIRST, replaces=SECOND))) == Begun(None, 3)
 
 
 async def test_a_record_advances_for_its_owner_only_and_never_back(records: Records) -> None:

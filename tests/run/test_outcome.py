@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from redis_stream_client._run.outcome import FIRST_PAUSE, LONGEST_PAUSE, Outcome, Rules, Status
+from redis_stream_client._model.retry_policy import RetryPolicy
+from redis_stream_client._run.outcome import Outcome, Rules, Status
 
-RULES = Rules(max_attempts=5, progress_timeout=None, patience=1.0)
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+RULES = Rules(RetryPolicy(max_attempts=5), progress_timeout=None, patience=1.0)
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])

@@ -218,7 +218,7 @@ async def test_a_drain_in_a_handler_s_rest_after_a_failure(
         run.client.drain()
         await returned(run, 5)
         assert time.monotonic() - started < 0.5
-    assert (await record(redis, service, CALL))["attempts"] == "5"  # that failure was one
+    assert (await record(redis, service, CALL))["failures"] == "5"  # that failure was one
     assert await released_all(redis, service, 1)
 
 

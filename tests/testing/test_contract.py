@@ -844,7 +844,7 @@ async def test_what_a_handler_says_itself_is_what_counts(backend: Backend, end: 
         if fails:
             raise LookupError
 
-    await backend.start(handler, TICKS, attempts=3)
+    await backend.start(handler, TICKS, attempts=3, deaths=2)
     outcome = await backend.outcome()
     assert (outcome.status, isinstance(outcome.error, LookupError)) == (end, fails)
     assert await backend.facts() == Facts(end, None, None, 0)
@@ -863,7 +863,7 @@ async def test_one_failure_too_many_is_a_dead_letter_with_its_reason(backend: Ba
 
 async def test_a_stream_that_killed_too_many_owners_is_given_up_untried(backend: Backend) -> None:
     handler = Recorder()
-    await backend.start(handler, TICKS, attempts=4, max_attempts=3)
+    await backend.start(handler, TICKS, attempts=4, deaths=3, max_attempts=3)
     outcome = await backend.outcome()
     assert (outcome.status, outcome.error, outcome.attempts) == ("dead", None, 4)
     assert handler.lease is None
@@ -974,7 +974,7 @@ async def test_draining_waits_for_the_checkpoint_of_what_was_read(backend: Backe
 async def test_a_handler_without_checkpoints_is_drained_when_the_time_is_over(backend: Backend) -> None:
     handler = Recorder()
     handler.work = handler.without_checkpoints
-    await backend.start(handler, TICKS, attempts=3, drain_timeout=0.1)
+    await backend.start(handler, TICKS, attempts=3, deaths=2, drain_timeout=0.1)
     await handler.has_read("1-0", "2-0", "3-0")
     backend.drain()
     outcome = await backend.outcome()
@@ -1055,7 +1055,7 @@ async def test_a_drained_handler_that_ignores_it_loses_the_stream(backend: Backe
 async def test_cancelling_releases_at_once(backend: Backend) -> None:
     handler = Recorder()
     handler.work = handler.sleep
-    await backend.start(handler, TICKS, attempts=3)
+    await backend.start(handler, TICKS, attempts=3, deaths=2)
     await wait_until(lambda: handler.lease, "it works")
     await backend.cancel()
     assert handler.cancellations == 1
@@ -1068,7 +1068,7 @@ async def test_draining_stops_a_handler_whose_batch_is_not_full(backend: Backend
             handler.read += [entry.id for entry in batch]
 
     handler = Recorder(work)
-    await backend.start(handler, TICKS, attempts=3)
+    await backend.start(handler, TICKS, attempts=3, deaths=2)
     await wait_until(lambda: handler.lease and state_of(handler.lease).collecting, "it has entries, and waits")
     backend.drain()
     outcome = await backend.outcome()

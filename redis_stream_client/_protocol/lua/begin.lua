@@ -1,24 +1,33 @@
 -- begin: a new owner takes over the records of its data streams' progress, before its first read. From then on
 -- every older owner is refused.
 --
--- KEYS  progress records, hashes of fence, consumer, checkpoint and attempts
+-- KEYS  progress records, hashes of fence, consumer, checkpoint and attempts; of a stream in trouble also failures
+--       (how often a handler failed since the last progress), failing (since when, in ms of this server's clock),
+--       failed (whose failure was the last: its fence, or the announcement's part of it, and the checkpoint, with a
+--       space between) and error (what that was); over, all of these are empty, and failures 0
 -- ARGV  for each record: fence; consumer; 1 to leave a stream without a record alone, else 0;
 --       owners before this one that left no record; the fence and the consumer of a record that may be replaced
---       although its fence is greater ('' and '' for none)
--- Returns for each {'begun', checkpoint or '', attempts, entries added to the stream up to the checkpoint or ''}
+--       although its fence is greater ('' and '' for none); with how many deaths of owners before this one it may
+--       begin at the most ('' for any number)
+-- Returns for each {'begun', checkpoint or '', attempts, entries added to the stream up to the checkpoint or ''}, and
+--                  of a stream in trouble also: failures, for how many ms it has been failing, error or ''
+--                  {'suspect', deaths, failures, ms, error} there were more deaths than that; nothing was changed
 --                  {'fresh'}                          there is no record, and none was wanted
 --                  {'refused', its fence, its consumer}
 --                  {'foreign', field, what it holds}  not written by this library: whose it is cannot be told
 --                  {'error', message}                 nothing was changed
--- A repeat by the same owner is accepted and counts nothing. Attempts at an earlier announcement do not count.
+-- A repeat by the same owner is accepted and counts nothing. Attempts and failures at an earlier announcement do not
+-- count, nor do failures at an earlier checkpoint: a version that does not know them leaves them where they are.
 -- Fences are compared by their numbers: of two that differ in the holder alone neither is known to be older.
-local WORDS = 6
+local WORDS = 7
 local LBS_ID = 41 -- characters of a fence that name the announcement
 local NUMBERS = 62 -- characters of a fence that are compared: with the delivery count, and without the holder
 local HOLDER = 26 -- characters that may follow
 local LARGEST = '18446744073709551615'
 local LARGEST_COUNT = '00000999999999999999' -- Lua's numbers are exact, and Redis can count on
 local SHOWN = 100 -- characters of something foreign
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function is_fence(text)
   if #text ~= NUMBERS and #text ~= NUMBERS + HOLDER then return false end
   local ms, seq, count = string.match(string.sub(text, 1, NUMBERS), '^(%d+)%-(%d+)%-(%d+)$')
@@ -33,15 +42,18 @@ local function is_id(text)
   local ms, seq = string.match(text, '^(%d+)%-(%d+)$')
   return ms and is_number(ms) and is_number(seq)
 end
-local function count(text) -- of attempts; whatever else stands there counts none
+local function count(text) -- whatever else stands there counts none
   return text and #text < 10 and string.match(text, '^%d+$') and tonumber(text) or 0
+end
+local function since(text) -- a time in ms
+  return text and #text < 16 and string.match(text, '^%d+$') and tonumber(text) or now
 end
 local results = {}
 for i = 1, #KEYS do
   local at = (i - 1) * WORDS
-  local fence, me = ARGV[at + 1], ARGV[at + 2]
-  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts', 'added')
-  local theirs, checkpoint = stored[1], stored[3]
+  local fence, me, most = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 7])
+  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts', 'added', 'failed')
+  local theirs, checkpoint, failed = stored[1], stored[3], stored[6]
   if stored.err then
     results[i] = {'error', stored.err}
   elseif theirs and not is_fence(theirs) then
@@ -55,20 +67,45 @@ for i = 1, #KEYS do
     local older = theirs and string.sub(theirs, 1, NUMBERS) < string.sub(fence, 1, NUMBERS)
     local replaceable = theirs == ARGV[at + 5] and (stored[2] or '') == ARGV[at + 6]
     if not theirs or older or mine or replaceable then
+      local announcement = string.sub(fence, 1, LBS_ID)
       local before = ARGV[at + 4]
-      if theirs and string.sub(theirs, 1, LBS_ID) == string.sub(fence, 1, LBS_ID) then before = stored[4] end
-      local attempts = count(before) + (mine and 0 or 1)
-      local added = theirs and (stored[5] or '') or '0'
-      local fields = {'fence', fence, 'consumer', me, 'attempts', attempts}
-      if string.sub(added, -1) == '!' and not mine then -- from here on entries may be read that have no checkpoint
-        fields[7], fields[8] = 'added', string.sub(added, 1, -2)
+      if theirs and string.sub(theirs, 1, LBS_ID) == announcement then before = stored[4] end
+      before = count(before)
+      local failures, failing, error = 0, now, ''
+      local known = failed and string.sub(failed, 1, LBS_ID) == announcement
+        and string.match(failed, ' (.*)$') == (checkpoint or '')
+      if known then
+        local trouble = redis.call('HMGET', KEYS[i], 'failures', 'failing', 'error')
+        failures, failing, error = count(trouble[1]), since(trouble[2]), trouble[3] or ''
       end
-      local written = redis.pcall('HSET', KEYS[i], unpack(fields))
-      if type(written) == 'table' and written.err then
-        results[i] = {'error', written.err}
+      local failing_for = math.max(0, now - failing)
+      if most and not mine and before > most then
+        results[i] = {'suspect', before, failures, failing_for, error}
       else
-        redis.call('PERSIST', KEYS[i])
-        results[i] = {'begun', checkpoint or '', attempts, added}
+        local attempts = before + (mine and 0 or 1)
+        local added = theirs and (stored[5] or '') or '0'
+        local fields = {'fence', fence, 'consumer', me, 'attempts', attempts}
+        if string.sub(added, -1) == '!' and not mine then -- from here on entries may be read that have no checkpoint
+          fields[#fields + 1], fields[#fields + 2] = 'added', string.sub(added, 1, -2)
+        end
+        local troubled = known or attempts > 1
+        local about = {}
+        if troubled and not known then
+          about = {'failures', 0, 'failing', now, 'failed', announcement .. ' ' .. (checkpoint or ''), 'error', ''}
+        elseif not troubled and failed and failed ~= '' then
+          about = {'failures', 0, 'failing', '', 'failed', '', 'error', ''}
+        end
+        for j = 1, #about do fields[#fields + 1] = about[j] end
+        local written = redis.pcall('HSET', KEYS[i], unpack(fields))
+        if type(written) == 'table' and written.err then
+          results[i] = {'error', written.err}
+        else
+          redis.call('PERSIST', KEYS[i])
+          results[i] = {'begun', checkpoint or '', attempts, added}
+          if troubled then
+            results[i][5], results[i][6], results[i][7] = failures, failing_for, error
+          end
+        end
       end
     else
       results[i] = {'refused', theirs, stored[2] or ''}

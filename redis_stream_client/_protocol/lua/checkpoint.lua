@@ -1,6 +1,6 @@
 -- checkpoint: advance how far data streams were processed, each only by the owner that has begun. Never creates a
--- record. An id that is not greater than the stored one, a late duplicate, changes nothing. An advance starts the
--- count of attempts anew.
+-- record. An id that is not greater than the stored one, a late duplicate, changes nothing. With an advance attempts and
+-- failures count anew.
 --
 -- KEYS  progress records
 -- ARGV  for each record: fence; consumer; id of the last entry that was processed; how many entries were added to the
@@ -19,7 +19,7 @@ end
 local results = {}
 for i = 1, #KEYS do
   local at = (i - 1) * WORDS
-  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'added')
+  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'added', 'failed')
   if stored.err then
     results[i] = {'error', stored.err}
   elseif stored[1] ~= ARGV[at + 1] or stored[2] ~= ARGV[at + 2] then
@@ -30,6 +30,10 @@ for i = 1, #KEYS do
     local fields = {'checkpoint', ARGV[at + 3], 'attempts', 0}
     if stored[4] or ARGV[at + 4] ~= '' then
       fields[5], fields[6] = 'added', ARGV[at + 4]
+    end
+    if stored[5] and stored[5] ~= '' then
+      local over = {'failures', 0, 'failing', '', 'failed', '', 'error', ''}
+      for j = 1, #over do fields[#fields + 1] = over[j] end
     end
     local written = redis.pcall('HSET', KEYS[i], unpack(fields))
     if type(written) == 'table' and written.err then

@@ -203,12 +203,12 @@ class Mirror:
             case "inspect", (id,):
                 return script([k.lbs], k.group, PLENTY, IDS[id])
             case "begin", (_, stream, fence, look_only, unrecorded, replaces):
-                argv = [_fence(fence), me, int(look_only), unrecorded, *self._owner(*replaces)]
+                argv = [_fence(fence), me, int(look_only), unrecorded, *self._owner(*replaces), ""]
                 return script([self._records[stream]], *argv)
             case "checkpoint", (_, stream, fence, position):
                 return script([self._records[stream]], _fence(fence), me, f"{position}-0", "")
             case _:
-                return script([self._records[args[1]]], _fence(args[2]), me, 0, 0)
+                return script([self._records[args[1]]], _fence(args[2]), me, 0, 0, 0)
 
     def _reply(self, call: Call, reply: Any) -> Reply:
         """In the model's words."""
@@ -251,7 +251,7 @@ class Mirror:
 
     def _record_reply(self, reply: Any) -> Reply:
         match reply:
-            case [b"begun", position, attempts, _]:
+            case [b"begun", position, attempts, _, *_]:
                 return ("begun", _position(position), attempts)
             case [b"refused", fence, consumer]:
                 return ("refused", _parse(fence), self._numbers.get(consumer, UNOWNED))
