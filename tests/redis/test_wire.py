@@ -17,7 +17,7 @@ from redis_stream_client._redis.error_mapping import Unanswered
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -59,9 +59,8 @@ async def test_what_the_peer_has_closed_is_ended_and_takes_no_command(
 
 @pytest.mark.parametrize("close", [wire.close, wire.abort])
 async def test_what_we_have_closed_is_ended_and_may_be_closed_again(
-    connection: AbstractConnection, close: object
+    connection: AbstractConnection, close: Callable[[AbstractConnection], Awaitable[None] | None]
 ) -> None:
-    assert callable(close)
     for _ in range(2):
         if (closing := close(connection)) is not None:
             await closing
