@@ -16,11 +16,11 @@ from redis.asyncio import Redis
 
 from tests.harness.binaries import SERVERS, ServerMissing, chosen, locate
 from tests.harness.cluster import start_cluster
-from tests.harness.durations import (  # hooks of pytest
-    pytest_collection_modifyitems as pytest_collection_modifyitems,
-    pytest_runtest_logstart as pytest_runtest_logstart,
-    pytest_runtest_makereport as pytest_runtest_makereport,
-    pytest_terminal_summary as pytest_terminal_summary,
+from tests.harness.durations import (  # noqa: F401  hooks of pytest
+    pytest_collection_modifyitems,  # pyright: ignore[reportUnusedImport]
+    pytest_runtest_logstart,  # pyright: ignore[reportUnusedImport]
+    pytest_runtest_makereport,  # pyright: ignore[reportUnusedImport]
+    pytest_terminal_summary,  # pyright: ignore[reportUnusedImport]
 )
 from tests.harness.loops import loop_factory, loop_name, task_kind
 from tests.harness.proxy import TcpProxy

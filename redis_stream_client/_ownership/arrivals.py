@@ -1,4 +1,4 @@
-"""Deliveries become leases: what is new, what never reached us, and what was taken from the dead."""
+"""Arrivals: turns delivered entries into leases, whether they are new, found by an audit, or taken over."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, 
 
 
 class Arrivals:
-    """Puts what was delivered to this client into the table, and into the event queue."""
+    """Puts delivered entries into the lease table and into the event queue."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class Arrivals:
         self._backend = backend
 
     async def receive(self, entries: Iterable[Delivered], *, unrecorded: int = 0) -> int:
-        """Entries that are ours since they were delivered, adopted or claimed from a dead owner, whose attempt
-        counts as `unrecorded` if it left no record. Returns how many leases they gave."""
+        """Make leases of entries that were delivered, adopted, or claimed from a dead owner. `unrecorded`: the
+        attempt of that owner, which counts even if it left no record. Returns the number of leases."""
         leases = 0
         malformed: list[tuple[Delivered, str]] = []
         for entry in await self._all_lifted(list(entries)):
@@ -73,12 +73,12 @@ class Arrivals:
             self._table.add(lease)
             self._event_queue.added(lease)
             leases += 1
-        for some in in_chunks(malformed):  # side by side: one after the other they would hold the reader up
+        for some in in_chunks(malformed):  # together, so that the reader does not wait for long
             await gather(*(self.bury_malformed(*one) for one in some), name="redis_stream_client burying")
         return leases
 
     async def _all_lifted(self, entries: list[Delivered]) -> list[Delivered]:
-        """As `lifted`, those that are ours still, side by side: all of them may have been counted anew."""
+        """`lifted` for many entries at the same time: after a loss of writes it may be all of them."""
         handed_out = self._table.handed_out
         found: dict[str, Delivered | None] = {}
         for some in in_chunks([entry for entry in entries if entry.deliveries <= handed_out(entry.lbs_id)]):
@@ -87,10 +87,10 @@ class Arrivals:
         return [entry for before in entries if (entry := found.get(before.lbs_id, before)) is not None]
 
     async def lifted(self, entry: Delivered) -> Delivered | None:
-        """An entry that is ours, under a greater fence than any lease of it that was handed out here.
+        """The entry with a greater fence than every lease of it that was handed out here.
 
-        In a fail-over Redis may have forgotten them, and counts anew. None if it is ours no more, or if that is
-        not known: the next audit finds it then.
+        A failover may make Redis forget earlier owners and count from the start. None: the entry is no longer
+        ours, or we do not know; then the next audit finds it.
         """
         epoch, handed_out = self._lock_state.epoch, self._table.handed_out(entry.lbs_id)
         if entry.deliveries > handed_out:
@@ -106,7 +106,7 @@ class Arrivals:
         return None
 
     async def put_back(self, entries: Iterable[Delivered]) -> None:
-        """Entries that were delivered when their room was taken meanwhile: a peer, or we later, take them."""
+        """Release entries for which there is no room any more. A peer takes them, or we do later."""
         given_back = [(entry.lbs_id, entry.deliveries) for entry in entries]
         try:
             await self._deliveries.release(given_back, self._patience)
@@ -115,7 +115,7 @@ class Arrivals:
             raise
 
     async def adopt(self, unknown: Sequence[tuple[str, int]], epoch: int) -> None:
-        """What is pending for us, but has no lease, becomes one; what there is no room for is released."""
+        """Make leases of entries that are pending for us without one. Release those for which there is no room."""
         room = min(len(unknown), self._capacity.free)
         start = 0
         while start < room:

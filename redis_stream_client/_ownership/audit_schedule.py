@@ -1,4 +1,5 @@
-"""When the next audit is due. Pure state: whoever loses a reply asks for an audit, and the reader waits for it."""
+"""The audit schedule: when the next audit is due. Pure state: a part that loses a reply asks for one, the reader
+waits."""
 
 import contextlib
 from collections.abc import Callable, Generator
@@ -7,18 +8,18 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.notifier import Notifier
 
 PERIOD = 5
-"""An audit is due so many lock lifetimes after the one before, if nobody asks for one earlier."""
+"""Lock lifetimes between two audits, if nobody asks for an earlier one."""
 
 
 class AuditSchedule:
-    """Written by everything that may have missed something; awaited by the reader.
+    """Says when to audit. Parts that may have missed something write it, and the reader waits for it.
 
     Args:
         lock_ttl: lifetime of the lock, in seconds.
-        late: seconds after which Redis cannot serve a read any more that was given up.
+        late: seconds after which Redis can no longer serve a read that we gave up.
 
     Attributes:
-        changed: an audit was asked for.
+        changed: notified when somebody asks for an audit.
     """
 
     def __init__(self, lock_ttl: float, late: float, now: Callable[[], float] = clock.now) -> None:
@@ -30,12 +31,12 @@ class AuditSchedule:
         self.changed = Notifier[[]]()
 
     def request(self) -> None:
-        """Something may have happened that never reached us: audit before the next read."""
+        """Ask for an audit before the next read, because we may have missed something."""
         self._due = min(self._due, self._now())
         self.changed.notify()
 
     def read_lost(self) -> None:
-        """A read was given up: audit now, and again when Redis cannot serve it any more."""
+        """Ask for an audit now, and for another one when Redis can no longer serve the read that we gave up."""
         self._also_due = self._now() + self._late
         self.request()
 
@@ -52,7 +53,7 @@ class AuditSchedule:
 
     @contextlib.contextmanager
     def under_way(self) -> Generator[None]:
-        """The audit. One that fails, or is cancelled, is due again at once."""
+        """Wrap an audit. If it fails or is cancelled, the next one is due at once."""
         started = self._now()
         self._due = float("inf")
         try:
@@ -60,7 +61,7 @@ class AuditSchedule:
         except BaseException:
             self.request()
             raise
-        # What was requested meanwhile may be about something that came too late for this one.
+        # A request during the audit may be about something that this audit has missed.
         self._due = min(self._due, self._now() + self._period)
         if self._also_due is not None and self._also_due <= started:
             self._also_due = None

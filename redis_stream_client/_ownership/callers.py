@@ -1,4 +1,4 @@
-"""Callers that go away: what they asked for belongs to the client, and goes on without them."""
+"""Callers: if the caller of an operation is cancelled, the operation goes on without it."""
 
 import asyncio
 import functools
@@ -15,7 +15,7 @@ Outcome = RedisStreamClientError | None
 
 
 class Callers:
-    """Runs what callers ask about their leases, and remembers what is under way for those who were cancelled."""
+    """Runs operations on leases for their callers, and keeps track of those whose caller was cancelled."""
 
     def __init__(self, spawn: Spawn, gone: Callable[[], ClientClosed]) -> None:
         self._start = spawn
@@ -23,12 +23,12 @@ class Callers:
         self._left: dict[LeaseState, set[asyncio.Task[Outcome]]] = {}
 
     async def wait_for(self, lease: LeaseState, work: Work) -> None:
-        """Run `work`, also when the caller does not wait for it any more. Raises what it raises."""
+        """Run `work` to its end, even if the caller is cancelled. Raises what `work` raises."""
         task = self._spawn(work)
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
-            # Of a loss that is found here the caller hears first, and is cancelled then.
+            # If the work finds out that the lease is lost, the caller first gets its error, and is cancelled then.
             if not (task.done() and lease.postpone_cancellation()):
                 self._leave(lease, task)
                 raise
@@ -38,11 +38,11 @@ class Callers:
             raise error
 
     def go_on(self, lease: LeaseState, work: Work) -> None:
-        """Run `work` for a caller who is gone. Raises `ClientClosed`."""
+        """Run `work` for a caller that is gone. Raises `ClientClosed`."""
         self._leave(lease, self._spawn(work))
 
     async def answered(self, lease: LeaseState) -> None:
-        """Wait for what cancelled callers have asked, and Redis has not answered yet: a lock's lifetime or so."""
+        """Wait for the operations whose callers were cancelled. Takes about one lifetime of the lock at most."""
         while left := self._left.get(lease):
             await asyncio.wait(left)
 
@@ -68,7 +68,7 @@ class Callers:
 
 
 async def _caught(work: Work) -> Outcome:
-    """What goes wrong is its caller's to hear, and not the supervisor's."""
+    """Run `work`, and return its error: the error is for the caller, and not for the supervisor."""
     try:
         await work
     except RedisStreamClientError as error:

@@ -1,4 +1,4 @@
-"""Fenced checkpoints: what the answers about a stream's record mean for the lease, also when one is lost."""
+"""Fenced checkpoints: what the replies about a progress record mean for the lease, even if one is lost."""
 
 import asyncio
 import contextlib
@@ -47,15 +47,15 @@ T = TypeVar("T")
 
 
 NUMBERS = 62
-"""Characters of a fence that order the owners of a record: without the holder. As in ``begin.lua``."""
+"""The length of a fence without its holder: these characters order the owners of a record. As in ``begin.lua``."""
 
 LBS_ID = 41
-"""Characters of a fence that name the announcement."""
+"""The length of the part of a fence that names the announcement."""
 
 
 PREPARING = 0.25
-"""Seconds that arrivals wait to be prepared together. A node that does not answer must not hold up the streams of
-the others; what is not ready by then begins by itself."""
+"""Seconds for which arrivals wait to be prepared together. A node that does not answer must not delay the streams
+of the others. A stream that is not ready by then begins alone."""
 
 
 class Progress:
@@ -92,13 +92,13 @@ class Progress:
         self._callers = Callers(tasks.spawn, tasks.gone)
 
     def follow(self, lease: LeaseState) -> Cursor:
-        """Read a lease's stream, after its checkpoint."""
+        """Read the stream of a lease after its checkpoint."""
         return self._fetcher.follow(lease.stream, lease.position or START, lease.count, lease.restarted)
 
     async def prepare(self, leases: Sequence[LeaseState]) -> set[LeaseState]:
-        """Begin for streams that have just arrived, many in one call, those without a record left alone.
+        """Begin streams that have just arrived, many in one call. Streams without a record get none.
 
-        Best effort, within `PREPARING`: returns the leases that need no `begin` any more before they are handled.
+        This is best effort, within `PREPARING`. Returns the leases that need no `begin` of their own any more.
         """
         ready: set[LeaseState] = set()
         with contextlib.suppress(TimeoutError):
@@ -134,26 +134,26 @@ class Progress:
         return Begin(record, self._owner(lease), look_only, lease.unrecorded, replaces)
 
     async def begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
-        """Become the owner of a lease's record, or, with `look_only`, only if there is one already.
+        """Take over the progress record of a lease. With `look_only`, do not create one.
 
-        It goes on when the caller is cancelled.
+        If the caller is cancelled, it goes on.
 
         Raises:
             NotOwner: there is a newer owner.
-            RedisUnavailable: no answer until the lock lapsed. Repeating is safe.
-            RedisRejected: Redis refuses, or the record is not one that this library has written.
+            RedisUnavailable: no answer until the lock lapsed. You can safely repeat the call.
+            RedisRejected: Redis refuses, or this library has not written the record.
         """
         await self._callers.wait_for(lease, self._begin(lease, look_only=look_only))
 
     async def checkpoint(self, lease: LeaseState, id: str) -> None:
-        """See `Lease.checkpoint`. Its reply counts when it arrives, whoever waits for it still."""
+        """See `Lease.checkpoint`. The reply counts when it arrives, even if nobody waits for it."""
         outcome = self._send_at_once(lease, id)
         if outcome is not None:
             with contextlib.suppress(Unanswered, GroupMissing, RedisRejected, ClientClosed):
                 try:
                     answer = await outcome
                 except asyncio.CancelledError:
-                    if not _accepted(outcome):  # said again, it is answered in the background
+                    if not _accepted(outcome):  # repeat it in the background
                         with contextlib.suppress(ClientClosed):
                             self._callers.go_on(lease, self._checkpoint(lease, id))
                     raise
@@ -162,7 +162,7 @@ class Progress:
         await self._callers.wait_for(lease, self._checkpoint(lease, id))
 
     async def answered(self, lease: LeaseState) -> None:
-        """Wait for what cancelled callers have asked, and Redis has not answered yet: a lock's lifetime or so."""
+        """Wait for the operations whose callers were cancelled. Takes about one lifetime of the lock at most."""
         await self._callers.answered(lease)
 
     # Beginning.
@@ -182,7 +182,7 @@ class Progress:
             replaces = await self._examine(lease, answer.by)
 
     async def _move(self, lease: LeaseState) -> None:
-        """Bring the record along from where version 0.1 had it."""
+        """Move the record from the key that version 0.1 used."""
         keys = self._keys
         former = keys.former_progress(lease.stream)
         if former is not None and lease.deliveries > 1 and not lease.begun:  # the first owner left none there
@@ -199,19 +199,19 @@ class Progress:
             lease.begin(answer.checkpoint, answer.attempts, answer.added, answer.trouble)
 
     async def acquit(self, leases: Sequence[LeaseState]) -> None:
-        """These owners have nothing left to do: their attempts and earlier failures do not count."""
+        """Do not count the attempts and earlier failures of these owners, which have nothing left to do."""
         await self._record_store.settle(leases, 0, idle=True)
         for lease in leases:
             lease.acquit()
 
     async def fail(self, lease: LeaseState, error: str) -> None:
-        """Have the record say that the handler has failed. The lease ends next.
+        """Store in the record that the handler has failed. The lease ends next.
 
-        It goes on when the caller is cancelled. A repeat counts nothing.
+        If the caller is cancelled, it goes on. A repeated call counts no second failure.
 
         Raises:
             NotOwner: the lease was lost.
-            RedisUnavailable: no answer until the lock lapsed. To the next owner this one may have died.
+            RedisUnavailable: no answer until the lock lapsed. The next owner may count this one as dead.
             RedisRejected: Redis refuses.
         """
         await self._callers.wait_for(lease, self._fail(lease, error))
@@ -232,7 +232,7 @@ class Progress:
     # Checkpoints.
 
     def _send_at_once(self, lease: LeaseState, id: str) -> "asyncio.Future[Refused | bool] | None":
-        """Send a checkpoint where nothing has to be found out before. None: something has."""
+        """Send a checkpoint at once, if nothing has to be looked up first. None: something has."""
         self._lock_state.check()
         if not lease.begun or not self._table.holds(lease) or self._lock_state.state is not State.HELD:
             return None
@@ -243,7 +243,7 @@ class Progress:
 
     def _send(self, lease: LeaseState, id: str, records: Records) -> "asyncio.Future[Refused | bool]":
         record = self._keys.progress(lease.stream)
-        if lease.is_outdated(id):  # a fail-over came between, and reading began again
+        if lease.is_outdated(id):  # after a failover, reading has begun again
             outcome = asyncio.get_running_loop().create_future()
             outcome.set_result(False)
             return outcome
@@ -251,7 +251,7 @@ class Progress:
         return records.checkpoint(ask, functools.partial(_apply, lease, id, lease.handed_over))
 
     async def _checkpoint(self, lease: LeaseState, id: str) -> None:
-        """Until it is answered."""
+        """Repeat a checkpoint until Redis answers."""
         await rest(lease)
         refusals = Refusals(lease, self._lock_ttl)
         if not lease.begun:
@@ -267,14 +267,15 @@ class Progress:
         return Owner(lease.fence_text, self._consumer)
 
     async def _ask(self, lease: LeaseState, what: str, send: "Callable[[Records], Awaitable[T]]") -> T:
-        """Repeat until there is an answer, for one lifetime of the lock: every operation on a record may be."""
+        """Repeat an operation until Redis answers, for one lifetime of the lock. Each operation may be
+        repeated."""
 
         async def attempt(timeout: float) -> T:
             records = await self._record_store.records(lease.stream, timeout)
             try:
                 return await send(records)
             except Unanswered:
-                self._record_store.moved()  # a server that is gone answers nothing, nor where its keys are
+                self._record_store.moved()  # a dead server cannot say that its keys have moved
                 raise
 
         try:
@@ -289,9 +290,9 @@ class Progress:
     # A refusal.
 
     async def _examine(self, lease: LeaseState, by: Owner) -> Owner:
-        """The record is another's: ask the load balancer stream whose the announcement is.
+        """The record has another owner: ask the load balancer stream who owns the announcement.
 
-        Returns the owner that `begin` may replace, if it is ours indeed. Raises `NotOwner` if not.
+        If we do, return the owner that `begin` may replace. Raises `NotOwner` otherwise.
         """
         try:
             async with self._audit_lock.passing():
@@ -313,16 +314,16 @@ class Progress:
         standing = await self._pending.standing(lease.lbs_id, timeout)
         try:
             stored = Fence.parse(by.fence) if by.fence else None
-        except ValueError:  # whether somebody else wrote it, `begin` decides
+        except ValueError:  # `begin` finds out whether somebody else wrote it
             stored = None
         if standing is not None and standing == (self._consumer, _lifted_to(lease, stored)):
-            lease.recount(standing[1])  # by an earlier try, whose answer was lost
+            lease.recount(standing[1])  # by an earlier attempt whose reply was lost
             return NO_OWNER
         if standing != (self._consumer, lease.deliveries):
             raise self._not_mine(lease, standing[0] if standing else "")
         if stored is None or str(stored)[:NUMBERS] < lease.fence_text[:NUMBERS]:
             return NO_OWNER  # Redis lost our begin
-        if to := _lifted_to(lease, stored):  # Redis lost a claim, and counts anew
+        if to := _lifted_to(lease, stored):  # Redis has lost a claim
             outcome = await self._deliveries.lift(lease.lbs_id, lease.deliveries, to, timeout)
             if outcome != "lifted":
                 raise self._not_mine(lease, "" if outcome == "gone" else outcome)
@@ -335,7 +336,7 @@ class Progress:
             await self._deliveries.done([(lease.lbs_id, lease.deliveries)], timeout)
             self._losses.lose([lease], "superseded")
             raise lease.not_owner(owner=by.consumer)
-        return by  # the newer announcement was finished, or the load balancer stream began anew
+        return by  # the newer announcement is finished, or the load balancer stream was created again
 
     def _not_mine(self, lease: LeaseState, owner: str) -> NotOwner:
         self._losses.lose_to([(lease, owner)])
@@ -343,14 +344,15 @@ class Progress:
 
 
 def _lifted_to(lease: LeaseState, stored: Fence | None) -> int:
-    """The count that a lease needs to be newer than the owner that is stored, of the same announcement, or 0."""
+    """The delivery count that this lease needs to be newer than the stored owner of the same announcement; 0:
+    none."""
     if stored is None or stored.lbs_id != lease.lbs_id or stored.deliveries < lease.deliveries:
         return 0
     return stored.deliveries + 1
 
 
 def _announces(fields: Sequence[bytes], stream: str) -> bool:
-    """Whether an announcement is one of this data stream."""
+    """Whether this is an announcement of this data stream."""
     try:
         return announcement.decode(fields).stream == stream
     except Malformed:
@@ -358,7 +360,7 @@ def _announces(fields: Sequence[bytes], stream: str) -> bool:
 
 
 def _accepted(outcome: "asyncio.Future[Refused | bool]") -> bool:
-    """Whether a checkpoint has its answer, and it is not a refusal."""
+    """Whether Redis has answered a checkpoint, and not refused it."""
     return (
         outcome.done()
         and not outcome.cancelled()
@@ -368,7 +370,7 @@ def _accepted(outcome: "asyncio.Future[Refused | bool]") -> bool:
 
 
 def _apply(lease: LeaseState, id: str, handed_over: int, answer: Refused | bool | Exception) -> None:
-    """What the answer to a checkpoint means for its lease. It is called before whoever waits goes on."""
+    """Apply the reply to a checkpoint to its lease, before the waiter goes on."""
     if isinstance(answer, bool):
         lease.rest = None
         lease.checkpointed(id, advanced=answer, handed_over=handed_over)

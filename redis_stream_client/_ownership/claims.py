@@ -1,4 +1,4 @@
-"""Claiming one orphan: the compare-and-set, its repeats, and what its refusals mean."""
+"""Claims: take over one orphan by compare-and-set, repeat after a lost reply, and explain a refusal."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
 
 class Claims:
-    """The claims of one client, at most one at a time for each announcement."""
+    """The claims of one client. There is at most one at a time for each announcement."""
 
     def __init__(
         self,
@@ -134,10 +134,11 @@ class Claims:
                     owner = current
 
     async def _mine_already(self, payload: ExpiredStream, count: int, epoch: int) -> Lease:
-        """It is pending for us: our own claim whose reply was lost, or something the audit would adopt.
+        """The announcement is pending for us: by our own claim whose reply was lost, or because a delivery was
+        lost.
 
-        Which of them cannot be told: with this count there may have been a lease that was lost. So it is adopted,
-        under a fence of its own.
+        We cannot tell which, and a lease with this count may have existed and been lost. So we adopt it, with a
+        new fence.
         """
         if self._table.get(payload.lbs_id) is not None:
             raise self._already(payload, self._consumer, "this client has it")
@@ -154,7 +155,7 @@ class Claims:
         return await self._won(payload, adopted.entries[0].deliveries)
 
     async def _won(self, payload: ExpiredStream, deliveries: int) -> Lease:
-        """A lease of what was offered: an announcement never changes."""
+        """Make the lease from the offer. An announcement never changes."""
         entry = await self._arrivals.lifted(Delivered(payload.lbs_id, deliveries, ()))
         if entry is None:
             raise no_answer("claim", **_about(payload))
@@ -172,14 +173,14 @@ class Claims:
         return lease
 
     def _claimed(self, lease: LeaseState) -> None:
-        """It is the caller's from now on: should it be lost before the caller wakes, an event says so."""
+        """The caller has the lease from now on. If it is lost before the caller wakes, there is an event."""
         lease.handed_out = True
         self._event_queue.withdraw(lease.lbs_id)
         self._table.add(lease)
         self._counters.claims_won += 1
 
     def _give_back(self, task: "asyncio.Task[Lease]") -> None:
-        """The caller of `claim` is gone: nobody would ever know of the lease."""
+        """Release the lease, because the caller of `claim` is gone."""
         if not task.cancelled() and task.exception() is None:
             lease = task.result()
             self._event_queue.forget(lease)
@@ -201,5 +202,5 @@ class Claims:
 
 
 def _about(payload: ExpiredStream) -> dict[str, str]:
-    """What every error about an orphan carries."""
+    """The attributes of every error about an orphan."""
     return {"stream": payload.stream, "lbs_id": payload.lbs_id}

@@ -1,6 +1,6 @@
-"""Ending leases: done, released, buried; also when a reply is lost.
+"""Endings: finish, release and bury leases, even if a reply is lost.
 
-Every method that changes ownership changes it in one synchronous step, next to the reply that says so.
+Each method changes the ownership in one synchronous step, as soon as it has the reply.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from redis_stream_client._streams.record_store import PROGRESS_TTL, RecordStore
 
 
 class Endings:
-    """Ends leases as their holders say. Those that end at about the same time share a call.
+    """Ends leases for their holders. Leases that end at about the same time share a call.
 
     Attributes:
         releasing: the releases under way.
@@ -83,13 +83,13 @@ class Endings:
         return self._doing.add(lease)
 
     async def answered(self, lease: LeaseState) -> None:
-        """Wait for a `done` that is under way, though its caller may be gone."""
+        """Wait for a `done` that is under way, even if its caller is gone."""
         if self._doing.has(lease):
             with contextlib.suppress(NotOwner, RedisUnavailable, ClientClosed):
                 await self._doing.add(lease)
 
     async def _send_done(self, leases: list[LeaseState]) -> list[Exception | None]:
-        # Before: a crash between the two must leave no record for ever.
+        # First, so that a crash between the two does not leave a record for ever.
         await self._record_store.settle(leases, PROGRESS_TTL)
         async with self._audit_lock.passing():
             try:
@@ -110,8 +110,8 @@ class Endings:
             return failures
 
     async def _persist_done(self, leases: list[LeaseState]) -> tuple[list[str], list[bool]]:
-        """Send until there is an answer, remembering for each lease whether an earlier call may have been
-        executed, and in which epoch of the lock and of the server's history that was."""
+        """Send until Redis answers. For each lease, remember whether an earlier call may have been executed, and
+        in which epoch of the lock and server history."""
         repeated: list[bool] = []
 
         async def attempt(timeout: float) -> list[str]:
@@ -132,8 +132,11 @@ class Endings:
         return results, repeated
 
     async def _lock_was_held(self) -> bool:
-        """Without a gap until now: the next beat only would miss a lock that was evicted, and a peer may have been
-        faster. One that is there has been there all the time, since only a resume brings it back."""
+        """Whether our lock has existed without a gap until now.
+
+        A lock that exists has existed all the time, because only a resume puts it back. We ask Redis now, because
+        the lock may have been evicted, and a peer may be faster than our next beat.
+        """
         try:
             there = await self._lock.beat(self._interval)
         except Unanswered:
@@ -181,7 +184,7 @@ class Endings:
     def start_release(
         self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
     ) -> "asyncio.Future[None]":
-        """Not ours from this moment on. This client is offered the stream too, but later than its peers."""
+        """Start a release. The lease ends at once. This client gets an offer, too, but later than its peers."""
         self._table.part(lease)
         self._capacity.freed()
         orphan = ExpiredStream(lease.stream, lease.lbs_id, lease.info, None, lease.deliveries)
@@ -194,7 +197,7 @@ class Endings:
     def _released(self, outcome: "asyncio.Future[None]") -> None:
         self.releasing.discard(outcome)
         if not outcome.cancelled():
-            outcome.exception()  # counts as seen: not everybody waits for it
+            outcome.exception()  # marks it as retrieved, since nobody may wait for it
 
     async def _send_release(self, items: list[tuple[LeaseState, bool]]) -> list[Exception | None]:
         leases = [lease for lease, _ in items]
@@ -229,10 +232,11 @@ class Endings:
     # Buried.
 
     async def bury(self, lease: LeaseState, reason: str) -> None:
-        """Move a lease's announcement to the dead letters; put back, it starts anew, after its checkpoint.
+        """Move the announcement of a lease to the dead letters. If it is put back, it continues after its
+        checkpoint.
 
         Raises:
-            NotOwner: the lease is no longer ours; nothing was changed.
+            NotOwner: the lease was lost; nothing was changed.
             RedisUnavailable: no answer until the lock lapsed; the outcome is unknown.
             KeyRejected: the dead letters cannot be written; nothing was changed.
         """
@@ -252,7 +256,7 @@ class Endings:
                 )
             except Lapsed:
                 raise lapsed(lease, "bury") from None
-            except KeyRejected as error:  # no reason to close: all others go on
+            except KeyRejected as error:  # no reason to close the client
                 return error
             except GroupMissing:
                 self._lock_state.lapse("missing")
@@ -261,7 +265,7 @@ class Endings:
                 self._losses.lose_to([(lease, "" if outcome == "gone" else outcome)])
                 raise lease.not_owner(gone=outcome == "gone")
             self._table.end(lease, "dead")
-        await self._record_store.settle([lease], PROGRESS_TTL)  # after: until then its attempts count
+        await self._record_store.settle([lease], PROGRESS_TTL)  # afterwards, since its attempts count until then
         self._counters.dead_letters += 1
         self._capacity.freed()
         return None

@@ -1,4 +1,4 @@
-"""Losing leases: what the lock, the audit and the answers of Redis mean for the table, in one synchronous step."""
+"""Losses: takes lost leases out of the table, in one synchronous step, and logs them."""
 
 from collections.abc import Iterable
 
@@ -11,11 +11,11 @@ from redis_stream_client._model.logs import log
 from redis_stream_client._model.statistics import Counters
 
 LOGGED = 10
-"""Losses that are logged one by one, when many happen at once."""
+"""The most losses that are logged one by one, when many happen at once."""
 
 
 class Losses:
-    """Takes lost leases out of the table, and says so."""
+    """Takes lost leases out of the table, and logs them."""
 
     def __init__(self, *, consumer: str, table: LeaseTable, capacity: Capacity, counters: Counters) -> None:
         self._who = {"consumer": consumer}
@@ -24,13 +24,13 @@ class Losses:
         self._counters = counters
 
     def lapsed(self, cause: LapseCause) -> None:
-        """The consumer lock lapsed. After silence every lease is lost; otherwise Redis is asked which are."""
+        """The consumer lock has lapsed. After silence all leases are lost; otherwise a resume finds out which."""
         log.warning("the consumer lock lapsed (%s)", cause, extra=self._who)
         if cause == "silent":
             self.lose(self._table, "expired")
 
     def lose(self, leases: Iterable[LeaseState], reason: LossReason) -> None:
-        """Leases that were lost, as the table or Redis says."""
+        """These leases are lost."""
         lost = [lease for lease in leases if self._table.holds(lease)]
         for lease in lost:
             self._table.lose(lease, reason)
@@ -43,7 +43,7 @@ class Losses:
             self._capacity.freed()
 
     def lose_to(self, owners: Iterable[tuple[LeaseState, str]]) -> None:
-        """Leases that are not ours any more, with who owns the stream now; '' for one that is gone."""
+        """These leases are lost; each comes with the owner of the stream now, or '' if it is gone."""
         moved = list(owners)
         self.lose([lease for lease, owner in moved if owner], "claimed")
         self.lose([lease for lease, owner in moved if not owner], "gone")

@@ -1,4 +1,4 @@
-"""What a lease that is held through Redis can ask for: the object that every `Lease` of one client holds."""
+"""The Redis backend: what every `Lease` of a client calls."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RedisBackend:
-    """The `LeaseBackend` of one client. It does nothing itself: each call goes to the part whose work it is."""
+    """The `LeaseBackend` of one client. It passes each call to the part that does the work."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class RedisBackend:
 
     @property
     def closed(self) -> bool:
-        """Whether the client has left, or is about to: no lease is ours any more."""
+        """Whether the client has left or is leaving, so that it holds no lease any more."""
         return self._tasks.ended
 
     def require_here(self) -> None:
@@ -53,7 +53,7 @@ class RedisBackend:
         self._home.require_here()
 
     async def answered(self, lease: LeaseState) -> None:
-        """Wait for what callers who are gone have said about a lease, and is under way."""
+        """Wait for the operations on this lease whose callers were cancelled."""
         await self.plane.answered(lease)
         await self._endings.answered(lease)
 
@@ -76,7 +76,7 @@ class RedisBackend:
         await self._endings.bury(lease, reason)
 
     def skipped(self, entries: int) -> None:
-        """So many entries of a data stream are missing."""
+        """Count `entries` that are missing from a data stream."""
         self._counters.gaps += 1
         self._counters.entries_skipped += entries
 

@@ -1,4 +1,4 @@
-"""Records of progress that refuse their lease: bounded, with pauses that grow, and said once."""
+"""Refusals: a progress record refuses its lease. Retries are limited, pauses grow, and the log says it once."""
 
 import asyncio
 
@@ -11,15 +11,16 @@ from redis_stream_client._protocol.progress_records import Foreign
 from redis_stream_client._redis.error_mapping import KeyRejected, WrongType
 
 FIRST_REST, LONGEST_REST = 0.5, 10.0
-"""Seconds until a record that was refused is looked at again for the same lease; they double."""
+"""The first and the longest pause in seconds before a refused record is read again for the same lease; it
+doubles."""
 
 
 class Refusals:
-    """Bounds what a lease and its record may contradict each other, whatever the cause.
+    """Limits the time for which a lease and its record may contradict each other, whatever the cause.
 
     Args:
         lease: the lease.
-        most: seconds; a lifetime of the lock.
+        most: the limit in seconds: one lifetime of the lock.
     """
 
     def __init__(self, lease: LeaseState, most: float) -> None:
@@ -29,7 +30,7 @@ class Refusals:
         self._count = 0
 
     async def another(self) -> None:
-        """One more refusal. Raises `RedisUnavailable` when it goes on for too long."""
+        """Count a refusal. Raises `RedisUnavailable` if there have been refusals for too long."""
         self._count += 1
         if self._count == 1:  # the usual one: there was another owner
             return
@@ -43,7 +44,7 @@ class Refusals:
 
 
 async def rest(lease: LeaseState) -> None:
-    """However often its holder asks, a record that was refused is looked at more and more rarely."""
+    """Pause before a refused record is read again. The pauses grow, however often the holder asks."""
     left = lease.rest.until - clock.now() if lease.rest is not None else 0.0
     if left > 0 and lease.lost is None:
         lost = lease.add_waiter()
@@ -54,7 +55,7 @@ async def rest(lease: LeaseState) -> None:
 
 
 def rejected(lease: LeaseState, record: str, error: RedisRejected) -> RedisRejected:
-    """The record is of no use for this lease as it is. Returns the error that says why."""
+    """The record is useless for this lease. Returns the error that says why."""
     first = lease.rest is None
     seconds = FIRST_REST if lease.rest is None else min(lease.rest.seconds * 2, LONGEST_REST)
     lease.rest = Rest(clock.now() + seconds, seconds)
@@ -73,7 +74,7 @@ def rejected(lease: LeaseState, record: str, error: RedisRejected) -> RedisRejec
 
 
 def about(lease: LeaseState, error: RedisRejected) -> RedisRejected:
-    """Why the progress of one stream cannot be recorded."""
+    """The error for a stream whose progress cannot be recorded."""
     about = {"stream": lease.stream, "lbs_id": lease.lbs_id}
     if isinstance(error, WrongType):
         return WrongType(

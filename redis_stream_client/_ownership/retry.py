@@ -1,4 +1,4 @@
-"""Repeating what got no answer, for as long as the lock lets it count."""
+"""Retries: repeat an operation that got no answer, while the lock is held."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class Lapsed(Exception):
-    """The lock lapsed, or would have by now, before Redis answered. It never leaves the package."""
+    """The lock lapsed, or would have lapsed by now, before Redis answered. Never leaves the package."""
 
     def __init__(self) -> None:
         super().__init__("the consumer lock lapsed before Redis answered")
 
 
 class Retries:
-    """Repeats operations on leases that are held. Each of them may be repeated."""
+    """Repeats operations on held leases. Each of these operations may be repeated."""
 
     def __init__(self, *, options: Options, lock_state: LockState, audits: AuditSchedule) -> None:
         self._lock_ttl = options.lock_ttl
@@ -41,8 +41,8 @@ class Retries:
         *,
         changes_ownership: bool = True,
     ) -> T:
-        """Repeat until Redis answers, for one lifetime of the lock, as long as the lock is held, or comes back
-        and `wanted` still holds. Raises `Lapsed` when that is over."""
+        """Repeat until Redis answers, for one lifetime of the lock. Goes on after a lapse if the lock comes back
+        and `wanted` is still true. Raises `Lapsed` at the end."""
         give_up = clock.now() + self._lock_ttl
         backoff = Backoff(FIRST_PAUSE, self._longest_pause)
         while True:
@@ -61,5 +61,5 @@ class Retries:
 
 
 def lapsed(lease: LeaseState, operation: str) -> NotOwner | RedisUnavailable:
-    """The error of an operation on a lease that the end of the lock overtook."""
+    """The error of an operation that had no reply when the lock lapsed."""
     return lease.no_answer(operation) if lease.lost is None else lease.not_owner()

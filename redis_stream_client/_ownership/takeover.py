@@ -1,4 +1,4 @@
-"""Taking over what a dead consumer left, many streams at a time. When, and from whom, the sweeper decides."""
+"""Take-over: claims many streams of a dead consumer at a time. The sweeper decides when, and from whom."""
 
 from collections.abc import Sequence
 
@@ -20,10 +20,10 @@ from redis_stream_client._redis.error_mapping import Unanswered
 
 
 class Takeover:
-    """Takes pages of a dead owner's streams; they arrive like new ones.
+    """Takes pages of the streams of a dead owner. They arrive like new ones.
 
-    All raise `GroupMissing`; and `Unanswered`, also when our own lock is not held, or not for long enough, so that
-    this owner is looked at again.
+    All methods raise `GroupMissing`. They raise `Unanswered` also if our own lock is not held, or not for long
+    enough; then the sweeper looks at this owner again.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class Takeover:
         self._arrivals = arrivals
 
     async def take_share(self, owner: str, heirs: Sequence[str]) -> tuple[int, int]:
-        """As much as brings us level with the heirs, page by page. Returns how many were taken in the last page,
-        and how many are left that we do not hold ourselves back from."""
+        """Take our fair share, page by page: as much as brings us level with the heirs. Returns how many the last
+        page had, and how many are left for anybody."""
         while True:
             page, left = await self._take_page(owner, heirs, PAGE)
             if not ((page.entries or page.more) and left and self._capacity.free):
                 return len(page.entries), left
 
     async def take_rest(self, owner: str, most: int) -> tuple[int, int]:
-        """Up to so many, whoever else wants them. Returns how many were taken, and how many are left, as
+        """Take up to `most`, even if peers want them. Returns how many were taken, and how many are left, as
         `take_share`."""
         taken = 0
         while True:
@@ -70,7 +70,7 @@ class Takeover:
                 return taken, left
 
     async def _take_page(self, owner: str, heirs: Sequence[str] | None, most: int) -> tuple[Taken, int]:
-        """Take some. Returns what that brought, and how many are left that we do not hold ourselves back from."""
+        """Take a page. Returns the entries, and how many are left, as `take_share`."""
         known = self._event_queue.offered(owner)
         held_back = self._event_queue.held_back(owner, clock.now())
         page = await self._take(owner, heirs, held_back, most)
@@ -79,13 +79,13 @@ class Takeover:
         return page, max(0, page.left - len(held_back))
 
     async def _take(self, owner: str, others: Sequence[str] | None, but: Sequence[str], most: int) -> Taken:
-        """Take a page, which has arrived by then.
+        """Claim a page, and make leases of it.
 
         Args:
             owner: the dead consumer, or `NOBODY`.
-            others: the fleet's other consumers, to take no more than our share; None: take what is there.
+            others: the other consumers of the fleet, so that we take only our share; None: take all that is there.
             but: LBS ids to leave alone.
-            most: streams to take at the most; no more than a page, and than there is room for.
+            most: the most streams to take; never more than a page, or than there is room for.
         """
         most = min(most, PAGE, self._capacity.free)
         with self._capacity.expecting(most):
@@ -115,7 +115,7 @@ class Takeover:
         return reply
 
     async def take_malformed(self, entry: Delivered, owner: str, reason: str) -> None:
-        """An orphan that cannot be offered, since it is malformed: claim it and bury it."""
+        """Claim and bury an orphan that cannot be offered, because it is malformed."""
         async with self._audit_lock.passing():
             reply = await self._deliveries.claim(entry.lbs_id, owner, self._patience)
             if isinstance(reply, Won):

@@ -1,1 +1,1 @@
-"""Our scripts, and a typed stub for each: by subject, one module each."""
+"""Our Lua scripts, and a typed stub for each. One module for each subject."""

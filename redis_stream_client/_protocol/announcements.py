@@ -1,4 +1,4 @@
-"""Reading the load balancer stream: what is delivered here is ours from then on."""
+"""Reading announcements from the load balancer stream. What Redis delivers to us is ours from that moment."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,10 +20,10 @@ class Announcements:
     """The announcements that wait for an owner.
 
     Args:
-        options: for which consumer.
-        reads: a connection that may be blocked.
-        beats: a connection on which nothing large travels, for the server's clock.
-        deliveries: lifts what is delivered a second time.
+        options: name the consumer.
+        reads: a connection that may block.
+        beats: a connection without large replies, to read the server's clock.
+        deliveries: raises the fence of entries that are delivered a second time.
         sizes: how much to ask for at once.
     """
 
@@ -47,11 +47,11 @@ class Announcements:
 
     @property
     def newest(self) -> str:
-        """The newest entry that was delivered to us; "0" if none was."""
+        """The newest entry that Redis has delivered to us; "0" if none."""
         return "{}-{}".format(*self._newest) if self._newest else "0"
 
     async def read(self, block: float, timeout: float) -> list[Delivered]:
-        """Wait up to `block` seconds for one announcement: blocked consumers are served in turn."""
+        """Wait up to `block` seconds for one announcement. Redis serves blocked consumers in turn."""
         reply = await self._reads.request(
             "XREADGROUP", "GROUP", self._keys.group, self._me,
             "COUNT", 1, "BLOCK", max(1, round(block * 1000)),
@@ -61,11 +61,11 @@ class Announcements:
         return await self._delivered(reply[0][1] if reply else (), timeout)
 
     async def nudge(self, timeout: float) -> None:
-        """Wake Redis, so that it ends the blocking reads that are due. Answered after our own."""
+        """Make Redis end the blocking reads that are due. The reply comes after that of our own read."""
         await self._reads.request("PING", timeout=timeout)
 
     async def share(self, most: int, patient: bool, others: Sequence[str], timeout: float) -> Share | None:
-        """Read announcements that wait, up to our fair share of them. None: our lock does not exist."""
+        """Read waiting announcements, up to our fair share. None: our lock does not exist."""
         names = [encode_name(other) for other in others]
         keys: list[str | bytes] = [self._keys.lbs, self._lock]
         keys += [encode_name(self._keys.lock(other)) for other in others]
@@ -86,11 +86,11 @@ class Announcements:
         return int(seconds) + int(microseconds) / 1e6
 
     async def _delivered(self, entries: Sequence[Any], timeout: float) -> list[Delivered]:
-        """What ``XREADGROUP`` gave us: everything with delivery count 1.
+        """The entries that ``XREADGROUP`` gave us, all with delivery count 1.
 
-        What is not newer than an earlier delivery was delivered before: a peer that has seen less made the group
-        anew, or Redis lost writes. As when it is rescued, the clock takes the count's place: the fence is to be
-        greater than every one before.
+        An entry that is not newer than an earlier one was delivered before: somebody has created the group again,
+        or Redis has lost writes. Then the clock replaces the count, as in `rescue`, so that the new fence is
+        greater than all before.
         """
         delivered = [Delivered(lbs_id.decode(), 1, fields or ()) for lbs_id, fields in entries]
         if not delivered:
@@ -102,7 +102,7 @@ class Announcements:
         again: list[Delivered] = []
         try:
             now = int(1000 * await self.server_time(timeout))
-            for some in in_chunks(delivered):  # side by side: all of a large group may come again
+            for some in in_chunks(delivered):  # together, since all entries of a large group may come again
                 repeated = [entry for entry in some if order(entry.lbs_id) <= before]
                 lifts = (self._deliveries.lift(entry.lbs_id, 1, now, timeout) for entry in repeated)
                 outcomes = await gather(*lifts, name="redis_stream_client lifting")

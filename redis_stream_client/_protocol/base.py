@@ -1,8 +1,8 @@
-"""What the stubs share: how large a reply they ask for, and how words look on the wire.
+"""What all stubs share: the sizes of replies, and the encoding of words.
 
-A stub class bundles the scripts and commands of one subject. Each method is one request, decides on the server by
-the server's clock, and is sent once: the callers know what a lost reply means for them. All raise `Unanswered`,
-`GroupMissing` or `RedisRejected`. The last parameter, `timeout`, is in seconds.
+A stub class bundles the scripts and commands of one subject. Each method sends one request, once: the callers know
+what a lost reply means for them. Decisions that need a clock use that of the server. All methods raise
+`Unanswered`, `GroupMissing` or `RedisRejected`. Their last parameter, `timeout`, is in seconds.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,22 +12,22 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.window import Window
 
-PAGE = 250  # entries that one script call moves or lists: about 3 ms of Redis
-LOOK_PAGE = 10_000  # entries that one XPENDING lists
-OWNERS = 1_000  # entries whose owners one script call tells
-REPLY_BYTES = 1 << 20  # of announcements in one reply, the last one's excess left out
-SEEN_BYTES = 1 << 22  # of announcements that Redis reads for one call without sending them
+PAGE = 250  # the most entries that one script call moves or lists: about 3 ms of Redis
+LOOK_PAGE = 10_000  # the most entries that one XPENDING lists
+OWNERS = 1_000  # the most entries whose owners one script call returns
+REPLY_BYTES = 1 << 20  # bytes of announcements in one reply; the last announcement may exceed them
+SEEN_BYTES = 1 << 22  # bytes of announcements that Redis reads for one call without sending them
 
 T = TypeVar("T")
 
 
 class ReplySizes:
-    """How much to ask for at once. The stubs of one client share it: what is too much for one is too much for all.
+    """How much to ask for at once. All stubs of a client share it, because they share the line and the server.
 
     Attributes:
         announcements: bytes of announcements.
         pending: entries that are listed without their fields.
-        owners: entries whose owners are told.
+        owners: entries whose owners are asked for.
     """
 
     def __init__(self, lock_ttl: float) -> None:
@@ -38,13 +38,13 @@ class ReplySizes:
 
     @property
     def shrunk(self) -> int:
-        """How often a request went unanswered, and was made smaller."""
+        """How often a request got no answer and was made smaller."""
         return self.announcements.shrunk + self.pending.shrunk + self.owners.shrunk
 
 
 async def sized(window: Window, timeout: float, send: Callable[[int, float], Awaitable[T]]) -> T:
-    """Send a request whose size and time-out suit the line: after one that got no answer, the next asks for less
-    and waits longer."""
+    """Send a request with a size and timeout that suit the line. Without an answer, the next one asks for less and
+    waits longer."""
     size, sent = window.size, clock.now()
     try:
         reply = await send(size, max(timeout, window.patience))
@@ -57,20 +57,20 @@ async def sized(window: Window, timeout: float, send: Callable[[int, float], Awa
 
 
 def decode_name(raw: bytes) -> str:
-    """A consumer's name. What others call themselves need not be UTF-8, and must survive the way back."""
+    """Decode the name of a consumer. It need not be UTF-8, and `encode_name` must restore it."""
     return raw.decode(errors="surrogateescape")
 
 
 def encode_name(name: str) -> bytes:
-    """A consumer's name as Redis has it."""
+    """The name of a consumer as Redis has it."""
     return name.encode(errors="surrogateescape")
 
 
 def flat(entries: Iterable[tuple[str, int]]) -> list[Any]:
-    """LBS ids and delivery counts by turns, as the scripts take them."""
+    """LBS ids and delivery counts in turn, as the scripts take them."""
     return [word for entry in entries for word in entry]
 
 
 def behind(lbs_id: str | None) -> str:
-    """Where a page begins that follows this entry; None: the first page."""
+    """The start of the page after this entry; None: the first page."""
     return f"({lbs_id}" if lbs_id else "-"

@@ -1,6 +1,6 @@
-"""Looking at data streams. Nothing is changed, and each reply is bounded in bytes on the server.
+"""Looking at data streams without changing them. The server bounds each reply in bytes.
 
-The streams of one call must be in one slot. What needs nothing but a connection is a function here, not a class.
+The streams of one call must be in one slot. These stubs are functions, because they need nothing but a connection.
 """
 
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from redis_stream_client._model.gaps import Look
 from redis_stream_client._protocol import scripts
 from redis_stream_client._redis.connection import SharedConnection
 
-PEEKED_BYTES = 1 << 17  # of entries in one reply
-PEEKED = 250  # streams that one call reads
-TOUCHED_BYTES = 1 << 20  # of entries that a look may touch: Redis tells of a stream with its first and last entry
-LOOKED_AT = 100  # streams in one look, which takes 10 µs of Redis for each
+PEEKED_BYTES = 1 << 17  # bytes of entries in one reply
+PEEKED = 250  # the most streams in one call
+TOUCHED_BYTES = 1 << 20  # bytes of entries in one look: with each stream Redis returns its first and last entry
+LOOKED_AT = 100  # the most streams in one look; each takes 10 µs of Redis
 
 UNCOUNTED: Literal["uncounted"] = "uncounted"
-"""The server does not count the entries that were ever added (Redis 6.2), or may not be asked."""
+"""The server does not count the entries that were ever added (Redis 6.2), or asking is not permitted."""
 
 
 async def peek(
     connection: SharedConnection, streams: Sequence[str], positions: Sequence[str], timeout: float
 ) -> list[list[Any]]:
-    """The next few entries of each stream behind its position, as Redis sends them.
+    """The next few entries of each stream after its position, as Redis sends them.
 
-    Those of the first streams only, when there was no room for the others.
+    If the reply has no room for all streams, the last ones are left out.
     """
     args = (PEEKED_BYTES, *positions)
     entries: list[list[Any]] = await connection.run(scripts.load("peek"), streams, args, timeout=timeout)
@@ -34,9 +34,9 @@ async def peek(
 async def gaps(
     connection: SharedConnection, streams: Sequence[str], timeout: float
 ) -> list[Look | Literal["uncounted"] | None]:
-    """What Redis knows of each stream's entries; None where it cannot tell.
+    """What Redis knows about the entries of each stream; None if it cannot tell.
 
-    Those of the first streams only, when their entries were large.
+    If the entries are large, the last streams are left out.
     """
     replies = await connection.run(scripts.load("gaps"), streams, (TOUCHED_BYTES,), timeout=timeout)
     return [_look(reply) for reply in replies]

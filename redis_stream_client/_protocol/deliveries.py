@@ -1,6 +1,6 @@
-"""Changing the owner, or the fence, of what was delivered: claiming, adopting, ending.
+"""Changing the owner or the fence of delivered entries: claim, adopt, finish, release, bury.
 
-Every change compares the owner and the delivery count, which is the fence, with what the caller believes.
+Each change is a compare-and-set: the owner and the delivery count must be those that the caller expects.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from redis_stream_client._redis.connection import SharedConnection
 
 
 class Deliveries:
-    """What was delivered to us, or is claimed from others."""
+    """Entries that were delivered to us, or that we claim from others."""
 
     def __init__(self, options: Options, *, commands: SharedConnection, sizes: ReplySizes) -> None:
         self._keys = options.keys
@@ -25,7 +25,7 @@ class Deliveries:
         self._sizes = sizes
 
     async def claim(self, lbs_id: str, owner: str, timeout: float) -> Won | Refusal:
-        """Take one entry from `owner`, if that owner is dead."""
+        """Take one entry from `owner`, if `owner` is dead."""
         keys: list[str | bytes] = [self._keys.lbs, self._lock, encode_name(self._keys.lock(owner))]
         args = [self._keys.group, self._me, encode_name(owner), lbs_id, self._keys.control]
         reply = await self._commands.run(scripts.load("claim"), keys, args, timeout=timeout)
@@ -53,13 +53,13 @@ class Deliveries:
 
         Args:
             owner: the dead consumer, or `NOBODY`.
-            n: entries to take at the most.
+            n: the most entries to take.
             timeout: seconds.
-            level_with: the group's other consumers: take no more than brings us level with those that live. None:
-                take what is there.
+            level_with: the other consumers of the group: take no more than brings us level with the live ones.
+                None: take all that is there.
             but: LBS ids to leave alone.
 
-        A repeat takes more: after a lost reply, audit.
+        A repeated call takes more. So after a lost reply, audit.
         """
         others = list(level_with or ())
         names = [encode_name(other) for other in others]
@@ -80,9 +80,9 @@ class Deliveries:
         return Refusal("alive", owner) if reply[0] == b"alive" else Refusal("lapsed")
 
     async def adopt(self, entries: Sequence[tuple[str, int]], timeout: float) -> Adopted | None:
-        """New leases for what is pending for us with these counts. None: our lock does not exist.
+        """Give a new fence to entries that are pending for us with these counts. None: our lock does not exist.
 
-        What was trimmed, or is pending otherwise by now, is left out.
+        Leaves out entries that were trimmed, or that have another owner or count now.
         """
         keys = [self._keys.lbs, self._lock]
 
@@ -101,25 +101,25 @@ class Deliveries:
         return Adopted(adopted, len(entries) - len(reply))
 
     async def lift(self, lbs_id: str, deliveries: int, to: int, timeout: float) -> str:
-        """Raise the delivery count after Redis lost writes. ``lifted``, ``gone`` or the current owner."""
+        """Raise the delivery count after a loss of writes. Returns ``lifted``, ``gone`` or the current owner."""
         args = [self._keys.group, self._me, lbs_id, deliveries, to]
         reply: bytes = await self._commands.run(scripts.load("lift"), [self._keys.lbs], args, timeout=timeout)
         return decode_name(reply)
 
     async def done(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
-        """Acknowledge and delete. For each entry ``done``, ``gone`` or the current owner."""
+        """Acknowledge and delete. Returns for each entry ``done``, ``gone`` or the current owner."""
         args = [self._keys.group, self._me, *flat(entries)]
         reply = await self._commands.run(scripts.load("done"), [self._keys.lbs], args, timeout=timeout)
         return [decode_name(result) for result in reply]
 
     async def release(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
-        """Give to nobody. For each entry ``released``, ``gone`` or the current owner."""
+        """Make the entries pending for `NOBODY`. Returns for each ``released``, ``gone`` or the current owner."""
         args = [self._keys.group, self._me, NOBODY, self._keys.control, *flat(entries)]
         reply = await self._commands.run(scripts.load("release"), [self._keys.lbs], args, timeout=timeout)
         return [decode_name(result) for result in reply]
 
     async def bury(self, lbs_id: str, deliveries: int, reason: str, timeout: float) -> str:
-        """Move to the dead letters. ``buried``, ``gone`` or the current owner."""
+        """Move an entry to the dead letters. Returns ``buried``, ``gone`` or the current owner."""
         keys = [self._keys.lbs, self._keys.dead]
         args = [self._keys.group, self._me, lbs_id, deliveries, reason]
         reply: bytes = await self._commands.run(scripts.load("bury"), keys, args, timeout=timeout)

@@ -1,4 +1,4 @@
-"""The consumer group as a whole: who is in it, who lives, and what the fleet tidies up in turns."""
+"""The consumer group as a whole: its consumers, which of them live, and the chores that the fleet does in turn."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from redis_stream_client._protocol.replies import Census, Member
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import Unanswered
 
-WAITING_COUNTED = 1_000  # waiting announcements that a census counts
+WAITING_COUNTED = 1_000  # the most waiting announcements that a census counts
 
 
 class Group:
@@ -27,16 +27,16 @@ class Group:
         self._commands = commands
 
     async def members(self, timeout: float) -> list[Member]:
-        """The group's consumers, dead or alive."""
+        """The consumers of the group, dead or alive."""
         reply = await self._commands.request(
             "XINFO", "CONSUMERS", self._keys.lbs, self._keys.group, timeout=timeout
         )
         return [_member(info) for info in reply]
 
     async def look(self, consumers: Sequence[str], timeout: float) -> list[bool]:
-        """Which of them live; makes Redis notice, and announce, the locks that expired.
+        """Which of these consumers live. It also makes Redis notice, and announce, the locks that have expired.
 
-        Locks that would outlive their holders' wish, and ours, are shortened; and so are the turns.
+        It shortens locks and turns that would live for longer than their holder or we want.
         """
         turns = [encode_name(turn) for turn in self._keys.turns]
         keys = [*turns, *(encode_name(self._keys.lock(consumer)) for consumer in consumers)]
@@ -44,7 +44,7 @@ class Group:
         return [bool(n) for n in looked[len(turns) :]]
 
     async def census(self, timeout: float) -> Census:
-        """Compare what is in the stream with what is pending."""
+        """Compare the number of entries in the stream with the number of pending ones."""
         args = [self._keys.group, WAITING_COUNTED, SEEN_BYTES]
         reply = await self._commands.run(scripts.load("census"), [self._keys.lbs], args, timeout=timeout)
         oldest, now_ms, *balance = reply
@@ -52,25 +52,25 @@ class Group:
         return Census(int(balance[0]) if balance else None, waiting)
 
     async def turn(self, key: str, lifetime: float, timeout: float) -> bool:
-        """Ask for one of the fleet's turns, which is given once per `lifetime` seconds."""
+        """Ask for a turn of the fleet. Redis gives it to one member in `lifetime` seconds."""
         try:
             asked = turn_request(key, self._me, lifetime)
             return await self._commands.request(*asked, timeout=timeout) is not None
         except Unanswered as error:
             if error.maybe_executed:
                 raise
-            return True  # a full Redis refuses to write the turn down: do it without
+            return True  # a full Redis cannot store the turn: go on without it
 
     async def forget(self, consumer: str, idle: float, timeout: float) -> bool:
-        """Remove a consumer that is dead, owns nothing and was idle for `idle` seconds."""
+        """Remove a consumer if it is dead, owns nothing, and was idle for `idle` seconds."""
         keys: list[str | bytes] = [self._keys.lbs, encode_name(self._keys.lock(consumer))]
         args = [self._keys.group, encode_name(consumer), round(idle * 1000)]
         return bool(await self._commands.run(scripts.load("forget"), keys, args, timeout=timeout))
 
     async def rescue(self, after: str | None, timeout: float) -> tuple[int, str | None]:
-        """Make a page of delivered entries that are pending for nobody claimable.
+        """Make delivered entries claimable that are not pending at all, one page of the stream at a time.
 
-        Returns how many there were, and where to go on, None at the end.
+        Returns how many there were, and where to go on; None at the end.
         """
         args = [self._keys.group, NOBODY, behind(after), PAGE, SEEN_BYTES, self._keys.control]
         rescued, last = await self._commands.run(scripts.load("rescue"), [self._keys.lbs], args, timeout=timeout)
@@ -78,7 +78,7 @@ class Group:
 
 
 def turn_request(key: str, consumer: str, lifetime: float) -> tuple[Any, ...]:
-    """The command that asks for one of the fleet's turns. Its reply is None where a peer has it."""
+    """The command that asks for a turn of the fleet. Its reply is None if a peer has the turn."""
     ms = max(1, round(lifetime * 1000))
     return ("SET", key, json.dumps({"ttl": ms, "consumer": consumer}), "NX", "PX", ms)
 

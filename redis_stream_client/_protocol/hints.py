@@ -1,7 +1,7 @@
-"""The control channel: every word that members tell each other.
+"""Hints: the messages that members publish on the control channel.
 
-A hint makes recovery fast, never correct: each may be lost, doubled, late or wrong. Some are published by scripts,
-in one step with what they tell of. Both sides understand `WORDS`.
+A hint makes recovery faster, and correctness never depends on it: it may be lost, doubled, late or wrong. Scripts
+publish some of them, in one step with the change that they announce. `WORDS` has the first word of each.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """A consumer takes nothing new, and will leave."""
+    """A consumer takes no new streams, and will leave."""
 
     consumer: str
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A consumer has left; what it did not release may be claimed."""
+    """A consumer has left; its streams may be claimed."""
 
     consumer: str
 
@@ -73,13 +73,13 @@ WORDS = frozenset(_WORD_OF.values())
 
 
 def encode(hint: Hint) -> bytes:
-    """A hint as it is published: its word, and whom or what it is about."""
+    """Encode a hint: its word, and the consumer or entries that it is about."""
     about = " ".join(hint.lbs_ids) if isinstance(hint, Claimed | Released) else hint.consumer
     return encode_name(f"{_WORD_OF[type(hint)]} {about}")
 
 
 def decode(message: bytes) -> Hint | None:
-    """What was published, or None for what is no hint."""
+    """Decode a message; None if it is no hint."""
     word, _, about = message.decode(errors="replace").partition(" ")
     if word in _ABOUT_CONSUMERS:
         return _ABOUT_CONSUMERS[word](about)
@@ -89,7 +89,7 @@ def decode(message: bytes) -> Hint | None:
 
 
 class Hints:
-    """Tells the peers."""
+    """Publishes hints."""
 
     def __init__(self, keys: Keys, *, commands: SharedConnection) -> None:
         self._keys = keys

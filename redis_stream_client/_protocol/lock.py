@@ -1,4 +1,4 @@
-"""The consumer's lock: it is taken, renewed and given up. While it exists, nobody takes what we own."""
+"""The consumer lock in Redis: take it, renew it, give it up. While it exists, no peer takes our streams."""
 
 import json
 import os
@@ -23,9 +23,9 @@ class Lock:
     """The lock of one consumer.
 
     Args:
-        options: whose lock, and how long it lives.
-        beats: a connection on which nothing large travels, so that no beat waits behind it.
-        commands: the connection whose permissions `probe` tries.
+        options: name the consumer and the lifetime of the lock.
+        beats: a connection without large replies, so that no beat has to wait.
+        commands: the connection with which `probe` checks permissions.
     """
 
     def __init__(self, options: Options, *, beats: SharedConnection, commands: SharedConnection) -> None:
@@ -43,7 +43,7 @@ class Lock:
 
         Args:
             timeout: seconds.
-            begin: the entry behind which a group that does not exist yet begins to deliver.
+            begin: if the group does not exist yet, it delivers the entries after this one.
         """
         keys = [self._keys.lbs, self._key]
         args = [self._keys.group, self._me, self._options.lock_ttl_ms, self._value(), begin]
@@ -62,7 +62,7 @@ class Lock:
         )
 
     async def probe(self, timeout: float) -> None:
-        """Raise `RedisRejected` if a command that will be needed is not permitted."""
+        """Raise `RedisRejected` if a command that we will need is not permitted."""
         keys = [self._keys.lbs, self._key, self._keys.dead, self._keys.sweep]
         args = [self._keys.group, self._keys.control, f"{self._me}-probe", self._me]
         failed = await self._commands.run(scripts.load("probe"), keys, args, timeout=timeout)
@@ -72,18 +72,18 @@ class Lock:
             raise refused
 
     async def beat(self, timeout: float) -> bool:
-        """Renew the lock. False: it does not exist any more.
+        """Renew the lock. False: the lock does not exist any more.
 
-        ``PEXPIRE`` and not ``SET``: a full Redis refuses ``SET``, and the whole fleet would lapse.
+        It uses ``PEXPIRE`` and not ``SET``, because a full Redis refuses ``SET``, and the whole fleet would lapse.
         """
         return bool(
             await self._beating(timeout, lambda patience: self._beats.request(*self._renewal, timeout=patience))
         )
 
     async def beat_and_turn(self, lifetime: float, timeout: float) -> tuple[bool, bool]:
-        """Renew the lock, and ask for the fleet's turn to sweep, which is given once per `lifetime` seconds.
+        """Renew the lock, and ask for the sweep turn. Redis gives it to one member in `lifetime` seconds.
 
-        In one piece: a large fleet's asking costs Redis more than the sweeping, but almost nothing with a beat.
+        Both travel together. In a large fleet, asking for the turn alone would cost Redis more than the sweeps.
         """
         asking = turn_request(self._keys.sweep, self._me, lifetime)
         renewed, won = await self._beating(
@@ -91,15 +91,15 @@ class Lock:
         )
         if isinstance(renewed, Exception):
             raise renewed
-        if isinstance(won, Unanswered):  # a full Redis refuses to write the turn down: sweep without it
+        if isinstance(won, Unanswered):  # a full Redis cannot store the turn: sweep without it
             return bool(renewed), True
         if isinstance(won, Exception):
             raise won
         return bool(renewed), won is not None
 
     async def _beating(self, timeout: float, send: Callable[[float], Awaitable[T]]) -> T:
-        """A beat may take twice as long after one that went unanswered, up to the lifetime of the lock: otherwise
-        a line whose round trips are longer than the time-out could never hold it."""
+        """Send a beat, with twice the timeout after one without an answer, up to the lifetime of the lock.
+        Otherwise a line with longer round trips could never hold the lock."""
         patience, sent = max(timeout, self._patience), clock.now()
         try:
             reply = await send(patience)
@@ -112,6 +112,6 @@ class Lock:
         return reply
 
     async def leave(self, timeout: float) -> None:
-        """Give up the lock: what is pending for us is claimable at once."""
+        """Give up the lock, so that peers can claim our streams at once."""
         args = [self._me, self._keys.control]
         await self._beats.run(scripts.load("leave"), [self._key], args, timeout=timeout)

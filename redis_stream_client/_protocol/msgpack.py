@@ -1,11 +1,11 @@
-"""Long lists of words as a script packs them: MessagePack, as far as ``cmsgpack`` writes it for strings."""
+"""MessagePack, as far as ``cmsgpack`` writes it for lists of strings: scripts pack long lists with it."""
 
 _ARRAYS = {0xDC: 2, 0xDD: 4}
 _STRINGS = {0xD9: 1, 0xDA: 2, 0xDB: 4}
 
 
 def unpack(packed: bytes) -> list[bytes] | None:
-    """The words, or None if this is anything but one array of strings."""
+    """The strings; None if this is anything but one array of strings."""
     found = _head(packed, 0, 0x90, 0x0F, _ARRAYS)
     if found is None:
         return None
@@ -24,7 +24,7 @@ def unpack(packed: bytes) -> list[bytes] | None:
 
 
 def _head(packed: bytes, at: int, fixed: int, mask: int, sized: dict[int, int]) -> tuple[int, int] | None:
-    """How long the value at `at` is, and where its content begins: in the first byte, or in those that follow."""
+    """The length of the value at `at`, and where its content begins."""
     kind = packed[at] if at < len(packed) else 0
     if kind & ~mask == fixed:
         return kind & mask, at + 1

@@ -1,4 +1,4 @@
-"""What a subscribed connection hears: hints of the peers, and that Redis removed a lock."""
+"""Notifications: the hints of peers, and keyspace events when Redis removes a lock."""
 
 import asyncio
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from redis_stream_client._redis.connection import SharedConnection
 
 @dataclass(frozen=True, slots=True)
 class LockGone:
-    """A consumer's lock expired or was deleted."""
+    """The lock of a consumer has expired or was deleted."""
 
     consumer: str
 
@@ -28,7 +28,7 @@ async def subscribe(connection: AbstractConnection, keys: Keys, db: int, timeout
 
 
 def decode(message: list[bytes], keys: Keys, db: int) -> Hint | LockGone | None:
-    """What a message says, or None for what is not for us."""
+    """Decode a message; None if it means nothing to us."""
     match message:
         case [b"pmessage", _, bytes(channel), b"expired" | b"del"]:
             consumer = keys.consumer_of(channel, db)
@@ -39,7 +39,7 @@ def decode(message: list[bytes], keys: Keys, db: int) -> Hint | LockGone | None:
 
 
 class KeyspaceEvents:
-    """Which keyspace events the server announces: its ``notify-keyspace-events``."""
+    """The setting ``notify-keyspace-events`` of the server: which keyspace events it announces."""
 
     def __init__(self, *, commands: SharedConnection) -> None:
         self._commands = commands
@@ -55,6 +55,6 @@ class KeyspaceEvents:
 
 
 def missing_flags(flags: str) -> str:
-    """What must be added to ``notify-keyspace-events`` for the expiry of a key to be announced."""
+    """The flags that ``notify-keyspace-events`` lacks to announce that a key has expired."""
     missing = "" if "K" in flags else "K"
     return missing if "x" in flags or "A" in flags else missing + "x"

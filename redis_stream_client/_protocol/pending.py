@@ -1,4 +1,5 @@
-"""Looking at what is pending, and for whom. No owner changes here; a record of what was trimmed is cleaned up."""
+"""Looking at pending entries and their owners. No owner changes here; pending entries that were trimmed are
+removed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from redis_stream_client._redis.connection import SharedConnection
 
 
 class Pending:
-    """The group's pending entries, as one consumer looks at them."""
+    """The pending entries of the group, seen by one consumer."""
 
     def __init__(self, options: Options, *, commands: SharedConnection, sizes: ReplySizes) -> None:
         self._keys = options.keys
@@ -28,7 +29,7 @@ class Pending:
         self._sizes = sizes
 
     async def mine(self, after: str | None, timeout: float) -> Look[tuple[str, int]]:
-        """A page of what is pending for us: (LBS id, delivery count)."""
+        """A page of the entries that are pending for us: (LBS id, delivery count)."""
 
         async def send(size: int, patience: float) -> tuple[int, Any]:
             reply = await self._commands.request(
@@ -41,7 +42,7 @@ class Pending:
         return Look(found, found[-1][0] if len(found) == size else None)
 
     async def orphans(self, owner: str, after: str | None, timeout: float) -> Orphans:
-        """A page of what is pending for a dead consumer."""
+        """A page of the entries that are pending for a dead consumer."""
         keys: list[str | bytes] = [self._keys.lbs, encode_name(self._keys.lock(owner))]
 
         async def send(size: int, patience: float) -> Any:
@@ -55,9 +56,9 @@ class Pending:
         return Orphans(entries, reply[1].decode() or None, alive=False)
 
     async def inspect(self, lbs_ids: Sequence[str], timeout: float) -> list[str]:
-        """The owner of each entry, or '' for one that is pending for nobody or exists no more.
+        """The owner of each entry; '' if it is not pending or does not exist any more.
 
-        Those of the first ids only, when it did not come to the others.
+        The last ids may be left out.
         """
 
         async def send(size: int, patience: float) -> Any:
@@ -67,13 +68,13 @@ class Pending:
         return [decode_name(owner) for owner in await sized(self._sizes.owners, timeout, send)]
 
     async def standing(self, lbs_id: str, timeout: float) -> tuple[str, int] | None:
-        """Whom an entry is pending for, and its delivery count. None: for nobody."""
+        """The owner of an entry and its delivery count. None: it is not pending."""
         reply = await self._commands.request(
             "XPENDING", self._keys.lbs, self._keys.group, lbs_id, lbs_id, 1, timeout=timeout
         )
         return (decode_name(reply[0][1]), reply[0][3]) if reply else None
 
     async def announcement(self, lbs_id: str, timeout: float) -> Fields | None:
-        """The fields of an announcement, or None if it is not in the stream."""
+        """The fields of an announcement; None if it is not in the stream."""
         reply = await self._commands.request("XRANGE", self._keys.lbs, lbs_id, lbs_id, timeout=timeout)
         return reply[0][1] if reply else None

@@ -1,6 +1,6 @@
-"""The records of the data streams' progress: a typed stub for each script, for the records of one server.
+"""Progress records: a typed stub for each script, for the records of one server.
 
-Calls that are made at about the same time travel together; each is answered, or fails, by itself.
+Requests that are made at about the same time travel together. Each has its own result or error.
 """
 
 from collections import defaultdict
@@ -26,11 +26,11 @@ from redis_stream_client._redis.window import Window
 if TYPE_CHECKING:
     import asyncio
 
-CALL = 250  # records that one script call looks at: about 2 ms of Redis
+CALL = 250  # the most records in one script call: about 2 ms of Redis
 
 
 class Owner(NamedTuple):
-    """Who owns a record: a fence and a consumer. Empty where there is no record."""
+    """The owner of a record: a fence and a consumer. Empty if there is no record."""
 
     fence: str
     consumer: str
@@ -40,15 +40,15 @@ NO_OWNER = Owner("", "")
 
 
 class Begin(NamedTuple):
-    """What `begin` is asked.
+    """The arguments of `begin`.
 
     Attributes:
         record: key of the record.
         owner: the new owner.
-        look_only: leave a stream without a record alone.
-        unrecorded: owners before this one that left no record.
-        replaces: the owner of a record that may be replaced although its fence is greater.
-        most_deaths: of owners before this one, so that it begins all the same; None: any number.
+        look_only: do not create a record.
+        unrecorded: earlier owners that left no record.
+        replaces: an owner that may be replaced although its fence is greater.
+        most_deaths: the most deaths of earlier owners with which this one still begins; None: any number.
     """
 
     record: str
@@ -60,9 +60,9 @@ class Begin(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """A record is ours. `checkpoint` is None where there is none yet.
+    """The record is ours. `checkpoint` is None if there is none yet.
 
-    `added`: how many entries were added to the stream up to there, and whether nothing behind it was read.
+    `added`: how many entries were added to the stream up to the checkpoint, and whether nobody has read on.
     `trouble`: failures and deaths since the checkpoint advanced.
     """
 
@@ -82,20 +82,20 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A record is another's."""
+    """The record belongs to another owner."""
 
     by: Owner
 
 
 class Foreign(KeyRejected):
-    """This library has not written a record: whose it is cannot be told. It never leaves the package."""
+    """This library has not written the record, so its owner is unknown. Never leaves the package."""
 
     def __init__(self, field: str, holds: bytes) -> None:
         super().__init__(f"its {field} is {holds!r}")
 
 
 class Checkpoint(NamedTuple):
-    """What `checkpoint` is asked."""
+    """The arguments of `checkpoint`."""
 
     record: str
     owner: Owner
@@ -104,10 +104,11 @@ class Checkpoint(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """What `settle` is asked.
+    """The arguments of `settle`.
 
-    `lifetime`: seconds that the record stays, or 0 for as long as it is needed. `clean`: nothing was handed out
-    that has no checkpoint. `idle`: the owner goes on, and has nothing left to do.
+    `lifetime`: seconds for which the record stays; 0: as long as it is needed. `clean`: every entry that was
+        handed
+    out has a checkpoint. `idle`: the owner goes on, and has nothing left to do.
     """
 
     record: str
@@ -136,11 +137,11 @@ class Records:
     """The records of one server.
 
     Args:
-        connection: to that server.
-        slot: the slot of a record's key: the keys of one call must be in one.
-        spawn: starts what sends a batch.
-        gone: the error of a call that was asked for and never sent.
-        timeout: seconds to wait for a batch, at first.
+        connection: the connection to that server.
+        slot: gives the slot of a key; the keys of one call must be in one slot.
+        spawn: starts the task that sends a batch.
+        gone: makes the error of a request that was never sent.
+        timeout: the first timeout of a batch, in seconds.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class Records:
     ) -> None:
         self._connection = connection
         self._slot = slot
-        self._longest = 2 * timeout  # with more patience a caller would hear too late that nothing is answered
+        self._longest = 2 * timeout  # more, and callers would notice an outage too late
         self._beginning = Window("records in a begin", CALL, timeout)
         self._advancing = Window("records in a checkpoint", CALL, timeout)
         self._begins = Batch[Begin, Begun | Refused | Suspect | None](
@@ -167,35 +168,36 @@ class Records:
 
     @property
     def shrunk(self) -> int:
-        """How often a call went unanswered, and was made smaller."""
+        """How often a call got no answer and was made smaller."""
         return self._beginning.shrunk + self._advancing.shrunk + self._failing.shrunk
 
     def begin(self, ask: Begin) -> "asyncio.Future[Begun | Refused | Suspect | None]":
-        """Take over a record; None if it was only looked for and does not exist.
+        """Take over a record. None: with `look_only`, there is no record.
 
-        A repeat by the same owner is accepted, and counts nothing."""
+        A repeated call of the same owner is accepted, and counts no attempt."""
         return self._begins.add(ask)
 
     async def begin_many(self, asks: list[Begin]) -> list[Begun | Refused | Suspect | Exception | None]:
-        """`begin` for up to `CALL` records in one call of their own."""
+        """`begin` for up to `CALL` records in one call."""
         return await self._begin(asks)
 
     def checkpoint(
         self, ask: Checkpoint, heard: Callable[[Refused | bool | Exception], None]
     ) -> "asyncio.Future[Refused | bool]":
-        """Advance a record; true if it advanced, false if it was there already. `heard` as in `Batch.add`."""
+        """Store a checkpoint. True: it advanced; false: it was stored before. For `heard` see `Batch.add`."""
         return self._checkpoints.add(ask, heard)
 
     def fail(self, ask: Fail) -> "asyncio.Future[Failed | Refused]":
-        """The handler of a record's owner has failed. A repeat by the same owner counts nothing."""
+        """Note that the handler of the owner has failed. A repeated call of the same owner counts no second
+        failure."""
         return self._fails.add(ask)
 
     async def any_of(self, records: Sequence[str], timeout: float) -> bool:
-        """Whether one of these exists; they are in one slot."""
+        """Whether one of these records exists. All are in one slot."""
         return bool(records) and bool(await self._connection.request("EXISTS", *records, timeout=timeout))
 
     async def settle(self, asks: Sequence[Settle], timeout: float) -> list[int | Exception]:
-        """Owners end cleanly, up to `CALL` of them. For each 1, 0 if the record is not its own, or why not."""
+        """End up to `CALL` owners cleanly. Returns for each 1, 0 if the record is not its own, or an error."""
         words = [
             (
                 ask.record,
@@ -206,7 +208,7 @@ class Records:
         return await self._run(scripts.load("settle"), words, timeout)
 
     async def move(self, record: str, former: str, fences: str, timeout: float) -> None:
-        """Bring a record from the key that it had before, if its fence begins with `fences`."""
+        """Move a record from its former key, if its fence begins with `fences`."""
         await self._connection.run(scripts.load("move"), [record, former], [fences], timeout=timeout)
 
     async def close(self) -> None:
@@ -229,7 +231,7 @@ class Records:
     async def _sized(
         self, window: Window, script: Script, asks: Sequence[tuple[str, tuple[Any, ...]]]
     ) -> list[Any]:
-        """Run a script; the next calls are smaller when this one is not answered."""
+        """Run a script. Without an answer, the next calls are smaller."""
         replies = await self._run(script, asks, min(window.patience, self._longest))
         if any(isinstance(reply, Unanswered) and reply.maybe_executed for reply in replies):
             window.unanswered(len(asks))
@@ -238,7 +240,7 @@ class Records:
         return replies
 
     async def _run(self, script: Script, asks: Sequence[tuple[str, tuple[Any, ...]]], timeout: float) -> list[Any]:
-        """One script call for each slot. A call that failed gives its error for each of its records."""
+        """Make one script call for each slot. If a call fails, each of its records gets the error."""
         slots: dict[int, list[int]] = defaultdict(list)
         for index, (record, _) in enumerate(asks):
             slots[self._slot(record)].append(index)

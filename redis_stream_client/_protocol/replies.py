@@ -1,4 +1,4 @@
-"""What the stubs return: Redis's replies as types."""
+"""The replies of Redis as types: what the stubs return."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Look(Generic[T]):
-    """What a bounded look has found. `last` is where to go on; None: it has seen all."""
+    """One page of a listing. `last`: where to go on; None: this was the last page."""
 
     found: list[T]
     last: str | None
@@ -28,7 +28,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a fair read brought."""
+    """The entries of a fair read."""
 
     entries: list[Delivered]
     waiting: int
@@ -45,7 +45,7 @@ class Won:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A claim that did not. `owner` and `deliveries` are set where the server knows them."""
+    """A claim that Redis refused. `owner` and `deliveries` are set if Redis knows them."""
 
     why: Literal["gone", "owner", "alive", "lapsed"]
     owner: str = ""
@@ -54,9 +54,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a claim of many brought, and how many are left with their owner.
+    """The entries of a claim of many, and how many their owner has left.
 
-    `more`: it stopped before it had what it was to take, or had seen all: what is left may be ours to take.
+    `more`: it stopped early, so some of the rest may be for us.
     """
 
     entries: list[Delivered]
@@ -66,7 +66,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What an adoption brought, and how many entries it did not come to."""
+    """The entries of an adoption, and how many it did not get to."""
 
     entries: list[Delivered]
     left: int
@@ -74,17 +74,18 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Orphans(Look[Delivered]):
-    """Some of what is pending for a consumer; nothing if it lives."""
+    """A page of the entries that are pending for a consumer; empty if it is alive."""
 
     alive: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A consumer of the group, whether it lives or not.
+    """A consumer of the group, dead or alive.
 
-    `served_ms` is how long ago it was last given an entry; infinite if never. Redis 7.2 reports it apart;
-    before, a read that finds nothing does not count for `idle_ms`.
+    `served_ms`: milliseconds since Redis last gave it an entry; infinite if never. Redis 7.2 reports it
+        separately. In
+    older versions, a read that finds nothing does not count for `idle_ms`, so that value is used.
     """
 
     name: str
@@ -95,11 +96,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """The load balancer stream, compared with what is pending.
+    """The load balancer stream, compared with the pending entries.
 
     Attributes:
-        balance: entries delivered and in the stream, minus entries pending; None: too many wait to tell.
-        oldest_waiting: seconds since the oldest announcement that waits was made; None: none waits.
+        balance: delivered entries in the stream minus pending entries; None: too many wait to know it.
+        oldest_waiting: age in seconds of the oldest announcement that waits; None: none waits.
     """
 
     balance: int | None
