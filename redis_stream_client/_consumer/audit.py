@@ -1,4 +1,4 @@
-"""The audit: what is pending for this client, against the leases that it knows of."""
+"""The audit: compares the leases of this client with what is pending for it in Redis."""
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.chunks import in_chunks
@@ -19,14 +19,14 @@ from redis_stream_client._protocol.group import Group
 from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._redis.server import ServerIdentity
 
-THOROUGH = 8  # every so many audits, each lease is looked up by itself
+THOROUGH = 8  # one audit in so many looks up each lease by itself
 
 
 class Auditor:
     """Does the audit.
 
-    It runs in the reader, between two reads with none outstanding, and alone behind the gate: otherwise it
-    would disown what is just arriving and adopt what was just finished.
+    It runs in the reader, between two reads, and alone under the shared lock. Otherwise it would give up streams
+    that are just arriving, and take back streams that were just finished.
     """
 
     def __init__(
@@ -62,7 +62,8 @@ class Auditor:
         self._arrivals = arrivals
 
     async def run(self) -> None:
-        """Compare, adopt what never reached us, disown what is gone. Raises `Unanswered`, `GroupMissing`."""
+        """Compare, adopt entries that never arrived, and end leases that are gone. Raises `Unanswered` and
+        `GroupMissing`."""
         with self._audits.under_way():
             await self._compare()
             self._counters.audits += 1
@@ -71,8 +72,8 @@ class Auditor:
         epoch, history = self._lock_state.epoch, self._identity.history
         async with self._audit_lock.alone():
             pending = await pending_for_us(self._pending, self._patience) or {}
-            # Below zero: some of it was trimmed or deleted, perhaps ours. Now and then all is looked at, since
-            # an entry too many elsewhere hides one that is missing.
+            # Below zero, pending entries were trimmed or deleted, perhaps ours. Look up all now and then, because
+            # an extra entry elsewhere can hide a missing one.
             census = await self._group.census(self._patience)
             self._oldest_announcement.seen(census.oldest_waiting, clock.now())
             balance = census.balance
@@ -92,14 +93,14 @@ class Auditor:
                 table.audited(history)
 
     async def _take_over(self, pending: dict[str, int], epoch: int) -> None:
-        """Entries that are ours without a lease, or under another count than the lease's, become new leases.
+        """Make new leases of entries that are ours without a lease, or with another count than that of the lease.
 
-        A count that is lower than the lease's means that Redis lost writes in a fail-over and counts anew:
-        it is lifted to the fence that was handed out, and adopting it makes it greater.
+        If the count is lower than that of the lease, Redis has lost writes in a failover. Then the count is first
+        lifted to that of the lease, and the adoption makes it greater.
         """
         table = self._table
         self._losses.lose(table.disagreeing(pending), "claimed")
-        for behind in in_chunks(table.behind(pending)):  # side by side: all others wait for the audit
+        for behind in in_chunks(table.behind(pending)):  # together, since everything waits for the audit
             lift, patience = self._deliveries.lift, self._patience
             await gather(*(lift(*lease, patience) for lease in behind), name="redis_stream_client lifting")
             pending.update((lbs_id, handed_out) for lbs_id, _, handed_out in behind)

@@ -1,4 +1,4 @@
-"""What Redis says is ours, page by page, for comparison with the leases that this client knows of."""
+"""Listings for the comparison: what Redis has pending for us, page by page."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -8,12 +8,12 @@ from redis_stream_client._protocol.pending import Pending
 async def pending_for_us(
     pending: Pending, patience: float, *, between: Callable[[], Awaitable[bool]] | None = None
 ) -> dict[str, int] | None:
-    """Everything that is pending for us: delivery counts by LBS id.
+    """All entries that are pending for us: delivery counts by LBS id.
 
     Args:
-        pending: where to look.
-        patience: seconds for each page.
-        between: called between two pages. None is returned as soon as it returns False.
+        pending: the stubs to ask.
+        patience: timeout of each page, in seconds.
+        between: called between two pages; if it returns False, the result is None.
     """
     found: dict[str, int] = {}
     last: str | None = None
@@ -28,7 +28,7 @@ async def pending_for_us(
 
 
 async def owners_of(pending: Pending, lbs_ids: Sequence[str], patience: float) -> list[str]:
-    """Who owns each entry now; '' where it is gone."""
+    """The owner of each entry now; '' if it is gone."""
     owners: list[str] = []
     while len(owners) < len(lbs_ids):
         owners += await pending.inspect(lbs_ids[len(owners) :], patience)

@@ -1,4 +1,4 @@
-"""The connections of one client to the server of the load balancer stream, and what follows when they move."""
+"""The connections of one client to the server of the load balancer stream, and what happens when that changes."""
 
 from redis_stream_client._concurrency.notifier import Notifier
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
@@ -11,17 +11,17 @@ from redis_stream_client._redis.server import ServerIdentity
 
 
 class Connections:
-    """They all talk to one history of one server: whoever meets another one has all of them connect anew.
+    """All connections talk to one history of one server. If one meets another history, all connect again.
 
-    Beats have a connection of their own, so that no command delays them; so do reads, since they block.
+    Beats have their own connection, so that no command delays them. Reads have their own, because they block.
 
     Attributes:
-        identity: the server that they talk to.
-        lost: one broke: what was under way may have been executed, or lost in a fail-over.
-        moved: another server is responsible now, or this one has lost writes.
-        new_history: the server is another one than before, or has lost writes. Called with where it is, and its
-            history.
-        new_history_elsewhere: the same of another server, which holds data streams.
+        identity: the identity of the server.
+        lost: notified when a connection breaks; requests under way may have been executed, or lost in a failover.
+        moved: notified when another server is responsible, or this one has lost writes.
+        new_history: notified when the server is another one than before, or has lost writes; with its endpoint and
+            its history.
+        new_history_elsewhere: the same for another server, which holds data streams.
     """
 
     def __init__(self, where: Endpoint, longest_attempt: float, tasks: OwnedTasks[ClientClosed]) -> None:
@@ -41,22 +41,22 @@ class Connections:
 
     @property
     def where(self) -> str:
-        """Where the server is, for messages."""
+        """The address of the server, for messages."""
         return self._where.where
 
     @property
     def history(self) -> str | None:
-        """The history of the server that they talk to, as far as it is known."""
+        """The history of the server; None if not known."""
         return self.identity.history
 
     @property
     def ever_connected(self) -> bool:
-        """Whether a beat ever had a connection."""
+        """Whether the connection for beats was ever open."""
         return self.beats.connections > 0
 
     @property
     def losses(self) -> int:
-        """How often one was lost."""
+        """How often a connection was lost."""
         return sum(connection.losses for connection in self._all)
 
     @property
@@ -64,14 +64,13 @@ class Connections:
         return self.beats, self.commands, self.reads
 
     def identity_at(self, endpoint: Endpoint) -> ServerIdentity:
-        """What a connection to a server with data streams learns first: that server's own history, or, where there
-        is but one server, the one that all share."""
+        """The identity for a server with data streams. If there is only one server, all share one identity."""
         if endpoint is self._where:
             return self.identity
         return ServerIdentity(lambda history: self.met(endpoint, history))
 
     def met(self, endpoint: Endpoint, history: str) -> None:
-        """A connection to a server with data streams has met another history than before."""
+        """A connection to a server with data streams has met a new history."""
         if endpoint is not self._where:
             self.new_history_elsewhere.notify(endpoint, history)
         elif history != self.identity.history:
@@ -93,10 +92,10 @@ class Connections:
             self.moved.notify()
 
     def stop_reading(self) -> None:
-        """Have nothing more delivered to us."""
+        """Close the reading connection, so that Redis delivers nothing more to us."""
         self.reads.drop(Unanswered("closing", maybe_executed=True))
 
     async def close(self) -> None:
-        """Close them, the beats first."""
+        """Close all connections, that of the beats first."""
         for connection in self._all:
             await connection.close()

@@ -1,14 +1,14 @@
-"""Who gets the next announcement: fairness of reading. Pure arithmetic, no I/O.
+"""Fairness of reading: which member gets the next announcement. Pure arithmetic, no I/O.
 
-Redis serves blocked consumers in the order in which they blocked, which is a fair round-robin until a
-blocking read times out: the consumer that is served next is the one that has waited longest, so it is the
-first to time out, and by asking again it goes to the end of the queue. Measured with four idle consumers and
-an announcement every 0.3 s, the counts drifted to 5/5/3/3 after 16.
+Redis serves blocked consumers in the order in which they blocked. That is a fair round-robin until a blocking read
+times out. The consumer that is next has waited longest, so its read times out first, and when it asks again it is
+the last in the queue. With four idle consumers and an announcement every 0.3 s we measured counts of 5/5/3/3 after
+16.
 
-So all members let their reads end at the same moments, multiples of a period on the server's clock, and queue
-up anew, so that whoever was served longest ago comes first: each looks in ``XINFO CONSUMERS`` how many were
-served longer ago than itself, and waits that many `STEP` before it asks again. An idle Redis looks for reads that
-are due only every 100 ms; any command wakes it, so each member sends a ``PING`` at that moment (`NUDGE` later,
+So all members end their reads at the same moments, at multiples of a period on the server's clock, and then queue
+up again, the one that was served longest ago first. For that, each counts in ``XINFO CONSUMERS`` how many were
+served longer ago than itself, and waits that many times `STEP` before it asks again. An idle Redis ends reads that
+are due only every 100 ms, but any command wakes it. So each member sends a ``PING`` at that moment (`NUDGE` later,
 when the read is surely due).
 """
 
@@ -17,19 +17,19 @@ from collections.abc import Sequence
 from redis_stream_client._protocol.replies import Member
 
 NUDGE = 0.002
-"""Seconds after the common moment: more than the error of the clocks' comparison."""
+"""Seconds after the common moment: more than the error in comparing the clocks."""
 
 STEP = 0.008
-"""Seconds between two members that queue up: more than the noise of a busy event loop."""
+"""Seconds between two members that queue up: more than the jitter of a busy event loop."""
 
 FAIR_UP_TO = 32
-"""Members up to which the order is kept: each looks at all others in every period, and in a larger fleet one place
-in the queue more or less does not matter."""
+"""The largest fleet that keeps the order. Each member looks at all others in every period; in a larger fleet one
+place in the queue hardly matters."""
 
 CLOCK_PERIOD = 30.0
-"""Seconds between two looks at the server's clock: two crystals drift apart by some 2 ms in that time."""
+"""Seconds between two looks at the server's clock. In that time two clocks drift apart by about 2 ms."""
 
-_LONGEST_PAUSE = 0.1  # as a part of the period: a large fleet queues up in smaller steps
+_LONGEST_PAUSE = 0.1  # the longest pause, as a part of the period; a large fleet queues up in smaller steps
 
 
 class Fairness:
@@ -42,10 +42,10 @@ class Fairness:
         self._read_at = float("-inf")
 
     def server_clock(self, server: float, sent: float, received: float) -> None:
-        """The server's clock, in seconds, read between the local times `sent` and `received`.
+        """Learn the server's clock, in seconds, which was read between the local times `sent` and `received`.
 
-        A reading that is much less certain than the one that is known is left out, unless the two contradict
-        each other: then one of the clocks was set.
+        A reading that is much less precise than the last one is ignored, unless the two contradict each other:
+        then one of the clocks was set.
         """
         self._read_at = received
         offset = server - (sent + received) / 2
@@ -59,19 +59,20 @@ class Fairness:
         return self._error < STEP / 4
 
     def clock_due(self, now: float) -> bool:
-        """Whether to look at the server's clock."""
+        """Whether to look at the server's clock now."""
         return now - self._read_at > CLOCK_PERIOD
 
     def block(self, now: float) -> float:
-        """Seconds to block: until the next common moment, however near it is."""
+        """Seconds to block: until the next common moment, even if it is near."""
         return max(0.001, self._period - (now + self._offset) % self._period)
 
     def settling(self, now: float, members: int) -> float:
-        """Seconds until all have queued up anew: who is served meanwhile would get in before the others."""
+        """Seconds until all members have queued up again. A member that was served meanwhile would jump the
+        queue."""
         return max(0.0, members * self._step(members) - (now + self._offset) % self._period)
 
     def pause(self, me: str, members: Sequence[Member]) -> float:
-        """Seconds to wait after a read that timed out, so that who was served longer ago asks first."""
+        """Seconds to wait after a read that timed out, so that members that were served longer ago ask first."""
         order = sorted(members, key=lambda member: (-member.served_ms, member.name))
         rank = next((rank for rank, member in enumerate(order) if member.name == me), 0)
         return rank * self._step(len(order))
@@ -81,10 +82,10 @@ class Fairness:
 
 
 class Backlog:
-    """What is known of the announcements that wait.
+    """What is known about the announcements that wait.
 
-    Others get `grace` seconds to take their share, counted from when one of them last took something, and four
-    times that in all; then they are taken to be full, slow or stuck, and the rest is for whoever asks.
+    The other members get `grace` seconds to take their share, counted from when one of them last took something,
+    and four times that in all. After that they count as full, slow or stuck, and any member may take the rest.
     """
 
     def __init__(self, grace: float) -> None:
@@ -92,19 +93,19 @@ class Backlog:
         self._waiting = 0
         self._progress_at = 0.0
         self._since = 0.0
-        self.expected = True  # there may be one already when we join
+        self.expected = True  # announcements may wait already when we join
         self.patient = True
         self.others: list[str] | None = None
 
     def expect(self) -> None:
-        """Something arrived, so more may wait."""
+        """An announcement has arrived, so more may wait."""
         if not self.expected:
             self.expected = True
             self.patient = True
             self._waiting = 0
 
     def seen(self, waiting: int, now: float, took: bool) -> None:
-        """So many wait still; `took` says whether we took some."""
+        """Note that `waiting` announcements still wait. `took`: whether we have taken some."""
         if waiting == 0:
             self.expected = False
             self.others = None

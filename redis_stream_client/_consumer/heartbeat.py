@@ -1,4 +1,4 @@
-"""The heartbeat: renews the consumer lock, and takes it anew after a lapse."""
+"""The heartbeat: renews the consumer lock, and takes it back after a lapse."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from redis_stream_client._redis.outage import OutageLog
 
 
 class LockRenewal:
-    """One beat: the heartbeat's, or that with which the sweeper asks for its turn."""
+    """Sends a beat: for the heartbeat, or for the sweeper, which asks for the sweep turn with it."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class LockRenewal:
         self._interval = interval
 
     async def beat(self, turn: float | None = None) -> bool:
-        """Renew the lock; with `turn`, ask with the same beat for the turn to sweep, for so many seconds.
+        """Renew the lock. With `turn`, also ask for the sweep turn for `turn` seconds.
 
-        Returns whether the turn is ours, and the lock, too. Raises as `Lock.beat`.
+        Returns whether we have the turn, and hold the lock. Raises what `Lock.beat` raises.
         """
         epoch = self._lock_state.epoch
         sent = clock.now()
@@ -64,7 +64,7 @@ class LockRenewal:
 
 
 class Heartbeat:
-    """One ``PEXPIRE`` at least every `heartbeat_interval`, whatever number of streams is held."""
+    """Sends one ``PEXPIRE`` at least every `heartbeat_interval`, however many streams the client holds."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Heartbeat:
                 self._timer = None
 
     def _changed(self) -> None:
-        """The lock lapsed, or may be gone: ask Redis, and watch the deadline that holds now."""
+        """The lock has lapsed or may be gone: ask Redis, and set the timer for the new deadline."""
         self._wake.set()
         if self._timer is not None:
             self._rearm()
@@ -134,12 +134,12 @@ class Heartbeat:
                     return
 
     def _until_due(self) -> float:
-        """Seconds until the next beat; who asks for the turn to sweep has beaten, too."""
+        """Seconds until the next beat. A beat of the sweeper counts, too."""
         beat_at = self._lock_state.beat_at
         return 0.0 if beat_at is None else beat_at + self._interval - clock.now()
 
     async def _resume(self) -> None:
-        """Take the lock again; then look, at leisure, which leases nobody took meanwhile."""
+        """Take the lock back. Then find out which leases no peer has taken meanwhile."""
         sent = clock.now()
         newest = self._announcements.newest
         await self._lock.join(self._interval, begin=newest)
@@ -173,7 +173,7 @@ class Heartbeat:
         self._sweeps.tidy_now()
 
     def _watch_deadline(self) -> None:
-        """The deadline's own callback: notices a lapse without asking anybody."""
+        """Set the timer that notices a lapse by itself."""
         self._lock_state.check()
         self._rearm()
 

@@ -1,6 +1,6 @@
-"""The life of one client: it joins once, closes once, and has one user.
+"""The lifecycle of one client: it joins once, closes once, and has one user.
 
-The client, its event iterator and `run()` hold the same `Lifecycle`. Its errors of misuse say what to do instead.
+The client, its event iterator and `run()` hold the same `Lifecycle`. Its errors for misuse say what to do instead.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from redis_stream_client._redis.placement import Placement
 
 
 class Runner(Protocol):
-    """A `run()`, as the user of a client."""
+    """A `run()` that uses the client."""
 
     def drain(self) -> None:
-        """Take nothing new; let the handlers reach a checkpoint; release."""
+        """Take no new streams, let the handlers reach a checkpoint, and release their streams."""
         ...
 
     @property
@@ -38,18 +38,18 @@ class Runner(Protocol):
 
 
 class Lifecycle:
-    """Joins and closes one client, and knows who uses it.
+    """Joins and closes one client, and allows it one user.
 
     Args:
-        options: what the client was made with.
-        where: the server of the load balancer stream.
-        where_streams_are: the servers of the data streams.
+        options: the options of the client.
+        where: the endpoint of the load balancer stream.
+        where_streams_are: the placement of the data streams.
 
     Attributes:
-        parts: what the client is made of since joining began; None before.
-        reading: a task waits for the next event.
-        drain_requested: `drain` was called.
-        closed: `close` was called.
+        parts: the parts of the client, once joining has begun; None before.
+        reading: whether a task waits for the next event.
+        drain_requested: whether `drain` was called.
+        closed: whether `close` was called.
     """
 
     def __init__(self, options: Options, where: Endpoint, where_streams_are: Placement) -> None:
@@ -57,7 +57,7 @@ class Lifecycle:
         self._where = where
         self._where_streams_are = where_streams_are
         self._named_in = forks.here()
-        self._ready: asyncio.Future[None] | None = None  # says when the session has joined, or why it cannot
+        self._ready: asyncio.Future[None] | None = None  # resolved when the session has joined; fails if it cannot
         self._runner: Runner | None = None
         self.parts: Parts | None = None
         self.reading = False
@@ -68,9 +68,9 @@ class Lifecycle:
 
     @property
     def options(self) -> Options:
-        """What the client was made with, under its identity in this process.
+        """The options of the client, with its consumer id in this process.
 
-        Every process that joins is a consumer of its own, so a forked child that has not joined takes a new one.
+        Each process that joins is a consumer of its own. So a forked child that has not joined gets a new id.
         """
         if self.parts is None and self._named_in != (here := forks.here()):
             self._named_in = here
@@ -78,14 +78,14 @@ class Lifecycle:
         return self._options
 
     async def enter(self) -> None:
-        """Join, for a block that leaves at its end. Raises ``RuntimeError`` when that was done before."""
+        """Join, for ``async with``. Raises ``RuntimeError`` if the client has joined before."""
         if self.parts is not None and not self.closed:
             self.parts.home.require_here()
             raise RuntimeError("this client has joined already; enter it once")
         await self.join_or_close()
 
     async def join_or_close(self) -> Parts:
-        """Join, or wait for it; a client that cannot join is closed."""
+        """Join, or wait until the client has joined. A client that cannot join is closed."""
         try:
             return await self.join()
         except BaseException:
@@ -93,12 +93,12 @@ class Lifecycle:
             raise
 
     async def join(self) -> Parts:
-        """Join, unless that was begun before, and wait until the session is ready.
+        """Begin to join, unless that has begun, and wait until the session is ready.
 
         Raises:
             ClientClosed: the client was closed.
             RuntimeError: in a forked child, on another event loop, or without one.
-            RedisUnavailable, RedisRejected: it cannot join.
+            RedisUnavailable, RedisRejected: the client cannot join.
         """
         if self.closed:
             raise self.gone()
@@ -114,11 +114,11 @@ class Lifecycle:
         return self.parts
 
     def joined(self) -> Parts:
-        """The parts, for an operation.
+        """The parts, for an operation of the user.
 
         Raises:
             NotJoined: the client has not joined yet.
-            ClientClosed: it was closed, or is closing.
+            ClientClosed: the client is closed or closing.
             RuntimeError: in a forked child, or on another event loop.
         """
         if self.closed:
@@ -140,11 +140,11 @@ class Lifecycle:
     # One user.
 
     async def next_event(self) -> Event:
-        """Wait for the next event, as the only task that does. Joins, if that was not done before.
+        """Wait for the next event. Only one task may do so. Joins, if the client has not joined yet.
 
         Raises:
-            RuntimeError: there is a user already; or in a forked child, or on another event loop.
-            StopAsyncIteration: the client has closed. One that failed raises its failure.
+            RuntimeError: the client has another user; or in a forked child, or on another event loop.
+            StopAsyncIteration: the client has closed. If a failure closed it, that failure is raised instead.
         """
         self._require_here()
         if self.reading:
@@ -156,20 +156,20 @@ class Lifecycle:
             if self.parts is None or (self._ready is not None and not self._ready.done()):
                 await self.join()
             assert self.parts is not None
-            return await _next_event(self.parts)  # also of a session that has ended: it says why
+            return await _next_event(self.parts)  # even after the end, which it raises
         finally:
             self.reading = False
 
     async def join_to_run(self, runner: Runner) -> Parts:
-        """Join, if that was not done before, as the client's only user from now on.
+        """Join, if the client has not joined yet. From now on `runner` is its only user.
 
-        `drain` is passed on to the runner. Where it was called before this returns, the runner looks at
+        A later `drain` goes to the runner. If `drain` was called before this returns, the runner must look at
         `drain_requested`.
 
         Raises:
             ClientClosed: the client was closed.
-            RuntimeError: there is a user already; or in a forked child, or on another event loop.
-            RedisUnavailable, RedisRejected: it cannot join, and is closed now.
+            RuntimeError: the client has another user; or in a forked child, or on another event loop.
+            RedisUnavailable, RedisRejected: the client cannot join, and is closed now.
         """
         if self.closed:
             raise self.gone()
@@ -196,7 +196,7 @@ class Lifecycle:
             self._runner.drain()
 
     async def finish(self) -> None:
-        """Finish every stream that was handed out, then close. See `RedisStreamClient.done`."""
+        """Finish every stream that the user has received, and close. See `RedisStreamClient.done`."""
         parts = self.joined()
         if self._runner is not None:
             raise RuntimeError(
@@ -234,12 +234,12 @@ class Lifecycle:
 
     @property
     def failure(self) -> BaseException | None:
-        """Why the client closed by itself, if it did."""
+        """The failure that has closed the client; None if there was none."""
         return self.parts.tasks.failure if self.parts is not None else None
 
     @property
     def unclosed(self) -> bool:
-        """Whether this process has joined, and nobody has closed the client."""
+        """Whether the client has joined in this process, and was not closed."""
         return self._open and not self.closed
 
     @property
@@ -274,7 +274,7 @@ class Lifecycle:
 
     @property
     def state(self) -> str:
-        """What the client's ``repr()`` says of it."""
+        """The state of the client, for its ``repr()``."""
         if self.closed:
             return "closed"
         if self.parts is None:
@@ -306,6 +306,6 @@ def _require_asyncio() -> None:
 
 
 def _seen(outcome: "asyncio.Future[None]") -> None:
-    """Not everybody waits for it to its end."""
+    """Mark an outcome as retrieved, since nobody may wait for it."""
     if not outcome.cancelled():
         outcome.exception()

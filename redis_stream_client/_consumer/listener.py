@@ -1,4 +1,5 @@
-"""The listener: hears that locks are gone, and the peers' hints. It makes recovery fast, never correct."""
+"""The listener: learns from Redis that locks are gone, and from peers their hints. It only makes recovery
+faster."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """Subscribes to the lock keys' keyspace events and to the control channel."""
+    """Subscribes to the keyspace events of the locks and to the control channel."""
 
     def __init__(
         self,
@@ -87,18 +88,18 @@ class Listener:
             await asyncio.sleep(backoff.pause())
 
     async def tried_to_subscribe(self) -> None:
-        """Wait until the first try to subscribe has ended, one way or the other."""
+        """Wait until the first attempt to subscribe has succeeded or failed."""
         await self._first_try.wait()
 
     def move(self) -> None:
-        """Another server is responsible now: a node's events come from that node only."""
+        """Subscribe again, because another server is responsible: each node announces only its own events."""
         if self._connection is not None:
             wire.abort(self._connection)
 
     async def _listen_once(self) -> None:
         connection = self._connection = await self._opener.open()
         try:
-            # Events come from the server that commands go to.
+            # Events come only from the server to which the commands go.
             await self._greet(connection, self._options.lock_ttl)
             await notifications.subscribe(connection, self._keys, self._endpoint.db, self._options.lock_ttl)
             await self._enable_notifications()
@@ -124,7 +125,7 @@ class Listener:
                 self._sweeps.suspect(NOBODY)
             case Claimed(lbs_ids):
                 for lbs_id in lbs_ids:
-                    self._event_queue.withdraw(lbs_id)  # should that be untrue, the next look offers it again
+                    self._event_queue.withdraw(lbs_id)  # if the hint is wrong, the next look offers it again
             case Joined(consumer) | Draining(consumer) | Left(consumer) | Dead(consumer):
                 if consumer != self._options.consumer:
                     self._hear_of_peer(heard)
@@ -142,7 +143,7 @@ class Listener:
                 self._sweeps.suspect(peer)
 
     async def _enable_notifications(self) -> None:
-        """Add what is missing of ``Kx`` to the server's flags; never remove one."""
+        """Add the missing flags of ``Kx`` to those of the server; never remove one."""
         timeout = self._options.lock_ttl
         what = "cannot see or set notify-keyspace-events, which should contain 'Kx'"
         try:

@@ -1,4 +1,4 @@
-"""The parts of one joined client, put together: the one place that knows all of them."""
+"""The parts of one joined client. Only this module knows all of them."""
 
 from redis_stream_client._concurrency.home import Home
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
@@ -56,10 +56,11 @@ OTHER_LOOP = (
 
 
 class Parts:
-    """Makes the parts in the order in which they need each other, and gives to each what it needs, by name.
+    """Makes the parts in the order in which they need each other, and gives each what it needs, by name.
 
-    Each knows only those that were made before it. What goes the other way goes through state that one part writes
-    and another waits for. No part takes this object: whoever starts, ends or uses a client does.
+    A part knows only parts that were made before it. Information in the other direction goes through state that
+    one part writes and another waits for. No part gets this object; only code that starts, ends or uses a client
+    does.
     """
 
     def __init__(self, options: Options, where: Endpoint, where_streams_are: Placement) -> None:
@@ -79,7 +80,7 @@ class Parts:
         self._make_session()
 
     def _make_stubs(self) -> None:
-        """What Redis is asked about the load balancer stream, by subject. No I/O."""
+        """Make the stubs for the load balancer stream. No I/O."""
         options = self.options
         beats, commands = self.connections.beats, self.connections.commands
         self.sizes = ReplySizes(options.lock_ttl)
@@ -98,7 +99,7 @@ class Parts:
         self.keyspace_events = KeyspaceEvents(commands=commands)
 
     def _make_state(self) -> None:
-        """What is owned and believed, and what the parts tell each other. No I/O."""
+        """Make the state: the leases, the lock, and what the parts tell each other. No I/O."""
         options = self.options
         self.counters = Counters()
         self.event_queue = EventQueue(options.lock_ttl, MAX_OFFER_PAUSE)
@@ -121,7 +122,7 @@ class Parts:
         self.oldest_announcement = OldestAnnouncement()
 
     def _make_stream_access(self, placement: Placement) -> None:
-        """Data streams, and the records of their progress."""
+        """Make the parts for data streams and their progress records."""
         options = self.options
         self.record_store = RecordStore(
             options.keys,
@@ -142,7 +143,7 @@ class Parts:
         )
 
     def _make_ownership(self) -> None:
-        """Every change of owner."""
+        """Make the parts that change the owner of a stream."""
         retries = Retries(options=self.options, lock_state=self.lock_state, audits=self.audits)
         self.progress = Progress(
             options=self.options,
@@ -221,7 +222,7 @@ class Parts:
         )
 
     def _make_heartbeat(self, outage: OutageLog) -> LockRenewal:
-        """What keeps the lock."""
+        """Make the parts that keep the lock."""
         renewal = LockRenewal(
             lock=self.lock,
             lock_state=self.lock_state,
@@ -245,7 +246,7 @@ class Parts:
         return renewal
 
     def _make_reader(self) -> None:
-        """What takes new streams, and compares what is owned with what Redis knows."""
+        """Make the reader, which takes new streams, and the audit."""
         auditor = Auditor(
             options=self.options,
             pending=self.pending,
@@ -276,7 +277,7 @@ class Parts:
         )
 
     def _make_recovery(self, where: Endpoint, renewal: LockRenewal, outage: OutageLog) -> None:
-        """What finds dead members: by looking, and by hearing of them."""
+        """Make the sweeper and the listener, which find dead members."""
         self.sweeper = Sweeper(
             options=self.options,
             group=self.group,
@@ -310,10 +311,11 @@ class Parts:
         )
 
     def _connect_anew_together(self) -> None:
-        """Whoever finds that a server is another one, or has lost writes, takes all connections to it along."""
+        """If one connection finds that its server has changed, or has lost writes, all connections to it
+        reconnect."""
         connections, record_store, fetcher = self.connections, self.record_store, self.fetcher
         connections.lost.add(self.audits.request)
-        connections.lost.add(self.lock_state.doubt)  # what ended the connection may have ended our lock
+        connections.lost.add(self.lock_state.doubt)  # our lock may be gone, too
         connections.moved.add(self.listener.move)
         connections.new_history.add(lambda endpoint, history: record_store.renew())
         connections.new_history.add(fetcher.met)
@@ -323,7 +325,7 @@ class Parts:
         connections.new_history_elsewhere.add(lambda endpoint, history: fetcher.renew(endpoint))
 
     def _make_session(self) -> None:
-        """What starts and ends the tasks, and what tells users of them."""
+        """Make the session, which starts and ends the tasks, and the report for users."""
         self.session = Session(
             options=self.options,
             home=self.home,
@@ -362,5 +364,5 @@ def _closed() -> ClientClosed:
 
 
 def _expected(error: BaseException) -> bool:
-    """Whether it is for those alone who wait for the operation. What Redis refuses for good ends the client."""
+    """Whether an error concerns only those who wait for the operation. A refusal of Redis ends the client."""
     return isinstance(error, RedisStreamClientError) and not isinstance(error, RedisRejected)

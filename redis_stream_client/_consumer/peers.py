@@ -1,13 +1,13 @@
-"""What is known of the other members of the fleet. Pure state: the listener and the sweeper write, others ask."""
+"""The peers: what is known about the other members. Pure state; the listener and the sweeper write it."""
 
 from collections.abc import Collection, Iterable
 
 
 class Peers:
-    """Who is departing, and how many there are.
+    """Which members are departing, and how many live.
 
     Attributes:
-        departing: the members that are draining: they take nothing new.
+        departing: members that drain, and take no new streams.
         live: live members of the fleet, this one included, as last counted or heard.
     """
 
@@ -16,32 +16,32 @@ class Peers:
         self.live = 1
 
     def counted(self, others: int) -> None:
-        """So many others live."""
+        """Note that `others` other members live."""
         self.live = 1 + others
 
     def joined(self) -> None:
-        """Somebody joined."""
+        """Note that a member has joined."""
         self.live += 1
 
     def departs(self, consumer: str) -> None:
-        """A member is draining."""
+        """Note that a member drains."""
         if consumer not in self.departing:
             self.departing.add(consumer)
             self._one_less()
 
     def left(self, consumer: str) -> None:
-        """A member has left. One that was draining is not counted since then."""
+        """Note that a member has left. If it was draining, it no longer counted."""
         if consumer in self.departing:
             self.departing.discard(consumer)
         else:
             self._one_less()
 
     def takers(self, consumers: Iterable[str], *, without: Collection[str]) -> list[str]:
-        """Those of the consumers that take new streams, but for some."""
+        """The consumers that take new streams, except those in `without`."""
         return [name for name in consumers if name not in self.departing and name not in without]
 
     def keep(self, known: Collection[str]) -> None:
-        """All others are not in the group any more."""
+        """Forget all members that are not in `known`."""
         self.departing.intersection_update(known)
 
     def _one_less(self) -> None:

@@ -26,12 +26,12 @@ LARGEST_READ = 1_000
 
 
 class Reader:
-    """Reads only while the lock is held and there is room: what this client cannot take, a peer should get.
+    """Reads only while the lock is held and there is room. What this client cannot take, a peer should get.
 
-    While nothing waits, it blocks for one announcement at a time, so that Redis serves the blocked consumers
-    one after the other. After each one it looks whether more wait. Redis would give such a backlog to whoever asks
-    first; instead each client takes what brings it level with its live peers, and waits a moment for the others to
-    do the same. A lone client takes all there is room for.
+    While no announcement waits, it blocks for one at a time, so that Redis serves the blocked consumers in turn.
+    After each one it looks whether more wait. Redis would give such a backlog to the first consumer that asks.
+    Instead, each client takes what brings it level with its live peers, and then waits a moment for the others to
+    do the same. A lone client takes all for which it has room.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Reader:
             try:
                 if self._audits.due:
                     await self._auditor.run()
-                    continue  # which does not prove that reading works
+                    continue  # this does not prove that reading works
                 if self._backlog.expected:
                     await self._read_share()
                 else:
@@ -91,7 +91,7 @@ class Reader:
                 await asyncio.sleep(self._backoff.pause())
 
     async def _ready(self) -> None:
-        """Wait until the lock is held, and there is room or an audit due."""
+        """Wait until the lock is held, and there is room or an audit is due."""
         while True:
             self._changed.clear()
             self._lock_state.check()
@@ -142,7 +142,7 @@ class Reader:
         self._counters.streams_added += await self._arrivals.receive(entries)
 
     async def _look_at_clock(self) -> None:
-        """A few times, until one of the answers comes so quickly that it is precise."""
+        """Ask for the server's clock a few times, until an answer comes quickly enough to be precise."""
         for _ in range(5):
             asked = clock.now()
             self._fairness.server_clock(await self._announcements.server_time(1.0), asked, clock.now())
@@ -151,7 +151,7 @@ class Reader:
 
     @property
     def _keeps_order(self) -> bool:
-        """Whether there are others to be fair to, and not too many to look at."""
+        """Whether there are other members to be fair to, and not too many."""
         return 1 < self._peers.live <= FAIR_UP_TO
 
     async def _nudge(self, block: float) -> None:

@@ -1,4 +1,4 @@
-"""What users ask of a client: whether anything is stuck, and what it counts."""
+"""The report: whether anything is stuck, and the counts of the client."""
 
 from collections.abc import Collection
 
@@ -21,7 +21,7 @@ from redis_stream_client._streams.record_store import RecordStore
 
 
 class Report:
-    """Looks at what the parts of a client know, and asks nobody."""
+    """Collects what the parts of a client know. No I/O."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Report:
         self._listener = listener
 
     def health(self, handled: Collection[LeaseState] | None) -> Health:
-        """What is stuck. `handled`: in `run()`, the leases whose handler was called."""
+        """The health of the client. `handled`: in `run()`, the leases whose handler was called."""
         now = clock.now()
         held = [
             lease
@@ -73,7 +73,7 @@ class Report:
         )
 
     def statistics(self, health: Health) -> Statistics:
-        """A snapshot."""
+        """The statistics of the client."""
         counters = self._counters
         beat_at = self._lock_state.beat_at
         return Statistics(

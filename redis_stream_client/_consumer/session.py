@@ -1,4 +1,4 @@
-"""The tasks of one member of the fleet, from joining to leaving, and the supervisor that owns them."""
+"""The session: the tasks of one member, from joining to leaving, and their supervisor."""
 
 import asyncio
 import contextlib
@@ -36,10 +36,10 @@ from redis_stream_client._streams.record_store import RecordStore
 
 
 class Session:
-    """The tasks of one joined client: starts, supervises and ends them.
+    """Starts, supervises and ends the tasks of one joined client.
 
-    The supervisor is a task of its own: no task group stands around the user's code, a user's task only ever
-    waits for I/O, and a session may be left from another task than the one that joined.
+    The supervisor is a task of its own. So there is no task group around the user's code, the user's task only
+    waits, and another task than the one that joined may leave.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Session:
     # Joining.
 
     def start(self) -> "asyncio.Future[None]":
-        """Start the supervisor. The future says when the session is ready, or why it cannot be."""
+        """Start the supervisor. The future is resolved when the session is ready, and fails if it cannot join."""
         self._give_up = clock.now() + self._options.connect_timeout
         ready: asyncio.Future[None] = self._home.loop.create_future()
         self._supervisor = start_task(self._supervise(ready), "redis_stream_client supervisor")
@@ -107,13 +107,13 @@ class Session:
                 while not leave.done():
                     done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                     for task in done - {leave}:
-                        task.result()  # a task that ends at all has failed, but for this one:
+                        task.result()  # a task that has ended has failed, except this one:
                     if subscribed in done:
                         watched.discard(subscribed)
                         _resolve(ready, None)
         except asyncio.CancelledError:  # the loop is shutting down
             pass
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the user is told
+        except BaseException as error:  # noqa: BLE001 - any error goes to the user
             self._tasks.failure = error
             log.error("closing: %s", describe(error), extra=self._who)
         finally:
@@ -122,13 +122,13 @@ class Session:
             _resolve(ready, self._tasks.failure or ClientClosed("the client was closed while it joined"))
 
     async def _subscribed(self) -> None:
-        """Wait for the first try to subscribe, as long as joining may take: recovery does not depend on it."""
+        """Wait for the first attempt to subscribe, within `connect_timeout`. Recovery does not depend on it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._give_up - clock.now())):
                 await self._listener.tried_to_subscribe()
 
     async def _join(self) -> None:
-        """Take the lock; within `connect_timeout`, or give up."""
+        """Take the lock within `connect_timeout`, or give up."""
         give_up = self._give_up
         backoff = Backoff(0.02, 0.5)
         last: Exception = Unanswered(f"no answer from {self._connections.where} in time", maybe_executed=False)
@@ -163,27 +163,29 @@ class Session:
         return self._tasks.ended
 
     def leave_within(self, seconds: float) -> None:
-        """Have the end over in so many seconds, whenever it begins."""
+        """Have the session end within `seconds`, whenever leaving begins."""
         self.leave_by = clock.now() + seconds
 
     def leave(self) -> None:
-        """Ask the supervisor to hand everything over and end. Idempotent, and returns at once."""
+        """Ask the supervisor to hand over all streams and to end. Returns at once, and may be called
+        repeatedly."""
         self._tasks.end()
         self._event_queue.end()
 
     def inherited(self) -> None:
-        """This is a copy in a forked child: nothing is believed here. The original goes on in the parent."""
+        """Called on the copy in a forked child: it holds nothing. The original goes on in the parent."""
         self._lock_state.close()
 
     def abandon(self) -> None:
-        """Nobody holds the client any more. Called by the garbage collector, so from any thread."""
+        """End, because the user has dropped the client. Called by the garbage collector, from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the lock expires by itself
             self._home.loop.call_soon_threadsafe(self.leave)
 
     async def _shut_down(self, tasks: list[asyncio.Task[Any]]) -> None:
-        """Believe nothing, give up the lock, and stop, cancelled or not.
+        """End all leases, give up the lock, and stop, even if cancelled.
 
-        The lock goes first, within `leaving.GRACE` however many leases there are. These end beside it, in pieces.
+        The lock goes first, within `leaving.GRACE`, however many leases there are. The leases end at the same
+        time, in chunks.
         """
         self._tasks.end()
         self._lock_state.close()
@@ -202,14 +204,14 @@ class Session:
             log.info("left %s", self._service, extra=self._who)
 
     async def _farewell(self, tasks: list[asyncio.Task[Any]], held: list[LeaseState]) -> None:
-        """Everything that needs Redis, side by side, on two connections; what has begun ends in good order."""
+        """Do all that needs Redis at the same time, on two connections. Leases that have begun end cleanly."""
         grace = max(0.1, min(leaving.FAREWELL, self.leave_by - clock.now()))
         lock = start_task(self._give_up_lock(), "redis_stream_client farewell: lock")  # written before all else
         settling = start_task(self._settle(held), "redis_stream_client farewell: records")
         losing = start_task(self._lose(held), "redis_stream_client farewell: leases")
         try:
             await asyncio.wait((lock, settling, *tasks), timeout=grace)
-            if not lock.done():  # the answer may be there, and only we are late
+            if not lock.done():  # the answer may have arrived, and only we are late
                 await asyncio.wait((lock,), timeout=0.01)
             self._say_what_is_left(lock, settling)
         finally:
@@ -236,7 +238,7 @@ class Session:
         await self._record_store.settle_at_last(())
 
     async def _lose(self, held: list[LeaseState]) -> None:
-        """Nothing is believed any more; here it is told."""
+        """End the leases, and tell their holders."""
         for leases in in_chunks(held):
             for lease in leases:
                 self._table.lose(lease, "closed")
@@ -248,9 +250,10 @@ class Session:
             await part.close()
 
     async def _give_up_lock(self) -> bool:
-        """On the connection that is there, else on a new one. Nothing to do where none ever was.
+        """Give up the lock, on the open connection or on a new one. If there never was a connection, there is no
+        lock.
 
-        Returns whether the lock is not ours any more.
+        Returns whether the lock is gone.
         """
         if not self._connections.ever_connected:
             return True
@@ -265,9 +268,9 @@ class Session:
 
 
 async def _whatever_happens(work: Callable[[], Coroutine[Any, Any, None]]) -> BaseException | None:
-    """Do the work to its end, also when the loop is shutting down and cancels whatever it finds.
+    """Do the work to its end, even if the loop shuts down and cancels all tasks.
 
-    Returns what it raised.
+    Returns the error that it raised.
     """
     for _ in range(3):
         task = start_task(work(), "redis_stream_client farewell")
@@ -286,4 +289,4 @@ def _resolve(ready: "asyncio.Future[None]", failure: BaseException | None) -> No
         ready.set_result(None)
     else:
         ready.set_exception(failure)
-        ready.exception()  # counts as seen, also when whoever joined is gone
+        ready.exception()  # marks it as retrieved, since nobody may wait for it

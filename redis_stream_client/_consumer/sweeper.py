@@ -1,7 +1,8 @@
-"""The sweeper: finds dead consumers by looking, and offers their streams. The backstop and clock of recovery.
+"""The sweeper: finds dead consumers by looking, and offers their streams. Recovery relies on it alone.
 
-Whatever was or was not heard, the group's consumers are looked at several times in a lock's lifetime, by one
-member of the fleet in turn; and what a dead one has pending is looked up in Redis, never remembered.
+Whether or not a notification came, one member of the fleet looks at all consumers of the group several times in a
+lock lifetime. The members do so in turn. What is pending for a dead consumer is always looked up in Redis, and
+never remembered.
 """
 
 import asyncio
@@ -33,19 +34,19 @@ from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._protocol.replies import Delivered, Member
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
-TURNS = 8  # the fleet sweeps this often in a lock's lifetime
-OWN_PERIOD = 2  # every client sweeps for itself this often, in lock lifetimes
-LARGE = 16  # members from which on each sweeps for itself, and asks for the turn, more rarely, in proportion
-MOST_RARELY = 2.3  # the turn is asked for at most so many times more rarely: about as often as the lock is renewed
-FORGET_AFTER = 10  # idle time of a consumer that is removed from the group, in lock lifetimes
-RECHECK_DISTANCE = 50  # looks that only offer anew take a fiftieth of the time
-THOROUGH = 8  # every so many periods, the fleet looks for what is pending for nobody, though the census is even
-REST = 1 / 4  # what is left of a dead consumer's streams after this time is for whoever asks, in lock lifetimes
-LOOKS = 200  # locks that one script call looks at
+TURNS = 8  # sweeps of the fleet in a lock lifetime
+OWN_PERIOD = 2  # lock lifetimes between two sweeps that every client makes without the turn
+LARGE = 16  # in a larger fleet each member sweeps for itself, and asks for the turn, more rarely, in proportion
+MOST_RARELY = 2.3  # but at most so many times more rarely: about as often as it renews its lock
+FORGET_AFTER = 10  # lock lifetimes after which an idle dead consumer is removed from the group
+RECHECK_DISTANCE = 50  # looks that only repeat offers take a fiftieth of the time
+THOROUGH = 8  # one period in so many looks for entries that are pending for nobody, even if the census is even
+REST = 1 / 4  # lock lifetimes after which any member may take what is left of a dead consumer's streams
+LOOKS = 200  # the most locks in one script call
 
 
 class Sweeper:
-    """Looks for dead consumers, and at what they have pending."""
+    """Looks for dead consumers, and offers or takes over their streams."""
 
     def __init__(
         self,
@@ -88,14 +89,14 @@ class Sweeper:
         self._began_at = now
         self._recount = True
         self._told_at: dict[str, float] = {}
-        self._rest_at: dict[str, float] = {}  # owner: when what its heirs left of its streams is for whoever asks
-        self._no_room_for: set[str] = set()  # owners of whose streams we left some for lack of room
+        self._rest_at: dict[str, float] = {}  # dead owner: when any member may take the rest of its streams
+        self._no_room_for: set[str] = set()  # dead owners of which we left streams for lack of room
         self._backoff = Backoff(0.005, self._turn_length)
         sweeps.changed.add(self._wake.set)
         capacity.changed.add(self._room_changed)
 
     def _room_changed(self) -> None:
-        """There may be room for what was left for lack of it."""
+        """Look again at streams that were left for lack of room."""
         if self._no_room_for and self._capacity.free:
             for owner in self._no_room_for:
                 self._sweeps.suspect(owner)
@@ -121,7 +122,7 @@ class Sweeper:
                 await asyncio.sleep(self._backoff.pause())
 
     async def _sleep(self) -> None:
-        """Until the next turn, or the next look at a suspect."""
+        """Sleep until the next sweep, or the next look at a suspect."""
         delay = max(0.0, min(self._next_turn, self._sweeps.next_look) - clock.now())
         if not self._lock_state.held or self._lock_state.quiet:
             delay = max(delay, self._turn_length / 2)
@@ -142,8 +143,9 @@ class Sweeper:
         won = await self._renewal.beat(self._turn_length)
         if not self._lock_state.held:
             return
-        # Who has swept lets the next turn to the others, unless it is overdue. In a large fleet somebody always
-        # asks soon; still each asks so often that the last one left sweeps within a quarter of a lifetime.
+        # A member that has swept leaves the next turn to the others, unless it is overdue. In a large fleet
+        # somebody always asks soon. Still, each asks so often that the last one left sweeps within a quarter of a
+        # lifetime.
         rarely = min(MOST_RARELY, max(1.0, members / LARGE))
         self._next_turn = clock.now() + self._turn_length * (1.5 if won else random.uniform(0.7, 0.8) * rarely)
         if won or own_due:
@@ -199,13 +201,13 @@ class Sweeper:
         return OWN_PERIOD * self._lock_ttl
 
     async def _tidy(self, members: list[Member], alive: dict[str, bool], *, mine: bool) -> None:
-        """Forget what is not needed any more. What costs Redis more, to find the long dead and what is pending for
-        nobody, is done once for the fleet, in turns like the sweeps."""
+        """Forget consumers that are gone. The expensive part, to find long dead consumers and entries that are
+        pending for nobody, is done by one member for the whole fleet, in turn like the sweeps."""
         group, patience = self._group, self._patience
         if self._sweeps.tidy_asked or (mine and await group.turn(self._keys.tidy, self._tidy_period, patience)):
             await self._forget(members, alive)
             census = await group.census(patience)
-            # Something missing elsewhere hides an entry too many, and a long backlog hides all.
+            # A missing entry elsewhere can hide an extra one, and a long backlog hides everything.
             suspicious = census.balance is not None and census.balance > 0
             if suspicious:
                 rescue = await group.turn(self._keys.rescue_now, self._lock_ttl, patience)
@@ -230,7 +232,7 @@ class Sweeper:
             for member in members
             if member.idle_ms >= 1000 * long_dead and not member.pending and not alive.get(member.name, True)
         ]
-        for names in in_chunks(forgotten):  # side by side: after a night of restarts there are thousands
+        for names in in_chunks(forgotten):  # together: after a night of restarts there are thousands
             await gather(
                 *(self._group.forget(name, long_dead, self._patience) for name in names),
                 name="redis_stream_client tidying",
@@ -263,7 +265,7 @@ class Sweeper:
             self._sweeps.look_ended(owner, began)
 
     async def _look_at(self, owner: str) -> None:
-        """Offer all that is pending for `owner`, if it is dead, and withdraw what is not any more."""
+        """Offer all streams of `owner`, if it is dead, and withdraw offers that no longer hold."""
         known = self._event_queue.offered(owner)
         present: list[str] = []
         last: str | None = None
@@ -279,7 +281,7 @@ class Sweeper:
         self._event_queue.withdraw_absent(owner, present, known)
 
     async def _take(self, owner: str, members: list[Member]) -> None:
-        """Take a share of what is pending for `owner`, if it is dead; after a while, what others left, too."""
+        """Take our share of the streams of `owner`, if it is dead; after a while, also what others have left."""
         now = clock.now()
         rest_at = self._rest_at.setdefault(owner, now + self._lock_ttl * REST)
         if now < rest_at:
@@ -297,17 +299,17 @@ class Sweeper:
         self._rest_at.pop(owner, None)
 
     def _part_of(self, owner: str, members: list[Member]) -> int:
-        """How many of its streams are ours to take, since others have room, too."""
+        """How many of its streams we may take, since peers have room, too."""
         pending = sum(member.pending for member in members if member.name == owner)
         return math.ceil(pending / self._peers.live) or 1
 
     def _heirs(self, owner: str, members: list[Member]) -> list[str]:
-        """The other consumers that may want a share."""
+        """The other consumers that may take a share."""
         names = (member.name for member in members)
         return self._peers.takers(names, without={self._consumer, owner, NOBODY})
 
     async def _offer(self, owner: str, orphans: list[Delivered]) -> None:
-        """In an order of this client's own: peers that take one after the other then rarely meet."""
+        """Offer orphans in an order of our own, so that peers that claim one by one rarely meet."""
         now = clock.now()
         random.shuffle(orphans)
         for entry in orphans:
