@@ -8,10 +8,12 @@ from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 
+from redis_stream_client._model import letter_details
 from redis_stream_client._model.announcement import Info, Malformed, decode
 from redis_stream_client._model.entry import order, parse_id
 from redis_stream_client._model.errors import RedisUnavailable, StreamGone
 from redis_stream_client._model.keys import Keys, require_name
+from redis_stream_client._model.letter_details import LetterDetails
 from redis_stream_client._protocol import letters, msgpack
 from redis_stream_client._redis.pooled import Loan, Pooled
 from redis_stream_client._redis.window import Window
@@ -27,6 +29,7 @@ MOST_FIELDS = 10_000
 """The most fields of an announcement that can be put back. For so many Redis needs about 40 ms."""
 
 _HEAD = (b"reason", b"lbs-id", b"consumer", b"deliveries")
+_DETAILS = b"letter-details"
 _PACKED = b"fields-msgpack"
 _PACKED_FROM = 4000  # names and values; fewer are never packed
 _COUNT = re.compile(rb"[0-9]{1,20}")
@@ -56,6 +59,14 @@ class DeadLetter:
         stream: name of the data stream; None if the announcement is not well-formed.
         info: the ``Info`` of the announcement, decoded JSON, or None.
         fields: the fields of the announcement, byte for byte: pairs of name and value.
+        position: the last checkpoint of the stream; None if there was none. This attribute and the following ones
+            are known of streams whose handlers failed or whose owners died. Letters of earlier versions lack them.
+        last_entry: id of the last entry that the last handler got; None if it got none. Look there first.
+        error_type: class of the last error, or None.
+        error: text of the last error, or None.
+        failures: how often handlers failed since the checkpoint last advanced.
+        deaths: how many owners died since then.
+        failing_since: when that began, in seconds of Unix time; None if it is not known.
     """
 
     id: str
@@ -66,6 +77,13 @@ class DeadLetter:
     stream: str | None
     info: Info | None = field(compare=False)
     fields: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    position: str | None = None
+    last_entry: str | None = None
+    error_type: str | None = None
+    error: str | None = None
+    failures: int = 0
+    deaths: int = 0
+    failing_since: float | None = None
 
     @property
     def time(self) -> datetime:
@@ -270,6 +288,9 @@ def _letter(entry: Sequence[Any]) -> DeadLetter:
         unpacked = msgpack.unpack(words[1])
         if unpacked is not None and len(unpacked) > _PACKED_FROM and len(unpacked) % 2 == 0:
             words = unpacked
+    details = LetterDetails()
+    if head and tuple(words[:1]) == (_DETAILS,):
+        details, words = letter_details.decode(words[1]), words[2:]
     stream: str | None = None
     info: Info | None = None
     try:
@@ -290,6 +311,13 @@ def _letter(entry: Sequence[Any]) -> DeadLetter:
         stream=stream,
         info=info,
         fields=tuple(zip(words[::2], words[1::2], strict=True)),
+        position=details.position,
+        last_entry=details.last_entry,
+        error_type=details.error_type,
+        error=details.error,
+        failures=details.failures,
+        deaths=details.deaths,
+        failing_since=details.failing_since,
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.entry import Entry
 from redis_stream_client._model.gaps import Gap
+from redis_stream_client._model.letter_details import LetterDetails
 
 if TYPE_CHECKING:
     import asyncio
@@ -114,7 +115,7 @@ class LeaseBackend(Protocol):
         """Start a `release`. The lease ends at once."""
         ...
 
-    async def bury(self, lease: LeaseState, reason: str) -> None:
+    async def bury(self, lease: LeaseState, reason: str, details: LetterDetails) -> None:
         """Move the announcement to the dead letters."""
         ...
 

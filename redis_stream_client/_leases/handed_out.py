@@ -55,6 +55,11 @@ class Handed:
         return id == self.reached or order(id) <= order(self.reached)
 
     @property
+    def last(self) -> str | None:
+        """Id of the furthest entry since reading began, or began again; None if there is none."""
+        return self.reached if self.reached != START else None
+
+    @property
     def any(self) -> bool:
         """Whether anything was handed out at all."""
         return self.reached != START or self._before != START

@@ -270,7 +270,7 @@ class LeaseState:
     @property
     def deaths(self) -> int:
         """Owners before this one that have died, since the last progress."""
-        return max(0, self.attempts - 1)
+        return max(0, self.attempts - (0 if self.trouble is not None and self.trouble.ours else 1))
 
     @property
     def failures(self) -> int:
@@ -293,6 +293,7 @@ class LeaseState:
             self.trouble = Trouble(0, clock.now())
         self.trouble.failures += 1
         self.trouble.error = error
+        self.trouble.ours = True
 
     def acquit(self) -> None:
         """Its owner has nothing left to do: whatever was tried before has come to its end."""
@@ -336,6 +337,11 @@ class LeaseState:
             and handed.covered_before(id)
             and order(id) > order(self.position or START)
         )
+
+    @property
+    def last_entry(self) -> str | None:
+        """The id of the furthest entry that the user has, since reading began; None if there is none."""
+        return self._handed.last if self._handed is not None else None
 
     @property
     def all_checkpointed(self) -> bool:

@@ -15,11 +15,13 @@ class Trouble:
         failures: how often a handler failed.
         since: when that began, by this process's clock.
         error: what the last failure was; empty if there was none.
+        ours: whether it was that of this owner.
     """
 
     failures: int
     since: float
     error: str = ""
+    ours: bool = False
 
     @classmethod
     def found(cls, failures: int, failing_for: float, error: str) -> "Trouble":

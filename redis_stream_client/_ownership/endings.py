@@ -17,6 +17,7 @@ from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisUnavailable
+from redis_stream_client._model.letter_details import LetterDetails
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.losses import Losses
@@ -231,7 +232,7 @@ class Endings:
 
     # Buried.
 
-    async def bury(self, lease: LeaseState, reason: str) -> None:
+    async def bury(self, lease: LeaseState, reason: str, details: LetterDetails) -> None:
         """Move the announcement of a lease to the dead letters. If it is put back, it continues after its
         checkpoint.
 
@@ -240,18 +241,20 @@ class Endings:
             RedisUnavailable: no answer until the lock lapsed; the outcome is unknown.
             KeyRejected: the dead letters cannot be written; nothing was changed.
         """
-        task = self._tasks.spawn(self._bury(lease, reason))
+        task = self._tasks.spawn(self._bury(lease, reason, details.encode()))
         await asyncio.wait((task,))  # a caller that is cancelled only stops waiting
         if task.cancelled():
             raise self._tasks.gone()
         if (refused := task.result()) is not None:
             raise refused
 
-    async def _bury(self, lease: LeaseState, reason: str) -> KeyRejected | None:
+    async def _bury(self, lease: LeaseState, reason: str, details: str) -> KeyRejected | None:
         async with self._audit_lock.passing():
             try:
                 outcome = await self._retries.until_answered(
-                    lambda timeout: self._deliveries.bury(lease.lbs_id, lease.deliveries, reason, timeout),
+                    lambda timeout: self._deliveries.bury(
+                        lease.lbs_id, lease.deliveries, reason, timeout, details=details
+                    ),
                     lambda: self._table.holds(lease),
                 )
             except Lapsed:

@@ -8,6 +8,7 @@ from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import ClientClosed
+from redis_stream_client._model.letter_details import LetterDetails
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.endings import Endings
@@ -71,9 +72,9 @@ class RedisBackend:
         """See `Endings.start_release`."""
         return self._endings.start_release(lease, pause=pause, graceful=graceful)
 
-    async def bury(self, lease: LeaseState, reason: str) -> None:
+    async def bury(self, lease: LeaseState, reason: str, details: LetterDetails) -> None:
         """See `Endings.bury`."""
-        await self._endings.bury(lease, reason)
+        await self._endings.bury(lease, reason, details)
 
     def skipped(self, entries: int) -> None:
         """Count `entries` that are missing from a data stream."""

@@ -118,9 +118,9 @@ class Deliveries:
         reply = await self._commands.run(scripts.load("release"), [self._keys.lbs], args, timeout=timeout)
         return [decode_name(result) for result in reply]
 
-    async def bury(self, lbs_id: str, deliveries: int, reason: str, timeout: float) -> str:
+    async def bury(self, lbs_id: str, deliveries: int, reason: str, timeout: float, *, details: str = "") -> str:
         """Move an entry to the dead letters. Returns ``buried``, ``gone`` or the current owner."""
         keys = [self._keys.lbs, self._keys.dead]
-        args = [self._keys.group, self._me, lbs_id, deliveries, reason]
+        args = [self._keys.group, self._me, lbs_id, deliveries, reason, details]
         reply: bytes = await self._commands.run(scripts.load("bury"), keys, args, timeout=timeout)
         return decode_name(reply)

@@ -18,6 +18,7 @@ from redis_stream_client._leases.state import ENDED, LeaseState
 from redis_stream_client._model.entry import order
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
 from redis_stream_client._model.failures import describe, is_a, is_cancellation
+from redis_stream_client._model.letter_details import LetterDetails, split
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.retry_policy import later
 from redis_stream_client._redis.error_mapping import KeyRejected
@@ -264,7 +265,7 @@ class HandlerTask:
             if lease.lost is not None or self._backend.closed:  # closing ends one lease after the other
                 return self._lost(error, stopped)
             if is_a(error, TooManyDeaths):
-                return await self._bury(f"given up after {lease.deaths} attempts", None)
+                return await self._bury(f"given up after {lease.deaths} attempts", None, "")
             if stopped == "drained":
                 if error is not None and not is_cancellation(error):
                     self._log_failure(error)
@@ -300,13 +301,13 @@ class HandlerTask:
         if lease.lost is not None:
             return self._lost(error, None)
         if self._rules.is_poison(error):
-            return await self._bury(f"raised what goes to the dead letters at once: {what}", error)
+            return await self._bury(f"raised what goes to the dead letters at once: {what}", error, what)
         counts = lease.attempts > 0  # else it got on
         if counts:
             lease.fail(what)
         self._judge.failed(lease, what)
         if counts and self._rules.is_last(lease.failures, lease.failing_for(clock.now())) and self._judge.counts:
-            return await self._bury(f"failed {lease.failures} times, at last: {what}", error)
+            return await self._bury(f"failed {lease.failures} times, at last: {what}", error, what)
         pause = self._rules.pause(lease.failures)
         if status == "stalled":
             log.warning(
@@ -319,7 +320,7 @@ class HandlerTask:
             await self._rest(pause)
         if await self._give_back(what, pause, counts=counts):
             return self._outcome(status, error)
-        return await self._bury(f"failed {lease.deliveries} times, at last: {what}", error)
+        return await self._bury(f"failed {lease.deliveries} times, at last: {what}", error, what)
 
     async def _give_back(self, what: str, pause: float, *, counts: bool) -> bool:
         """Record the failure, if it is one, and release. False: the stream was tried too often for that."""
@@ -373,7 +374,8 @@ class HandlerTask:
             self.lease.remove_waiter(waiter)
             self._pausing = None
 
-    async def _bury(self, reason: str, error: BaseException | None) -> Outcome:
+    async def _bury(self, reason: str, error: BaseException | None, what: str) -> Outcome:
+        """Move the stream to the dead letters. `what`: the failure of this owner, if there was one."""
         lease = self.lease
         log.error(
             "%s goes to the dead letters: %s",
@@ -382,17 +384,31 @@ class HandlerTask:
             extra=lease.log_fields(),
         )
         try:
-            await self._insist(partial(self._backend.bury, reason=reason))
+            await self._insist(partial(self._backend.bury, reason=reason, details=self._details(what)))
         except KeyRejected as refused:
             log.error("%s cannot be buried: %s", lease.stream, describe(refused), extra=lease.log_fields())
             pause = self._rules.pause(lease.tries)
             await self._rest(pause)
             if lease.lost is None and error is not None:
-                await self._record_failure(describe(error))
+                await self._record_failure(what)
             if lease.lost is None:
                 await self._release(pause=pause, graceful=False)
             return self._outcome("failed", error)
         return self._outcome("dead", error)
+
+    def _details(self, what: str) -> LetterDetails:
+        lease = self.lease
+        trouble = lease.trouble
+        kind, text = split(what or (trouble.error if trouble is not None else ""))
+        return LetterDetails(
+            position=lease.position,
+            last_entry=lease.last_entry,
+            error_type=kind,
+            error=text,
+            failures=lease.failures,
+            deaths=lease.deaths,
+            failing_since=time.time() - lease.failing_for(clock.now()) if trouble is not None else None,
+        )
 
     def _log_failure(self, error: BaseException) -> None:
         lease = self.lease

@@ -17,7 +17,7 @@ from redis_stream_client.cli.exit_status import FAILED, OK, UNUSABLE
 from redis_stream_client.dead_letters import DeadLetter, DeadLetters, require_id
 
 WIDEST = 60  # characters of a column of the table, but for the last one
-HEADINGS = ("ID", "BURIED (UTC)", "DELIVERIES", "STREAM", "REASON")
+HEADINGS = ("ID", "BURIED (UTC)", "DELIVERIES", "STREAM", "POSITION", "LAST ENTRY", "ERROR", "REASON")
 
 _DESCRIPTION = """\
 Dead letters are announcements that could not be processed; they are kept in the stream {SERVICE-input}:dead.
@@ -138,9 +138,10 @@ async def _list(letters: DeadLetters, arguments: argparse.Namespace) -> int:
 
 def _row(letter: DeadLetter) -> Sequence[str]:
     """A letter in words that fill one line each, and are safe to be shown by a terminal."""
-    stream = "-" if letter.stream is None else letter.stream
     buried = f"{letter.time:%Y-%m-%d %H:%M:%S}"
-    return letter.id, buried, str(letter.deliveries), _clip(_printable(stream), WIDEST), _printable(letter.reason)
+    names = (letter.stream, letter.position, letter.last_entry, letter.error_type)
+    columns = ("-" if name is None else _clip(_printable(name), WIDEST) for name in names)
+    return letter.id, buried, str(letter.deliveries), *columns, _printable(letter.reason)
 
 
 def _json(letter: DeadLetter) -> str:
@@ -153,6 +154,13 @@ def _json(letter: DeadLetter) -> str:
         "deliveries": letter.deliveries,
         "stream": letter.stream,
         "info": letter.info,
+        "position": letter.position,
+        "last_entry": letter.last_entry,
+        "error_type": letter.error_type,
+        "error": letter.error,
+        "failures": letter.failures,
+        "deaths": letter.deaths,
+        "failing_since": letter.failing_since,
         "fields": [[word.decode(errors="surrogateescape") for word in pair] for pair in letter.fields],
     }
     try:

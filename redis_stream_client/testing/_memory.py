@@ -19,6 +19,7 @@ from redis_stream_client._model.announcement import Announcement
 from redis_stream_client._model.entry import START, Entry, order, require_id
 from redis_stream_client._model.errors import LossReason
 from redis_stream_client._model.gaps import Gap
+from redis_stream_client._model.letter_details import LetterDetails
 
 PEER = "redis-consumer-peer-00000000"
 """The consumer that has taken the stream, where one has."""
@@ -129,6 +130,7 @@ class Memory:
         self.done = False
         self.released = False
         self.dead: str | None = None
+        self.details: LetterDetails | None = None
         self.draining = False
         self._drains: list[Callable[[], None]] = []
         self._doubts = 0
@@ -291,14 +293,14 @@ class Memory:
         self.done = True
         self.end(lease, "done")
 
-    async def bury(self, lease: LeaseState, reason: str) -> None:
+    async def bury(self, lease: LeaseState, reason: str, details: LetterDetails) -> None:
         """Move the announcement to the dead letters."""
-        await self._wait_for(self._spawn(self._bury(lease, reason)))
+        await self._wait_for(self._spawn(self._bury(lease, reason, details)))
 
-    async def _bury(self, lease: LeaseState, reason: str) -> None:
+    async def _bury(self, lease: LeaseState, reason: str, details: LetterDetails) -> None:
         await self._answer(lease, "bury")
         self._settle(over=True)
-        self.dead = reason
+        self.dead, self.details = reason, details
         self.end(lease, "dead")
 
     async def release(self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True) -> None:

@@ -9,12 +9,14 @@ import pty
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from redis_stream_client import cli
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._model.letter_details import LetterDetails
 from tests.harness.cluster import start_cluster
 from tests.harness.letters import CONSUMER, REASON, announcement, bury, bury_stream, written
 from tests.harness.ports import HOST, free_port
@@ -75,11 +77,24 @@ def test_the_table_has_a_line_for_each_letter(server: Server, service: str, dead
     for line, letter_id, stream, reason in zip(
         printed[1:], ids, ("call-17", "-", "a-much-longer-name"), (REASON, "not JSON", REASON), strict=True
     ):
-        assert re.fullmatch(rf"{letter_id}  {time}  1 +{stream}  +{re.escape(reason)}", line), line
+        assert re.fullmatch(rf"{letter_id}  {time}  1 +{stream}  +- +- +- +{re.escape(reason)}", line), line
     assert (
         len({line.rindex(reason) for line, reason in zip(printed[1:], (REASON, "not", REASON), strict=True)}) == 1
     )
     assert remaining(server, service) == ids
+
+
+def test_it_shows_where_the_stream_stood_and_what_failed(
+    server: Server, service: str, dead: Callable[..., Result]
+) -> None:
+    details = LetterDetails("3-0", "4-0", "LookupError", "no such customer", 16, 1, 1_790_000_000.5)
+    bury(server, service, [announcement("call-17")], details=details.encode())
+    status, [_, line], _ = dead("list")
+    assert status == 0
+    assert re.search(rf"  call-17  3-0 +4-0 +LookupError  {re.escape(REASON)}$", line)
+    status, [document], _ = dead("list", "--json")
+    shown = json.loads(document)
+    assert {name: shown[name] for name in asdict(details)} == asdict(details)
 
 
 def test_there_may_be_none(dead: Callable[..., Result]) -> None:

@@ -18,9 +18,11 @@ import pytest
 from redis_stream_client import Fence, Lease, RedisStreamClient, StreamAdded, testing
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.state import ENDED
+from redis_stream_client._model import letter_details
 from redis_stream_client._model.keys import NOBODY, Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._run.handler_task import HandlerTask
+from redis_stream_client.testing._memory import MemoryLease
 from tests.harness.leases import state_of
 from tests.harness.waiting import wait_until
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
+    from redis_stream_client._model.letter_details import LetterDetails
     from redis_stream_client._run.handler import Handler
     from redis_stream_client.testing import Outcome
     from tests.harness.connection import Connection
@@ -126,6 +129,10 @@ class Backend(Protocol):
         """What is stored."""
         ...
 
+    async def letter(self) -> LetterDetails:
+        """What the stream's dead letter says beyond its reason."""
+        ...
+
 
 class InMemory:
     """A lease of `redis_stream_client.testing`."""
@@ -206,6 +213,12 @@ class InMemory:
         elif self._overtaken or state_of(self._lease).lost not in (None, *ENDED):
             state = "a peer's"
         return Facts(state, controller.dead, controller.position, controller.attempts)
+
+    async def letter(self) -> LetterDetails:
+        assert isinstance(self._lease, MemoryLease)
+        details = self._lease.memory.details
+        assert details is not None
+        return details
 
 
 class OnServer:
@@ -378,3 +391,7 @@ class OnServer:
         position = record[b"checkpoint"].decode() if b"checkpoint" in record else None
         tried = int(record.get(b"attempts", 0)) + int(record.get(b"failures", 0))
         return Facts(state, reason, position, tried)
+
+    async def letter(self) -> LetterDetails:
+        [(_, words)] = await self._redis.xrange(self._keys.dead)
+        return letter_details.decode(words[b"letter-details"])

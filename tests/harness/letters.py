@@ -35,14 +35,14 @@ def written(fields: Sequence[Pair]) -> list[bytes]:
     return [*head, *flat(fields)]
 
 
-def bury(server: Server, service: str, fields: Sequence[Pair], reason: str = REASON) -> str:
+def bury(server: Server, service: str, fields: Sequence[Pair], reason: str = REASON, details: str = "") -> str:
     """Announce, deliver to a consumer that lives in Redis only, and bury; returns the letter's id."""
     keys = Keys(service)
     if not server.command("EXISTS", keys.lbs):
         server.command("XGROUP", "CREATE", keys.lbs, keys.group, "0", "MKSTREAM")
     lbs_id = server.command("XADD", keys.lbs, "*", *flat(fields))
     server.command("XREADGROUP", "GROUP", keys.group, CONSUMER, "STREAMS", keys.lbs, ">")
-    script, arguments = scripts.load("bury").text, (keys.group, CONSUMER, lbs_id, 1, reason)
+    script, arguments = scripts.load("bury").text, (keys.group, CONSUMER, lbs_id, 1, reason, details)
     assert server.command("EVAL", script, 2, keys.lbs, keys.dead, *arguments) == b"buried"
     [(letter_id, _)] = server.command("XREVRANGE", keys.dead, "+", "-", "COUNT", 1)
     return str(letter_id.decode())

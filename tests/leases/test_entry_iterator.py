@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from redis_stream_client._leases.entry_iterator import OnGap
     from redis_stream_client._leases.state import LeaseState
+    from redis_stream_client._model.letter_details import LetterDetails
 
 
 T = TypeVar("T")
@@ -118,7 +119,7 @@ class Backend:
     ) -> asyncio.Future[None]:
         raise NotImplementedError
 
-    async def bury(self, lease: LeaseState, reason: str) -> None:
+    async def bury(self, lease: LeaseState, reason: str, details: LetterDetails) -> None:
         raise NotImplementedError
 
     def keep_place(self, by: int) -> None:

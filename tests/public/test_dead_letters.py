@@ -21,6 +21,7 @@ from redis_stream_client import (
     StreamGone,
 )
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._model.letter_details import LetterDetails
 from redis_stream_client._protocol import scripts
 from redis_stream_client.dead_letters import MOST_FIELDS, PAGE
 from tests.harness.connection import Connection, lent_by
@@ -97,6 +98,50 @@ async def test_a_letter_about_a_well_formed_announcement_names_the_stream(
     assert letter.fields == ((b"before", b"\xff"), announcement("call-17", 17), (b"", b"\r\n"))
     assert hash(letter)
     assert "lbs-input" not in repr(letter)  # which may be long
+
+
+DETAILS = LetterDetails("3-0", "4-0", "LookupError", "no such customer", 16, 1, 1_790_000_000.5)
+
+
+@pytest.mark.parametrize("further", [0, 2_100], ids=["few fields", "many fields"])
+async def test_a_letter_says_where_the_stream_stood_and_what_had_happened_to_it(
+    server: Server, redis: Connection, service: str, letters: DeadLetters, further: int
+) -> None:
+    fields = [announcement("call-17", 17), *((b"%d" % number, b"") for number in range(further))]
+    letter_id = bury(server, service, fields, details=DETAILS.encode())
+    letter = await letters.get(letter_id)
+    assert letter is not None
+    assert (letter.stream, letter.fields) == ("call-17", tuple(fields))
+    assert (letter.position, letter.last_entry) == ("3-0", "4-0")
+    assert (letter.error_type, letter.error) == ("LookupError", "no such customer")
+    assert (letter.failures, letter.deaths, letter.failing_since) == (16, 1, 1_790_000_000.5)
+    lbs_id = await letters.put_back(letter)
+    assert await announced(redis, service) == [(lbs_id, flat(fields))]
+
+
+async def test_a_letter_of_an_earlier_version_says_less(
+    redis: Connection, service: str, letters: DeadLetters
+) -> None:
+    [letter_id] = await write(redis, service, "call-17")
+    letter = await letters.get(letter_id)
+    assert letter is not None
+    assert (letter.stream, letter.position, letter.last_entry) == ("call-17", None, None)
+    assert (letter.error_type, letter.error, letter.failing_since) == (None, None, None)
+    assert (letter.failures, letter.deaths) == (0, 0)
+
+
+async def test_details_of_a_letter_that_make_no_sense_hide_nothing_else(
+    redis: Connection, service: str, letters: DeadLetters
+) -> None:
+    words = written([])
+    for details in (b"", b"\xff", b"[]", b'{"position": 5, "deaths": "many", "failing_since": NaN}'):
+        fields = [*words, b"letter-details", details, *flat([announcement("call-17")])]
+        letter_id = await redis.execute_command("XADD", Keys(service).dead, "*", *fields)
+        letter = await letters.get(letter_id.decode())
+        assert letter is not None
+        assert (letter.stream, letter.position, letter.deaths) == ("call-17", None, 0)
+        await letters.put_back(letter)
+    assert [words for _, words in await announced(redis, service)] == [flat([announcement("call-17")])] * 4
 
 
 async def test_letters_are_listed_in_pages_and_the_oldest_first(

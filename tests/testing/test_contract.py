@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from redis_stream_client import Entry, Lease, NotOwner, RedisUnavailable
+from redis_stream_client import Entry, Lease, NotOwner, RedisUnavailable, RetryLater, RetryPolicy
 from tests.harness.backends import STREAM, Backend, Facts, InMemory, OnServer
 from tests.harness.leases import state_of
 from tests.harness.waiting import wait_until
@@ -868,6 +869,134 @@ async def test_a_stream_that_killed_too_many_owners_is_given_up_untried(backend:
     assert (outcome.status, outcome.error, outcome.attempts) == ("dead", None, 4)
     assert handler.lease is None
     assert await backend.facts() == Facts("dead", "given up after 3 attempts", None, 0)
+
+
+# Handlers: the policy.
+
+
+class Poison(Exception):
+    """What no further attempt can mend."""
+
+
+def fails(error: BaseException, *, after: int = 0) -> Callable[[Lease], Any]:
+    """A handler that takes so many entries, and raises."""
+
+    async def handler(lease: Lease) -> None:
+        await steps(lease, after)
+        raise error
+
+    return handler
+
+
+async def test_many_failures_in_a_short_time_bury_nothing(backend: Backend) -> None:
+    await backend.start(fails(LookupError()), TICKS, attempts=40, failing_for=500.0)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.attempts) == ("failed", 40)
+    assert await backend.facts() == Facts("released", None, None, 40)
+
+
+async def test_many_failures_in_a_long_time_do(backend: Backend) -> None:
+    await backend.start(fails(LookupError("no"), after=2), TICKS, position="1-0", attempts=40, failing_for=600.0)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.attempts) == ("dead", 40)
+    assert await backend.facts() == Facts("dead", "failed 40 times, at last: LookupError: no", "1-0", 0)
+    letter = await backend.letter()
+    assert (letter.position, letter.last_entry) == ("1-0", "3-0")
+    assert (letter.error_type, letter.error) == ("LookupError", "no")
+    assert (letter.failures, letter.deaths) == (40, 0)
+    assert letter.failing_since == pytest.approx(time.time() - 600, abs=30)
+
+
+async def test_few_failures_in_a_long_time_bury_nothing(backend: Backend) -> None:
+    await backend.start(fails(LookupError()), TICKS, attempts=15, failing_for=80_000.0)
+    assert (await backend.outcome()).status == "failed"
+
+
+async def test_a_policy_may_be_stricter(backend: Backend) -> None:
+    policy = RetryPolicy(max_attempts=2, patience=5)
+    await backend.start(fails(LookupError()), TICKS, attempts=2, failing_for=6.0, retry=policy)
+    assert (await backend.outcome()).status == "dead"
+
+
+async def test_deaths_are_no_failures(backend: Backend) -> None:
+    """Nor the other way round: of five owners two have failed, with this one three."""
+    await backend.start(fails(LookupError()), TICKS, attempts=5, deaths=2, failing_for=9.0, max_attempts=4)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.attempts) == ("failed", 5)
+    assert await backend.facts() == Facts("released", None, None, 5)
+
+
+async def test_what_policy_has_no_number_never_buries(backend: Backend) -> None:
+    await backend.start(
+        fails(LookupError()), TICKS, attempts=900, deaths=400, failing_for=9e4 - 9e3, max_attempts=None
+    )
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.attempts) == ("failed", 900)
+
+
+@pytest.mark.parametrize(
+    "error", [Poison("bad"), ExceptionGroup("tasks", [LookupError(), Poison("bad")])], ids=["alone", "in a group"]
+)
+async def test_poison_goes_to_the_dead_letters_at_once(backend: Backend, error: Exception) -> None:
+    policy = RetryPolicy(max_attempts=None, bury_on=(Poison,))
+    await backend.start(fails(error, after=1), TICKS, retry=policy)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.error) == ("dead", error)
+    reason = (await backend.facts()).reason
+    assert reason is not None
+    assert reason.startswith("raised what goes to the dead letters at once: ")
+    letter = await backend.letter()
+    assert (letter.last_entry, letter.error_type) == ("1-0", type(error).__name__)
+
+
+async def test_poison_after_a_checkpoint_goes_there_too(backend: Backend) -> None:
+    async def handler(lease: Lease) -> None:
+        await lease.checkpoint((await anext(lease.entries())).id)
+        raise Poison
+
+    await backend.start(handler, TICKS, retry=RetryPolicy(bury_on=(Poison,)))
+    assert (await backend.outcome()).status == "dead"
+    assert (await backend.letter()).position == "1-0"
+
+
+async def test_whom_a_handler_puts_off_has_not_failed(backend: Backend) -> None:
+    error = RetryLater(after=0.05)
+    await backend.start(fails(error), TICKS, attempts=3, deaths=2, max_attempts=3)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.error, outcome.failed) == ("postponed", error, False)
+    assert await backend.facts() == Facts("released", None, None, 0)
+
+
+async def test_whom_a_handler_puts_off_keeps_its_earlier_failures(backend: Backend) -> None:
+    await backend.start(fails(RetryLater(after=0.05)), TICKS, attempts=3)
+    assert (await backend.outcome()).status == "postponed"
+    assert (await backend.facts()).attempts == 2
+
+
+async def test_a_drain_keeps_earlier_failures(backend: Backend) -> None:
+    handler = Recorder()
+    handler.work = handler.without_checkpoints
+    await backend.start(handler, TICKS, attempts=3, drain_timeout=0.0)
+    await handler.has_read("1-0", "2-0", "3-0")
+    backend.drain()
+    assert (await backend.outcome()).status == "drained"
+    assert (await backend.facts()).attempts == 2
+
+
+async def test_an_owner_with_nothing_left_to_do_makes_earlier_failures_forgotten(backend: Backend) -> None:
+    handler = Recorder()
+    await backend.start(handler, TICKS, position="3-0", attempts=7)
+
+    async def forgotten() -> bool:
+        return (await backend.facts()).attempts == 0
+
+    await wait_until(lambda: handler.lease, "it works")
+    await wait_until(forgotten, "it has waited for entries for a while")
+    assert handler.lease is not None
+    assert handler.lease.attempts == 0
+    backend.drain()
+    assert (await backend.outcome()).status == "drained"
+    assert (await backend.facts()).attempts == 0
 
 
 async def test_a_handler_cannot_enter_the_lease_that_it_is_given(backend: Backend) -> None:

@@ -1,5 +1,5 @@
 -- put_back: announce a dead letter's stream again and remove the letter. The announcement's own fields, which follow
--- the four of the letter's head, are kept byte for byte. A repeat after a lost reply finds no letter.
+-- the four of the letter's head, and letter-details, are kept byte for byte. A repeat after a lost reply finds no letter.
 --
 -- KEYS  1 load balancer stream   2 dead letters
 -- ARGV  1 letter id
@@ -9,6 +9,7 @@ local letter = redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1])[1]
 if not letter then return 'gone' end
 local fields, first = letter[2], 9
 if #fields == 10 and fields[9] == 'fields-msgpack' then fields, first = cmsgpack.unpack(fields[10]), 1 end
+if fields[first] == 'letter-details' then first = first + 2 end
 -- unpack() takes some 8,000 words at the most, arguments that are passed on as many as there are. So the last ones are
 -- unpacked, and the others put before them, eight at a time: 10 ms of Redis for 10,000 words, 40 ms for 20,000.
 local function announce(i, ...)
