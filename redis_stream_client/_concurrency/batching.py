@@ -21,6 +21,9 @@ class Batch(Generic[Item, Result]):
         spawn: starts the task that sends; may raise.
         gone: makes the exception for the callers that still wait when that task is cancelled.
         most: the most items in one call.
+        at_once: sends one item without a task, and calls back with its result or an exception; returns False if it
+            cannot now. So a caller on its own waits for no task. While one such item is under way, others share
+            calls as usual.
     """
 
     def __init__(
@@ -29,11 +32,14 @@ class Batch(Generic[Item, Result]):
         spawn: Spawn,
         gone: Callable[[], Exception],
         most: int | Callable[[], int],
+        at_once: Callable[[Item, Callable[[Result | Exception], None]], bool] | None = None,
     ) -> None:
         self._send = send
         self._spawn = spawn
         self._gone = gone
         self._most = most
+        self._at_once = at_once
+        self._alone: _Entry[Item, Result] | None = None
         self._waiting: list[_Entry[Item, Result]] = []
         self._under_way: list[_Entry[Item, Result]] = []
         self._task: asyncio.Task[None] | None = None
@@ -45,6 +51,11 @@ class Batch(Generic[Item, Result]):
 
         `heard` is called with it before the waiter goes on, even if nobody waits any more.
         """
+        if self._at_once is not None and self._alone is None and not self._waiting:
+            alone = self._alone = (item, heard, asyncio.get_running_loop().create_future())
+            if self._at_once(item, self._answered_alone):
+                return alone[2]
+            self._alone = None
         task = self._task or self._spawn(self._run())  # may raise; then no item waits
         outcome: asyncio.Future[Result] = task.get_loop().create_future()
         self._waiting.append((item, heard, outcome))
@@ -55,17 +66,21 @@ class Batch(Generic[Item, Result]):
 
     def has(self, item: Item) -> bool:
         """Whether `item` waits to be sent, or is under way."""
-        return any(other is item for other, _, _ in (*self._under_way, *self._waiting))
+        alone = () if self._alone is None else (self._alone,)
+        return any(other is item for other, _, _ in (*alone, *self._under_way, *self._waiting))
+
+    def _answered_alone(self, result: Result | Exception) -> None:
+        assert self._alone is not None
+        entry, self._alone = self._alone, None
+        _deliver(entry, result)
 
     async def _run(self) -> None:
         while self._waiting:
             most = self._most if isinstance(self._most, int) else self._most()
             self._under_way, self._waiting = self._waiting[:most], self._waiting[most:]
             results = await self._send([item for item, _, _ in self._under_way])
-            for (_, heard, outcome), result in zip(self._under_way, results, strict=True):
-                if heard is not None:
-                    heard(result)
-                _settle(outcome, result)
+            for entry, result in zip(self._under_way, results, strict=True):
+                _deliver(entry, result)
             self._under_way = []
         self._task = None  # the next item starts a new task
 
@@ -79,6 +94,13 @@ class Batch(Generic[Item, Result]):
         self._under_way, self._waiting = [], []
         for _, _, outcome in left:
             _settle(outcome, error if isinstance(error, Exception) else self._gone())
+
+
+def _deliver(entry: _Entry[Item, Result], result: Result | Exception) -> None:
+    _, heard, outcome = entry
+    if heard is not None:
+        heard(result)
+    _settle(outcome, result)
 
 
 def _settle(outcome: "asyncio.Future[Result]", result: Result | Exception) -> None:

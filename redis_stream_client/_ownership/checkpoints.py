@@ -89,6 +89,7 @@ class Progress:
         self._retries = retries
         self._record_store = record_store
         self._fetcher = fetcher
+        self._tasks = tasks
         self._callers = Callers(tasks.spawn, tasks.gone)
 
     def follow(self, lease: LeaseState) -> Cursor:
@@ -235,6 +236,8 @@ class Progress:
         """Send a checkpoint at once, if nothing has to be looked up first. None: something has."""
         self._lock_state.check()
         if not lease.begun or not self._table.holds(lease) or self._lock_state.state is not State.HELD:
+            return None
+        if self._tasks.ended:
             return None
         if lease.rest is not None:
             return None

@@ -163,7 +163,7 @@ class Records:
         self._failing = Window("records in a fail", CALL, timeout)
         self._fails = Batch[Fail, Failed | Refused](self._fail, spawn, gone, lambda: self._failing.size)
         self._checkpoints = Batch[Checkpoint, Refused | bool](
-            self._checkpoint, spawn, gone, lambda: self._advancing.size
+            self._advance, spawn, gone, lambda: self._advancing.size, self._advance_at_once
         )
 
     @property
@@ -219,24 +219,36 @@ class Records:
         words = [(ask.record, _begin_words(ask)) for ask in asks]
         return [_begun(reply) for reply in await self._sized(self._beginning, scripts.load("begin"), words)]
 
-    async def _checkpoint(self, asks: list[Checkpoint]) -> list[Refused | bool | Exception]:
-        words = [(ask.record, (ask.owner.fence, ask.owner.consumer, ask.id, _or_empty(ask.added))) for ask in asks]
-        replies = await self._sized(self._advancing, scripts.load("checkpoint"), words)
+    async def _advance(self, asks: list[Checkpoint]) -> list[Refused | bool | Exception]:
+        replies = await self._sized(self._advancing, *_checkpoint(asks))
         return [_checkpointed(reply) for reply in replies]
 
     async def _fail(self, asks: list[Fail]) -> list[Failed | Refused | Exception]:
         words = [(ask.record, (ask.owner.fence, ask.owner.consumer, ask.error)) for ask in asks]
         return [_failed(reply) for reply in await self._sized(self._failing, scripts.load("fail"), words)]
 
+    def _advance_at_once(self, ask: Checkpoint, heard: Callable[[Refused | bool | Exception], None]) -> bool:
+        """Send one on a connection that is open, without a task. False: there is none."""
+
+        def answered(replies: Any) -> None:
+            reply = replies if isinstance(replies, Exception) else replies[0]
+            _went(self._advancing, [reply])
+            try:
+                answer = _checkpointed(self._translated(reply))
+            except AssertionError as error:  # the one who waits raises it; the connection goes on
+                answer = error
+            heard(answer)
+
+        script, [(record, words)] = _checkpoint([ask])
+        timeout = min(self._advancing.patience, self._longest)
+        return self._connection.run_at_once(script, [record], words, timeout=timeout, heard=answered)
+
     async def _sized(
         self, window: Window, script: Script, asks: Sequence[tuple[str, tuple[Any, ...]]]
     ) -> list[Any]:
         """Run a script. Without an answer, the next calls are smaller."""
         replies = await self._run(script, asks, min(window.patience, self._longest))
-        if any(isinstance(reply, Unanswered) and reply.maybe_executed for reply in replies):
-            window.unanswered(len(asks))
-        else:
-            window.answered()
+        _went(window, replies)
         return replies
 
     async def _run(self, script: Script, asks: Sequence[tuple[str, tuple[Any, ...]]], timeout: float) -> list[Any]:
@@ -274,6 +286,14 @@ class Records:
         return reply
 
 
+def _went(window: Window, replies: Sequence[Any]) -> None:
+    """Tell a window how a call went, with what came for each of its records."""
+    if any(isinstance(reply, Unanswered) and reply.maybe_executed for reply in replies):
+        window.unanswered(len(replies))
+    else:
+        window.answered()
+
+
 def _begin_words(ask: Begin) -> tuple[Any, ...]:
     return (
         ask.owner.fence, ask.owner.consumer, int(ask.look_only), ask.unrecorded,
@@ -306,6 +326,13 @@ def _failed(reply: Any) -> Failed | Refused | Exception:
         case [b"failed", int(failures), int(milliseconds)]:
             return Failed(failures, milliseconds / 1000)
     return _refused(reply)
+
+
+def _checkpoint(asks: Sequence[Checkpoint]) -> tuple[Script, list[tuple[str, tuple[Any, ...]]]]:
+    """The script, and for each record its key and its words."""
+    return scripts.load("checkpoint"), [
+        (ask.record, (ask.owner.fence, ask.owner.consumer, ask.id, _or_empty(ask.added))) for ask in asks
+    ]
 
 
 def _or_empty(number: int | None) -> int | str:

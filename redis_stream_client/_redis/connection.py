@@ -50,7 +50,8 @@ class SharedConnection:
         self._heard: _Heard | None = None
         self._opening: asyncio.Task[AbstractConnection] | None = None
         self._connection: AbstractConnection | None = None
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[asyncio.Future[Any] | _Listener] = deque()
+        self._scripts: set[str] = set()  # that the server knows, by name
         self._reader: asyncio.Task[None] | None = None
         self._closed = False
         self.losses = 0
@@ -93,8 +94,40 @@ class SharedConnection:
         words = (len(keys), *keys, *args)
         [reply] = await self._exchange((("EVALSHA", script.sha, *words),), timeout)
         if isinstance(reply, NoScriptError):
-            return await self.request("EVAL", script.text, *words, timeout=timeout)
+            reply = await self.request("EVAL", script.text, *words, timeout=timeout)
+        self._scripts.add(script.sha)
         return self._accepted(reply)
+
+    def run_at_once(
+        self,
+        script: Script,
+        keys: Sequence[str | bytes],
+        args: Sequence[Any],
+        *,
+        timeout: float,
+        heard: Callable[[Any], None],
+    ) -> bool:
+        """Run a small script that the server knows, on a connection that is open, without a task.
+
+        `heard` is called as soon as the reply arrives, or is given up: with the reply, or with what `run` would
+        raise. It must not raise. Returns False, and sends nothing, if the script must go the long way, by `run`.
+        """
+        connection = self._connection
+        if connection is None or script.sha not in self._scripts:
+            return False
+        try:
+            wire.write(connection, ("EVALSHA", script.sha, len(keys), *keys, *args))
+        except (RedisError, OSError):
+            return False
+        self._waiting.append(_Listener(self, script, heard, _Patience(self, connection, timeout)))
+        return True
+
+    def answer_of(self, script: Script, reply: Any) -> Any:
+        """What a reply to `run_at_once` means for its caller."""
+        if isinstance(reply, NoScriptError):
+            self._scripts.discard(script.sha)
+            return Unanswered("the server does not know the script", maybe_executed=False)
+        return self._refused(reply) if isinstance(reply, ResponseError) else reply
 
     def _accepted(self, reply: Any) -> Any:
         if isinstance(reply, ResponseError):
@@ -168,6 +201,7 @@ class SharedConnection:
         self._attempt.succeeded(clock.now() - started)
         self._failure = None
         self._connection = connection
+        self._scripts.clear()
         self._heard = redis_py.wrap_stream(connection, _Heard)
         self.connections += 1
         self._reader = start_task(self._read(connection), "redis_stream_client replies")
@@ -197,6 +231,8 @@ class SharedConnection:
             if not waiter.done():
                 waiter.set_result(reply)
             del reply, waiter  # an idle connection must not keep its last reply, which may have megabytes
+            if connection is not self._connection:  # the reply said that it is of no use any more
+                return
 
     def silent_since(self, connection: AbstractConnection) -> float:
         """When the connection last read a byte; infinite for one that is no longer used."""
@@ -242,6 +278,41 @@ class SharedConnection:
         if tasks:
             await asyncio.wait(tasks)
         self.drop(Unanswered("the connection was closed", maybe_executed=True))
+
+
+class _Listener:
+    """In the place of a future, for a reply that no task waits for."""
+
+    __slots__ = ("_connection", "_heard", "_patience", "_script")
+
+    def __init__(
+        self,
+        connection: SharedConnection,
+        script: Script,
+        heard: Callable[[Any], None],
+        patience: "_Patience",
+    ) -> None:
+        self._connection = connection
+        self._script = script
+        self._heard = heard
+        self._patience = patience
+
+    def done(self) -> bool:
+        """Nobody can cancel it."""
+        return False
+
+    def set_result(self, reply: Any) -> None:
+        """The reply has arrived."""
+        self._patience.end()
+        self._heard(self._connection.answer_of(self._script, reply))
+
+    def set_exception(self, error: Exception) -> None:
+        """The connection is lost."""
+        self._patience.end()
+        self._heard(error)
+
+    def exception(self) -> None:
+        """As of a future."""
 
 
 class _Patience:

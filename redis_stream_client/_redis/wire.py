@@ -38,6 +38,14 @@ async def send(connection: AbstractConnection, *commands: tuple[Any, ...]) -> No
     await connection.send_packed_command(list(map(hiredis.pack_command, commands)), check_health=False)
 
 
+def write(connection: AbstractConnection, command: tuple[Any, ...]) -> None:
+    """Write one small command to a connection, without waiting for the buffer to drain."""
+    writer = redis_py.writer(connection)
+    if writer is None or writer.is_closing():
+        raise RedisConnectionError("the connection was closed")
+    writer.write(hiredis.pack_command(command))
+
+
 async def close(connection: AbstractConnection) -> None:
     """Close a connection without waiting for the server."""
     with contextlib.suppress(RedisError, OSError):

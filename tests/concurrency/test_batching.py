@@ -11,7 +11,7 @@ from redis_stream_client._concurrency.batching import Batch
 from redis_stream_client._concurrency.tasks import start_task
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 
 class Gone(Exception):
@@ -102,3 +102,80 @@ async def test_a_sender_that_cannot_be_started_takes_nothing() -> None:
     with pytest.raises(Gone):
         batch.add(1)
     assert not batch.has(1)
+
+
+class Line:
+    """What sends one at once: it is open or not, and answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self.sent: list[int] = []
+        self.answer: list[Callable[[int | Exception], None]] = []
+        self.sender = Sender()
+        self.sender.may.set()
+        self.batch: Batch[int, int] = Batch(self.sender.send, self.sender.spawn, Gone, 10, self.send)
+
+    def send(self, item: int, heard: Callable[[int | Exception], None]) -> bool:
+        if self.open:
+            self.sent.append(item)
+            self.answer.append(heard)
+        return self.open
+
+
+async def test_one_on_its_own_is_sent_at_once_and_needs_no_task() -> None:
+    line = Line()
+    heard: list[object] = []
+    for number in (1, 2):
+        outcome = line.batch.add(number, heard.append)
+        outcome.add_done_callback(lambda _: heard.append("gone on"))
+        assert line.batch.has(number)
+        line.answer.pop()(number * 10)
+        assert not line.batch.has(number)
+        assert await outcome == number * 10
+        await asyncio.sleep(0)  # for the callback
+    assert line.sent == [1, 2]
+    assert not line.sender.tasks
+    assert heard == [10, "gone on", 20, "gone on"]
+
+
+async def test_others_beside_it_share_a_call_and_do_not_wait_for_it() -> None:
+    line = Line()
+    alone, second, third = [line.batch.add(number) for number in (1, 2, 3)]
+    assert (await second, await third) == (4, 9)
+    assert (line.sent, line.sender.calls) == ([1], [[2, 3]])
+    assert not alone.done()
+    line.answer.pop()(1)
+    assert await alone == 1
+
+
+async def test_none_overtakes_what_waits_to_be_sent() -> None:
+    line = Line()
+    line.batch.add(1)
+    second = line.batch.add(2)
+    line.answer.pop()(1)
+    third = line.batch.add(3)
+    assert (await second, await third) == (4, 9)
+    assert (line.sent, line.sender.calls) == ([1], [[2, 3]])
+
+
+async def test_one_that_cannot_be_sent_at_once_is_sent_by_a_task() -> None:
+    line = Line()
+    line.open = False
+    assert await line.batch.add(2) == 4
+    assert (line.sent, line.sender.calls) == ([], [[2]])
+
+
+async def test_one_on_its_own_fails_or_loses_its_caller_without_harm() -> None:
+    line = Line()
+    heard: list[object] = []
+    error = ValueError("negative")
+    outcome = line.batch.add(-1)
+    line.answer.pop()(error)
+    with pytest.raises(ValueError, match="negative"):
+        await outcome
+    line.batch.add(2, heard.append).cancel()
+    line.answer.pop()(4)
+    assert heard == [4]
+    outcome = line.batch.add(3)
+    line.answer.pop()(9)
+    assert await outcome == 9

@@ -35,6 +35,21 @@ async def begun(member: Member, stream: str = CALL, *, entries: int = 1) -> Leas
     return lease
 
 
+async def test_checkpoints_go_on_when_the_server_has_forgotten_the_script(
+    server: Server, redis: Connection, service: str
+) -> None:
+    async with Member(server.url, service, **TTL) as member:
+        await add(redis, service, [CALL])
+        await member.owns(CALL)
+        lease = member.lease(CALL)
+        for number in range(1, 7):
+            if number % 2:
+                await redis.script_flush()
+            await lease.checkpoint(f"{number}-0")
+            assert lease.position == f"{number}-0"
+            assert (await record(redis, service, CALL))["checkpoint"] == f"{number}-0"
+
+
 @pytest.mark.parametrize(
     ("ids", "kept"),
     [
