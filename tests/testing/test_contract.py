@@ -874,6 +874,10 @@ async def test_a_stream_that_killed_too_many_owners_is_given_up_untried(backend:
 # Handlers: the policy.
 
 
+SOON = RetryPolicy(longest_pause=0.1)
+"""The usual policy, without its long pauses."""
+
+
 class Poison(Exception):
     """What no further attempt can mend."""
 
@@ -889,7 +893,7 @@ def fails(error: BaseException, *, after: int = 0) -> Callable[[Lease], Any]:
 
 
 async def test_many_failures_in_a_short_time_bury_nothing(backend: Backend) -> None:
-    await backend.start(fails(LookupError()), TICKS, attempts=40, failing_for=500.0)
+    await backend.start(fails(LookupError()), TICKS, attempts=40, failing_for=500.0, retry=SOON)
     outcome = await backend.outcome()
     assert (outcome.status, outcome.attempts) == ("failed", 40)
     assert await backend.facts() == Facts("released", None, None, 40)
@@ -908,7 +912,7 @@ async def test_many_failures_in_a_long_time_do(backend: Backend) -> None:
 
 
 async def test_few_failures_in_a_long_time_bury_nothing(backend: Backend) -> None:
-    await backend.start(fails(LookupError()), TICKS, attempts=15, failing_for=80_000.0)
+    await backend.start(fails(LookupError()), TICKS, attempts=15, failing_for=80_000.0, retry=SOON)
     assert (await backend.outcome()).status == "failed"
 
 
@@ -928,7 +932,12 @@ async def test_deaths_are_no_failures(backend: Backend) -> None:
 
 async def test_what_policy_has_no_number_never_buries(backend: Backend) -> None:
     await backend.start(
-        fails(LookupError()), TICKS, attempts=900, deaths=400, failing_for=9e4 - 9e3, max_attempts=None
+        fails(LookupError()),
+        TICKS,
+        attempts=900,
+        deaths=400,
+        failing_for=9e4 - 9e3,
+        retry=RetryPolicy(max_attempts=None, longest_pause=0.1),
     )
     outcome = await backend.outcome()
     assert (outcome.status, outcome.attempts) == ("failed", 900)
