@@ -22,6 +22,7 @@ from redis_stream_client._model.errors import (
 from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.health import Health, Stuck
+from redis_stream_client._model.poison import PoisonError
 from redis_stream_client._model.public_names import claim_exports as _claim_exports
 from redis_stream_client._model.retry_policy import RetryLater, RetryPolicy
 from redis_stream_client._model.statistics import Statistics
@@ -50,6 +51,7 @@ __all__ = [
     "LossReason",
     "NotJoined",
     "NotOwner",
+    "PoisonError",
     "RedisRejected",
     "RedisStreamClient",
     "RedisStreamClientError",

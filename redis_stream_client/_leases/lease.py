@@ -1,9 +1,9 @@
 """A lease as users see it: one data stream that this client owns, under one fence."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 import anyio
 
@@ -17,6 +17,9 @@ from redis_stream_client._model.failures import is_a
 from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.logs import log
+from redis_stream_client._model.poison import PoisonError
+
+T = TypeVar("T")
 
 AGAIN = 0.05
 """Seconds after which a block or a handler says again what got no answer for a lifetime of the lock."""
@@ -53,6 +56,24 @@ class Lease:
     def info(self) -> Mapping[str, Any] | None:
         """The ``Info`` of the announcement, decoded JSON, or None."""
         return self._state.info
+
+    def decode_info(self, decoder: Callable[[Any], T]) -> T:
+        """Have `info` decoded, such as by pydantic's ``TypeAdapter(Model).validate_python``.
+
+        Args:
+            decoder: any callable. It gets `info` as it is, and None if nothing was announced.
+
+        Returns:
+            What the decoder returns.
+
+        Raises:
+            PoisonError: the decoder raised an exception, which is the ``__cause__``. In a handler of `run()` it
+                sends the stream to the dead letters.
+        """
+        try:
+            return decoder(self.info)
+        except Exception as error:
+            raise PoisonError(f"the info of {self.stream!r} cannot be decoded") from error
 
     @property
     def deliveries(self) -> int:

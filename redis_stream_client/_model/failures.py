@@ -9,6 +9,7 @@ import asyncio
 from typing import TypeGuard, TypeVar
 
 from redis_stream_client._model import errors
+from redis_stream_client._model.poison import PoisonError
 
 LONGEST_TEXT = 500
 """Characters of a description, and of the reason of a dead letter."""
@@ -18,6 +19,8 @@ Kind = TypeVar("Kind", bound=BaseException)
 # Taken from `type`, so that a metaclass of the user is not asked.
 _name_of_class = type.__dict__["__name__"].__get__
 _bases_of_class = type.__dict__["__mro__"].__get__
+
+_cause_of = BaseException.__dict__["__cause__"].__get__
 
 
 def is_a(error: BaseException | None, kind: type[Kind]) -> TypeGuard[Kind]:
@@ -48,7 +51,17 @@ def is_cancellation(error: BaseException | None) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """The class and the text of any exception: short, and printable in UTF-8. Never raises."""
+    """The class and the text of any exception: short, and printable in UTF-8. Never raises.
+
+    Of a `PoisonError`, this includes its cause, which is what a dead letter must say.
+    """
+    cause: BaseException | None = _cause_of(error) if class_is_a(error, PoisonError) else None
+    if cause is None or cause is error:
+        return _described(error)
+    return f"{_described(error)}: {_described(cause)}"[:LONGEST_TEXT]
+
+
+def _described(error: BaseException) -> str:
     name = _name(error)
     try:
         text = str.__str__(str(error))

@@ -30,13 +30,13 @@ class RetryPolicy:
 
     Attributes:
         max_attempts: failures before a stream may go to the dead letters; default 16. None: it never does, however
-            often its handlers fail and its owners die; only `bury_on` puts it there.
+            often its handlers fail and its owners die; only `bury_on` and `PoisonError` put it there.
         patience: how long a stream must have been failing before it goes to the dead letters; default 600, at most
             86,400. Choose it longer than the outages of what your handlers depend on.
         first_pause: how long a stream rests after its first failure; default 0.1. It doubles with each failure.
         longest_pause: how long a stream rests at the most; default 30.
-        bury_on: exceptions that no further attempt can mend. A stream whose handler raises one of them, alone or
-            in an exception group, goes to the dead letters at once.
+        bury_on: exceptions that no further attempt can mend, besides `PoisonError`. A stream whose handler raises
+            one of them, alone or in an exception group, goes to the dead letters at once.
 
     Raises:
         TypeError, ValueError: an attribute is not allowed; the message names it.

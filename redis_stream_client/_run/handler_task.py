@@ -300,7 +300,8 @@ class HandlerTask:
         await self._backend.answered(lease)  # a checkpoint whose caller is gone may be accepted
         if lease.lost is not None:
             return self._lost(error, None)
-        if self._rules.is_poison(error):
+        if (poison := self._rules.poison_in(error)) is not None:
+            what = describe(poison)
             return await self._bury(f"raised what goes to the dead letters at once: {what}", error, what)
         counts = lease.attempts > 0  # else it got on
         if counts:

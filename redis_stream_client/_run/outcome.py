@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from redis_stream_client._model.failures import class_is_a, leaves
+from redis_stream_client._model.poison import PoisonError
 from redis_stream_client._model.retry_policy import RetryPolicy
 
 Status = Literal["done", "released", "failed", "postponed", "dead", "drained", "stalled", "lost"]
@@ -15,7 +16,7 @@ Status = Literal["done", "released", "failed", "postponed", "dead", "drained", "
 - ``failed``: the handler raised; the stream was released after a pause;
 - ``postponed``: the handler raised `RetryLater`; the stream was released after a rest, and the attempt does not
   count;
-- ``dead``: the stream failed too often, or as `RetryPolicy.bury_on` says, and went to the dead letters;
+- ``dead``: the stream failed too often, or raised what no further attempt can mend, and went to the dead letters;
 - ``drained``: the client drained; the stream was released, and the attempt does not count;
 - ``stalled``: the handler made no progress for `progress_timeout`; the stream was released;
 - ``lost``: the lease was lost.
@@ -60,11 +61,13 @@ class Rules:
         """Whether a stream of which so many owners have died goes to the dead letters untried."""
         return self.is_last(deaths, failing_for)
 
-    def is_poison(self, error: BaseException | None) -> bool:
-        """Whether no further attempt can mend what a handler raised."""
-        if error is None or not self.retry.bury_on:
-            return False
-        return any(class_is_a(each, kind) for each in (error, *leaves(error)) for kind in self.retry.bury_on)
+    def poison_in(self, error: BaseException | None) -> BaseException | None:
+        """What no further attempt can mend, of what a handler raised; None if there is nothing of that kind."""
+        if error is None:
+            return None
+        kinds: tuple[type[BaseException], ...] = (PoisonError, *self.retry.bury_on)
+        found = (each for each in (error, *leaves(error)) if any(class_is_a(each, kind) for kind in kinds))
+        return next(found, None)
 
 
 class Outcome(NamedTuple):

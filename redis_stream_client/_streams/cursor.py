@@ -169,7 +169,7 @@ class Cursor:
         self._add(raw)
 
     def _add(self, raw: Sequence[Any]) -> None:
-        entries = [from_reply(item) for item in raw]
+        entries = [from_reply(item, self.stream) for item in raw]
         self._items += entries
         self.position = entries[-1].id
         self.added.read(len(entries))

@@ -121,7 +121,7 @@ def lease(
     if position is not None or attempts > 1:
         trouble = Trouble.found(failures, since, "") if attempts > 1 else None
         record = Record(position, deaths, trouble)
-    memory = Memory(record)
+    memory = Memory(stream, record)
     memory.stream.add(entries)
     if position is not None:
         memory.stream.last = max(memory.stream.last, position, key=order)

@@ -40,7 +40,8 @@ class Record:
 class Stream:
     """A data stream: entries are added, and followed."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.entries: list[Entry] = []
         self.last = START
         self.outages = 0
@@ -52,7 +53,7 @@ class Stream:
             raise TypeError("entries must be an iterable of entries, not one entry")
         last, added = self.last, list[Entry]()
         for entry in entries:
-            added.append(_entry(entry, last))
+            added.append(_entry(entry, self.name, last))
             last = added[-1].id
         self.entries += added
         self.last = last
@@ -121,8 +122,8 @@ class Cursor:
 class Memory:
     """The backend of one lease, and its data plane."""
 
-    def __init__(self, record: Record | None) -> None:
-        self.stream = Stream()
+    def __init__(self, stream: str, record: Record | None) -> None:
+        self.stream = Stream(stream)
         self.record = record
         self.begun = False
         self.overtaken = False  # a newer owner has begun; the lease has not heard of it yet
@@ -403,8 +404,8 @@ class MemoryLease(Lease):
         return self._state
 
 
-def _entry(entry: Entry | Fields, last: str) -> Entry:
-    """The entry that Redis would add after the one with the id `last`."""
+def _entry(entry: Entry | Fields, stream: str, last: str) -> Entry:
+    """The entry that Redis would add to the stream after the one with the id `last`."""
     if isinstance(entry, Entry):
         id = require_id(entry.id)
         fields: Any = entry.fields
@@ -417,7 +418,7 @@ def _entry(entry: Entry | Fields, last: str) -> Entry:
         raise TypeError(f"an entry must be an Entry or a mapping of its fields, not {type(entry).__name__}")
     if not fields:
         raise ValueError("an entry must have a field")
-    return Entry(id, {_word(name): _word(value) for name, value in fields.items()})
+    return Entry(id, {_word(name): _word(value) for name, value in fields.items()}, stream)
 
 
 def _word(value: object) -> bytes:

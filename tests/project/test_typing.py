@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, assert_never, assert_type
 
+import msgspec
+import pydantic
+
 from redis_stream_client import (
+    Entry,
     Event,
     EventIterator,
     ExpiredStream,
@@ -36,6 +41,37 @@ def events_are_a_closed_union(event: Event) -> None:
             assert_type(reason, LossReason)
         case _:
             assert_never(event)
+
+
+class Word(msgspec.Struct):
+    """Decoded by msgspec."""
+
+    said: str
+
+
+class Call(pydantic.BaseModel):
+    """Decoded by pydantic."""
+
+    caller: str
+
+
+@dataclass
+class Tone:
+    """Decoded by nothing but Python."""
+
+    hertz: str
+
+
+def payloads_are_typed_by_their_decoders(lease: Lease, entry: Entry) -> None:
+    assert_type(lease.decode_info(pydantic.TypeAdapter(Call).validate_python), Call)
+    assert_type(lease.decode_info(lambda info: msgspec.convert(info, Word)), Word)
+    assert_type(lease.decode_info(Call.model_validate), Call)
+    assert_type(entry.decode(pydantic.TypeAdapter(Call).validate_python), Call)
+    assert_type(entry.decode(pydantic.TypeAdapter(Call).validate_json, "json"), Call)
+    assert_type(entry.decode(lambda fields: msgspec.convert(fields, Word, strict=False)), Word)
+    assert_type(entry.decode(msgspec.json.Decoder(Word).decode, "json"), Word)
+    assert_type(entry.decode(lambda fields: Tone(**fields)), Tone)
+    assert_type(entry.decode(lambda word: int(word), field="n"), int)
 
 
 async def results_have_their_types(redis: Redis, stream: ExpiredStream) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from redis_stream_client import PoisonError
 from redis_stream_client._model.retry_policy import RetryPolicy
 from redis_stream_client._run.outcome import Outcome, Rules, Status
 
@@ -43,3 +44,27 @@ def test_an_attempt_that_did_not_count_rests_as_the_first_one() -> None:
 )
 def test_only_what_a_handler_did_is_its_failure(status: Status, error: Exception | None, failed: bool) -> None:
     assert Outcome(status, error, None, 1).failed is failed
+
+
+class Poison(PoisonError):
+    """One of the user's own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "poison"),
+    [
+        (None, None),
+        (ValueError(), None),
+        (PoisonError(), PoisonError),
+        (Poison(), Poison),
+        (KeyError(), KeyError),
+        (BaseExceptionGroup("", [ValueError(), ExceptionGroup("", [Poison()])]), Poison),
+        (ExceptionGroup("", [ValueError()]), None),
+    ],
+)
+def test_what_no_attempt_can_mend_is_found_wherever_it_is(
+    error: BaseException | None, poison: type[BaseException] | None
+) -> None:
+    rules = Rules(RetryPolicy(bury_on=(LookupError,)), progress_timeout=None, patience=1.0)
+    found = rules.poison_in(error)
+    assert (type(found) if found is not None else None) is poison

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from redis_stream_client import Entry, Lease, NotOwner, RedisUnavailable, RetryLater, RetryPolicy
+from redis_stream_client import Entry, Lease, NotOwner, PoisonError, RedisUnavailable, RetryLater, RetryPolicy
 from tests.harness.backends import STREAM, Backend, Facts, InMemory, OnServer
 from tests.harness.leases import state_of
 from tests.harness.waiting import wait_until
@@ -860,6 +860,59 @@ async def test_one_failure_too_many_is_a_dead_letter_with_its_reason(backend: Ba
     assert (outcome.status, type(outcome.error), outcome.attempts) == ("dead", LookupError, 3)
     reason = "failed 3 times, at last: LookupError: no such customer"
     assert await backend.facts() == Facts("dead", reason, "1-0", 0)
+
+
+POISON = "raised what goes to the dead letters at once: PoisonError: "
+
+
+async def test_poison_is_a_dead_letter_at_once_whatever_the_policy_says(backend: Backend) -> None:
+    async def handler(lease: Lease) -> None:
+        raise ExceptionGroup("two", [ValueError(), PoisonError("unknown tenant")])
+
+    await backend.start(handler, TICKS, position="1-0", max_attempts=None)
+    assert (await backend.outcome()).status == "dead"
+    assert await backend.facts() == Facts("dead", POISON + "unknown tenant", "1-0", 0)
+
+
+async def test_an_entry_that_cannot_be_decoded_is_poison_that_names_it(backend: Backend) -> None:
+    read: list[int] = []
+
+    async def handler(lease: Lease) -> None:
+        async for entry in lease.entries():
+            read.append(entry.decode(lambda fields: int(fields["n"])))
+            await lease.checkpoint(entry.id)
+
+    await backend.start(handler, [{"n": "1"}, {"n": "one"}])
+    outcome = await backend.outcome()
+    assert (outcome.status, type(outcome.error), read) == ("dead", PoisonError, [1])
+    error = "ValueError: invalid literal for int() with base 10: 'one'"
+    reason = f"{POISON}entry 2-0 of {STREAM!r} cannot be decoded: {error}"
+    assert await backend.facts() == Facts("dead", reason, "1-0", 0)
+
+
+async def test_info_that_cannot_be_decoded_is_poison(backend: Backend) -> None:
+    async def handler(lease: Lease) -> None:
+        lease.decode_info(lambda info: info["caller"])
+
+    await backend.start(handler, TICKS)
+    assert (await backend.outcome()).status == "dead"
+    reason = f"{POISON}the info of {STREAM!r} cannot be decoded: TypeError: 'NoneType' object is not subscriptable"
+    assert await backend.facts() == Facts("dead", reason, None, 0)
+
+
+async def test_info_is_decoded_by_any_callable(backend: Backend) -> None:
+    lease = await backend.own(TICKS, info={"rate": "8000"})
+    assert lease.decode_info(lambda info: int(info["rate"])) == 8000
+    with pytest.raises(PoisonError, match=f"^the info of '{STREAM}' cannot be decoded$") as caught:
+        lease.decode_info(int)
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+async def test_an_entry_says_of_which_stream_it_is(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    assert (await anext(lease.entries())).stream == STREAM
+    await backend.feed({"n": "4"})
+    assert {entry.stream for entry in await anext(lease.batches())} == {STREAM}
 
 
 async def test_a_stream_that_killed_too_many_owners_is_given_up_untried(backend: Backend) -> None:
