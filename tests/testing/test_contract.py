@@ -1008,7 +1008,7 @@ async def test_poison_goes_to_the_dead_letters_at_once(backend: Backend, error: 
     assert reason is not None
     assert reason.startswith("raised what goes to the dead letters at once: ")
     letter = await backend.letter()
-    assert (letter.last_entry, letter.error_type) == ("1-0", type(error).__name__)
+    assert (letter.last_entry, letter.error_type, letter.error) == ("1-0", "Poison", "bad")
 
 
 async def test_poison_after_a_checkpoint_goes_there_too(backend: Backend) -> None:
