@@ -1,5 +1,7 @@
 """The report: whether anything is stuck, and the counts of the client."""
 
+import heapq
+import time
 from collections.abc import Collection
 
 from redis_stream_client._concurrency import clock
@@ -14,7 +16,7 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.options import Options
-from redis_stream_client._model.statistics import Counters, Statistics
+from redis_stream_client._model.statistics import MOST_FAILING, Counters, FailingStream, Statistics
 from redis_stream_client._protocol.base import ReplySizes
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
@@ -72,6 +74,15 @@ class Report:
             wakeup=self._fetcher.oldest_unread(now),
         )
 
+    def _failing(self) -> tuple[FailingStream, ...]:
+        """The streams that have been failing for longest."""
+        failing = [(lease, trouble) for lease in self._table if (trouble := lease.trouble) and trouble.failures]
+        now, unix = clock.now(), time.time()
+        return tuple(
+            FailingStream(lease.stream, trouble.failures, unix - (now - trouble.since), trouble.error)
+            for lease, trouble in heapq.nsmallest(MOST_FAILING, failing, key=lambda each: each[1].since)
+        )
+
     def statistics(self, health: Health) -> Statistics:
         """The statistics of the client."""
         counters = self._counters
@@ -102,4 +113,5 @@ class Report:
             oldest_wakeup=health.oldest_wakeup,
             requests_shrunk=(self._sizes.shrunk + self._fetcher.requests_shrunk + self._record_store.shrunk),
             records_unsettled=self._record_store.unsettled,
+            failing=self._failing(),
         )

@@ -2,6 +2,26 @@
 
 from dataclasses import dataclass
 
+MOST_FAILING = 100
+"""The most failing streams that a snapshot names."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailingStream:
+    """A stream whose handlers fail.
+
+    Attributes:
+        stream: name of the data stream.
+        failures: how often a handler has failed since the checkpoint last advanced.
+        since: when the first of them failed, in seconds of Unix time.
+        error: class and text of the last failure.
+    """
+
+    stream: str
+    failures: int
+    since: float
+    error: str
+
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
@@ -32,6 +52,8 @@ class Statistics:
         oldest_announcement, oldest_unhandled, oldest_wakeup: ages in seconds, as in `Health`; None: nothing waits.
         requests_shrunk: how often a request got no answer and was repeated for less.
         records_unsettled: ended leases whose progress record still has to be updated in Redis.
+        failing: streams of this client whose handlers have failed since the checkpoint last advanced: at most 100,
+            those that have been failing for longest.
     """
 
     leases: int
@@ -59,6 +81,7 @@ class Statistics:
     oldest_wakeup: float | None
     requests_shrunk: int
     records_unsettled: int
+    failing: tuple[FailingStream, ...]
 
 
 @dataclass(slots=True)
@@ -93,6 +116,7 @@ NOTHING = Statistics(
     oldest_wakeup=None,
     requests_shrunk=0,
     records_unsettled=0,
+    failing=(),
     **{name: getattr(Counters(), name) for name in Counters.__slots__},
 )
 """Of a client that has not joined."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from redis_stream_client import RedisStreamClient
+from redis_stream_client import RedisStreamClient, RetryPolicy
+from redis_stream_client._consumer import report
 from redis_stream_client._model import health
 from tests.harness.fleet import Member, announce
 from tests.harness.runs import Running, idle
@@ -92,3 +94,29 @@ async def test_peers_that_read_events_are_well(server: Server, service: str) -> 
         await announce(server.url, service, "call-1")
         await member.owns("call-1")
         assert member.client.health().ok
+
+
+async def test_streams_that_fail_are_named_and_those_that_fail_for_longest_first(
+    server: Server, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[str] = []
+
+    async def fails(lease: Lease) -> None:
+        failed.append(lease.stream)
+        raise LookupError(f"no {lease.stream}")
+
+    monkeypatch.setattr(report, "MOST_FAILING", 2)
+    policy = RetryPolicy(first_pause=30.0)
+    async with Running(server.url, service, fails, retry=policy, lock_ttl=2.0) as member:
+        assert member.client.statistics().failing == ()
+        for stream in ("call-3", "call-2", "call-1"):
+            await announce(server.url, service, stream)
+            await wait_until(lambda: stream in failed, "it has failed")
+        await wait_until(lambda: not member.working, "all rest")
+        await wait_until(lambda: len(member.client.statistics().failing) == 2, "it is known")
+        found = member.client.statistics().failing
+        assert [(each.stream, each.failures, each.error) for each in found] == [
+            ("call-3", 1, "LookupError: no call-3"),
+            ("call-2", 1, "LookupError: no call-2"),
+        ]
+        assert time.time() - 10 < found[0].since <= found[1].since <= time.time()
