@@ -163,7 +163,7 @@ class Session:
         return self._tasks.ended
 
     def leave_within(self, seconds: float) -> None:
-        """Have the session end within `seconds`, whenever leaving begins."""
+        """Have the session end within `seconds` from now, even if leaving begins later."""
         self.leave_by = clock.now() + seconds
 
     def leave(self) -> None:

@@ -1,4 +1,4 @@
-"""What is known of a stream whose handlers fail, or whose owners die. Values."""
+"""Trouble: what is known about a stream whose handlers fail or whose owners die. Values only."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from redis_stream_client._concurrency import clock
 
 @dataclass(slots=True)
 class Trouble:
-    """Since its checkpoint last advanced, a stream's handlers have failed, or owners have died.
+    """Failures of handlers and deaths of owners since the checkpoint of a stream last advanced.
 
-    A lease that is not in trouble has none of it, so most leases have none.
+    Most leases are not in trouble, and have no such object.
 
     Attributes:
         failures: how often a handler failed.
-        since: when that began, by this process's clock.
-        error: what the last failure was; empty if there was none.
-        ours: whether it was that of this owner.
+        since: when the trouble began, by the clock of this process.
+        error: the last failure; empty if there was none.
+        ours: whether this owner has caused the last failure.
     """
 
     failures: int
@@ -25,5 +25,5 @@ class Trouble:
 
     @classmethod
     def found(cls, failures: int, failing_for: float, error: str) -> "Trouble":
-        """What a record says. `failing_for`: in seconds."""
+        """The trouble that a progress record says. `failing_for`: in seconds."""
         return cls(failures, clock.now() - failing_for, error)

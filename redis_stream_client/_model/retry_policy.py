@@ -1,4 +1,4 @@
-"""When a stream whose handler failed is tried again, and when it goes to the dead letters. Values."""
+"""The retry policy: when to try a failed stream again, and when it goes to the dead letters. Values only."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -9,7 +9,7 @@ from redis_stream_client._model.failures import class_is_a, leaves
 
 
 class NotGiven(Enum):
-    """Stands for an argument that was left out, where None says something else."""
+    """Stands for an argument that was left out, because None has a meaning of its own."""
 
     NOT_GIVEN = "not given"
 
@@ -30,13 +30,13 @@ class RetryPolicy:
 
     Attributes:
         max_attempts: failures before a stream may go to the dead letters; default 16. None: it never does, however
-            often its handlers fail and its owners die; only `bury_on` and `PoisonError` put it there.
+            often its handlers fail or its owners die; only `bury_on` and `PoisonError` can put it there.
         patience: how long a stream must have been failing before it goes to the dead letters; default 600, at most
             86,400. Choose it longer than the outages of what your handlers depend on.
         first_pause: how long a stream rests after its first failure; default 0.1. It doubles with each failure.
         longest_pause: how long a stream rests at the most; default 30.
-        bury_on: exceptions that no further attempt can mend, besides `PoisonError`. A stream whose handler raises
-            one of them, alone or in an exception group, goes to the dead letters at once.
+        bury_on: exceptions for which another attempt is useless, besides `PoisonError`. If a handler raises one of
+            them, alone or in an exception group, the stream goes to the dead letters at once.
 
     Raises:
         TypeError, ValueError: an attribute is not allowed; the message names it.
@@ -67,10 +67,11 @@ class RetryPolicy:
 
 
 class RetryLater(Exception):
-    """Raise it in a handler of `run()` to give the stream back, and be offered it again later.
+    """Raise it in a handler of `run()` to try the stream again later.
 
-    It is no failure: nothing is counted or logged as one. The stream rests for `after` seconds, owned by this
-    client with no handler at work; then it is released, and this client or a peer takes it. A drain ends the rest.
+    It does not count as a failure, and is not logged as one. The stream rests for `after` seconds. Meanwhile this
+    client owns it, and no handler works on it. Then it is released, and this client or a peer takes it over. A
+    drain ends the rest early.
 
     Args:
         after: seconds, at most 86,400.
@@ -95,12 +96,12 @@ class RetryLater(Exception):
 
 
 def is_exception_class(value: object) -> bool:
-    """Whether it can stand in an ``except``."""
+    """Whether this is a class that ``except`` accepts."""
     return isinstance(value, type) and issubclass(value, BaseException)
 
 
 def later(error: BaseException | None) -> float | None:
-    """For how many seconds a stream is to rest, if that is all that a handler's exception says."""
+    """The seconds of a `RetryLater`; None for any other exception, or none."""
     rests: list[float] = []
     for leaf in leaves(error):
         after = _after_of(leaf)
@@ -125,7 +126,7 @@ _AFTER = RetryLater.__dict__["_after"].__get__
 
 
 def policy(retry: RetryPolicy | None, max_attempts: int | NotGiven | None) -> RetryPolicy:
-    """What `run()` was told: a policy; or its short form, so many failures without patience; or nothing.
+    """The policy from the arguments of `run()`: a policy, or its short form `max_attempts`, or neither.
 
     Raises ``TypeError`` or ``ValueError``.
     """

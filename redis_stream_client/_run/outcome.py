@@ -43,26 +43,27 @@ class Rules:
     rests: bool = True
 
     def pause(self, failures: int) -> float:
-        """Seconds to rest after so many failures."""
+        """The pause in seconds after the given number of failures."""
         longest, first = self.retry.longest_pause, self.retry.first_pause
         pause = min(longest, first * 2 ** min(30, max(0, failures - 1)))
         return self.rest(random.uniform(pause / 2, pause))
 
     def rest(self, seconds: float) -> float:
-        """Seconds to rest, where that long was asked for."""
+        """The pause in seconds that a `RetryLater` asks for."""
         return seconds if self.rests else 0.0
 
     def is_last(self, failures: int, failing_for: float) -> bool:
-        """Whether a stream that has failed so often, for so long, goes to the dead letters."""
+        """Whether a stream goes to the dead letters after these failures, over this time."""
         most = self.retry.max_attempts
         return most is not None and failures >= most and failing_for >= self.retry.patience
 
     def is_deadly(self, deaths: int, failing_for: float) -> bool:
-        """Whether a stream of which so many owners have died goes to the dead letters untried."""
+        """Whether a stream goes to the dead letters without another attempt, after the deaths of so many
+        owners."""
         return self.is_last(deaths, failing_for)
 
     def poison_in(self, error: BaseException | None) -> BaseException | None:
-        """What no further attempt can mend, of what a handler raised; None if there is nothing of that kind."""
+        """The exception, in what a handler raised, that makes another attempt useless; None if there is none."""
         if error is None:
             return None
         kinds: tuple[type[BaseException], ...] = (PoisonError, *self.retry.bury_on)

@@ -28,7 +28,7 @@ Action = Callable[[DeadLetters, DeadLetter | str], Awaitable[str]]
 
 
 class _NotDone(Exception):
-    """Why one letter is where it was."""
+    """Why nothing was done to a letter."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -170,7 +170,7 @@ def _json(letter: DeadLetter) -> str:
 
 
 async def _each(letters: DeadLetters, arguments: argparse.Namespace) -> int:
-    """Do to each letter what was asked for, and say so."""
+    """Do the action to each letter, and print the result."""
     status = OK
     action: Action = arguments.action
     async for letter in _chosen(letters, arguments):
@@ -223,7 +223,7 @@ def _unusable(why: str) -> int:
 
 
 def _printable(text: str) -> str:
-    """One line that a terminal shows and does not obey, in the characters that standard output has."""
+    """The text in one line without control characters, in the characters that standard output has."""
     encoding = sys.stdout.encoding or "utf-8"
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return shown.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,6 +1,6 @@
-"""A lease's backend, data plane and data stream in memory, which answer as a client and Redis do.
+"""The backend, progress record and data stream of a lease in memory. They answer as a client and Redis do.
 
-What `testing` stands on. One contract is tested on both, so that they cannot drift apart.
+`testing` is built on them. One suite of contract tests runs on both, so that they stay alike.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.letter_details import LetterDetails
 
 PEER = "redis-consumer-peer-00000000"
-"""The consumer that has taken the stream, where one has."""
+"""The peer that has taken over the stream, if one has."""
 
 Value = str | bytes | int | float
 Fields = Mapping[str, Value] | Mapping[bytes, Value]
@@ -30,7 +30,7 @@ Fields = Mapping[str, Value] | Mapping[bytes, Value]
 
 @dataclass(slots=True)
 class Record:
-    """How far a data stream was processed, as its owners have recorded it."""
+    """The progress record of the data stream."""
 
     checkpoint: str | None
     attempts: int
@@ -38,7 +38,7 @@ class Record:
 
 
 class Stream:
-    """A data stream: entries are added, and followed."""
+    """A data stream, to which entries are added, and which cursors follow."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -68,12 +68,12 @@ class Stream:
         return cursor
 
     def leave(self, cursor: "Cursor") -> None:
-        """A cursor that is not needed any more."""
+        """Forget a cursor that nobody needs any more."""
         with contextlib.suppress(ValueError):
             self._cursors.remove(cursor)
 
     def tell(self) -> None:
-        """There may be something to read now."""
+        """Tell the cursors that there may be something to read."""
         for cursor in self._cursors:
             cursor.look()
 
@@ -105,17 +105,17 @@ class Cursor:
         return entries
 
     def want(self, waiter: "asyncio.Future[None]") -> None:
-        """Have `waiter` resolved when there are entries to take."""
+        """Resolve `waiter` when there are entries to take."""
         self._waiter = waiter
         self.look()
 
     def look(self) -> None:
-        """Tell who waits, if there is something."""
+        """Wake the waiter, if there is something to take."""
         if self._waiter is not None and not self._waiter.done() and self._there:
             self._waiter.set_result(None)
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._stream.leave(self)
 
 
@@ -126,7 +126,7 @@ class Memory:
         self.stream = Stream(stream)
         self.record = record
         self.begun = False
-        self.overtaken = False  # a newer owner has begun; the lease has not heard of it yet
+        self.overtaken = False  # a newer owner has begun, and the lease does not know it yet
         self.checkpoints: list[str] = []
         self.done = False
         self.released = False
@@ -137,10 +137,10 @@ class Memory:
         self._doubts = 0
         self._work: set[asyncio.Task[None]] = set()
 
-    # What tests do to it.
+    # What tests call.
 
     def overtake(self) -> None:
-        """A newer owner begins."""
+        """Let a newer owner begin."""
         if not self.overtaken:
             self.overtaken = True
             self.record = self.record or Record(None, 0)
@@ -148,7 +148,7 @@ class Memory:
 
     @contextlib.contextmanager
     def outage(self) -> Generator[None]:
-        """Nothing is answered."""
+        """Answer no request in this block."""
         self.stream.outages += 1
         try:
             yield
@@ -158,7 +158,7 @@ class Memory:
 
     @contextlib.contextmanager
     def doubt(self) -> Generator[None]:
-        """The consumer lock is not known to be held."""
+        """Let the consumer lock be in doubt in this block."""
         self._doubts += 1
         try:
             yield
@@ -166,7 +166,7 @@ class Memory:
             self._doubts -= 1
 
     def drain(self) -> None:
-        """Tell the handler, the one that runs or will run."""
+        """Drain the handler that runs now or later."""
         if not self.draining:
             self.draining = True
             for drain in self._drains:
@@ -174,7 +174,7 @@ class Memory:
 
     @contextlib.contextmanager
     def drained_by(self, drain: Callable[[], None]) -> Generator[None]:
-        """What draining means inside of the block."""
+        """Call `drain` for a drain in this block."""
         self._drains.append(drain)
         try:
             if self.draining:
@@ -184,7 +184,7 @@ class Memory:
             self._drains.remove(drain)
 
     def end(self, lease: LeaseState, reason: LossReason) -> None:
-        """The lease is over: state first, then whoever waits is told."""
+        """End the lease, and tell those who wait for it."""
         if lease.end(reason):
             lease.tell_of_the_end()
         lease.face = None
@@ -192,7 +192,7 @@ class Memory:
     # The data plane.
 
     async def begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
-        """Become the owner of the record, or, with `look_only`, only if there is one already."""
+        """Take over the progress record. With `look_only`, do not create one."""
         await self._wait_for(self._spawn(self._begin(lease, look_only=look_only)), lease)
 
     async def _begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
@@ -218,7 +218,7 @@ class Memory:
         )
 
     async def checkpoint(self, lease: LeaseState, id: str) -> None:
-        """Advance the record. The wait for the reply may be cancelled; it goes on, and what was stored counts."""
+        """Store a checkpoint. If the caller is cancelled, it goes on."""
         await self._wait_for(self._spawn(self._checkpoint(lease, id, lease.handed_over)), lease)
 
     async def _checkpoint(self, lease: LeaseState, id: str, handed_over: int) -> None:
@@ -235,18 +235,18 @@ class Memory:
         lease.checkpointed(id, advanced=advanced, handed_over=handed_over)
 
     async def answered(self, lease: LeaseState) -> None:
-        """Wait for what callers who are gone have asked for."""
+        """Wait for the operations whose callers were cancelled."""
         while self._work:
             await asyncio.wait(self._work)
 
     async def acquit(self, leases: Sequence[LeaseState]) -> None:
-        """These owners, this one, have nothing left to do."""
+        """Do not count the attempts and earlier failures of this owner."""
         self._settle(over=True)
         for lease in leases:
             lease.acquit()
 
     async def fail(self, lease: LeaseState, error: str) -> None:
-        """Have the record say that the handler has failed."""
+        """Store in the record that the handler has failed."""
         await self._wait_for(self._spawn(self._fail(lease, error)), lease)
 
     async def _fail(self, lease: LeaseState, error: str) -> None:
@@ -261,7 +261,7 @@ class Memory:
         record.trouble.error = error
 
     def follow(self, lease: LeaseState) -> Cursor:
-        """The stream's entries after the checkpoint."""
+        """The entries of the stream after the checkpoint."""
         return self.stream.follow(lease.position or START)
 
     # The backend.
@@ -273,15 +273,15 @@ class Memory:
 
     @property
     def closed(self) -> bool:
-        """There is nothing to leave."""
+        """Never: there is no client."""
         return False
 
     def require_here(self) -> None:
-        """It is wherever its test is."""
+        """Never raises: it works in every process and on every event loop."""
 
     @property
     def plane(self) -> "Memory":
-        """Its data plane."""
+        """The data plane of this backend."""
         return self
 
     async def finish(self, lease: LeaseState) -> None:
@@ -313,7 +313,7 @@ class Memory:
     def start_release(
         self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
     ) -> "asyncio.Future[None]":
-        """`release`, without waiting for it: the lease ends at once."""
+        """Start a `release`. The lease ends at once."""
         self.end(lease, "released")
         return self._spawn(self._release(lease, graceful=graceful))
 
@@ -328,15 +328,15 @@ class Memory:
         self.released = True
 
     def skipped(self, entries: int) -> None:
-        """Nothing is trimmed here."""
+        """Nothing to count: no entry is ever trimmed here."""
 
     def keep_place(self, by: int) -> None:
-        """A single handler takes up nobody's place."""
+        """Nothing to count: there is only one handler."""
 
     # What both have in common.
 
     async def _answer(self, lease: LeaseState, what: str) -> None:
-        """Wait until Redis would execute the operation. Raises as the operation does."""
+        """Wait until Redis would answer. Raises what the operation raises."""
         await self._certain(lambda: lease.lost is None)
         await asyncio.sleep(0)
         if lease.lost is not None:
@@ -355,7 +355,7 @@ class Memory:
             await asyncio.sleep(IN_DOUBT)
 
     def _settle(self, *, over: bool = False) -> None:
-        """This owner ends in good order: its attempt does not count. `over`: nor do earlier failures."""
+        """This owner ends cleanly, so its attempt does not count. `over`: earlier failures do not count either."""
         record = self.record
         if self.begun and record is not None:
             record.attempts = 0
@@ -363,7 +363,7 @@ class Memory:
                 record.trouble = None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """What a caller waits for, and does not take back by being cancelled."""
+        """Run an operation in a task, so that it goes on if its caller is cancelled."""
         task = start_task(work, "redis_stream_client operation")
         self._work.add(task)
         task.add_done_callback(self._worked)
@@ -372,7 +372,7 @@ class Memory:
     def _worked(self, task: "asyncio.Task[None]") -> None:
         self._work.discard(task)
         if not task.cancelled():
-            task.exception()  # counts as seen, also when its caller is gone
+            task.exception()  # marks it as retrieved, even if its caller is gone
 
     async def _wait_for(self, task: "asyncio.Future[None]", lease: LeaseState | None = None) -> None:
         try:
@@ -384,7 +384,7 @@ class Memory:
 
 
 class MemoryLease(Lease):
-    """A lease in memory. It is like any other, but a test may come at what is behind it."""
+    """A lease in memory. It is like any other, but the test can reach its state and its backend."""
 
     __slots__ = ("memory",)
 
@@ -400,7 +400,7 @@ class MemoryLease(Lease):
 
     @property
     def state(self) -> LeaseState:
-        """What is known of it."""
+        """The state of the lease."""
         return self._state
 
 
@@ -422,7 +422,7 @@ def _entry(entry: Entry | Fields, stream: str, last: str) -> Entry:
 
 
 def _word(value: object) -> bytes:
-    """A field's name or value, as redis-py sends it."""
+    """The name or value of a field, as redis-py sends it."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes | memoryview):

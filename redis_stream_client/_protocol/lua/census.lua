@@ -1,4 +1,4 @@
--- census: does what is in the stream agree with what is pending, and how long has the oldest announcement waited?
+-- census: compare the entries in the stream with the pending ones, and tell how long the oldest has waited.
 --
 -- KEYS  1 load balancer stream
 -- ARGV  1 group   2 the most waiting entries to count   3 bytes of them after which to stop counting

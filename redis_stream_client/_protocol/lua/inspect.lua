@@ -1,4 +1,4 @@
--- inspect: whose are these entries, and do they exist still? The record of one that was trimmed or deleted
+-- inspect: who owns these entries, and do they still exist? The record of one that was trimmed or deleted
 -- while pending is cleaned up.
 --
 -- KEYS  1 load balancer stream

@@ -1,5 +1,5 @@
 -- probe: use every command that the other scripts use, with no effect but a hint to the peers, so that a missing permission, or a
--- key of another type, is found when joining and not in the night. Entry 0-1 can never exist: ids start at the clock.
+-- key of another type, is found when joining and not later. Entry 0-1 can never exist: ids start at the clock.
 --
 -- KEYS  1 load balancer stream   2 this consumer's lock   3 dead letters   4 sweep turn
 -- ARGV  1 group   2 control channel   3 name of a consumer that does not exist   4 consumer

@@ -1,4 +1,4 @@
--- settle: an owner ends in good order, so its attempt does not count. The record of a stream that is finished goes
+-- settle: an owner ends cleanly, so its attempt does not count. The record of a stream that is finished goes
 -- on refusing older owners for a while, and then expires.
 --
 -- KEYS  progress records
