@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from redis_stream_client import Lease, NotOwner, RedisStreamClient
+from redis_stream_client import Lease, NotOwner, RedisStreamClient, RetryPolicy
 from tests.harness.loops import loop_factory
 from tests.harness.waiting import wait_until
 
@@ -29,6 +29,8 @@ class Program:
     def __init__(self, setup: Mapping[str, Any]) -> None:
         options = dict(setup["options"])
         self.rules = {name: options.pop(name) for name in RULES if name in options}
+        if "retry" in self.rules:  # JSON's word for it
+            self.rules["retry"] = RetryPolicy(**self.rules["retry"])
         self.client = RedisStreamClient.from_url(setup["url"], setup["service"], **options)
 
     async def main(self) -> None:
@@ -51,6 +53,8 @@ class Program:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "deaf":  # it reads nothing, and ends when it is cancelled
                 await asyncio.get_running_loop().create_future()
+            case "failing":
+                raise LookupError("no such customer")
             case "blocked":
                 time.sleep(3600)  # noqa: ASYNC251
             case first:

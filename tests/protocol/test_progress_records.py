@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from redis_stream_client import ClientClosed
+from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.gaps import Added
@@ -14,11 +15,14 @@ from redis_stream_client._protocol.progress_records import (
     Begin,
     Begun,
     Checkpoint,
+    Fail,
+    Failed,
     Foreign,
     Owner,
     Records,
     Refused,
     Settle,
+    Suspect,
 )
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import endpoint_for
@@ -95,6 +99,229 @@ async def test_who_settles_cleanly_counts_as_no_attempt(redis: Connection, recor
     assert 0 < await redis.pttl(RECORD) <= 60_000
     assert await records.begin(Begin(RECORD, SECOND)) == Begun("5-0", 1, Added(5, sure=True))
     assert await redis.pttl(RECORD) == -1
+
+
+# Failures and deaths.
+
+
+async def begin(records: Records, owner: Owner, **how: Any) -> tuple[int, int, str]:
+    """Take over the record; returns the owners that count, the failures and the last error."""
+    begun = await records.begin(Begin(RECORD, owner, **how))
+    assert isinstance(begun, Begun)
+    trouble = begun.trouble
+    return begun.attempts, trouble.failures if trouble else 0, trouble.error if trouble else ""
+
+
+async def fail(records: Records, owner: Owner, error: str = "LookupError") -> Failed:
+    failed = await records.fail(Fail(RECORD, owner, error))
+    assert isinstance(failed, Failed)
+    return failed
+
+
+async def test_a_failure_is_counted_apart_from_those_who_died(redis: Connection, records: Records) -> None:
+    await begin(records, FIRST)
+    failed = await fail(records, FIRST, "LookupError: no such customer")
+    assert failed.failures == 1
+    assert failed.failing_for < 5
+    stored = await redis.hgetall(RECORD)
+    assert (stored[b"attempts"], stored[b"failures"], stored[b"error"]) == (
+        b"0",
+        b"1",
+        b"LookupError: no such customer",
+    )
+    assert await begin(records, SECOND) == (1, 1, "LookupError: no such customer")
+    assert await begin(records, owner(3)) == (2, 1, "LookupError: no such customer")  # the second has died
+    assert (await fail(records, owner(3), "TimeoutError")).failures == 2
+    assert await begin(records, owner(4)) == (2, 2, "TimeoutError")
+
+
+async def test_a_failure_is_counted_once_however_often_it_is_said(redis: Connection, records: Records) -> None:
+    await begin(records, FIRST)
+    await begin(records, SECOND)
+    for _ in range(3):
+        assert (await fail(records, SECOND)).failures == 1
+    assert (await redis.hmget(RECORD, "attempts", "failures")) == [b"1", b"1"]
+
+
+async def test_only_the_owner_fails(redis: Connection, records: Records) -> None:
+    assert await records.fail(Fail(RECORD, FIRST, "LookupError")) == Refused(Owner("", ""))
+    assert not await redis.exists(RECORD)
+    await begin(records, FIRST)
+    await begin(records, SECOND)
+    before = await redis.hgetall(RECORD)
+    assert await records.fail(Fail(RECORD, FIRST, "LookupError")) == Refused(SECOND)
+    assert await records.fail(Fail(RECORD, owner(2, "c"), "LookupError")) == Refused(SECOND)
+    assert await redis.hgetall(RECORD) == before
+
+
+async def test_who_got_on_has_not_failed(redis: Connection, records: Records) -> None:
+    await begin(records, FIRST)
+    await checkpoint(records, FIRST, "1-0")
+    assert (await fail(records, FIRST)).failures == 0
+    assert await begin(records, SECOND) == (1, 0, "")
+
+
+async def test_how_long_it_has_been_failing_is_measured_by_the_server(redis: Connection, records: Records) -> None:
+    await begin(records, FIRST)
+    await fail(records, FIRST)
+    for earlier, seconds in ((60_000, 60.0), (-3_600_000, 0.0)):  # the server's clock may be set back
+        time, _ = await redis.time()
+        await redis.hset(RECORD, "failing", time * 1000 - earlier)
+        begun = await records.begin(Begin(RECORD, FIRST))
+        assert isinstance(begun, Begun)
+        assert begun.trouble is not None
+        assert clock.now() - begun.trouble.since == pytest.approx(seconds, abs=5.0)
+        assert (await fail(records, FIRST)).failing_for == pytest.approx(seconds, abs=5.0)
+
+
+async def test_a_death_begins_the_time_too(redis: Connection, records: Records) -> None:
+    await begin(records, FIRST)
+    assert not await redis.hexists(RECORD, "failing")
+    await begin(records, SECOND)
+    since = int(await redis.hget(RECORD, "failing") or 0)
+    time, _ = await redis.time()
+    assert abs(time * 1000 - since) < 5000
+    await begin(records, owner(3))
+    await fail(records, owner(3))
+    assert int(await redis.hget(RECORD, "failing") or 0) == since
+
+
+async def test_an_advance_makes_failures_forgotten(redis: Connection, records: Records) -> None:
+    for number in range(1, 4):
+        await begin(records, owner(number))
+        await fail(records, owner(number))
+    await begin(records, owner(4))
+    assert await checkpoint(records, owner(4), "1-0") is True
+    stored = await redis.hgetall(RECORD)
+    assert (stored[b"attempts"], stored[b"failures"], stored[b"failing"], stored[b"error"]) == (
+        b"0",
+        b"0",
+        b"",
+        b"",
+    )
+    assert await begin(records, owner(5)) == (1, 0, "")
+    assert (await fail(records, owner(5))).failures == 1
+
+
+async def test_a_late_checkpoint_makes_nothing_forgotten(records: Records) -> None:
+    await begin(records, FIRST)
+    await checkpoint(records, FIRST, "5-0")
+    await begin(records, SECOND)
+    await fail(records, SECOND)
+    await begin(records, owner(3))
+    assert await checkpoint(records, owner(3), "5-0") is False
+    assert await begin(records, owner(4)) == (2, 1, "LookupError")
+
+
+async def test_who_ends_cleanly_leaves_earlier_failures_and_takes_deaths_away(records: Records) -> None:
+    await begin(records, FIRST)
+    await fail(records, FIRST)
+    await begin(records, SECOND)
+    await begin(records, owner(3))
+    assert await records.settle([Settle(RECORD, owner(3), 0)], SOON) == [1]
+    assert await begin(records, owner(4)) == (1, 1, "LookupError")
+
+
+async def test_who_ends_cleanly_after_deaths_alone_ends_the_time(redis: Connection, records: Records) -> None:
+    await begin(records, FIRST)
+    await begin(records, SECOND)
+    await records.settle([Settle(RECORD, SECOND, 0)], SOON)
+    assert await redis.hmget(RECORD, "failing", "failed") == [b"", b""]
+
+
+@pytest.mark.parametrize("how", [{"lifetime": 60.0}, {"lifetime": 0.0, "idle": True}], ids=["done", "idle"])
+async def test_failures_are_over_when_the_stream_is_done_or_its_owner_has_nothing_left_to_do(
+    records: Records, how: dict[str, Any]
+) -> None:
+    await begin(records, FIRST)
+    await fail(records, FIRST)
+    await begin(records, SECOND)
+    await records.settle([Settle(RECORD, SECOND, **how)], SOON)
+    assert await begin(records, owner(3)) == (1, 0, "")
+
+
+async def test_failures_at_an_earlier_announcement_do_not_count(records: Records) -> None:
+    await begin(records, FIRST)
+    await fail(records, FIRST)
+    newer = Owner(str(Fence(2, 0, 1)), "c")
+    assert await begin(records, newer) == (1, 0, "")
+    assert (await fail(records, newer)).failures == 1
+
+
+async def test_more_deaths_than_one_would_begin_with_make_a_suspect(redis: Connection, records: Records) -> None:
+    await begin(records, FIRST)
+    await fail(records, FIRST)
+    await begin(records, SECOND)
+    await begin(records, owner(3))
+    before = await redis.hgetall(RECORD)
+    suspect = await records.begin(Begin(RECORD, owner(4), most_deaths=1))
+    assert isinstance(suspect, Suspect)
+    assert (suspect.deaths, suspect.trouble.failures, suspect.trouble.error) == (2, 1, "LookupError")
+    stored = await redis.hgetall(RECORD)
+    assert {name: stored[name] for name in (b"fence", b"consumer", b"attempts")} == {
+        name: before[name] for name in (b"fence", b"consumer", b"attempts")
+    }
+    assert await begin(records, owner(4), most_deaths=2) == (3, 1, "LookupError")
+    assert await begin(records, owner(4), most_deaths=0) == (3, 1, "LookupError")  # a repeat: it has begun
+
+
+async def test_deaths_without_a_record_make_a_suspect_too(redis: Connection, records: Records) -> None:
+    suspect = await records.begin(Begin(RECORD, owner(2), unrecorded=1, most_deaths=0))
+    assert isinstance(suspect, Suspect)
+    assert suspect.deaths == 1
+    assert not await redis.exists(RECORD)
+    assert await begin(records, owner(2), unrecorded=1, most_deaths=1) == (2, 0, "")
+
+
+# Members of earlier versions know no failures.
+
+
+async def test_a_record_of_an_earlier_version_is_read(redis: Connection, records: Records) -> None:
+    await redis.hset(RECORD, mapping={"fence": FIRST.fence, "consumer": "a", "attempts": 3})
+    assert await begin(records, SECOND) == (4, 0, "")
+    assert (await fail(records, SECOND)).failures == 1
+    assert await begin(records, owner(3)) == (4, 1, "LookupError")
+
+
+async def test_failures_that_an_earlier_version_has_left_behind_do_not_count(
+    redis: Connection, records: Records
+) -> None:
+    """It advanced the checkpoint, and let the fields be that it does not know."""
+    for number in range(1, 4):
+        await begin(records, owner(number))
+        await fail(records, owner(number))
+    await redis.hset(
+        RECORD, mapping={"fence": owner(4).fence, "consumer": "a", "checkpoint": "1-0", "attempts": 0}
+    )
+    assert await begin(records, owner(5)) == (1, 0, "")
+    assert (await fail(records, owner(5))).failures == 1
+
+
+async def test_failures_outlive_an_owner_of_an_earlier_version_that_did_not_get_on(
+    redis: Connection, records: Records
+) -> None:
+    await begin(records, FIRST)
+    await fail(records, FIRST)
+    await redis.hset(RECORD, mapping={"fence": SECOND.fence, "consumer": "b", "attempts": 1})
+    assert await begin(records, owner(3)) == (2, 1, "LookupError")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"failures": "many", "failing": "yesterday"},
+        {"failures": "-1", "failing": "-1"},
+        {"failures": "9" * 500, "failing": "9" * 500},
+        {"failures": "", "failing": ""},
+    ],
+)
+async def test_what_makes_no_sense_counts_nothing(
+    redis: Connection, records: Records, nonsense: dict[str, str]
+) -> None:
+    await begin(records, FIRST)
+    await redis.hset(RECORD, mapping={"failed": f"{FIRST.fence} ", **nonsense})
+    assert await begin(records, SECOND) == (2, 0, "")
+    assert await fail(records, SECOND) == Failed(1, 0.0)
 
 
 async def test_what_is_no_record_of_ours_is_told_apart(redis: Connection, records: Records) -> None:

@@ -931,6 +931,10 @@ SOON = RetryPolicy(longest_pause=0.1)
 """The usual policy, without its long pauses."""
 
 
+SOON = RetryPolicy(longest_pause=0.1)
+"""The policy of `run()`, with short rests."""
+
+
 class Poison(Exception):
     """What no further attempt can mend."""
 
