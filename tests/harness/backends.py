@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import pytest
 
-from redis_stream_client import Fence, Lease, RedisStreamClient, StreamAdded, testing
+from redis_stream_client import Fence, Lease, StreamAdded, testing
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.state import ENDED
 from redis_stream_client._model import letter_details
@@ -23,7 +23,7 @@ from redis_stream_client._model.keys import NOBODY, Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._run.handler_task import HandlerTask
 from redis_stream_client.testing._memory import MemoryLease
-from tests.harness.leases import state_of
+from tests.harness.leases import OpenClient, state_of
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class OnServer:
         self._redis = redis
         self._proxy = proxy
         self._keys = Keys(service)
-        self._client = RedisStreamClient.from_url(proxy.url, service, lock_ttl=LOCK_TTL)
+        self._client = OpenClient.from_url(proxy.url, service, lock_ttl=LOCK_TTL)
         self._running: asyncio.Task[None] | None = None
         self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._written = 0

@@ -14,13 +14,13 @@ from redis_stream_client import (
     Lease,
     LoadBalancerStream,
     NotJoined,
-    RedisStreamClient,
     RedisUnavailable,
     StreamAdded,
     StreamDisowned,
     StreamExpired,
     StreamGone,
 )
+from tests.harness.leases import OpenClient
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Member:
     """
 
     def __init__(self, url: str, service: str, *, claim: bool = True, **options: Any) -> None:
-        self.client = RedisStreamClient.from_url(url, service, **options)
+        self.client = OpenClient.from_url(url, service, **options)
         self.events: list[Event] = []
         self.leases: list[Lease] = []
         """Every lease it ever got, in order."""

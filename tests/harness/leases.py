@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
-from redis_stream_client import Lease
+from redis_stream_client import Lease, RedisStreamClient
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.announcement import Announcement
+from redis_stream_client.testing._memory import MemoryLease
 
 if TYPE_CHECKING:
     from redis_stream_client._leases.backend import LeaseBackend
@@ -26,6 +27,27 @@ def new_lease(
     return state
 
 
+_open_clients: WeakSet[OpenClient] = WeakSet()
+
+
+class OpenClient(RedisStreamClient):
+    """A client whose leases `state_of` knows."""
+
+    def __init__(self, *args: Any, **parameters: Any) -> None:
+        super().__init__(*args, **parameters)
+        _open_clients.add(self)
+
+    def state_of(self, lease: Lease) -> LeaseState | None:
+        """The state of this lease; None if it has ended, or is not this client's."""
+        parts = self._lifecycle.parts
+        return parts.table.state_of(lease) if parts is not None else None
+
+
 def state_of(lease: Lease) -> LeaseState:
-    """The state of a user's lease. It offers no way to it: the package starts from the state."""
-    return next(found for found in gc.get_referents(lease) if isinstance(found, LeaseState))
+    """The state of a lease in memory, or of one that an `OpenClient` holds."""
+    if isinstance(lease, MemoryLease):
+        return lease.state
+    states = filter(None, (client.state_of(lease) for client in _open_clients))
+    state = next(states, None)
+    assert state is not None, f"{lease!r} has ended, or its client is no OpenClient"
+    return state
