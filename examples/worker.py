@@ -3,20 +3,27 @@
     REDIS_URL=redis://localhost SERVICE=orders python examples/worker.py
 
 Start several, kill one, and the others go on with its streams, each after the last entry that was processed.
-SIGTERM or Ctrl-C hands everything over at once.
+SIGTERM or Ctrl-C hands everything over at once. What no retry can mend, such as an entry that is not UTF-8, goes
+to the dead letters: see `redis-stream-client dead list`.
 """
 
 import asyncio
 import logging
 import os
 
-from redis_stream_client import Lease, RedisStreamClient
+from redis_stream_client import Lease, RedisStreamClient, RetryPolicy
 
 log = logging.getLogger("worker")
 
+RETRY = RetryPolicy(
+    patience=3600.0,  # seconds of failures before a stream is given up: longer than our database is ever away
+    longest_pause=10.0,
+    bury_on=(UnicodeDecodeError,),  # tomorrow it will be no text either
+)
+
 
 async def handle(lease: Lease) -> None:
-    """Process one data stream. Returning says that it is done; raising, that somebody should try again."""
+    """Process one data stream. Returning says that it is done; raising, that somebody should try again soon."""
     async for entry in lease.entries():  # from the one after the last checkpoint, whoever made that
         fields = entry.text()
         log.info("%s: %s", lease.stream, fields)
@@ -30,7 +37,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     url = os.environ.get("REDIS_URL", "redis://localhost")
     client = RedisStreamClient.from_url(url, os.environ.get("SERVICE", "orders"))
-    asyncio.run(client.run(handle, handle_signals=True))
+    asyncio.run(client.run(handle, retry=RETRY, handle_signals=True))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from examples.sql_guard import Ledger, StaleFence
-from redis_stream_client import Fence, LoadBalancerStream
+from redis_stream_client import DeadLetters, Fence, LoadBalancerStream
 from tests.harness.processes import die_with_parent
 from tests.harness.waiting import wait_until
 
@@ -207,6 +207,18 @@ async def test_a_worker_that_is_told_to_leave_hands_its_streams_over(fleet: Flee
         await fleet.finished()
         await second.kill()
     assert sorted(handled(second)) == [f"{stream}: {{'type': 'end'}}" for stream in streams]
+
+
+async def test_a_worker_buries_what_is_no_text_and_goes_on_with_the_rest(fleet: Fleet) -> None:
+    await fleet.redis.xadd(CALL, {"text": b"\xff"})
+    await fleet.announce()
+    await fleet.end("call-18")
+    await fleet.announce("call-18")
+    async with fleet.program("worker.py") as worker:
+        await fleet.finished()
+        await worker.printed(rf"goes to the dead letters: .* field b'text' of entry [0-9-]+ of '{CALL}'")
+    [letter] = [letter async for letter in DeadLetters(fleet.redis, fleet.service)]
+    assert (letter.stream, letter.error_type, letter.position) == (CALL, "UnicodeDecodeError", None)
 
 
 @pytest.mark.parametrize("name", ["worker.py", "sql_guard.py"])
