@@ -13,6 +13,7 @@ from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model import options
 from redis_stream_client._model.fence import is_held_by
 from redis_stream_client._model.health import Health
+from redis_stream_client._model.retention import OnDone
 from redis_stream_client._model.retry_policy import NOT_GIVEN, NotGiven, RetryPolicy
 from redis_stream_client._model.statistics import Statistics
 from redis_stream_client._redis.endpoint import endpoint_for
@@ -43,6 +44,9 @@ class RedisStreamClient:
         prefetch: the client stops reading announcements while this many ``StreamAdded`` events are unread;
             default 32.
         connect_timeout: seconds for which joining tries to reach Redis; default 5.
+        progress_ttl: seconds that the progress record of a finished stream stays; default 7 days. 0: the record is
+            deleted when the stream is done. As long as the record stays, a stream that is announced again goes on
+            after its last checkpoint; later it begins at its start.
 
     Raises:
         TypeError, ValueError: an argument is not allowed; the message names it.
@@ -62,6 +66,7 @@ class RedisStreamClient:
         max_streams: int | None = None,
         prefetch: int = 32,
         connect_timeout: float = 5.0,
+        progress_ttl: float = options.PROGRESS_TTL,
     ) -> None:
         checked = options.check(
             service,
@@ -71,6 +76,7 @@ class RedisStreamClient:
             max_streams=max_streams,
             prefetch=prefetch,
             connect_timeout=connect_timeout,
+            progress_ttl=progress_ttl,
         )
         endpoint = endpoint_for(redis, checked.keys.lbs)
         self._lifecycle = Lifecycle(checked, endpoint, placement_for(redis, endpoint))
@@ -149,6 +155,8 @@ class RedisStreamClient:
         drain_timeout: float = 10.0,
         progress_timeout: float | None = None,
         handle_signals: bool = False,
+        on_done: OnDone = "keep",
+        trim: bool = False,
     ) -> None:
         """Call `handler` for every stream that this client owns, each in a task of its own, and take over the
         streams of dead peers.
@@ -184,6 +192,14 @@ class RedisStreamClient:
                 stood still.
             handle_signals: drain at SIGTERM or SIGINT, and release everything at the second one. Only in the main
                 thread.
+            on_done: what becomes of the data stream itself when it is done. ``"keep"``, the default: nothing.
+                ``"trim"``: Redis removes its entries up to the checkpoint. ``"delete"``: Redis deletes the stream
+                and its progress record in one step. A stream that got entries after the last one that the handler
+                has received is not deleted but trimmed up to that one, and a warning says so. A stream that was
+                announced again and has a newer owner is left alone. All this happens in the background, just after
+                Redis has accepted `done`. If the process dies in between, the stream stays.
+            trim: with ``"trim"`` or ``"delete"``: trim the stream up to its checkpoint while the handler reads it,
+                too, every 1,000 entries or 10 s. Default False.
 
         Raises:
             TypeError, ValueError: an argument is not allowed, or both `retry` and `max_attempts` are given.
@@ -199,6 +215,8 @@ class RedisStreamClient:
             drain_timeout=drain_timeout,
             progress_timeout=progress_timeout,
             handle_signals=handle_signals,
+            on_done=on_done,
+            trim=trim,
         )
         await run.join()
         await run.until_closed()
@@ -212,6 +230,8 @@ class RedisStreamClient:
         drain_timeout: float = 10.0,
         progress_timeout: float | None = None,
         handle_signals: bool = False,
+        on_done: OnDone = "keep",
+        trim: bool = False,
     ) -> "Running[RedisStreamClient]":
         """Do what `run()` does in the background of an ``async with`` block, such as the lifespan of a web
         application.
@@ -227,6 +247,8 @@ class RedisStreamClient:
             drain_timeout=drain_timeout,
             progress_timeout=progress_timeout,
             handle_signals=handle_signals,
+            on_done=on_done,
+            trim=trim,
         )
         return Running(run, self)
 

@@ -43,6 +43,7 @@ from redis_stream_client._redis.outage import OutageLog
 from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
+from redis_stream_client._streams.retention import Retention
 
 FORKED = (
     "this client joined in process {process}, before the fork: its connections, its lock "
@@ -133,6 +134,7 @@ class Parts:
             options.patience,
             self.connections.identity_at,
         )
+        self.retention = Retention(options=options, record_store=self.record_store)
         self.fetcher = Fetcher(
             placement,
             options.lock_ttl,
@@ -173,6 +175,7 @@ class Parts:
             tasks=self.tasks,
             counters=self.counters,
             record_store=self.record_store,
+            retention=self.retention,
         )
         self.backend = RedisBackend(
             lock_state=self.lock_state,
@@ -336,6 +339,7 @@ class Parts:
             event_queue=self.event_queue,
             table=self.table,
             record_store=self.record_store,
+            retention=self.retention,
             fetcher=self.fetcher,
             heartbeat=self.heartbeat,
             reader=self.reader,

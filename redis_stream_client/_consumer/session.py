@@ -33,6 +33,7 @@ from redis_stream_client._protocol.lock import Lock
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, origin
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
+from redis_stream_client._streams.retention import Retention
 
 
 class Session:
@@ -54,6 +55,7 @@ class Session:
         event_queue: EventQueue,
         table: LeaseTable,
         record_store: RecordStore,
+        retention: Retention,
         fetcher: Fetcher,
         heartbeat: Heartbeat,
         reader: Reader,
@@ -71,6 +73,7 @@ class Session:
         self._event_queue = event_queue
         self._table = table
         self._record_store = record_store
+        self._retention = retention
         self._fetcher = fetcher
         self._listener = listener
         self._parts = (heartbeat, reader, listener, sweeper)
@@ -236,6 +239,7 @@ class Session:
         for leases in in_chunks(held, 10 * CHUNK):
             await self._record_store.settle_at_last(leases)
         await self._record_store.settle_at_last(())
+        await self._retention.last()
 
     async def _lose(self, held: list[LeaseState]) -> None:
         """End the leases, and tell their holders."""

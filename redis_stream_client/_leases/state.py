@@ -6,7 +6,7 @@ The package works with this state. Users hold a `Lease`, which shows it to them.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.cancel_scope import CancelScope
@@ -17,6 +17,9 @@ from redis_stream_client._model.entry import START, order
 from redis_stream_client._model.errors import LossReason, NotOwner, RedisRejected, RedisUnavailable, no_answer
 from redis_stream_client._model.fence import Fence, holder_of
 from redis_stream_client._model.gaps import UNKNOWN, Added, Count, Gap
+
+if TYPE_CHECKING:
+    from redis_stream_client._model.retention import OnDone
 
 ENDED: tuple[LossReason, ...] = ("done", "released", "dead")
 """The reasons of a lease that its holder ended."""
@@ -74,6 +77,7 @@ class LeaseState:
         refused: the last `RedisRejected` of an operation on this lease. By its identity we tell it apart from one
             that the handler got elsewhere.
         rest: the pause while somebody else's record is in the way; None otherwise.
+        on_done: what becomes of the data stream when it is done.
         done_sent: where the client sent the first `done` whose reply may be lost: (epoch of the lock, server
             history).
     """
@@ -96,6 +100,7 @@ class LeaseState:
         "handed_out",
         "lbs_id",
         "lost",
+        "on_done",
         "position",
         "progress_at",
         "refused",
@@ -142,6 +147,7 @@ class LeaseState:
         self.refused: RedisRejected | None = None
         self.rest: Rest | None = None
         self.done_sent: tuple[int, str | None] | None = None
+        self.on_done: OnDone = "keep"
 
     # What it is.
 
@@ -363,6 +369,12 @@ class LeaseState:
         handed = self._handed
         sure = self._added.sure if handed is None or not handed.any else handed.furthest == position
         return Count(Added(self._added.number, sure), position)
+
+    @property
+    def reached(self) -> str:
+        """Id of the last entry that the user got since reading began, or began again, or has processed."""
+        position = self.position or START
+        return max(position, self._handed.reached, key=order) if self._handed is not None else position
 
     def added_up_to(self, id: str) -> int | None:
         """How many entries were added to the stream up to this one; None if not known."""

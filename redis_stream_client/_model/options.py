@@ -13,6 +13,12 @@ from redis_stream_client._model.keys import Keys, require_name
 MIN_LOCK_TTL = 0.1
 MAX_OFFER_PAUSE = 5.0
 
+DAY = 86_400.0
+YEAR = 365 * DAY
+
+PROGRESS_TTL = 7 * DAY
+"""Seconds that the progress record of a finished stream stays by default. A dead letter's stays no shorter."""
+
 FIRST_PAUSE = 0.005
 """Seconds before the first retry of a request without an answer. `Options.longest_pause` is the longest pause."""
 
@@ -26,6 +32,7 @@ class Parameters(TypedDict, total=False):
     max_streams: int | None
     prefetch: int
     connect_timeout: float
+    progress_ttl: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class Options:
     max_streams: int | None
     prefetch: int
     connect_timeout: float
+    progress_ttl: float
 
     def renamed(self) -> "Options":
         """The same options under a new consumer id."""
@@ -78,6 +86,7 @@ def check(
     max_streams: int | None,
     prefetch: int,
     connect_timeout: float,
+    progress_ttl: float,
 ) -> Options:
     """Check the arguments of the constructor. A ``TypeError`` or ``ValueError`` names the parameter."""
     keys = Keys(require_name(service, "service"))
@@ -100,6 +109,7 @@ def check(
         max_streams=max_streams,
         prefetch=count(prefetch, "prefetch"),
         connect_timeout=seconds(connect_timeout, "connect_timeout", at_least=0.01),
+        progress_ttl=seconds(progress_ttl, "progress_ttl", at_least=0.0, at_most=10 * YEAR),
     )
 
 
@@ -115,12 +125,12 @@ def _consumer_id(name: str | None) -> str:
     return f"redis-consumer-{name}-{secrets.token_hex(4)}"
 
 
-def seconds(value: Any, parameter: str, *, at_least: float) -> float:
+def seconds(value: Any, parameter: str, *, at_least: float, at_most: float = DAY) -> float:
     """Check a duration. A ``TypeError`` or ``ValueError`` names the parameter."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{parameter} must be a number of seconds, not {type(value).__name__}")
-    if not at_least <= value <= 86_400:  # also refuses NaN
-        raise ValueError(f"{parameter} must be between {at_least:g} s and 86400 s, not {value} s")
+    if not at_least <= value <= at_most:  # also refuses NaN
+        raise ValueError(f"{parameter} must be between {at_least:g} s and {at_most:.0f} s, not {value} s")
     return float(value)
 
 

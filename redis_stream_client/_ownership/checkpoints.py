@@ -16,7 +16,7 @@ from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.entry import START
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected
 from redis_stream_client._model.fence import Fence
-from redis_stream_client._model.options import Options
+from redis_stream_client._model.options import PROGRESS_TTL, Options
 from redis_stream_client._ownership.callers import Callers
 from redis_stream_client._ownership.losses import Losses
 from redis_stream_client._ownership.refusals import Refusals, about, rejected, rest
@@ -53,6 +53,9 @@ LBS_ID = 41
 """The length of the part of a fence that names the announcement."""
 
 
+AT_ONCE = 0.001
+"""Seconds that a record stays which should not have been created."""
+
 PREPARING = 0.25
 """Seconds for which arrivals wait to be prepared together. A node that does not answer must not delay the streams
 of the others. A stream that is not ready by then begins alone."""
@@ -79,6 +82,7 @@ class Progress:
         self._consumer = options.consumer
         self._keys = options.keys
         self._lock_ttl = options.lock_ttl
+        self._progress_ttl = options.progress_ttl
         self._patience = options.patience
         self._pending = pending
         self._deliveries = deliveries
@@ -123,6 +127,7 @@ class Progress:
         former = self._keys.former_progress
         later = [lease for lease in leases if lease not in ready]
         later = [lease for lease in later if lease in first or former(lease.stream) is None]
+        later = [lease for lease in later if not (lease.unrecorded and self._records_go(lease))]
         asks = [self._begin_of(lease, look_only=not lease.unrecorded) for lease in later]
         for lease, answer in zip(later, await shelved.begin_many(asks) if asks else (), strict=True):
             if not isinstance(answer, Refused | Suspect | Exception):
@@ -177,10 +182,29 @@ class Progress:
             answer = await self._ask(lease, "begin", functools.partial(Records.begin, ask=ask))
             assert not isinstance(answer, Suspect), "it was to begin with any number of deaths"
             if not isinstance(answer, Refused):
+                if answer is not None and answer.checkpoint is None and self._records_go(lease):
+                    await self._confirm(lease, answer)
                 self._begun(lease, answer)
                 return
             await refusals.another()
             replaces = await self._examine(lease, answer.by)
+
+    def _records_go(self, lease: LeaseState) -> bool:
+        """Whether the record of a finished stream may be gone so soon that an older owner still sends requests."""
+        return lease.on_done == "delete" or self._progress_ttl < PROGRESS_TTL
+
+    async def _confirm(self, lease: LeaseState, answer: Begun) -> None:
+        """Ask the load balancer stream whether we still own a stream whose record we may have just created.
+
+        No record refused us. Perhaps a newer owner has finished the stream, and its record is gone. Then this
+        raises `NotOwner`, and takes our own record back.
+        """
+        try:
+            await self._examine(lease, NO_OWNER)
+        except NotOwner:
+            lease.begin(answer.checkpoint, answer.attempts, answer.added, answer.trouble)
+            await self._record_store.settle([lease], AT_ONCE)
+            raise
 
     async def _move(self, lease: LeaseState) -> None:
         """Move the record from the key that version 0.1 used."""

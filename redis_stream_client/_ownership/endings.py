@@ -27,7 +27,8 @@ from redis_stream_client._protocol.deliveries import Deliveries
 from redis_stream_client._protocol.lock import Lock
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
 from redis_stream_client._redis.server import ServerIdentity
-from redis_stream_client._streams.record_store import PROGRESS_TTL, RecordStore
+from redis_stream_client._streams.record_store import RecordStore
+from redis_stream_client._streams.retention import Retention
 
 
 class Endings:
@@ -54,6 +55,7 @@ class Endings:
         tasks: OwnedTasks[ClientClosed],
         counters: Counters,
         record_store: RecordStore,
+        retention: Retention,
     ) -> None:
         self._lock_ttl = options.lock_ttl
         self._interval = options.heartbeat_interval
@@ -70,6 +72,7 @@ class Endings:
         self._tasks = tasks
         self._counters = counters
         self._record_store = record_store
+        self._retention = retention
         self._doing = Batch[LeaseState, None](self._send_done, tasks.spawn, tasks.gone, PAGE)
         self._releasing = Batch[tuple[LeaseState, bool], None](self._send_release, tasks.spawn, tasks.gone, PAGE)
         self.releasing: set[asyncio.Future[None]] = set()
@@ -91,7 +94,7 @@ class Endings:
 
     async def _send_done(self, leases: list[LeaseState]) -> list[Exception | None]:
         # First, so that a crash between the two does not leave a record for ever.
-        await self._record_store.settle(leases, PROGRESS_TTL)
+        await self._record_store.settle(leases, self._retention.settled_for)
         async with self._audit_lock.passing():
             try:
                 results, repeated = await self._persist_done(leases)
@@ -108,6 +111,7 @@ class Endings:
                 for lease, result, again in zip(leases, results, repeated, strict=True)
             ]
             self._capacity.freed()
+            await self._retention.done(lease for lease in leases if lease.lost == "done")
             return failures
 
     async def _persist_done(self, leases: list[LeaseState]) -> tuple[list[str], list[bool]]:
@@ -268,7 +272,8 @@ class Endings:
                 self._losses.lose_to([(lease, "" if outcome == "gone" else outcome)])
                 raise lease.not_owner(gone=outcome == "gone")
             self._table.end(lease, "dead")
-        await self._record_store.settle([lease], PROGRESS_TTL)  # afterwards, since its attempts count until then
+        # Afterwards, since its attempts count until then.
+        await self._record_store.settle([lease], self._retention.settled_for)
         self._counters.dead_letters += 1
         self._capacity.freed()
         return None

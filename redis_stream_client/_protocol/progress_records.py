@@ -3,10 +3,11 @@
 Requests that are made at about the same time travel together. Each has its own result or error.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from redis.exceptions import ResponseError
 
@@ -15,6 +16,7 @@ from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._leases.trouble import Trouble
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.gaps import UNKNOWN, Added
+from redis_stream_client._model.retention import OnDone
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.base import decode_name, encode_name
 from redis_stream_client._redis import error_mapping
@@ -133,6 +135,42 @@ class Failed(NamedTuple):
     failing_for: float
 
 
+class Retain(NamedTuple):
+    """What `retain` is asked.
+
+    Attributes:
+        record: key of the record.
+        owner: whose the record must be.
+        stream: the data stream.
+        what: becomes of it.
+        upto: id of the last entry that was handed out; for ``"delete"`` only.
+        added: entries added to the stream up to `upto`; None if not known.
+        lifetime: seconds that a record stays, 0 to delete it, None to leave it as it is.
+    """
+
+    record: str
+    owner: Owner
+    stream: str
+    what: OnDone
+    upto: str = ""
+    added: int | None = None
+    lifetime: float | None = None
+
+
+class Retained(NamedTuple):
+    """What has become of a data stream.
+
+    - ``kept``, ``deleted``;
+    - ``trimmed``: so many entries were;
+    - ``newer``: entries came after the last one that was handed out, so it was only trimmed;
+    - ``other``: it is not the stream that was read, since Redis has lost writes. Nothing was changed;
+    - ``refused``: a newer owner has begun, or it was deleted before. Nothing was changed.
+    """
+
+    what: Literal["kept", "deleted", "trimmed", "newer", "other", "refused"]
+    trimmed: int = 0
+
+
 class Records:
     """The records of one server.
 
@@ -207,6 +245,30 @@ class Records:
         ]
         return await self._run(scripts.load("settle"), words, timeout)
 
+    async def retain(self, asks: Sequence[Retain], timeout: float) -> list[Retained | Exception]:
+        """Trim or delete data streams, and have their records expire, up to `CALL` of them. For each what has
+        become of it, or why nothing has. Repeating is safe.
+
+        Args:
+            asks: each about another record.
+            timeout: seconds for each request; there are more of them where very many entries are to be trimmed.
+        """
+        results: list[Retained | Exception] = [Retained("refused")] * len(asks)
+        trimmed = [0] * len(asks)
+        left = list(range(len(asks)))
+        while left:
+            replies = await self._retain([asks[index] for index in left], timeout)
+            more: list[int] = []
+            for index, reply in zip(left, replies, strict=True):
+                match reply:
+                    case [b"more", int(entries)]:
+                        trimmed[index] += entries
+                        more.append(index)
+                    case _:
+                        results[index] = _retained(reply, trimmed[index])
+            left = more
+        return results
+
     async def move(self, record: str, former: str, fences: str, timeout: float) -> None:
         """Move a record from its former key, if its fence begins with `fences`."""
         await self._connection.run(scripts.load("move"), [record, former], [fences], timeout=timeout)
@@ -214,6 +276,19 @@ class Records:
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.close()
+
+    async def _retain(self, asks: list[Retain], timeout: float) -> list[Any]:
+        words = [
+            (
+                ask.record,
+                (
+                    ask.owner.fence, ask.owner.consumer, ask.what, ask.upto, _or_empty(ask.added),
+                    "" if ask.lifetime is None else math.ceil(ask.lifetime * 1000),
+                ),
+            )
+            for ask in asks
+        ]  # fmt: skip
+        return await self._run(scripts.load("retain"), words, timeout, {ask.record: ask.stream for ask in asks})
 
     async def _begin(self, asks: list[Begin]) -> list[Begun | Refused | Suspect | Exception | None]:
         words = [(ask.record, _begin_words(ask)) for ask in asks]
@@ -251,8 +326,15 @@ class Records:
         _went(window, replies)
         return replies
 
-    async def _run(self, script: Script, asks: Sequence[tuple[str, tuple[Any, ...]]], timeout: float) -> list[Any]:
-        """Make one script call for each slot. If a call fails, each of its records gets the error."""
+    async def _run(
+        self,
+        script: Script,
+        asks: Sequence[tuple[str, tuple[Any, ...]]],
+        timeout: float,
+        beside: Mapping[str, str] | None = None,
+    ) -> list[Any]:
+        """Make one script call for each slot. If a call fails, each of its records gets the error. `beside` gives
+        each record a second key, in its slot."""
         slots: dict[int, list[int]] = defaultdict(list)
         for index, (record, _) in enumerate(asks):
             slots[self._slot(record)].append(index)
@@ -260,6 +342,8 @@ class Records:
 
         async def call(indices: list[int]) -> None:
             keys = [asks[index][0] for index in indices]
+            if beside is not None:
+                keys = [key for record in keys for key in (record, beside[record])]
             args = [word for index in indices for word in asks[index][1]]
             try:
                 replies = await self._connection.run(script, keys, args, timeout=timeout)
@@ -337,6 +421,17 @@ def _checkpoint(asks: Sequence[Checkpoint]) -> tuple[Script, list[tuple[str, tup
 
 def _or_empty(number: int | None) -> int | str:
     return "" if number is None else number
+
+
+def _retained(reply: Any, trimmed: int) -> Retained | Exception:
+    match reply:
+        case [b"kept" | b"deleted" | b"refused" | b"other" as what]:
+            return Retained(what.decode(), trimmed)
+        case [b"trimmed" | b"newer" as what, int(entries)]:
+            return Retained(what.decode(), trimmed + entries)
+        case Exception():
+            return reply
+    raise AssertionError(f"unexpected reply {reply!r}")
 
 
 def _checkpointed(reply: Any) -> Refused | bool | Exception:

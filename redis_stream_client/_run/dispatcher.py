@@ -30,7 +30,9 @@ from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._run.handler import Handler
 from redis_stream_client._run.handler_task import HandlerTask, Strict
 from redis_stream_client._run.outcome import Rules
+from redis_stream_client._run.trimming import trim_while_running
 from redis_stream_client._run.watchdogs import start_watches
+from redis_stream_client._streams.retention import Retention
 
 ADMITTED = 250
 """The most handlers that begin in one turn of the event loop. Their first steps took 10 ms on our machine: little
@@ -71,6 +73,7 @@ class Dispatcher:
         backend: LeaseBackend,
         endings: Endings,
         progress: Progress,
+        retention: Retention,
         hints: Hints,
         counters: Counters,
     ) -> None:
@@ -89,6 +92,7 @@ class Dispatcher:
         self._backend = backend
         self._endings = endings
         self._progress = progress
+        self._retention = retention
         self._hints = hints
         self._counters = counters
         self._at_work: dict[asyncio.Task[None], HandlerTask] = {}
@@ -128,6 +132,9 @@ class Dispatcher:
 
     async def _serve(self) -> None:
         watches = start_watches(self._at_work.values(), self._rules, self._progress.acquit)
+        if self._rules.trim:
+            trims = trim_while_running(self._at_work.values(), self._retention.trim)
+            watches.append(start_task(trims, "redis_stream_client trimming"))
         try:
             while not (self._draining or self._session.leaving):
                 if not await self._admit():
@@ -151,6 +158,8 @@ class Dispatcher:
         looked_at, arrived = self._take()
         if arrived:
             self._capacity.freed()  # so that the reader fetches more while these begin
+            for state in arrived:
+                state.on_done = self._rules.on_done
             ready = await self._progress.prepare(list(arrived))
             for state, lease in arrived.items():
                 self._start(

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from redis_stream_client._model.failures import class_is_a, leaves
 from redis_stream_client._model.poison import PoisonError
+from redis_stream_client._model.retention import OnDone
 from redis_stream_client._model.retry_policy import RetryPolicy
 
 Status = Literal["done", "released", "failed", "postponed", "dead", "drained", "stalled", "lost"]
@@ -35,12 +36,16 @@ class Rules:
         progress_timeout: how long a handler may make no progress; None: no limit.
         patience: how long a cancelled handler may take to end before the client goes on without it.
         rests: whether streams rest at all; in the tests of users they do not.
+        on_done: what becomes of a data stream when it is done.
+        trim: whether it is also trimmed while a handler reads it.
     """
 
     retry: RetryPolicy
     progress_timeout: float | None
     patience: float
     rests: bool = True
+    on_done: OnDone = "keep"
+    trim: bool = False
 
     def pause(self, failures: int) -> float:
         """The pause in seconds after the given number of failures."""

@@ -11,9 +11,10 @@ from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.lifecycle import Lifecycle
 from redis_stream_client._leases.state import LeaseState
-from redis_stream_client._model import leaving, options, retry_policy
+from redis_stream_client._model import leaving, options, retention, retry_policy
 from redis_stream_client._model.failures import is_a
 from redis_stream_client._model.logs import log
+from redis_stream_client._model.retention import OnDone
 from redis_stream_client._model.retry_policy import NotGiven, RetryPolicy
 from redis_stream_client._run import signals
 from redis_stream_client._run.dispatcher import Dispatcher
@@ -36,6 +37,8 @@ class Run:
         max_attempts: int | NotGiven | None,
         progress_timeout: float | None,
         handle_signals: bool,
+        on_done: OnDone,
+        trim: bool,
     ) -> None:
         self._lifecycle = lifecycle
         self._handler = require_handler(handler)
@@ -43,7 +46,8 @@ class Run:
         if progress_timeout is not None:
             progress_timeout = options.seconds(progress_timeout, "progress_timeout", at_least=0.01)
         policy = retry_policy.policy(retry, max_attempts)
-        self._rules = Rules(policy, progress_timeout, lifecycle.options.lock_ttl)
+        retention.check(on_done, trim=trim)
+        self._rules = Rules(policy, progress_timeout, lifecycle.options.lock_ttl, on_done=on_done, trim=trim)
         if not isinstance(handle_signals, bool):
             raise TypeError(f"handle_signals must be a bool, not {type(handle_signals).__name__}")
         self._handle_signals = handle_signals
@@ -69,6 +73,7 @@ class Run:
             backend=parts.backend,
             endings=parts.endings,
             progress=parts.progress,
+            retention=parts.retention,
             hints=parts.hints,
             counters=parts.counters,
         )

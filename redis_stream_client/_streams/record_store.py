@@ -1,7 +1,8 @@
 """The record store: the progress records of all data streams, on whichever server they are."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 
@@ -9,17 +10,14 @@ from redis_stream_client._concurrency.batching import Spawn
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._model.logs import log
 from redis_stream_client._protocol.progress_records import Owner, Records, Settle
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.placement import Placement
 from redis_stream_client._redis.server import ServerIdentity
-from redis_stream_client._streams.settle_queue import Item, SettleQueue
-
-PROGRESS_TTL = 7 * 86_400.0
-"""Seconds for which the record of a finished stream stays, so that Redis can refuse an old owner that wakes up
-late."""
+from redis_stream_client._streams.settle_queue import A, Item, SettleQueue
 
 SETTLE_WAIT = 0.2
 """Seconds for which the end of a lease waits for its record."""
@@ -62,7 +60,8 @@ class RecordStore:
         self._greeting = greeting
         self._connections: dict[Endpoint, SharedConnection] = {}
         self._records: dict[Endpoint, Records] = {}
-        self._settle_queue = SettleQueue(self.known, lambda: self._learn(patience), self.moved, spawn)
+        self._queues: list[SettleQueue[Any]] = []
+        self._settle_queue = self.queue(Records.settle, _settled)
 
     def known(self, stream: str) -> Records | None:
         """The records of the server that holds this stream; None if not known."""
@@ -94,9 +93,20 @@ class RecordStore:
         for endpoint in [endpoint for endpoint in self._records if not self._placement.current(endpoint)]:
             gone = self._records.pop(endpoint)
             del self._connections[endpoint]
-            self._settle_queue.leave(gone)
+            for queue in self._queues:
+                queue.leave(gone)
             with contextlib.suppress(ClientClosed):
                 self._spawn(gone.close())
+
+    def queue(
+        self,
+        say: Callable[[Records, list[A], float], Awaitable[Sequence[object]]],
+        heard: Callable[[A, object], None],
+    ) -> SettleQueue[A]:
+        """A queue of updates for these records; see `SettleQueue`."""
+        queue = SettleQueue(say, heard, self.known, lambda: self._learn(self._patience), self.moved, self._spawn)
+        self._queues.append(queue)
+        return queue
 
     async def together(self, records: Sequence[str]) -> Records | None:
         """The records of the server that holds all of these; None if not known, or if one call may not use all."""
@@ -128,16 +138,18 @@ class RecordStore:
     @property
     def unsettled(self) -> int:
         """How many records still have to be settled."""
-        return len(self._settle_queue)
+        return sum(map(len, self._queues))
 
     @property
     def shrunk(self) -> int:
         """How often a request about records got no answer and was repeated for less."""
-        return self._settle_queue.shrunk + sum(records.shrunk for records in self._records.values())
+        return sum(queue.shrunk for queue in self._queues) + sum(
+            records.shrunk for records in self._records.values()
+        )
 
     def _items(
         self, leases: Iterable[LeaseState], lifetime: float, *, ended: bool = False, idle: bool = False
-    ) -> list[Item]:
+    ) -> list[Item[Settle]]:
         return [
             Item(
                 lease.stream,
@@ -168,3 +180,8 @@ class RecordStore:
         """Close the connections."""
         for records in self._records.values():
             await records.close()
+
+
+def _settled(ask: Settle, result: object) -> None:
+    if isinstance(result, Exception):  # it will never be accepted
+        log.debug("%s is not settled: %s", ask.record, result)

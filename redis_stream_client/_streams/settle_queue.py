@@ -7,8 +7,8 @@ the other users of that connection.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
@@ -16,7 +16,7 @@ from redis_stream_client._concurrency.batching import Spawn
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.logs import log
-from redis_stream_client._protocol.progress_records import CALL, Records, Settle
+from redis_stream_client._protocol.progress_records import CALL, Records
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.window import Window
 
@@ -34,11 +34,23 @@ MOST = 100_000
 """The most records that wait, with about 500 bytes each; more are dropped."""
 
 
-class Item(NamedTuple):
-    """The update of one progress record."""
+class Ask(Protocol):
+    """What is to be said about one record."""
+
+    @property
+    def record(self) -> str:
+        """Its key."""
+        ...
+
+
+A = TypeVar("A", bound=Ask)
+
+
+class Item(NamedTuple, Generic[A]):
+    """The update of one progress record, and of its data stream."""
 
     stream: str
-    ask: Settle
+    ask: A
 
 
 class Group:
@@ -49,10 +61,12 @@ class Group:
         self.over = asyncio.Event()
 
 
-class SettleQueue:
+class SettleQueue(Generic[A]):
     """The records that have to be settled, on all servers.
 
     Args:
+        say: sends updates, up to `CALL` of them: `Records.settle`, or what ends streams in another way.
+        heard: called with each update that was answered, and the answer. An exception: it will never be accepted.
         known: gives the records of the server that holds a data stream; None if not known.
         learn: looks up which server holds which stream.
         moved: called when there was no answer, because streams may have moved.
@@ -60,16 +74,20 @@ class SettleQueue:
 
     def __init__(
         self,
+        say: Callable[[Records, list[A], float], Awaitable[Sequence[object]]],
+        heard: Callable[[A, object], None],
         known: Callable[[str], Records | None],
         learn: Callable[[], Awaitable[None]],
         moved: Callable[[], None],
         spawn: Spawn,
     ) -> None:
+        self._send = say
+        self._heard = heard
         self._known = known
         self._learn = learn
         self._moved = moved
         self._spawn = spawn
-        self._items: OrderedDict[str, tuple[Item, Group]] = OrderedDict()
+        self._items: OrderedDict[str, tuple[Item[A], Group]] = OrderedDict()
         self._queues: dict[Records | None, deque[str]] = {}
         self._paces: dict[Records, Pace] = {}
         self._lost = 0  # records that were dropped
@@ -82,7 +100,7 @@ class SettleQueue:
         """How often a call got no answer and was made smaller."""
         return sum(pace.shrunk for pace in self._paces.values())
 
-    async def settle(self, items: Iterable[Item], wait: float) -> None:
+    async def settle(self, items: Iterable[Item[A]], wait: float) -> None:
         """Send these updates, and wait up to `wait` seconds. They go on in the background."""
         group = Group()
         for item in items:
@@ -90,7 +108,7 @@ class SettleQueue:
         if group.left and wait > 0:
             await _quietly(group.over.wait(), wait)
 
-    async def last(self, items: Iterable[Item]) -> None:
+    async def last(self, items: Iterable[Item[A]]) -> None:
         """Send all updates that are left, after the background tasks have ended. The caller limits the time."""
         group = Group()
         self._queues.clear()
@@ -104,7 +122,7 @@ class SettleQueue:
         """Stop using these records: their updates fail, and are sent to another server."""
         self._paces.pop(records, None)
 
-    def _add(self, item: Item, group: Group) -> None:
+    def _add(self, item: Item[A], group: Group) -> None:
         record = item.ask.record
         before = self._items.pop(record, None)  # of this or an older lease: the newer update counts
         if before is not None:
@@ -156,7 +174,7 @@ class SettleQueue:
         """Send a page of updates. Returns those that must be sent here again."""
         entries = [self._items[record] for record in page]
         started = clock.now()
-        results = await records.settle([item.ask for item, _ in entries], pace.patience)
+        results = await self._send(records, [item.ask for item, _ in entries], pace.patience)
         again: list[str] = []
         for record, entry, result in zip(page, entries, results, strict=True):
             if self._items.get(record) is not entry:
@@ -164,9 +182,8 @@ class SettleQueue:
             elif isinstance(result, Unanswered):
                 again.append(record)
             else:
-                if isinstance(result, Exception):  # it will never be accepted
-                    log.debug("%s is not settled: %s", record, result)
                 del self._items[record]
+                self._heard(entry[0].ask, result)
                 _finish(entry[1])
         unanswered = [result for result in results if isinstance(result, Unanswered)]
         # A temporary refusal is an answer; a smaller call would be refused, too.

@@ -34,12 +34,13 @@ from redis.asyncio import Redis, RedisCluster
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._leases.trouble import Trouble
-from redis_stream_client._model import announcement, leaving, options, retry_policy
+from redis_stream_client._model import announcement, leaving, options, retention, retry_policy
 from redis_stream_client._model.announcement import Info
 from redis_stream_client._model.entry import Entry, order, require_id
 from redis_stream_client._model.keys import Keys, require_name
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.public_names import claim_exports
+from redis_stream_client._model.retention import OnDone
 from redis_stream_client._model.retry_policy import NOT_GIVEN, NotGiven, RetryPolicy
 from redis_stream_client._redis.pooled import Pooled
 from redis_stream_client._run.handler import Handler, require_handler
@@ -251,6 +252,16 @@ class Controller:
         """Why the stream went to the dead letters; None if it did not."""
         return self._memory.dead
 
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """The entries that are in the data stream now."""
+        return tuple(self._memory.stream.entries)
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the data stream and its progress record were deleted, with ``on_done="delete"``."""
+        return self._memory.deleted
+
     def __repr__(self) -> str:
         return f"<Controller of {self._lease!r} position={self.position} attempts={self.attempts}>"
 
@@ -264,6 +275,7 @@ async def run_handler(
     progress_timeout: float | None = None,
     drain_timeout: float = 1.0,
     patience: float = 0.5,
+    on_done: OnDone = "keep",
 ) -> Outcome:
     """Give a lease to a handler with the code of ``client.run()``, and return how that ended.
 
@@ -282,6 +294,7 @@ async def run_handler(
             default 1.
         patience: seconds after which a cancelled handler that goes on loses its stream; in a client this is
             `lock_ttl`, here the default is 0.5.
+        on_done: as for `run()`, before the call returns: ``controller(lease).entries`` shows what is left.
 
     Raises:
         TypeError, ValueError: an argument is not allowed, or it is the lease of a client: use `run()` for it.
@@ -297,7 +310,10 @@ async def run_handler(
         progress_timeout,
         options.seconds(patience, "patience", at_least=0.0),
         rests=False,
+        on_done=on_done,
     )
+    retention.check(on_done, trim=False)
+    lease.state.on_done = on_done
     handler_task = HandlerTask(lease.state, lease, memory, require_handler(handler), rules, Strict())
     timers: list[asyncio.TimerHandle] = []
 

@@ -60,6 +60,10 @@ class Stream:
         self.tell()
         return [entry.id for entry in added]
 
+    def trim(self, upto: str) -> None:
+        """Remove the entries up to this one. Nobody follows the stream any more."""
+        self.entries = [entry for entry in self.entries if order(entry.id) > order(upto)]
+
     def follow(self, position: str) -> "Cursor":
         """A cursor after the entry `position`."""
         passed = sum(order(entry.id) <= order(position) for entry in self.entries)
@@ -129,6 +133,7 @@ class Memory:
         self.overtaken = False  # a newer owner has begun, and the lease does not know it yet
         self.checkpoints: list[str] = []
         self.done = False
+        self.deleted = False
         self.released = False
         self.dead: str | None = None
         self.details: LetterDetails | None = None
@@ -293,6 +298,19 @@ class Memory:
         self._settle(over=True)
         self.done = True
         self.end(lease, "done")
+        self._retain(lease)
+
+    def _retain(self, lease: LeaseState) -> None:
+        """Do to the stream and its record what `run_handler` was told."""
+        if lease.on_done == "trim" and lease.position is not None:
+            self.stream.trim(lease.position)
+        if lease.on_done == "delete":
+            self.stream.trim(lease.reached)
+            if not self.stream.entries:
+                self.deleted = True
+                self.record = None
+            elif self.record is not None and lease.reached != START:
+                self.record.checkpoint = lease.reached
 
     async def bury(self, lease: LeaseState, reason: str, details: LetterDetails) -> None:
         """Move the announcement to the dead letters."""

@@ -133,6 +133,10 @@ class Backend(Protocol):
         """What the stream's dead letter says beyond its reason."""
         ...
 
+    async def left(self) -> list[str] | None:
+        """Ids of the entries that are in the stream; None: stream and record were deleted."""
+        ...
+
 
 class InMemory:
     """A lease of `redis_stream_client.testing`."""
@@ -219,6 +223,14 @@ class InMemory:
         details = self._lease.memory.details
         assert details is not None
         return details
+
+    async def left(self) -> list[str] | None:
+        controller = self._controller
+        if controller.deleted:
+            assert not controller.entries
+            assert controller.position is None
+            return None
+        return [entry.id for entry in controller.entries]
 
 
 class OnServer:
@@ -395,3 +407,9 @@ class OnServer:
     async def letter(self) -> LetterDetails:
         [(_, words)] = await self._redis.xrange(self._keys.dead)
         return letter_details.decode(words[b"letter-details"])
+
+    async def left(self) -> list[str] | None:
+        if not await self._redis.exists(STREAM):
+            assert not await self._redis.exists(self._keys.progress(STREAM))
+            return None
+        return [id.decode() for id, _ in await self._redis.xrange(STREAM)]

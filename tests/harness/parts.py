@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "max_streams": None,
     "prefetch": 32,
     "connect_timeout": 5.0,
+    "progress_ttl": options.PROGRESS_TTL,
 }
 
 

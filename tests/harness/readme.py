@@ -27,5 +27,6 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 """The commands of the console blocks without programs."""
-RULE, DATA_RULE = (shlex.split(text) for _, text in BLOCKS if text.startswith("ACL SETUSER"))
-"""The smallest rule for a service, and what handlers that read need on top, word for word."""
+RULE, DATA_RULE, RETENTION_RULE = (shlex.split(text) for _, text in BLOCKS if text.startswith("ACL SETUSER"))
+"""The smallest rule for a service, what handlers that read need on top, and what trims and deletes streams, word
+for word."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from redis_stream_client._run.handler import Handler
     from tests.harness.connection import Connection
 
-RULES = ("drain_timeout", "retry", "max_attempts", "progress_timeout", "handle_signals")
+RULES = ("drain_timeout", "retry", "max_attempts", "progress_timeout", "handle_signals", "on_done", "trim")
 """The parameters of `run()`; all others are the client's."""
 
 END = b"end"

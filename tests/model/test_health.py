@@ -22,6 +22,7 @@ def options() -> Options:
         max_streams=None,
         prefetch=32,
         connect_timeout=5.0,
+        progress_ttl=0.0,
     )
 
 

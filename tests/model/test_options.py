@@ -53,6 +53,11 @@ def make(service: Any = "orders", **parameters: Any) -> RedisStreamClient:
         ({"connect_timeout": "5"}, TypeError, "connect_timeout must be a number of seconds, not str"),
         ({"connect_timeout": 0}, ValueError, "connect_timeout must be between"),
         ({"connect_timeout": NAN}, ValueError, "connect_timeout must be between"),
+        ({"progress_ttl": "7"}, TypeError, "progress_ttl must be a number of seconds, not str"),
+        ({"progress_ttl": None}, TypeError, "progress_ttl must be a number of seconds, not NoneType"),
+        ({"progress_ttl": -1}, ValueError, "progress_ttl must be between 0 s and 315360000 s, not -1 s"),
+        ({"progress_ttl": NAN}, ValueError, "progress_ttl must be between"),
+        ({"progress_ttl": float("inf")}, ValueError, "progress_ttl must be between"),
         ({"consumer_name": 17}, TypeError, "consumer_name must be a str or None, not int"),
         ({"consumer_name": ""}, ValueError, "consumer_name must be printable"),
         ({"consumer_name": "a b"}, ValueError, "consumer_name must be printable, without spaces"),
@@ -79,6 +84,8 @@ def test_a_wrong_argument_is_refused_at_construction_and_named(
         {"max_streams": 1},
         {"prefetch": 1},
         {"connect_timeout": 0.5},
+        {"progress_ttl": 0},
+        {"progress_ttl": 30 * 86_400},
         {"consumer_name": "wörker:{1}"},
         {"service": "{a}b"},
     ],
@@ -203,5 +210,6 @@ def test_redis_keeps_the_lock_no_shorter_than_is_believed(lock_ttl: float) -> No
         max_streams=None,
         prefetch=1,
         connect_timeout=1.0,
+        progress_ttl=0.0,
     )
     assert lock_ttl <= checked.lock_ttl_ms / 1000 < lock_ttl + 0.0011

@@ -9,7 +9,7 @@ import pytest
 
 from redis_stream_client import Fence, NotOwner, RedisRejected, StreamDisowned
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._streams.record_store import PROGRESS_TTL
+from redis_stream_client._model.options import PROGRESS_TTL
 from tests.harness.fleet import Member
 from tests.harness.runs import END, Ledger, Running, add, dead_letters, finished, idle, owners, record, write
 from tests.harness.waiting import wait_until

@@ -30,6 +30,7 @@ class Client:
             max_streams=None,
             prefetch=1,
             connect_timeout=1.0,
+            progress_ttl=0.0,
         )
         self.lock_state = LockState(checked.lock_ttl, checked.heartbeat_interval, lambda cause: None)
         self.audits = AuditSchedule(checked.lock_ttl, late=1.0)

@@ -36,6 +36,7 @@ class Consumer:
             max_streams=None,
             prefetch=32,
             connect_timeout=5.0,
+            progress_ttl=0.0,
         )
         self.redis = redis
         self.id = self.options.consumer

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from redis_stream_client import Entry, Lease, LoadBalancerStream, RedisRejected, RedisStreamClient, StreamAdded
 from redis_stream_client._model.keys import Keys
-from tests.harness.readme import DATA_RULE, RULE
+from tests.harness.readme import DATA_RULE, RETENTION_RULE, RULE
 from tests.harness.runs import idle
 from tests.harness.scenes import bury_one, claim_next, die_with, live_through_it, next_event, release_and_retake
 from tests.harness.waiting import wait_until
@@ -172,6 +172,53 @@ async def test_a_key_that_is_not_permitted_is_the_fault_of_its_stream_alone(
         assert not client.leases
     assert await redis.xlen(Keys(SERVICE).dead) == 1
     assert "permi" in caplog.text
+
+
+async def finish_with(server: Server, redis: Connection, on_done: str) -> int:
+    """Have a handler finish a stream, some entries of which came after it; returns how many are left."""
+
+    async def handle(lease: Lease) -> None:
+        async for entry in lease.entries():
+            await lease.checkpoint(entry.id)
+            if b"end" in entry.fields:
+                return
+
+    for fields in ({"n": 1}, {"end": ""}, {"n": 2}):
+        await redis.xadd("call-1", fields)
+    await redis.xadd("call-2", {"end": ""})
+    await LoadBalancerStream(redis, SERVICE).add_many(["call-1", "call-2"])
+    client = RedisStreamClient.from_url(user_s_url(server), SERVICE)
+    async with client.running(handle, on_done=on_done, trim=True):  # type: ignore[arg-type]
+        await wait_until(lambda: client.statistics().streams_done == 2, "the streams are done", timeout=5)
+        await wait_until(lambda: not client.statistics().records_unsettled, "nothing is left to do")
+    return int(await redis.xlen("call-1")) + int(await redis.xlen("call-2"))
+
+
+def about_retention(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "could not be trimmed" in record.getMessage()]
+
+
+@pytest.mark.parametrize(("on_done", "rule_for_it"), [("trim", ["+xtrim"]), ("delete", RETENTION_RULE[3:])])
+async def test_the_rule_for_trimming_and_deleting_is_enough(
+    server: Server,
+    rule: list[str],
+    redis: Connection,
+    on_done: str,
+    rule_for_it: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    apply(server, [*rule, *DATA_RULE[3:], *rule_for_it])
+    assert await finish_with(server, redis, on_done) == 1
+    assert not about_retention(caplog)
+
+
+@pytest.mark.parametrize("word", RETENTION_RULE[3:])
+async def test_what_may_not_be_trimmed_or_deleted_is_kept_and_that_is_said(
+    server: Server, rule: list[str], redis: Connection, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply(server, [*rule, *DATA_RULE[3:], *(other for other in RETENTION_RULE[3:] if other != word)])
+    assert await finish_with(server, redis, "delete") > 1
+    assert len(about_retention(caplog)) == 1
 
 
 async def test_without_config_one_warning_and_the_sweeper(

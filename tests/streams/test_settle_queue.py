@@ -175,15 +175,20 @@ class Deaf:
         return [1] * len(asks)
 
 
-def item(record: str, lifetime: float = 0.0) -> Item:
+def item(record: str, lifetime: float = 0.0) -> Item[Settle]:
     return Item(record, Settle(record, NO_OWNER, lifetime))
 
 
-def settling_on(deaf: Any) -> SettleQueue:
+def settling_on(deaf: Any) -> SettleQueue[Settle]:
     async def learn() -> None:
         pass
 
-    return SettleQueue(lambda _: deaf, learn, lambda: None, lambda work: start_task(work, "settling"))
+    async def say(records: Any, asks: list[Settle], timeout: float) -> list[int | Exception]:
+        return await deaf.settle(asks, timeout)  # type: ignore[no-any-return]
+
+    return SettleQueue(
+        say, lambda *_: None, lambda _: deaf, learn, lambda: None, lambda work: start_task(work, "settling")
+    )
 
 
 async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

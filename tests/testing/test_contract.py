@@ -1432,3 +1432,64 @@ async def test_a_stream_that_was_finished_in_an_outage_is_done_after_it(backend:
         assert (await backend.facts()).state == "ours"
     assert (await backend.outcome()).status == "done"
     assert (await backend.facts()).state == "done"
+
+
+# What becomes of the stream.
+
+
+def reads(count: int, *, checkpoints: int = 0, ends: bool = True) -> Recorder:
+    """A handler that reads so many entries, checkpoints the first of them, and ends."""
+
+    async def work(lease: Lease) -> None:
+        entries = lease.entries()
+        for number in range(1, count + 1):
+            entry = await anext(entries)
+            if number <= checkpoints:
+                await lease.checkpoint(entry.id)
+        if not ends:
+            raise ValueError
+
+    return Recorder(work)
+
+
+@pytest.mark.parametrize(
+    ("on_done", "read", "checkpoints", "left", "position"),
+    [
+        ("keep", 3, 2, ["1-0", "2-0", "3-0"], "2-0"),
+        ("trim", 3, 2, ["3-0"], "2-0"),
+        ("trim", 3, 3, [], "3-0"),
+        ("trim", 3, 0, ["1-0", "2-0", "3-0"], None),
+        ("trim", 0, 0, ["1-0", "2-0", "3-0"], None),
+        ("delete", 3, 2, None, None),
+        ("delete", 3, 0, None, None),
+        ("delete", 2, 1, ["3-0"], "2-0"),
+        ("delete", 2, 2, ["3-0"], "2-0"),
+        ("delete", 0, 0, ["1-0", "2-0", "3-0"], None),
+    ],
+)
+async def test_what_becomes_of_a_stream_that_is_done(
+    backend: Backend, on_done: str, read: int, checkpoints: int, left: list[str] | None, position: str | None
+) -> None:
+    await backend.start(reads(read, checkpoints=checkpoints), TICKS, on_done=on_done)
+    assert (await backend.outcome()).status == "done"
+    assert (await backend.facts()) == Facts("done", None, position, 0)
+    assert await backend.left() == left
+
+
+@pytest.mark.parametrize("on_done", ["trim", "delete"])
+async def test_a_stream_that_is_not_done_is_kept(backend: Backend, on_done: str) -> None:
+    await backend.start(reads(3, checkpoints=2, ends=False), TICKS, on_done=on_done)
+    assert (await backend.outcome()).status == "failed"
+    assert await backend.left() == ["1-0", "2-0", "3-0"]
+
+
+async def test_an_empty_stream_is_deleted_unread(backend: Backend) -> None:
+    await backend.start(reads(0), on_done="delete")
+    assert (await backend.outcome()).status == "done"
+    assert await backend.left() is None
+
+
+async def test_what_an_earlier_owner_has_processed_is_deleted_with_the_rest(backend: Backend) -> None:
+    await backend.start(reads(1), TICKS, position="2-0", on_done="delete")
+    assert (await backend.outcome()).status == "done"
+    assert await backend.left() is None
