@@ -928,10 +928,6 @@ async def test_a_stream_that_killed_too_many_owners_is_given_up_untried(backend:
 
 
 SOON = RetryPolicy(longest_pause=0.1)
-"""The usual policy, without its long pauses."""
-
-
-SOON = RetryPolicy(longest_pause=0.1)
 """The policy of `run()`, with short rests."""
 
 
