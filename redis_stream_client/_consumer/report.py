@@ -101,6 +101,7 @@ class Report:
             streams_released=counters.streams_released,
             streams_disowned=counters.streams_disowned,
             handlers=counters.handlers,
+            suspects=counters.suspects,
             handlers_failed=counters.handlers_failed,
             dead_letters=counters.dead_letters,
             audits=counters.audits,

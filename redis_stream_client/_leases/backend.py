@@ -28,6 +28,11 @@ class Source(Protocol):
         """Whether there is something to take."""
         ...
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything was read and taken, as far as is known."""
+        ...
+
     def take(self) -> list[Entry | Gap]:
         """The entries that have arrived, in order, with a `Gap` where some are missing."""
         ...
@@ -44,8 +49,17 @@ class Source(Protocol):
 class DataPlane(Protocol):
     """The progress record and the data stream of a lease."""
 
-    async def begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
-        """Take over the progress record. With `look_only`, do not create one."""
+    async def begin(
+        self,
+        lease: LeaseState,
+        *,
+        look_only: bool = False,
+        most_deaths: int | None = None,
+        trial: bool = False,
+    ) -> None:
+        """Take over the progress record. With `look_only`, do not create one. With `most_deaths`, do not take it
+        over if more of its owners have died: the lease is suspected then. With `trial`, the record says so if this
+        owner dies."""
         ...
 
     async def checkpoint(self, lease: LeaseState, id: str) -> None:

@@ -143,7 +143,7 @@ class Follower(Generic[Step]):
             if not lease.begun:
                 await self._begin()
             self._added = lease.start_reading()
-            self._source = self._backend.plane.follow(lease)
+            self._source = lease.reading = self._backend.plane.follow(lease)
             self._source.careful = self._on_gap == "raise"
             self._loop = asyncio.get_running_loop()
             return  # meanwhile it may have been drained
@@ -180,7 +180,7 @@ class Follower(Generic[Step]):
                 raise
             await asyncio.sleep(RETRY)
             return
-        self._source = None
+        self._source = self._lease.reading = None
 
     def __del__(self) -> None:
         """Called by the garbage collector, so perhaps from another thread."""

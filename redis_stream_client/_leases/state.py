@@ -46,6 +46,15 @@ class Watcher(Protocol):
         ...
 
 
+class Reading(Protocol):
+    """How far the data stream was read."""
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything was read and taken, as far as is known."""
+        ...
+
+
 class LeaseState:
     """One lease, from its beginning to its end. Two leases are never equal.
 
@@ -69,6 +78,7 @@ class LeaseState:
             handler failed: all before this one have died.
         trouble: the failures and deaths since the last progress; None while there was none.
         watcher: told when its checkpoint advances.
+        reading: where its ``entries()`` come from, while it is held.
         progress_at: when the holder last made progress.
         asking: how many calls of the holder wait for the client now; `progress_timeout` does not count this time.
         waiting: how many steps of ``entries()`` or ``batches()`` wait for an entry now.
@@ -103,6 +113,7 @@ class LeaseState:
         "on_done",
         "position",
         "progress_at",
+        "reading",
         "refused",
         "rest",
         "trouble",
@@ -139,6 +150,7 @@ class LeaseState:
         self.attempts: int = unrecorded + 1
         self.trouble: Trouble | None = None
         self.watcher: Watcher | None = None
+        self.reading: Reading | None = None
         self.progress_at: float = clock.now()
         self.asking: int = 0
         self.waiting: int = 0
@@ -212,6 +224,7 @@ class LeaseState:
         if self.lost is not None:
             return False
         self.lost = reason
+        self.reading = None  # else the two are a cycle, for the garbage collector to find
         return bool(self.waiters) or (self.cancel_scope is not None and reason not in ENDED)
 
     def tell_of_the_end(self) -> None:
@@ -272,6 +285,11 @@ class LeaseState:
         self.attempts = attempts
         self.trouble = trouble
         self._added = added
+
+    def suspected(self, deaths: int, trouble: Trouble) -> None:
+        """So many owners have died that this one does not begin yet."""
+        self.attempts = deaths + 1
+        self.trouble = trouble
 
     @property
     def deaths(self) -> int:
@@ -429,6 +447,11 @@ class LeaseState:
         waits = self.waiting > 0 and not self.collecting
         counts = self.attempts > 0 or self.trouble is not None
         return self.begun and waits and self.settled and counts
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the holder waits for an entry, and there is none: it has processed everything."""
+        return self.waiting > 0 and self.settled and self.reading is not None and self.reading.caught_up
 
     @property
     def drained(self) -> bool:

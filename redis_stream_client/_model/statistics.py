@@ -41,6 +41,7 @@ class Statistics:
         streams_released: streams that were given back unfinished.
         streams_disowned: leases that were lost.
         handlers: handlers that `run()` has at work now.
+        suspects: streams whose earlier owners have died, and whose handlers wait for their turn.
         handlers_failed: how often a handler raised, or showed no progress.
         dead_letters: announcements that went to the dead letters, because they were malformed or their handlers
             failed too often.
@@ -69,6 +70,7 @@ class Statistics:
     streams_released: int
     streams_disowned: int
     handlers: int
+    suspects: int
     handlers_failed: int
     dead_letters: int
     audits: int
@@ -96,6 +98,7 @@ class Counters:
     streams_released: int = 0
     streams_disowned: int = 0
     handlers: int = 0
+    suspects: int = 0
     handlers_failed: int = 0
     dead_letters: int = 0
     audits: int = 0

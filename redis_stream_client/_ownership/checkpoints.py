@@ -24,6 +24,7 @@ from redis_stream_client._ownership.retry import Lapsed, Retries, lapsed
 from redis_stream_client._protocol.deliveries import Deliveries
 from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._protocol.progress_records import (
+    ANY_TERMS,
     NO_OWNER,
     Begin,
     Begun,
@@ -34,6 +35,7 @@ from redis_stream_client._protocol.progress_records import (
     Records,
     Refused,
     Suspect,
+    Terms,
 )
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._streams.cursor import Cursor
@@ -128,19 +130,27 @@ class Progress:
         later = [lease for lease in leases if lease not in ready]
         later = [lease for lease in later if lease in first or former(lease.stream) is None]
         later = [lease for lease in later if not (lease.unrecorded and self._records_go(lease))]
-        asks = [self._begin_of(lease, look_only=not lease.unrecorded) for lease in later]
+        terms = Terms(most_deaths=0)
+        asks = [self._begin_of(lease, terms, look_only=not lease.unrecorded) for lease in later]
         for lease, answer in zip(later, await shelved.begin_many(asks) if asks else (), strict=True):
             if not isinstance(answer, Refused | Suspect | Exception):
                 ready.add(lease)
                 if answer is not None:
                     lease.begin(answer.checkpoint, answer.attempts, answer.added, answer.trouble)
 
-    def _begin_of(self, lease: LeaseState, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
+    def _begin_of(self, lease: LeaseState, terms: Terms, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
         record = self._keys.progress(lease.stream)
-        return Begin(record, self._owner(lease), look_only, lease.unrecorded, replaces)
+        return Begin(record, self._owner(lease), look_only, lease.unrecorded, replaces, terms)
 
-    async def begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
-        """Take over the progress record of a lease. With `look_only`, do not create one.
+    async def begin(
+        self,
+        lease: LeaseState,
+        *,
+        look_only: bool = False,
+        most_deaths: int | None = None,
+        trial: bool = False,
+    ) -> None:
+        """Take over the progress record of a lease. See `DataPlane.begin`.
 
         If the caller is cancelled, it goes on.
 
@@ -149,7 +159,8 @@ class Progress:
             RedisUnavailable: no answer until the lock lapsed. You can safely repeat the call.
             RedisRejected: Redis refuses, or this library has not written the record.
         """
-        await self._callers.wait_for(lease, self._begin(lease, look_only=look_only))
+        terms = Terms(most_deaths, trial)
+        await self._callers.wait_for(lease, self._begin(lease, terms, look_only=look_only))
 
     async def checkpoint(self, lease: LeaseState, id: str) -> None:
         """See `Lease.checkpoint`. The reply counts when it arrives, even if nobody waits for it."""
@@ -173,16 +184,22 @@ class Progress:
 
     # Beginning.
 
-    async def _begin(self, lease: LeaseState, *, look_only: bool = False, replaces: Owner = NO_OWNER) -> None:
+    async def _begin(
+        self,
+        lease: LeaseState,
+        terms: Terms = ANY_TERMS,
+        *,
+        look_only: bool = False,
+        replaces: Owner = NO_OWNER,
+    ) -> None:
         await rest(lease)
         await self._move(lease)
         refusals = Refusals(lease, self._lock_ttl)
         while True:
-            ask = self._begin_of(lease, look_only=look_only, replaces=replaces)
+            ask = self._begin_of(lease, terms, look_only=look_only, replaces=replaces)
             answer = await self._ask(lease, "begin", functools.partial(Records.begin, ask=ask))
-            assert not isinstance(answer, Suspect), "it was to begin with any number of deaths"
             if not isinstance(answer, Refused):
-                if answer is not None and answer.checkpoint is None and self._records_go(lease):
+                if isinstance(answer, Begun) and answer.checkpoint is None and self._records_go(lease):
                     await self._confirm(lease, answer)
                 self._begun(lease, answer)
                 return
@@ -216,11 +233,13 @@ class Progress:
             timeout = self._patience
             await self._ask(lease, "begin", lambda records: records.move(record, former, fences, timeout))
 
-    def _begun(self, lease: LeaseState, answer: Begun | None) -> None:
+    def _begun(self, lease: LeaseState, answer: Begun | Suspect | None) -> None:
         if not self._table.holds(lease):
             raise lease.not_owner()
         lease.rest = None
-        if answer is not None:
+        if isinstance(answer, Suspect):
+            lease.suspected(answer.deaths, answer.trouble)
+        elif answer is not None:
             lease.begin(answer.checkpoint, answer.attempts, answer.added, answer.trouble)
 
     async def acquit(self, leases: Sequence[LeaseState]) -> None:

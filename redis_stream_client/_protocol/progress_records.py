@@ -41,6 +41,21 @@ class Owner(NamedTuple):
 NO_OWNER = Owner("", "")
 
 
+class Terms(NamedTuple):
+    """How a new owner takes over a record whose earlier owners have died.
+
+    Attributes:
+        most_deaths: the most deaths of earlier owners with which this one still begins; None: any number.
+        trial: if this owner dies, too, that was a trial: see `redis_stream_client._run.suspects`.
+    """
+
+    most_deaths: int | None = None
+    trial: bool = False
+
+
+ANY_TERMS = Terms()
+
+
 class Begin(NamedTuple):
     """The arguments of `begin`.
 
@@ -50,7 +65,7 @@ class Begin(NamedTuple):
         look_only: do not create a record.
         unrecorded: earlier owners that left no record.
         replaces: an owner that may be replaced although its fence is greater.
-        most_deaths: the most deaths of earlier owners with which this one still begins; None: any number.
+        terms: how to begin if earlier owners have died.
     """
 
     record: str
@@ -58,7 +73,7 @@ class Begin(NamedTuple):
     look_only: bool = False
     unrecorded: int = 0
     replaces: Owner = NO_OWNER
-    most_deaths: int | None = None
+    terms: Terms = ANY_TERMS
 
 
 class Begun(NamedTuple):
@@ -76,7 +91,7 @@ class Begun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """More owners of a record have died than it was to begin with. Nothing was changed."""
+    """More owners of a record have died than it was to begin with. It is not ours."""
 
     deaths: int
     trouble: Trouble
@@ -381,7 +396,8 @@ def _went(window: Window, replies: Sequence[Any]) -> None:
 def _begin_words(ask: Begin) -> tuple[Any, ...]:
     return (
         ask.owner.fence, ask.owner.consumer, int(ask.look_only), ask.unrecorded,
-        ask.replaces.fence, encode_name(ask.replaces.consumer), _or_empty(ask.most_deaths),
+        ask.replaces.fence, encode_name(ask.replaces.consumer),
+        _or_empty(ask.terms.most_deaths), int(ask.terms.trial),
     )  # fmt: skip
 
 
@@ -401,8 +417,14 @@ def _begun(reply: Any) -> Begun | Refused | Suspect | Exception | None:
     return _refused(reply)
 
 
-def _trouble(failures: int, milliseconds: int, error: bytes) -> Trouble:
-    return Trouble.found(failures, milliseconds / 1000, error.decode(errors="backslashreplace"))
+def _trouble(failures: int, milliseconds: int, error: bytes, lived: int, trials: int) -> Trouble:
+    return Trouble.found(
+        failures,
+        milliseconds / 1000,
+        error.decode(errors="backslashreplace"),
+        lived / 1000 if lived >= 0 else None,
+        trials,
+    )
 
 
 def _failed(reply: Any) -> Failed | Refused | Exception:

@@ -30,6 +30,7 @@ from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._run.handler import Handler
 from redis_stream_client._run.handler_task import HandlerTask, Strict
 from redis_stream_client._run.outcome import Rules
+from redis_stream_client._run.probation import Probation
 from redis_stream_client._run.trimming import trim_while_running
 from redis_stream_client._run.watchdogs import start_watches
 from redis_stream_client._streams.retention import Retention
@@ -80,6 +81,7 @@ class Dispatcher:
         self._handler = handler
         self._rules = rules
         self._judge = Strict()
+        self._probation = Probation(rules, held=table, acquit=progress.acquit, counters=counters)
         self._drain_timeout = drain_timeout
         self._consumer = options.consumer
         self._patience = options.patience
@@ -120,8 +122,8 @@ class Dispatcher:
 
     @property
     def handled(self) -> set[LeaseState]:
-        """The leases whose handler was called."""
-        return {handler_task.lease for handler_task in self._at_work.values() if handler_task.called}
+        """The leases whose handler was called, and those that wait since their owners have died."""
+        return {each.lease for each in self._at_work.values() if each.called or each.suspect}
 
     @property
     def working(self) -> int:
@@ -164,7 +166,14 @@ class Dispatcher:
             for state, lease in arrived.items():
                 self._start(
                     HandlerTask(
-                        state, lease, self._backend, self._handler, self._rules, self._judge, ready=state in ready
+                        state,
+                        lease,
+                        self._backend,
+                        self._handler,
+                        self._rules,
+                        self._judge,
+                        self._probation,
+                        ready=state in ready,
                     )
                 )
         if not looked_at:
@@ -210,6 +219,7 @@ class Dispatcher:
         """The task has ended, even if it was cancelled before it began."""
         lease = self._at_work.pop(task).lease
         self._counters.handlers -= 1
+        self._probation.ended(lease)
         self._changed.set()
         if self._table.holds(lease) and not self._session.leaving:
             log.warning("the work on %s was cut off; it is released", lease.stream)

@@ -24,6 +24,7 @@ from redis_stream_client._model.retry_policy import later
 from redis_stream_client._redis.error_mapping import KeyRejected
 from redis_stream_client._run.handler import Handler
 from redis_stream_client._run.outcome import Outcome, Rules, Status, Stop
+from redis_stream_client._run.suspects import Verdict
 
 if TYPE_CHECKING:
     from redis_stream_client._leases.backend import LeaseBackend
@@ -58,6 +59,33 @@ class Strict:
         """No other stream is judged by it."""
 
 
+class Gate(Protocol):
+    """What a stream must pass whose earlier owners have died."""
+
+    async def verdict(self, lease: LeaseState) -> Verdict:
+        """Wait until the handler of this stream may start, or it is known that the stream is to be buried."""
+        ...
+
+    def progressed(self, lease: LeaseState) -> None:
+        """The checkpoint of any stream has advanced, or its handler has returned."""
+        ...
+
+
+class Alone:
+    """The `Gate` of a stream beside which there is no other, so that there is nothing to wait for."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    async def verdict(self, lease: LeaseState) -> Verdict:
+        """Decide at once."""
+        last = self._rules.is_last(lease.deaths, lease.failing_for(clock.now()))
+        return "bury" if last else "start"
+
+    def progressed(self, lease: LeaseState) -> None:
+        """Nobody waits for it."""
+
+
 class HandlerTask:
     """One lease and its handler.
 
@@ -68,12 +96,14 @@ class HandlerTask:
         handler: the handler of the user.
         rules: the rules for handlers.
         judge: decides whether failures count.
+        gate: decides when a stream starts whose earlier owners have died.
         ready: whether the progress record of earlier owners has been read, or cannot exist.
     """
 
     __slots__ = (
         "_backend",
         "_face",
+        "_gate",
         "_handler",
         "_judge",
         "_keeps_place",
@@ -85,6 +115,7 @@ class HandlerTask:
         "_working",
         "called",
         "lease",
+        "suspect",
     )
 
     def __init__(
@@ -95,6 +126,7 @@ class HandlerTask:
         handler: Handler,
         rules: Rules,
         judge: Judge,
+        gate: Gate,
         *,
         ready: bool = False,
     ) -> None:
@@ -105,9 +137,11 @@ class HandlerTask:
         self._handler = handler
         self._rules = rules
         self._judge = judge
+        self._gate = gate
         self._stop: Stop | None = None
         self._working = False
         self.called = False  # whether the handler was called
+        self.suspect = False  # whether it waits, since earlier owners have died
         self._keeps_place = False
         self._pausing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -164,9 +198,7 @@ class HandlerTask:
             if self._stop is None:
                 if not self._ready:
                     await self._begin()
-                if self._rules.is_deadly(lease.deaths, lease.failing_for(clock.now())):
-                    raise TooManyDeaths
-                lease.watcher = self._judge
+                lease.watcher = self
                 if self._rules.progress_timeout is not None:
                     lease.progress()
                 self._working = self.called = True
@@ -193,10 +225,26 @@ class HandlerTask:
             self._backend.keep_place(-1)
         return await self._conclude(error, stopped=self._stopped(cancel_scope, noticed))
 
+    def progressed(self, lease: LeaseState) -> None:
+        """The checkpoint has advanced, or the handler has returned."""
+        self._judge.progressed(lease)
+        self._gate.progressed(lease)
+
     async def _begin(self) -> None:
-        """Read how far earlier owners got. Where there were none, this writes nothing."""
-        lease = self.lease
-        await self._insist(partial(self._backend.plane.begin, look_only=not lease.unrecorded))
+        """Read how far earlier owners got. Where there were none, this writes nothing. Where some have died, wait
+        for what becomes of it."""
+        begin = partial(self._backend.plane.begin, look_only=not self.lease.unrecorded)
+        await self._insist(partial(begin, most_deaths=0))
+        if self.lease.begun or not self.lease.deaths:
+            return
+        self.suspect = True
+        try:
+            verdict = await self._gate.verdict(self.lease)
+        finally:
+            self.suspect = False
+        await self._insist(partial(begin, trial=verdict == "trial"))
+        if verdict == "bury":
+            raise TooManyDeaths
 
     async def _insist(self, operation: Callable[[LeaseState], Awaitable[None]]) -> None:
         """Repeat an operation until Redis answers, as long as the lease is held."""
@@ -265,7 +313,7 @@ class HandlerTask:
             if lease.lost is not None or self._backend.closed:  # closing ends one lease after the other
                 return self._lost(error, stopped)
             if is_a(error, TooManyDeaths):
-                return await self._bury(f"given up after {lease.deaths} attempts", None, "")
+                return await self._bury(f"its owners died {lease.deaths} times", None, "")
             if stopped == "drained":
                 if error is not None and not is_cancellation(error):
                     self._log_failure(error)
@@ -275,7 +323,7 @@ class HandlerTask:
                 return await self._failed(error, "stalled", "no progress in time")
             if error is None:
                 await self._insist(self._backend.finish)
-                self._judge.progressed(lease)
+                self.progressed(lease)
                 return self._outcome("done", None)
             if (after := later(error)) is not None:
                 return await self._postpone(after, error)
@@ -287,7 +335,7 @@ class HandlerTask:
     def _lost(self, error: BaseException | None, stopped: Stop | None) -> Outcome:
         lost = self.lease.lost
         if lost == "done":
-            self._judge.progressed(self.lease)
+            self.progressed(self.lease)
         if lost not in ENDED:
             return self._outcome("lost", error)
         if error is not None and not is_cancellation(error):

@@ -58,14 +58,9 @@ class Rules:
         return seconds if self.rests else 0.0
 
     def is_last(self, failures: int, failing_for: float) -> bool:
-        """Whether a stream goes to the dead letters after these failures, over this time."""
+        """Whether a stream goes to the dead letters after so many failures, or deaths, over this time."""
         most = self.retry.max_attempts
         return most is not None and failures >= most and failing_for >= self.retry.patience
-
-    def is_deadly(self, deaths: int, failing_for: float) -> bool:
-        """Whether a stream goes to the dead letters without another attempt, after the deaths of so many
-        owners."""
-        return self.is_last(deaths, failing_for)
 
     def poison_in(self, error: BaseException | None) -> BaseException | None:
         """The exception, in what a handler raised, that makes another attempt useless; None if there is none."""

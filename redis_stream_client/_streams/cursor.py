@@ -96,6 +96,13 @@ class Cursor:
         elif not (self._caught_up or self._reading):
             self._fetcher.read(self)
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything was read and taken, as far as is known."""
+        if self._items or self._changed:
+            return False
+        return self._caught_up or (self.idle and self.since is None)
+
     def close(self) -> None:
         """Stop reading."""
         if not self._closed:

@@ -44,7 +44,7 @@ from redis_stream_client._model.retention import OnDone
 from redis_stream_client._model.retry_policy import NOT_GIVEN, NotGiven, RetryPolicy
 from redis_stream_client._redis.pooled import Pooled
 from redis_stream_client._run.handler import Handler, require_handler
-from redis_stream_client._run.handler_task import HandlerTask, Strict
+from redis_stream_client._run.handler_task import Alone, HandlerTask, Strict
 from redis_stream_client._run.outcome import Outcome, Rules, Status
 from redis_stream_client._run.watchdogs import start_watches
 from redis_stream_client.testing._memory import Fields, Memory, MemoryLease, Record
@@ -314,7 +314,7 @@ async def run_handler(
     )
     retention.check(on_done, trim=False)
     lease.state.on_done = on_done
-    handler_task = HandlerTask(lease.state, lease, memory, require_handler(handler), rules, Strict())
+    handler_task = HandlerTask(lease.state, lease, memory, require_handler(handler), rules, Strict(), Alone(rules))
     timers: list[asyncio.TimerHandle] = []
 
     def drain() -> None:

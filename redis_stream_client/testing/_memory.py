@@ -102,6 +102,11 @@ class Cursor:
         """Whether there is something to take."""
         return bool(self._there)
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything was taken."""
+        return not self._there
+
     def take(self) -> list[Entry | Gap]:
         """The entries that have arrived, in order."""
         entries: list[Entry | Gap] = [*self._there]
@@ -196,16 +201,27 @@ class Memory:
 
     # The data plane.
 
-    async def begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
-        """Take over the progress record. With `look_only`, do not create one."""
-        await self._wait_for(self._spawn(self._begin(lease, look_only=look_only)), lease)
+    async def begin(
+        self,
+        lease: LeaseState,
+        *,
+        look_only: bool = False,
+        most_deaths: int | None = None,
+        trial: bool = False,
+    ) -> None:
+        """See `DataPlane.begin`."""
+        begin = self._begin(lease, look_only=look_only, most_deaths=most_deaths)
+        await self._wait_for(self._spawn(begin), lease)
 
-    async def _begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
+    async def _begin(self, lease: LeaseState, *, look_only: bool = False, most_deaths: int | None = None) -> None:
         await self._answer(lease, "begin")
         if self.record is None:
             if look_only:
                 return
             self.record = Record(None, lease.unrecorded)
+        if most_deaths is not None and not self.begun and self.record.attempts > most_deaths:
+            lease.suspected(self.record.attempts, self.record.trouble or Trouble.found(0, 0.0, ""))
+            return
         if not self.begun:
             self.begun = True
             self.record.attempts += 1

@@ -46,6 +46,8 @@ class Source:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    caught_up = False
+
     @property
     def ready(self) -> bool:
         return bool(self.there)
@@ -80,7 +82,14 @@ class Backend:
     def require_here(self) -> None:
         pass
 
-    async def begin(self, lease: LeaseState, *, look_only: bool = False) -> None:
+    async def begin(
+        self,
+        lease: LeaseState,
+        *,
+        look_only: bool = False,
+        most_deaths: int | None = None,
+        trial: bool = False,
+    ) -> None:
         self.begun += 1
         if self.failure is not None:
             failure, self.failure = self.failure, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,7 @@ from redis_stream_client._protocol.progress_records import (
     Refused,
     Settle,
     Suspect,
+    Terms,
 )
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import endpoint_for
@@ -254,23 +256,64 @@ async def test_more_deaths_than_one_would_begin_with_make_a_suspect(redis: Conne
     await begin(records, SECOND)
     await begin(records, owner(3))
     before = await redis.hgetall(RECORD)
-    suspect = await records.begin(Begin(RECORD, owner(4), most_deaths=1))
+    suspect = await records.begin(Begin(RECORD, owner(4), terms=Terms(1)))
     assert isinstance(suspect, Suspect)
     assert (suspect.deaths, suspect.trouble.failures, suspect.trouble.error) == (2, 1, "LookupError")
     stored = await redis.hgetall(RECORD)
     assert {name: stored[name] for name in (b"fence", b"consumer", b"attempts")} == {
         name: before[name] for name in (b"fence", b"consumer", b"attempts")
     }
-    assert await begin(records, owner(4), most_deaths=2) == (3, 1, "LookupError")
-    assert await begin(records, owner(4), most_deaths=0) == (3, 1, "LookupError")  # a repeat: it has begun
+    assert await begin(records, owner(4), terms=Terms(2)) == (3, 1, "LookupError")
+    assert await begin(records, owner(4), terms=Terms(0)) == (3, 1, "LookupError")  # a repeat: it has begun
 
 
 async def test_deaths_without_a_record_make_a_suspect_too(redis: Connection, records: Records) -> None:
-    suspect = await records.begin(Begin(RECORD, owner(2), unrecorded=1, most_deaths=0))
+    suspect = await records.begin(Begin(RECORD, owner(2), unrecorded=1, terms=Terms(0)))
     assert isinstance(suspect, Suspect)
     assert suspect.deaths == 1
     assert not await redis.exists(RECORD)
-    assert await begin(records, owner(2), unrecorded=1, most_deaths=1) == (2, 0, "")
+    assert await begin(records, owner(2), unrecorded=1, terms=Terms(1)) == (2, 0, "")
+
+
+async def suspect_of(records: Records, number: int) -> Suspect:
+    """What an owner hears that does not begin with any death."""
+    suspect = await records.begin(Begin(RECORD, owner(number), terms=Terms(0)))
+    assert isinstance(suspect, Suspect)
+    return suspect
+
+
+async def test_how_long_owners_lived_with_it_and_their_trials_are_known(records: Records) -> None:
+    """Not of the first that died: nothing was wrong when it began."""
+    await begin(records, FIRST)
+    assert (await suspect_of(records, 2)).trouble.lived is None
+    await begin(records, owner(2))
+    await asyncio.sleep(0.02)
+    first = (await suspect_of(records, 3)).trouble
+    assert first.lived is not None
+    assert 0.015 < first.lived < 5
+    assert first.trials == 0
+    await asyncio.sleep(0.1)
+    again = (await suspect_of(records, 4)).trouble
+    assert (again.lived, again.trials) == (first.lived, 0), "the time since then counts for nobody"
+    await begin(records, owner(4), terms=Terms(trial=True))
+    await begin(records, owner(4))
+    tried = await suspect_of(records, 5)
+    assert (tried.deaths, tried.trouble.trials) == (3, 1)
+    assert (await suspect_of(records, 5)).trouble.trials == 1
+
+
+async def test_trials_of_owners_that_did_not_die_do_not_count(redis: Connection, records: Records) -> None:
+    for number in (1, 2):
+        await begin(records, owner(number))
+    await begin(records, owner(3), terms=Terms(trial=True))
+    await fail(records, owner(3))
+    failed = await suspect_of(records, 4)
+    assert (failed.deaths, failed.trouble.trials) == (2, 0)
+    await begin(records, owner(4), terms=Terms(trial=True))
+    await checkpoint(records, owner(4), "1-0")
+    await begin(records, owner(5))
+    fresh = await suspect_of(records, 6)
+    assert (fresh.deaths, fresh.trouble.trials, fresh.trouble.lived) == (1, 0, None)
 
 
 # Members of earlier versions know no failures.

@@ -68,7 +68,7 @@ async def test_a_stream_that_kills_its_owners_ends_in_the_dead_letters_after_max
     ledger = Ledger()
     async with Running(server.url, service, ledger.follow, **rules) as survivor:
         (letter,) = await wait_until(lambda: dead_letters(redis, service), "it is buried")
-        assert "given up after 3 attempts" in letter["reason"]
+        assert "its owners died 3 times" in letter["reason"]
         assert "poison-1" in letter["lbs-input"]
         await survivor.handles("good-1")
         assert all(lease.stream == "good-1" for lease in survivor.leases)

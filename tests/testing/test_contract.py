@@ -921,7 +921,7 @@ async def test_a_stream_that_killed_too_many_owners_is_given_up_untried(backend:
     outcome = await backend.outcome()
     assert (outcome.status, outcome.error, outcome.attempts) == ("dead", None, 4)
     assert handler.lease is None
-    assert await backend.facts() == Facts("dead", "given up after 3 attempts", None, 0)
+    assert await backend.facts() == Facts("dead", "its owners died 3 times", None, 0)
 
 
 # Handlers: the policy.

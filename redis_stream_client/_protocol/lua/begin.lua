@@ -4,14 +4,17 @@
 -- KEYS  progress records, hashes of fence, consumer, checkpoint and attempts; of a stream in trouble also failures
 --       (how often a handler failed since the last progress), failing (since when, in ms of this server's clock),
 --       failed (whose failure was the last: its fence, or the announcement's part of it, and the checkpoint, with a
---       space between) and error (what that was); over, all of these are empty, and failures 0
+--       space between), error (what that was), began (when the newest owner began after others had died; empty once it
+--       is known how that ended) and lived (for how many ms an owner that died had lived with it at the most);
+--       over, failed is empty, and none of these count
 -- ARGV  for each record: fence; consumer; 1 to leave a stream without a record alone, else 0;
 --       owners before this one that left no record; the fence and the consumer of a record that may be replaced
 --       although its fence is greater ('' and '' for none); with how many deaths of owners before this one it may
 --       begin at the most ('' for any number)
 -- Returns for each {'begun', checkpoint or '', attempts, entries added to the stream up to the checkpoint or ''}, and
---                  of a stream in trouble also: failures, for how many ms it has been failing, error or ''
---                  {'suspect', deaths, failures, ms, error} there were more deaths than that; nothing was changed
+--                  of a stream in trouble also: failures, for how many ms it has been failing, error or '', and
+--                  lived or -1
+--                  {'suspect', deaths, failures, ms, error, lived} there were more deaths than that; it is not theirs
 --                  {'fresh'}                          there is no record, and none was wanted
 --                  {'refused', its fence, its consumer}
 --                  {'foreign', field, what it holds}  not written by this library: whose it is cannot be told
@@ -19,7 +22,7 @@
 -- A repeat by the same owner is accepted and counts nothing. Attempts and failures at an earlier announcement do not
 -- count, nor do failures at an earlier checkpoint: a version that does not know them leaves them where they are.
 -- Fences are compared by their numbers: of two that differ in the holder alone neither is known to be older.
-local WORDS = 7
+local WORDS = 8
 local LBS_ID = 41 -- characters of a fence that name the announcement
 local NUMBERS = 62 -- characters of a fence that are compared: with the delivery count, and without the holder
 local HOLDER = 26 -- characters that may follow
@@ -71,16 +74,25 @@ for i = 1, #KEYS do
       local before = ARGV[at + 4]
       if theirs and string.sub(theirs, 1, LBS_ID) == announcement then before = stored[4] end
       before = count(before)
-      local failures, failing, error = 0, now, ''
+      local failures, failing, error, lived, trials, died = 0, now, '', -1, 0, false
       local known = failed and string.sub(failed, 1, LBS_ID) == announcement
         and string.match(failed, ' (.*)$') == (checkpoint or '')
       if known then
-        local trouble = redis.call('HMGET', KEYS[i], 'failures', 'failing', 'error')
+        local trouble = redis.call('HMGET', KEYS[i], 'failures', 'failing', 'error', 'began', 'lived', 'trials')
         failures, failing, error = count(trouble[1]), since(trouble[2]), trouble[3] or ''
+        lived = trouble[5] and trouble[5] ~= '' and count(trouble[5]) or -1
+        trials = count(trouble[6])
+        local began = not mine and before > 0 and string.match(trouble[4] or '', '^%d+')
+        died = began and #began < 16
+        if died then
+          lived = math.min(999999999, math.max(lived, now - began))
+          if string.sub(trouble[4], -1) == '!' then trials = trials + 1 end
+        end
       end
       local failing_for = math.max(0, now - failing)
       if most and not mine and before > most then
-        results[i] = {'suspect', before, failures, failing_for, error}
+        if died then redis.pcall('HSET', KEYS[i], 'began', '', 'lived', lived, 'trials', trials) end
+        results[i] = {'suspect', before, failures, failing_for, error, lived, trials}
       else
         local attempts = before + (mine and 0 or 1)
         local added = theirs and (stored[5] or '') or '0'
@@ -95,6 +107,11 @@ for i = 1, #KEYS do
         elseif not troubled and failed and failed ~= '' then
           about = {'failures', 0, 'failing', '', 'failed', '', 'error', ''}
         end
+        if attempts > 1 and not mine then
+          local began = now .. (ARGV[at + 8] == '1' and '!' or '')
+          local span = {'began', began, 'lived', lived >= 0 and lived or '', 'trials', trials}
+          for j = 1, #span do about[#about + 1] = span[j] end
+        end
         for j = 1, #about do fields[#fields + 1] = about[j] end
         local written = redis.pcall('HSET', KEYS[i], unpack(fields))
         if type(written) == 'table' and written.err then
@@ -103,7 +120,8 @@ for i = 1, #KEYS do
           redis.call('PERSIST', KEYS[i])
           results[i] = {'begun', checkpoint or '', attempts, added}
           if troubled then
-            results[i][5], results[i][6], results[i][7] = failures, failing_for, error
+            local trouble = {failures, failing_for, error, lived, trials}
+            for j = 1, #trouble do results[i][4 + j] = trouble[j] end
           end
         end
       end

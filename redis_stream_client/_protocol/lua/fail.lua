@@ -38,7 +38,7 @@ for i = 1, #KEYS do
     if failed ~= mark and count(stored[4]) > 0 then
       failures = failures + 1
       written = redis.pcall('HSET', KEYS[i], 'attempts', count(stored[4]) - 1, 'failures', failures,
-        'failing', failing, 'failed', mark, 'error', ARGV[at + 3])
+        'failing', failing, 'failed', mark, 'error', ARGV[at + 3], 'began', '')
     end
     if type(written) == 'table' and written.err then
       results[i] = {'error', written.err}

@@ -1,0 +1,283 @@
+"""Suspects: streams whose owners have died, and which of them may start when. Pure state: no I/O, no clock.
+
+A process that dies leaves all its streams behind, and one of them may have killed it. Nobody saw which. So a new
+owner starts those that were left without progress one after the other, each on probation until it gets on. If one
+of them kills again, the others have got on, or have not begun, and are not charged with this death.
+
+A stream with several deaths rests first. A process that lives well without it, twice as long as any owner lived
+with it, then starts it, and dies: that is a trial. Only trials convict. A process that dies anyway, as in a bad
+deploy, does not live long enough to try anybody.
+"""
+
+import heapq
+import itertools
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from redis_stream_client._model.retry_policy import RetryPolicy
+
+S = TypeVar("S")
+
+Verdict = Literal["start", "trial", "bury"]
+"""What becomes of a suspect: its handler starts; or it starts, and if this process dies, that was a trial; or it
+goes to the dead letters."""
+
+TOGETHER = 1.5
+"""Seconds within which all suspects with one death begin. Most are innocent, and must not wait for long."""
+
+IN_LINE = 10.0
+"""Seconds within which those with more deaths begin, once they have rested."""
+
+PROBATION = 1.0
+"""The longest time in seconds that others wait for one suspect to get on. Most get on within milliseconds."""
+
+FIRST_REST = 0.5
+"""Seconds that a suspect with two deaths rests. Each further death doubles it."""
+
+ENOUGH = 6
+"""Deaths after which a stream that stands out is convicted."""
+
+TRIALS = 3
+"""Trials that it takes; one where `max_attempts` leaves no time for more."""
+
+LONGER = 2
+"""For a trial, how many times as long as any owner lived with a suspect this process has lived without it."""
+
+TRIED_AT = 3
+"""Deaths after which a suspect rests long enough for a trial, even if that is longer than the doubling says."""
+
+FEW = 10
+"""A suspect stands out where at most one in so many streams has at least half as many deaths."""
+
+SHARE = 0.75
+"""The longest rest, as a share of the policy's `longest_pause`: after a bad deploy all streams go on within the
+latter, which includes the time until they are taken over, and the time in line."""
+
+PATIENCE = 600.0
+"""The shortest patience in seconds with a suspect that does not stand out among other streams."""
+
+
+class Surroundings(NamedTuple):
+    """The other streams of this process.
+
+    Attributes:
+        deaths: for each of them, how many owners have died since it last got on.
+        at_rest: whether some of them wait for entries with nothing left to do.
+    """
+
+    deaths: Collection[int]
+    at_rest: bool
+
+
+@dataclass(slots=True, order=True)
+class Suspect(Generic[S]):
+    """One stream that waits.
+
+    Attributes:
+        deaths: owners that died, since it last got on.
+        ready_at: when it has rested.
+        number: orders those that arrived at the same time.
+        stream: which stream.
+        arrived: when it arrived.
+        rest: for how many seconds it rests.
+        lived: the longest time in seconds that an owner has lived with it; None if not known.
+        trials: how often it was tried.
+        failing_since: when its troubles began.
+        in_line: whether it has rested.
+    """
+
+    deaths: int
+    ready_at: float
+    number: int
+    stream: S = field(compare=False)
+    arrived: float = field(compare=False)
+    rest: float = field(compare=False)
+    lived: float | None = field(compare=False)
+    trials: int = field(compare=False)
+    failing_since: float = field(compare=False)
+    in_line: bool = field(default=False, compare=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether there was one death: it needs no rest."""
+        return self.deaths <= 1
+
+
+class Suspects(Generic[S]):
+    """The suspects of one process.
+
+    Args:
+        policy: says when streams go to the dead letters, and how long they rest at the most.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._longest_rest = SHARE * policy.longest_pause
+        self._numbers = itertools.count()
+        self._waiting: dict[S, Suspect[S]] = {}
+        self._resting: list[tuple[float, Suspect[S]]] = []  # heaps; who waits no more is left in them
+        self._ready: list[Suspect[S]] = []
+        self._in_line = [0, 0]  # who waits in `_ready`: those with more deaths, those with one
+        self._probation: S | None = None
+        self._probation_ends = float("-inf")
+        self._progress_at = float("-inf")
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    @property
+    def waiting(self) -> Collection[S]:
+        """Those that wait: a live view."""
+        return self._waiting.keys()
+
+    def add(
+        self,
+        stream: S,
+        deaths: int,
+        *,
+        lived: float | None,
+        trials: int,
+        failing_for: float,
+        now: float,
+    ) -> float:
+        """A stream arrives of which `deaths` owners have died. Returns for how many seconds it rests.
+
+        Args:
+            stream: which.
+            deaths: at least 1.
+            lived: the longest time in seconds that an owner has lived with it; None if not known.
+            trials: how often it was tried.
+            failing_for: for how many seconds it has been in trouble.
+            now: the time.
+        """
+        rest = self._rest(deaths, lived)
+        suspect = Suspect(
+            deaths=deaths,
+            ready_at=now + rest,
+            number=next(self._numbers),
+            stream=stream,
+            arrived=now,
+            rest=rest,
+            lived=lived,
+            trials=trials,
+            failing_since=now - failing_for,
+        )
+        self._waiting[stream] = suspect
+        if rest:
+            heapq.heappush(self._resting, (suspect.ready_at, suspect))
+        else:
+            self._enter_line(suspect)
+        return rest
+
+    def remove(self, stream: S) -> None:
+        """A stream waits no more, or its handler has ended."""
+        suspect = self._waiting.pop(stream, None)
+        if suspect is not None and suspect.in_line:
+            self._in_line[suspect.first] -= 1
+        self.got_on(stream)
+
+    def progressed(self, stream: S, now: float) -> None:
+        """The checkpoint of any stream has advanced, or its handler has returned."""
+        self._progress_at = now
+        self.got_on(stream)
+
+    def got_on(self, stream: S) -> None:
+        """A stream has progressed, has nothing left to do, or has ended: nobody waits for it."""
+        if self._probation == stream:
+            self._probation = None
+
+    @property
+    def probation(self) -> S | None:
+        """Whom the others wait for, now."""
+        return self._probation if self._waiting else None
+
+    def next(self, now: float, look_around: Callable[[S], Surroundings]) -> tuple[S, Verdict] | None:
+        """Decide about one suspect. None: about none, now.
+
+        Args:
+            now: the time.
+            look_around: tells of the other streams that this process owns.
+        """
+        while self._resting and self._resting[0][0] <= now:
+            _, rested = heapq.heappop(self._resting)
+            if self._waiting.get(rested.stream) is rested:
+                self._enter_line(rested)
+        if self._probation is not None and now < self._probation_ends:
+            return None
+        suspect = self._pop()
+        if suspect is None:
+            return None
+        verdict = self._judge(suspect, now, look_around)
+        if verdict != "bury":
+            self._probation, self._probation_ends = suspect.stream, now + self._time_for(suspect, now)
+        return suspect.stream, verdict
+
+    def look_again_at(self) -> float | None:
+        """When to ask `next` again, if nothing happens before; None: never."""
+        due = []
+        if any(self._in_line):
+            due.append(self._probation_ends if self._probation is not None else float("-inf"))
+        if self._resting:
+            due.append(self._resting[0][0])
+        return min(due, default=None)
+
+    # Inside.
+
+    def _rest(self, deaths: int, lived: float | None) -> float:
+        if deaths <= 1:
+            return 0.0
+        rest = FIRST_REST * 2.0 ** min(30, deaths - 2)
+        most = self._policy.max_attempts
+        if most is not None and lived is not None and deaths >= min(TRIED_AT, most - 1):
+            rest = max(rest, LONGER * lived)
+        return min(rest, self._longest_rest)
+
+    def _enter_line(self, suspect: Suspect[S]) -> None:
+        heapq.heappush(self._ready, suspect)
+        suspect.in_line = True
+        self._in_line[suspect.first] += 1
+
+    def _pop(self) -> Suspect[S] | None:
+        while self._ready:
+            suspect = heapq.heappop(self._ready)
+            if self._waiting.get(suspect.stream) is suspect:
+                del self._waiting[suspect.stream]
+                self._in_line[suspect.first] -= 1
+                return suspect
+        return None
+
+    def _time_for(self, suspect: Suspect[S], now: float) -> float:
+        """How long the others wait for it at the most: so that all of them begin in time."""
+        within = TOGETHER if suspect.first else IN_LINE
+        share = (suspect.ready_at + within - now) / (self._in_line[suspect.first] + 1)
+        return min(PROBATION, max(0.0, share))
+
+    def _judge(self, suspect: Suspect[S], now: float, look_around: Callable[[S], Surroundings]) -> Verdict:
+        """Decide about one that has rested; this process has lived all the time."""
+        others, at_rest = look_around(suspect.stream)
+        if not others:  # there is nothing to compare it with
+            return "bury" if self._is_last(suspect, now, self._policy.patience) else "start"
+        if suspect.first or suspect.lived is None:
+            return "start"
+        if not at_rest and self._progress_at < suspect.arrived:
+            return "start"  # none of them gets on: should this process die, that may have any cause
+        if self._is_convicted(suspect, suspect.lived, others, now):
+            return "bury"
+        enough = min(LONGER * suspect.lived, self._longest_rest)
+        return "trial" if suspect.rest >= enough else "start"
+
+    def _is_last(self, suspect: Suspect[S], now: float, patience: float) -> bool:
+        most = self._policy.max_attempts
+        return most is not None and suspect.deaths >= most and now - suspect.failing_since >= patience
+
+    def _is_convicted(self, suspect: Suspect[S], lived: float, others: Collection[int], now: float) -> bool:
+        most = self._policy.max_attempts
+        if most is None or suspect.trials < (TRIALS if most >= ENOUGH else 1):
+            return False
+        if suspect.deaths >= min(ENOUGH, most) and LONGER * lived <= self._longest_rest:
+            alike = 1 + sum(deaths * 2 >= suspect.deaths for deaths in others)
+            if alike <= max(1, (len(others) + 1) // FEW):
+                return True
+        return self._is_last(suspect, now, max(PATIENCE, self._policy.patience))
