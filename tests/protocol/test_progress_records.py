@@ -32,7 +32,6 @@ from redis_stream_client._redis.error_mapping import KeyRejected
 from tests.protocol.consumer import SOON
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator, Coroutine
 
     from tests.harness.connection import Connection
