@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS effects (
 """
 
 # str(fence) sorts as fences do, so any database can compare it. Nothing is changed where a newer one is stored. No
-# two owners have the same fence, not even when Redis forgot one of them in a fail-over: an equal one is one's own.
+# two owners have the same fence, not even when Redis forgot one of them in a failover: an equal one is one's own.
 BEGIN = """
 INSERT INTO streams (stream, fence) VALUES (:stream, :fence)
 ON CONFLICT (stream) DO UPDATE SET fence = :fence WHERE fence <= :fence

@@ -124,7 +124,7 @@ def _of_code(code: str, text: str) -> Unanswered | GroupMissing | RedisRejected:
     said = text if code == "ERR" else f"{code} {text}".rstrip()
     if code == "NOGROUP" or (code == "UNBLOCKED" and "no longer exists" in text):
         return GroupMissing(said)
-    if code == "UNBLOCKED" and "instance state changed" in text:  # by a fail-over: this one is a replica now
+    if code == "UNBLOCKED" and "instance state changed" in text:  # by a failover: this one is a replica now
         return Unanswered(said, maybe_executed=False, elsewhere=True)
     if code in _PASSING:
         return Unanswered(said, maybe_executed=False, elsewhere=code in _ELSEWHERE)

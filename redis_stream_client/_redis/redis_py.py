@@ -117,4 +117,4 @@ def empty_copy(pool: Any, **changed: Any) -> Any:
 
 def dynamic_startup_nodes(manager: NodesManager) -> bool | None:
     """The user's setting of this name; None in older versions of redis-py, which do not have it."""
-    return getattr(manager, _DYNAMIC, None)
+    return bool(getattr(manager, _DYNAMIC)) if hasattr(manager, _DYNAMIC) else None

@@ -49,7 +49,7 @@ async def test_a_lapse_that_redis_answers_only_in_part_ends_in_the_loss_of_all_l
 async def test_a_lock_that_was_lost_with_its_connection_is_missed_at_once(
     server: Server, redis: Connection, service: str
 ) -> None:
-    """As after a fail-over; however rarely a member with a long lock_ttl beats, it resumes before others claim."""
+    """As after a failover; however rarely a member with a long lock_ttl beats, it resumes before others claim."""
     async with (
         Member(server.url, service, lock_ttl=60.0) as slow,
         Member(server.url, service, **FAST) as fast,

@@ -326,7 +326,7 @@ async def test_a_lost_look_of_an_audit_is_repeated(
 async def test_a_lost_raise_is_repeated(
     server: Server, proxy: TcpProxy, redis: Connection, service: str, loss: Loss
 ) -> None:
-    """Redis has lost the latest counts in a fail-over."""
+    """Redis has lost the latest counts in a failover."""
     await load_scripts(redis)
     async with Member(proxy.url, service, **FAST) as member:
         (lbs_id,) = await announce(server.url, service, "call-1")

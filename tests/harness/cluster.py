@@ -77,7 +77,7 @@ class Cluster:
         other = next(node for node in self.masters if node is not self.owner_of(key))
         return self.key_on(other, pattern)
 
-    # Fail-overs.
+    # Failovers.
 
     def fail_over(self, master: Server, how: str = "") -> Server:
         """Have a replica take this master's place, which lives on as its replica. Returns the new master.
@@ -225,7 +225,7 @@ def start_cluster(
     Args:
         replicas: of each master.
         node_timeout: seconds of silence after which a node counts as failed; default 5, and 1.5 with replicas,
-            whose fail-over takes about a second more.
+            whose failover takes about a second more.
         arguments, name: as for `Server`, of each node.
     """
     node_timeout = node_timeout or (1.5 if replicas else 5.0)

@@ -118,7 +118,7 @@ async def test_a_full_client_releases_what_it_did_not_ask_for(
 async def test_a_count_that_redis_lost_is_lifted_above_every_fence_that_was_handed_out(
     server: Server, redis: Connection, service: str
 ) -> None:
-    """As after a fail-over to a replica that had not heard of the last changes of owner."""
+    """As after a failover to a replica that had not heard of the last changes of owner."""
     lbs, group = f"{service}-input", f"{service}-group"
     async with Member(server.url, service, **FAST) as one:
         (lbs_id,) = await announce(server.url, service, "call-1")

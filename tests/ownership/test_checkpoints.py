@@ -174,7 +174,7 @@ async def test_a_checkpoint_that_arrives_late_is_refused_by_redis(
 async def test_a_fence_that_redis_lost_is_lifted_above_the_stored_one(
     server: Server, redis: Connection, service: str, ahead: int, when: str
 ) -> None:
-    """A fail-over lost the claims of the load balancer stream, but not the record: what is stored is not older."""
+    """A failover lost the claims of the load balancer stream, but not the record: what is stored is not older."""
     ids = await write(server.url, CALL, 2)
     async with Member(server.url, service, **TTL) as member:
         (lbs_id,) = await add(redis, service, [CALL])

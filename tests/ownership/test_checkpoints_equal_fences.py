@@ -1,4 +1,4 @@
-"""Ring 3: Redis forgets an owner in a fail-over, and counts the next one as it counted the one before.
+"""Ring 3: Redis forgets an owner in a failover, and counts the next one as it counted the one before.
 
 A user's guard must tell the two apart: the one that is forgotten is refused as soon as the new one has begun.
 """

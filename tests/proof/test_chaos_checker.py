@@ -297,7 +297,7 @@ def test_an_entry_that_is_handed_over_again() -> None:
 
 
 def test_a_fence_that_is_handed_out_anew() -> None:
-    """No fail-over excuses it."""
+    """No failover excuses it."""
     history = handed_over()
     history.time = history.only("leased", nth=1).time + 0.05
     history.say("m2", "leased", 1, STREAM, LBS_ID, fence(2), 1, "")

@@ -109,7 +109,11 @@ async def test_a_copy_of_a_pool_has_none_of_its_connections() -> None:
 
 async def test_whether_a_cluster_s_startup_nodes_are_dynamic() -> None:
     cluster = RedisCluster(host="127.0.0.1", port=1)
-    assert redis_py.dynamic_startup_nodes(cluster.nodes_manager) in (True, None)
+    said = redis_py.dynamic_startup_nodes(cluster.nodes_manager)
+    assert said in (True, None)
+    if said is not None:  # whatever the user's setting is: it need not be a bool
+        cluster = RedisCluster(host="127.0.0.1", port=1, dynamic_startup_nodes=0)  # type: ignore[arg-type]
+        assert redis_py.dynamic_startup_nodes(cluster.nodes_manager) is False
 
 
 def test_error_replies_are_redis_py_s_exceptions() -> None:

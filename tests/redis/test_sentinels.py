@@ -41,7 +41,7 @@ async def master(deployment: Deployment) -> AsyncIterator[Connection]:
 
 
 async def the_master_is_found(master: Connection) -> None:
-    """Wait until redis-py finds it too, which wants the fail-over to have ended."""
+    """Wait until redis-py finds it too, which wants the failover to have ended."""
 
     async def found() -> bool:
         with suppress(RedisError):
@@ -87,7 +87,7 @@ async def test_a_fail_over_that_loses_the_last_writes(
         lost = (await next_event(client, StreamAdded, "lost")).payload
         deployment.master.kill()
         deployment.replica.thaw()
-        # The lock's lifetime outlives the fail-over: only the audit after the reconnect can tell.
+        # The lock's lifetime outlives the failover: only the audit after the reconnect can tell.
         async with asyncio.timeout(30):
             assert await lost.lost() == "gone"
         assert kept.owned

@@ -1,4 +1,4 @@
-"""`run()` on a Redis Cluster, whose nodes share the data streams, and through a fail-over by Sentinel."""
+"""`run()` on a Redis Cluster, whose nodes share the data streams, and through a failover by Sentinel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ring 3: a fail-over loses entries that were read; what the new master accepts in their place is handed over."""
+"""Ring 3: a failover loses entries that were read; what the new master accepts in their place is handed over."""
 
 from __future__ import annotations
 

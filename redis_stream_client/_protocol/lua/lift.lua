@@ -1,4 +1,4 @@
--- lift: raise an entry's delivery count, when Redis lost writes in a fail-over and counts anew, so that the
+-- lift: raise an entry's delivery count, when Redis lost writes in a failover and counts anew, so that the
 -- fence is greater again than every one that was ever handed out.
 --
 -- KEYS  1 load balancer stream

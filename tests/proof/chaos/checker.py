@@ -16,7 +16,7 @@
 
 What is allowed, and only that:
 
-- A fail-over that forgets writes (`forgot`) undoes them: an entry is missing in the end; a checkpoint or a `begin`
+- A failover that forgets writes (`forgot`) undoes them: an entry is missing in the end; a checkpoint or a `begin`
   that was stored in that time does not bind the next owner. The ledger is a server of its own and forgets nothing:
   its effects are held to all promises even then.
 - While the server, or each peer that could take a stream over, suffers a fault, the clock of recovery stands; it
@@ -158,7 +158,7 @@ def _entries(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
     accepted = {written.args[4]: written for written in _accepted(stream)}
     by_order = sorted(accepted.values(), key=lambda written: order(written.args[4]))
     missing = [id for id in stream.entries if id not in accepted]
-    # Its owner saw an end that a fail-over then forgot: what was written anew came to a stream that was finished.
+    # Its owner saw an end that a failover then forgot: what was written anew came to a stream that was finished.
     ends = {ended.args[1] for ended in stream.ended}
     if any(end in accepted and end not in stream.entries for end in ends):
         return

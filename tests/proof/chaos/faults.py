@@ -267,7 +267,7 @@ class Faults(Generic[S]):
             await self.servers.command("XDEL", self.keys.lbs, id)
 
     async def remove_decoys(self) -> None:
-        """Those, too, whose removal was not answered, or was forgotten in a fail-over."""
+        """Those, too, whose removal was not answered, or was forgotten in a failover."""
         if self.decoys:
             await self.servers.command("XDEL", self.keys.lbs, *self.decoys)
 

@@ -32,7 +32,7 @@ that is killed loses nothing that it has written. *lease* is the number of a lea
 | | `silent` | number: from now on nobody, or not this member, hears from the server |
 | | `over` | number |
 | | `spawned`, `exited` | member; member, exit code, and whether it was to exit |
-| | `forgot` | since when: what was written from then until now was lost in a fail-over |
+| | `forgot` | since when: what was written from then until now was lost in a failover |
 | | `lag` | seconds that the event loop with the proxies was late |
 | | `owners` | LBS ids whose owner has changed since the last look, each with its consumer, or "" |
 | | `unread` | LBS id of the oldest announcement that was delivered to nobody yet, or "" |

@@ -1,7 +1,7 @@
 """The ledger: a user's own database, on a server that suffers no faults, so that what it accepted is the truth.
 
 It is guarded by the fence, and skips the effect of an entry that is there already. What that promises, also when a
-fail-over forgets claims: an older owner is refused from the moment that a newer one has written. Forgotten claims
+failover forgets claims: an older owner is refused from the moment that a newer one has written. Forgotten claims
 make Redis count anew; an owner whose fence is smaller by that is refused although the stream is its own, its
 handler raises, and each hand-over adds one, until the fence is greater than the one that the ledger has.
 """

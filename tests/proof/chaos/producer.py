@@ -1,7 +1,7 @@
 """The producer: `python -m tests.proof.chaos.producer <JSON>` announces streams, fills them, and ends them.
 
 It does what a careful program does. An announcement without an answer is looked for, and made again if it is not
-there. After a fail-over that forgot writes, what it has written since then is looked at again, too.
+there. After a failover that forgot writes, what it has written since then is looked at again, too.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ PAUSE = 0.1
 SLOW = 0.02
 PAGE = 500
 SETTLED = 1.0
-"""Seconds before the writes that a fail-over forgot from which on it is looked what is there."""
+"""Seconds before the writes that a failover forgot from which on it is looked what is there."""
 RETIRED = 15.0
 """Seconds after its end marker from which on a finished stream is reported, and trimmed to the marker: what is so
-old is forgotten by no fail-over."""
+old is forgotten by no failover."""
 
 
 @dataclass(eq=False)
@@ -288,7 +288,7 @@ class Producer:
                 await self.insist("XTRIM", stream.name, "MAXLEN", 1)
                 self.streams.remove(stream)
 
-    # After a fail-over.
+    # After a failover.
 
     async def look_again(self, since: float) -> None:
         """Write again what was written since then, and is not there."""

@@ -45,7 +45,7 @@ STANDALONE_FAULTS = {
     "restart": 1,
     "outage": 1,
     "fail over": 1,
-    "forgetful fail-over": 1,
+    "forgetful failover": 1,
 }
 CLUSTER_FAULTS = {
     "freeze a node": 2,
@@ -76,7 +76,7 @@ SECONDS = {
     "freeze a node": (0.2, 3.0),
     "restart a node": (0.0, 1.0),
     "outage": (0.5, 2.5),
-    "forgetful fail-over": (0.1, 0.7),
+    "forgetful failover": (0.1, 0.7),
     "trim": (0.3, 0.6),
     "ledger away": (2.0, 5.0),
 }

@@ -135,7 +135,7 @@ class StandaloneFaults(Faults[StandaloneServers]):
                 await self._promote()
             await self.servers.replace()
 
-    async def _forgetful_fail_over(self, fault: Fault) -> None:
+    async def _forgetful_failover(self, fault: Fault) -> None:
         """What the primary wrote last never reached the replica."""
         async with self.servers.lock:
             since = await self.servers.in_step()

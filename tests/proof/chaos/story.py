@@ -174,7 +174,7 @@ class Story:
         return self._leases.get((written.args[0], written.args[1]))
 
     def forgets(self, begin: float, end: float) -> bool:
-        """Whether some of what was written in this time was lost in a fail-over."""
+        """Whether some of what was written in this time was lost in a failover."""
         return any(window.meets(begin, end) for window, _ in self.forgotten)
 
     def faults_of(self, member: str) -> list[Fault]:

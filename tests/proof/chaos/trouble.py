@@ -22,7 +22,7 @@ JUST = 0.05
 """Seconds between what a process does and its line about it, when no lag was measured."""
 
 SERVER_AWAY = frozenset(
-    {"pause", "freeze the server", "restart", "outage", "fail over", "forgetful fail-over", "kill connections"}
+    {"pause", "freeze the server", "restart", "outage", "fail over", "forgetful failover", "kill connections"}
     | {"freeze a node", "restart a node", "kill a node", "fail over a node", "move a slot"}
 )
 """Faults of the server that make every clock of recovery start anew at their end. A node that has nothing but data
