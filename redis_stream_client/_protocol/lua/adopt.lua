@@ -1,12 +1,12 @@
--- adopt: what is pending for this consumer but unknown to it becomes a new lease; the count grows, so that
--- nothing that carries an older fence is accepted any more.
+-- adopt: give a new fence to entries that are pending for this consumer, but unknown to it. The delivery count grows,
+-- so that everything that carries an older fence is refused from now on.
 --
 -- KEYS  1 load balancer stream   2 this consumer's lock
 -- ARGV  1 group   2 consumer   3 bytes of announcements after which to stop
---       then, for each entry: id, the delivery count it was seen with
--- Returns for each entry {delivery count, fields}, {'gone'} if it was trimmed, or {'changed'} if it is
---         pending for another or with another count; for the first ones only when it stopped before the end.
---         Just {'lapsed'} when our lock does not exist.
+--       then, for each entry: id, the delivery count that we have seen
+-- Returns for each entry {delivery count, fields}, {'gone'} if it was trimmed, or {'changed'} if it has another owner
+--         or another count now. If it stops early, there are results for the first entries only.
+--         Just {'lapsed'} if our lock does not exist.
 if redis.call('EXISTS', KEYS[2]) == 0 then return {'lapsed'} end
 local results, bytes = {}, tonumber(ARGV[3])
 for i = 4, #ARGV, 2 do

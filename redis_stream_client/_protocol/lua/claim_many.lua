@@ -1,12 +1,12 @@
--- claim_many: take up to n pending entries of one dead owner, if wanted no more than brings this consumer level with
--- its live peers, so that they split what a dead one left whoever of them asks first. A repeat takes more: after a
--- lost reply, audit before the next call.
+-- claim_many: take up to n pending entries of one dead owner. On request, take no more than brings this consumer level
+-- with its live peers, so that they share the streams of the dead owner, whichever asks first. A repeated call takes
+-- more. So after a lost reply, audit before the next call.
 --
 -- KEYS  1 load balancer stream   2 this consumer's lock   3 the owner's lock   then the locks of the other consumers
 -- ARGV  1 group   2 consumer   3 owner   4 n   5 bytes of announcements after which to stop   6 control channel
---       7 1: no more than our share, 0: what is there   8 number of entries to leave alone   then their ids
---       then the other consumers, in KEYS' order
--- Returns {'won', entries left with the owner, 1 if it stopped before it had taken as many as it wanted or seen all,
+--       7 1: no more than our share, 0: all that is there   8 number of entries to leave alone   then their ids
+--       then the other consumers, in the order of their locks in KEYS
+-- Returns {'won', entries left with the owner, 1 if it stopped before it had as many as it wanted or had seen all,
 --          {id, delivery count, fields}, ...}
 --         {'alive', owner}                             the owner's lock exists
 --         {'lapsed'}                                   this consumer's own lock does not exist

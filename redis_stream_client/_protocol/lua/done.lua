@@ -1,9 +1,9 @@
--- done: acknowledge and delete announcements, each only under the fence it was handed out with.
+-- done: acknowledge and delete announcements, each only if owner and delivery count are those of the caller.
 --
 -- KEYS  1 load balancer stream
 -- ARGV  1 group   2 consumer   then, for each entry: id, delivery count
--- Returns for each entry 'done', 'gone' (nothing is pending under this id), or the current owner's name
---         (this consumer's own, when only the count differs).
+-- Returns for each entry 'done', 'gone' (the entry is not pending), or the name of the current owner
+--         (this consumer's own, if only the count differs).
 local results, mine = {}, {}
 for i = 3, #ARGV, 2 do
   local id = ARGV[i]

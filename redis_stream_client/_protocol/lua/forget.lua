@@ -1,5 +1,5 @@
--- forget: remove a consumer that is long dead and owns nothing from the group. XGROUP DELCONSUMER throws
--- pending entries away, so all of it is compared again here.
+-- forget: remove a consumer from the group that is long dead and owns nothing. XGROUP DELCONSUMER would also drop
+-- pending entries, so this script checks everything again.
 --
 -- KEYS  1 load balancer stream   2 the consumer's lock
 -- ARGV  1 group   2 consumer   3 least idle time, ms

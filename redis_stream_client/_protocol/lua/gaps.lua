@@ -1,11 +1,11 @@
--- gaps: what Redis knows of data streams' entries, also of those that are no longer there. Changes nothing.
+-- gaps: tell what Redis knows about the entries of data streams, even about removed ones. Changes nothing.
 --
 -- KEYS  data streams
--- ARGV  1 bytes: no more streams are looked at when the entries that were touched are larger together
--- Returns for each that was looked at, from the first on,
---   {entries ever added, entries there, id of the first, id of the last, greatest id that XDEL removed}
---   {0}  where the server does not count (Redis 6.2), or it is not permitted
---   {}   where the key is no stream
+-- ARGV  1 bytes: stop when the entries that this script has touched are larger together
+-- Returns results for the first streams, up to where it stopped:
+--   {entries ever added, entries there, id of the first, id of the last, greatest id that XDEL has removed}
+--   {0}  if the server does not count them (Redis 6.2), or does not permit the question
+--   {}   if the key is not a stream
 local results, touched = {}, 0
 local function size(entry) -- of the fields of an entry
   local bytes = 0

@@ -1,11 +1,11 @@
--- inspect: who owns these entries, and do they still exist? The record of one that was trimmed or deleted
--- while pending is cleaned up.
+-- inspect: find the owners of entries, and whether the entries still exist. If one was trimmed or deleted while it was
+-- pending, it is pending no more afterwards.
 --
 -- KEYS  1 load balancer stream
--- ARGV  1 group   2 bytes of announcements after which to stop: to see that one exists Redis must read it
+-- ARGV  1 group   2 bytes of announcements after which to stop: to see that an entry exists, Redis must read it
 --       then ids
--- Returns for each id the owner's name, or '' if it is pending for nobody or exists no more; for the first ones only
---         when it stopped before the end.
+-- Returns for each id the name of the owner, or '' if the entry is not pending or does not exist. If it stops early,
+--         there are results for the first ids only.
 local owners, bytes = {}, tonumber(ARGV[2])
 for i = 3, #ARGV do
   if bytes <= 0 then break end

@@ -1,4 +1,4 @@
--- leave: give up the lock; all that is pending for this consumer is claimable at once, nothing is acknowledged.
+-- leave: give up the lock, so that peers can claim all that is pending for this consumer at once. Acknowledges nothing.
 --
 -- KEYS  1 this consumer's lock
 -- ARGV  1 consumer   2 control channel

@@ -1,8 +1,8 @@
--- look: which consumers live. Looking makes Redis notice an expired lock and announce it.
+-- look: find out which consumers live. It also makes Redis notice, and announce, a lock that has expired.
 --
--- KEYS  locks; the turn to sweep is one, too
--- ARGV  1 lifetime in ms: a lock that would live longer, and longer than its holder asked for, as when the server's
---         clock was set back, is shortened
+-- KEYS  locks; turns are looked at in the same way
+-- ARGV  1 lifetime in ms: a lock that would live longer than this, and longer than its holder wanted, is shortened;
+--         the server's clock may have been set back
 -- Returns for each lock 1 if it exists, else 0.
 local alive, longest = {}, tonumber(ARGV[1])
 for i, lock in ipairs(KEYS) do

@@ -1,8 +1,8 @@
--- move: a record of a data stream's progress is brought from the key that it had before to the one that it has now,
--- if it is certainly this stream's: another one may have had that key, too.
+-- move: move the progress record of a data stream from its former key to its new one, if it certainly belongs to this
+-- stream. Another stream may have had the same former key.
 --
 -- KEYS  1 the record   2 its former key
--- ARGV  1 the beginning of the fences of this stream's announcement
+-- ARGV  1 the beginning of all fences of this stream's announcement
 -- Returns 1 if it was moved, else 0.
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local stored = redis.pcall('HMGET', KEYS[2], 'fence', 'consumer', 'checkpoint', 'attempts')

@@ -1,9 +1,10 @@
--- orphans: a page of what is pending for a consumer that is dead. Entries that were trimmed while pending
--- are cleaned up on the way: there is nothing left to give to anybody.
+-- orphans: list a page of the entries that are pending for a dead consumer. If one was trimmed while it was pending, it
+-- is pending no more afterwards, because nobody could work on it.
 --
 -- KEYS  1 load balancer stream   2 the consumer's lock
 -- ARGV  1 group   2 consumer   3 first id, "-" or "(id"   4 page size   5 bytes of announcements after which to stop
--- Returns {'alive'}, or {'dead', last id looked at or '' when it has seen all, {id, delivery count, fields}, ...}
+-- Returns {'alive'}, or {'dead', id of the last entry of the page or '' if that was all,
+--                        {id, delivery count, fields}, ...}
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'alive'} end
 local page, bytes, most = {'dead', ''}, tonumber(ARGV[5]), tonumber(ARGV[4])
 local listed = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], '+', most, ARGV[2])

@@ -1,9 +1,9 @@
--- peek: read a little of data streams. Changes nothing.
+-- peek: read a few entries of data streams. Changes nothing.
 --
 -- KEYS  data streams
--- ARGV  1 bytes that all entries together may have; then for each stream the id after which to read
--- Returns for each that was looked at, from the first on, the next of its entries, none that does not fit; when
---         there is no room left, the other streams are left out.
+-- ARGV  1 the most bytes of all entries together; then for each stream the id after which to read
+-- Returns for each stream its next entries, as far as they fit. When there is no room left it stops, and the other
+--         streams have no result.
 local MANY = 16 -- entries of one stream, if the first of them is small
 local SMALL = 4096
 local room = tonumber(ARGV[1])

@@ -1,10 +1,11 @@
--- probe: use every command that the other scripts use, with no effect but a hint to the peers, so that a missing permission, or a
--- key of another type, is found when joining and not later. Entry 0-1 can never exist: ids start at the clock.
+-- probe: use every command that the other scripts use, so that a missing permission, or a key of another type, is found
+-- when joining, and not later. It has no effect except a hint to the peers. Entry 0-1 can never exist, because ids
+-- start at the clock.
 --
 -- KEYS  1 load balancer stream   2 this consumer's lock   3 dead letters   4 sweep turn
 -- ARGV  1 group   2 control channel   3 name of a consumer that does not exist   4 consumer
--- Returns command and error message of each that failed, by turns. Some fail that are well allowed: whoever asked tells
---         them apart.
+-- Returns command and error message of each command that failed, in turn. Some fail although they are permitted; the
+--         caller can tell them apart.
 -- Hint  joined <consumer>
 local failed = {}
 local function try(...)

@@ -1,11 +1,12 @@
--- release: give entries to a consumer that never has a lock, so that any peer may claim them at once.
--- The count stays: the next owner's claim adds one.
+-- release: give entries to a consumer that never has a lock, so that any peer can claim them at once.
+-- The delivery count stays: the next owner's claim adds one.
 --
 -- KEYS  1 load balancer stream
 -- ARGV  1 group   2 consumer   3 the consumer that never has a lock   4 control channel
 --       then, for each entry: id, delivery count
--- Returns for each entry 'released', 'gone', or the current owner's name. Pending for ARGV[3] with this count
---         or a higher one, or for anybody with a higher one, is the trace of our own earlier call: 'released'.
+-- Returns for each entry 'released', 'gone', or the name of the current owner. If the entry is pending for ARGV[3] with
+--         this count or a higher one, or for anybody with a higher one, an earlier call of ours has released it:
+--         'released'.
 -- Hint  released <id> <id> ...
 local results = {}
 local ids = {}

@@ -1,11 +1,11 @@
--- rescue: entries that were delivered but are pending for nobody (an operator's XGROUP DELCONSUMER, or an
--- XACK without XDEL) are made claimable again. How often each was delivered is forgotten; the clock, in ms, takes
--- the count's place, so that the next fence is greater than every one before.
+-- rescue: make entries claimable that were delivered, but are not pending (after XGROUP DELCONSUMER by an operator, or
+-- XACK without XDEL). Redis has forgotten their delivery counts. The clock in ms replaces the count, so that the next
+-- fence is greater than every earlier one.
 --
 -- KEYS  1 load balancer stream
 -- ARGV  1 group   2 the consumer that never has a lock   3 first id, "-" or "(id"   4 page size
 --       5 bytes of announcements after which to stop   6 control channel
--- Returns {how many were rescued, last id looked at or '' when it has seen all}
+-- Returns {number of rescued entries, id of the last entry that was looked at or '' if that was all}
 -- Hint  released <id> <id> ...
 local PIECE, LARGE = 16, 125 -- entries that are read at once, at first and at most
 local SMALL = 65536 -- bytes of a piece after which a larger one is read

@@ -1,11 +1,11 @@
--- share: read announcements that wait, but no more than brings this consumer level with the live members.
--- XREADGROUP alone gives a burst to whoever asks first.
+-- share: read waiting announcements, but no more than brings this consumer level with the live members.
+-- XREADGROUP alone would give a burst to the first consumer that asks.
 --
 -- KEYS  1 load balancer stream   2 this consumer's lock   then the locks of the group's other consumers
--- ARGV  1 group   2 consumer   3 most to read   4 bytes of announcements after which to stop
---       5 1: be patient, leave to the others what is theirs; 0: take a share of what is left, they had their chance
---       then the other consumers, in KEYS' order
--- Returns {'lapsed'}, or {how many wait still, live members, XREADGROUP's entries}
+-- ARGV  1 group   2 consumer   3 the most to read   4 bytes of announcements after which to stop
+--       5 1: leave to the others what is theirs; 0: take a share of what is left, because they had their chance
+--       then the other consumers, in the order of their locks in KEYS
+-- Returns {'lapsed'}, or {number of entries that still wait, live members, the entries as XREADGROUP returns them}
 local SMALL = 65536 -- bytes that an announcement is taken to have at first
 local PIECE = 16 -- read at once; what is read is ours, so it may exceed the bytes by no more than this
 if redis.call('EXISTS', KEYS[2]) == 0 then return {'lapsed'} end
