@@ -70,8 +70,8 @@ class RetryLater(Exception):
     """Raise it in a handler of `run()` to try the stream again later.
 
     It does not count as a failure, and is not logged as one. The stream rests for `after` seconds. Meanwhile this
-    client owns it, and no handler works on it. Then it is released, and this client or a peer takes it over. A
-    drain ends the rest early.
+    client owns it, no handler works on it, and it counts towards `max_streams`. Then it is released, and this
+    client or a peer takes it over. A drain ends the rest early.
 
     Args:
         after: seconds, at most 86,400.

@@ -367,6 +367,7 @@ class HandlerTask:
             )
         elif not lease.draining:
             await self._rest(pause)
+            pause = min(pause, self._rules.patience)  # by then a peer has it that wants it
         if await self._give_back(what, pause, counts=counts):
             return self._outcome(status, error)
         return await self._bury(f"failed {lease.deliveries} times, at last: {what}", error, what)

@@ -131,8 +131,12 @@ def lease(
 
 
 def _count(value: object, parameter: str) -> int:
-    """Check a number of at least 0."""
-    return 0 if value == 0 and type(value) is int else options.count(value, parameter)
+    """Check a number of at least 0. Raises ``TypeError`` or ``ValueError``."""
+    if type(value) is int and value < 1:
+        if value < 0:
+            raise ValueError(f"{parameter} must be at least 0, not {value}")
+        return 0
+    return options.count(value, parameter)
 
 
 def controller(lease: Lease) -> "Controller":

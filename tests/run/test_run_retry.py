@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,18 @@ async def test_rests_grow_with_the_failures_and_not_beyond_the_longest(
     rests = [after - before for before, after in zip(handler.times, handler.times[1:], strict=False)]
     for rest, longest in zip(rests, (0.1, 0.2, 0.4, 0.4, 0.4), strict=True):
         assert longest / 2 <= rest < 2 * longest + 0.5  # released, it is left to the peers for as long again
+
+
+async def test_a_stream_that_no_peer_wants_is_tried_again_soon_after_its_rest(
+    server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda _, longest: longest)
+    await write(server.url, CALL, 1)
+    handler = Failing()
+    async with Running(server.url, service, handler, retry=RetryPolicy(first_pause=1.5), lock_ttl=0.3):
+        await add(redis, service, [CALL])
+        await wait_until(lambda: len(handler.times) == 2, "it is tried again")
+    assert 1.5 <= handler.times[1] - handler.times[0] < 2.7
 
 
 # The rest after a failure.

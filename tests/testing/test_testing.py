@@ -21,6 +21,7 @@ from redis_stream_client import (
     NotOwner,
     RedisStreamClient,
     RedisUnavailable,
+    RetryPolicy,
     StreamAdded,
     StreamDisowned,
     StreamExpired,
@@ -141,6 +142,23 @@ async def test_what_is_fed_comes_after_the_position(
 
 
 @pytest.mark.parametrize(
+    ("options", "attempts"),
+    [({}, 1), ({"attempts": 3}, 3), ({"failures": 2}, 3), ({"deaths": 2}, 3), ({"failures": 1, "deaths": 2}, 4)],
+)
+async def test_attempts_are_failures_and_deaths_and_this_one(options: dict[str, int], attempts: int) -> None:
+    lease = testing.lease("call-17", **options)  # type: ignore[arg-type]  # all of these are numbers
+    assert lease.attempts == attempts
+    outcome = await testing.run_handler(says_no, lease)
+    assert (outcome.status, outcome.attempts) == ("failed", attempts)
+    assert testing.controller(lease).attempts == attempts
+
+
+async def says_no(lease: Lease) -> None:
+    """A handler that fails."""
+    raise LookupError
+
+
+@pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"stream": ""}, ValueError, "stream must not be empty"),
@@ -151,6 +169,14 @@ async def test_what_is_fed_comes_after_the_position(
         ({"position": 17}, TypeError, "an entry's id must be a str"),
         ({"attempts": 0}, ValueError, "attempts must be at least 1"),
         ({"attempts": "1"}, TypeError, "attempts must be an int"),
+        ({"failures": -1}, ValueError, "failures must be at least 0, not -1"),
+        ({"failures": True}, TypeError, "failures must be an int"),
+        ({"deaths": -1}, ValueError, "deaths must be at least 0, not -1"),
+        ({"deaths": None}, TypeError, "deaths must be an int"),
+        ({"attempts": 3, "failures": 1}, ValueError, r"attempts must be 1 \+ failures \+ deaths = 2, not 3"),
+        ({"attempts": 2, "deaths": 2}, ValueError, r"attempts must be 1 \+ failures \+ deaths = 3, not 2"),
+        ({"failing_for": 60}, ValueError, "failing_for needs failures or deaths"),
+        ({"failures": 1, "failing_for": -1}, ValueError, "failing_for must be between 0 s and"),
         ({"entries": {"a": 1}}, TypeError, "an iterable of entries, not one entry"),
         ({"entries": Entry("1-0", {b"a": b""})}, TypeError, "an iterable of entries, not one entry"),
         ({"entries": ["a"]}, TypeError, "must be an Entry or a mapping of its fields, not str"),
@@ -339,6 +365,8 @@ async def test_a_handler_is_any_async_callable(handler: Callable[[Lease], Awaita
     [
         ({"handler": print}, TypeError, "handler must be an async callable"),
         ({"lease": "call-17"}, TypeError, "a lease is needed"),
+        ({"retry": 3}, TypeError, "retry must be a RetryPolicy, not int"),
+        ({"retry": RetryPolicy(), "max_attempts": 3}, ValueError, "give retry or max_attempts, not both"),
         ({"max_attempts": 0}, ValueError, "max_attempts must be at least 1"),
         ({"progress_timeout": 0}, ValueError, "progress_timeout must be between"),
         ({"drain_timeout": -1}, ValueError, "drain_timeout must be between"),
