@@ -230,10 +230,18 @@ class Session:
         elif not lock.cancelled() and lock.exception() is None and not lock.result():
             log.warning("Redis was out of reach while leaving: the lock expires by itself", extra=self._who)
         elif not settling.done():
-            log.warning(
-                "could not update all progress records while leaving: for some streams this attempt counts",
-                extra=self._who,
-            )
+            left = self._retention.left
+            if self._record_store.unsettled > left:
+                log.warning(
+                    "could not update all progress records while leaving: for some streams this attempt counts",
+                    extra=self._who,
+                )
+            if left:
+                log.warning(
+                    "streams that are done, and could not be trimmed or deleted while leaving: %d",
+                    left,
+                    extra=self._who,
+                )
 
     async def _settle(self, held: list[LeaseState]) -> None:
         for leases in in_chunks(held, 10 * CHUNK):

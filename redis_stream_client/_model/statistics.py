@@ -52,7 +52,7 @@ class Statistics:
         live_members: live consumers of the group, this one included, as last counted or heard.
         oldest_announcement, oldest_unhandled, oldest_wakeup: ages in seconds, as in `Health`; None: nothing waits.
         requests_shrunk: how often a request got no answer and was repeated for less.
-        records_unsettled: ended leases whose progress record still has to be updated in Redis.
+        records_unsettled: ended leases whose progress record, or data stream, still has to be updated in Redis.
         failing: streams of this client whose handlers have failed since the checkpoint last advanced: at most 100,
             those that have been failing for longest.
     """

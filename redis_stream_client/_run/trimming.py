@@ -17,7 +17,7 @@ MANY = 1_000
 
 LONG = 10.0
 """Seconds after which a stream with fewer entries before its checkpoint is trimmed, too. A trim is three commands
-in a script call, which 250 streams share: 0.003 commands per entry of a busy stream."""
+in a script call that many streams share: at most 0.004 commands per entry of a busy stream."""
 
 
 class Trimmed(NamedTuple):

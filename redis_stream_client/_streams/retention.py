@@ -86,7 +86,7 @@ class Retention:
                 self._failed += 1
                 if self._failed & (self._failed - 1) == 0:  # 1, 2, 4, 8, …
                     log.warning(
-                        "%s could not be trimmed or deleted, %d streams so far: %s",
+                        "%s could not be trimmed or deleted (%d failures so far): %s",
                         ask.stream,
                         self._failed,
                         result,

@@ -89,6 +89,5 @@ async def test_trimming_costs_few_commands(
                 return bool(await redis.xlen(CALL) < 100)
 
             await wait_until(trimmed, "they are trimmed")
-        trims = await calls(redis, "xtrim")
-        assert trims <= 2 * 5 + 2
-    assert trims / 5_000 < 0.003
+        trims = await calls(redis, "xtrim") / 2  # beside a look at the record, in one script call
+    assert trims <= 5 + 1
