@@ -79,7 +79,7 @@ class Session:
         self._parts = (heartbeat, reader, listener, sweeper)
         self._supervisor: asyncio.Task[None] | None = None
         self._joined = False
-        self.leave_by = float("inf")  # when the end is to be over, should it have begun before leaving
+        self.leave_by = float("inf")  # when the end must be over: see `leave_within`
         self.closed = asyncio.Event()
         forks.watch(self)
 

@@ -223,8 +223,8 @@ class _Look:
         return view.ranges if self._slot is None else view.owner(self._slot)
 
     def choose(self) -> View | None:
-        """The most credible view: of the known cluster, shared by most nodes, whose primary answers, and the
-        fullest."""
+        """The most credible view: one of the known cluster, then the one that most nodes share, then the one with
+        the fewest primaries that did not answer lately, then the fullest."""
         views = [view for view in self._views if view.answers(self._slot) or (self._slot is None and view.ranges)]
         said = [self._said(view) for view in views]
 

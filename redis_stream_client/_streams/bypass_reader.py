@@ -46,7 +46,7 @@ class BypassReader:
 
         def start() -> None:
             nonlocal task
-            task = start_task(self._read_on(waiting, patience), "redis_stream_client reading beside")
+            task = start_task(self._read_on(waiting, patience), "redis_stream_client bypassing")
 
         timer = loop.call_later(AFTER, start)
         try:
@@ -85,10 +85,10 @@ class BypassReader:
             try:
                 replies = await data_streams.peek(self._connection, streams, positions, patience)
             except (Unanswered, GroupMissing) as error:
-                log.debug("reading beside: %s", error)
+                log.debug("bypassing a slow read: %s", error)
                 return
             except RedisRejected as error:
-                log.debug("reading beside is not possible: %s", error)
+                log.debug("bypassing slow reads is not possible: %s", error)
                 self._possible = False
                 return
             for cursor, position, raw in zip(together, positions, replies, strict=False):

@@ -86,7 +86,7 @@ class NodeFetcher:
         self._identity = ServerIdentity(lambda history: nodes.renewed(endpoint, history))
         self.endpoint = endpoint
         self.connection = SharedConnection(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
-        self.tracking = Tracking(endpoint, quiet, self._heard, self._bell)
+        self.tracking = Tracking(endpoint, quiet, self._heard, self._wakeups_changed)
         self._bypass = BypassReader(endpoint, placement, self._greet, self._is_fresh)
         self._gap_detector = GapDetector(self.connection, placement, self._is_fresh)
         self.tracking_check = TrackingCheck(self.connection, self.tracking, self._identity, quiet, self._paired)
@@ -176,7 +176,7 @@ class NodeFetcher:
         if cursor.changed(heard):
             self.read(cursor)
 
-    def _bell(self) -> None:
+    def _wakeups_changed(self) -> None:
         """The connection for wake-ups has come or gone."""
         if self.tracking.id is None:
             self.tracking_check.lost()
@@ -200,7 +200,7 @@ class NodeFetcher:
         self.connection.drop(Unanswered(reason, maybe_executed=True, elsewhere=True))
         self._changed(heard=False)
 
-    # NodeFetcher.
+    # Reading.
 
     async def run(self) -> None:
         """Read until cancelled or unused. However busy some streams are, all others are looked at in each

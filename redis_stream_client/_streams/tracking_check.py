@@ -127,20 +127,20 @@ class TrackingCheck:
             self._tracking.works()
         self._report(answered_at)
 
-    async def _pair(self, bell: int) -> None:
+    async def _pair(self, wakeups_to: int) -> None:
         losses = self._connection.losses
         try:
             await self._connection.request(
-                "CLIENT", "TRACKING", "ON", "REDIRECT", bell, timeout=max(0.5, min(self._quiet, UNPROVEN))
+                "CLIENT", "TRACKING", "ON", "REDIRECT", wakeups_to, timeout=max(0.5, min(self._quiet, UNPROVEN))
             )
         except RedisRejected as error:
-            gone = "does not exist" in str(error)  # the bell was lost just now, or belongs to another server
+            gone = "does not exist" in str(error)  # that connection was lost, or belongs to another server
             self._tracking.failed(Unanswered(str(error), maybe_executed=False) if gone else error)
             return
         except (Unanswered, GroupMissing) as error:
             self._tracking.failed(error)
             return
-        if losses != self._connection.losses or bell != self._tracking.id:
+        if losses != self._connection.losses or wakeups_to != self._tracking.id:
             return
         here, there = self._identity.history, self._tracking.history
         if here and there and here != there:

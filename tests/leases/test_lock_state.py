@@ -13,7 +13,7 @@ INTERVAL = 0.5
 
 
 class Fleet:
-    """A liveness with a clock of its own, and what it said."""
+    """A lock state with a clock of its own, and the lapses that it told."""
 
     def __init__(self) -> None:
         self.time = 1000.0

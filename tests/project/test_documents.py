@@ -1,0 +1,40 @@
+"""What the documents name exists: modules, scripts, and the functions that the model is made after."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness.readme import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDERS = ("benchmarks", "examples", "redis_stream_client", "tests")
+DOCUMENTS = [*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))]
+FILES = {f"/{path.relative_to(ROOT)}" for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")}
+MODEL = ROOT / "tests" / "proof" / "model" / "README.md"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_files_that_a_document_names_exist(document: Path) -> None:
+    named = set(re.findall(r"`([\w/]+\.(?:py|lua))(?:::\w+)?`", document.read_text(encoding="utf-8")))
+    missing = {name for name in named if not any(file.endswith(f"/{name}") for file in FILES | {"/noxfile.py"})}
+    assert not missing
+
+
+def test_the_functions_that_the_model_is_made_after_exist() -> None:
+    table = (
+        MODEL.read_text(encoding="utf-8").partition("## The clients")[2].partition("\n\n")[2].partition("\n\n")[0]
+    )
+    modules = {path.stem: path for path in (ROOT / "redis_stream_client").rglob("*.py")}
+    rows = re.findall(r"^\| [^|]+ \| (`.+`) \|$", table, re.MULTILINE)
+    assert len(rows) > 5
+    for row in rows:
+        source = ""
+        for module, name in re.findall(r"`(?:(\w+)\.)?(\w+)`", row):
+            if module:
+                source = modules[module].read_text(encoding="utf-8")
+            assert re.search(rf"\b(def|class) {name}\b", source), f"{module}.{name} in {row}"
