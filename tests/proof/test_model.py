@@ -34,7 +34,8 @@ WORDS = {
     "release": {"released", "gone", "owner"},
     "bury": {"buried", "gone", "owner"},
     "lift": {"lifted", "gone", "owner"},
-    "begin": {"begun", "fresh", "refused"},
+    "begin": {"begun", "fresh", "refused", "suspect"},
+    "fail": {"failed", "refused"},
     "checkpoint": {"advanced", "kept", "refused"},
 }
 

@@ -315,6 +315,27 @@ async def test_trials_of_owners_that_did_not_die_do_not_count(redis: Connection,
     assert (fresh.deaths, fresh.trouble.trials, fresh.trouble.lived) == (1, 0, None)
 
 
+@pytest.mark.parametrize("ended", ["it got on", "it ended cleanly"])
+async def test_a_failure_does_not_bring_back_the_trials_of_deaths_that_do_not_count(
+    redis: Connection, records: Records, ended: str
+) -> None:
+    await begin(records, FIRST)
+    await fail(records, FIRST)
+    for number in (2, 3, 4):
+        await begin(records, owner(number), terms=Terms(trial=True))
+    await begin(records, owner(5))
+    assert (await redis.hget(RECORD, "trials")) == b"2"
+    if ended == "it got on":
+        await checkpoint(records, owner(5), "1-0")
+    else:
+        await records.settle([Settle(RECORD, owner(5), 0)], SOON)
+    await begin(records, owner(6))
+    await fail(records, owner(6))
+    await begin(records, owner(7))
+    suspect = await suspect_of(records, 8)
+    assert (suspect.deaths, suspect.trouble.lived, suspect.trouble.trials) == (1, None, 0)
+
+
 # Members of earlier versions know no failures.
 
 

@@ -80,8 +80,10 @@ for i = 1, #KEYS do
       if known then
         local trouble = redis.call('HMGET', KEYS[i], 'failures', 'failing', 'error', 'began', 'lived', 'trials')
         failures, failing, error = count(trouble[1]), since(trouble[2]), trouble[3] or ''
-        lived = trouble[5] and trouble[5] ~= '' and count(trouble[5]) or -1
-        trials = count(trouble[6])
+        if before > 0 then -- where no deaths count, what they left does not either
+          lived = trouble[5] and trouble[5] ~= '' and count(trouble[5]) or -1
+          trials = count(trouble[6])
+        end
         local began = not mine and before > 0 and string.match(trouble[4] or '', '^%d+')
         died = began and #began < 16
         if died then
@@ -110,6 +112,9 @@ for i = 1, #KEYS do
         if attempts > 1 and not mine then
           local began = now .. (ARGV[at + 8] == '1' and '!' or '')
           local span = {'began', began, 'lived', lived >= 0 and lived or '', 'trials', trials}
+          for j = 1, #span do about[#about + 1] = span[j] end
+        elseif known and before == 0 then
+          local span = {'began', '', 'lived', '', 'trials', 0}
           for j = 1, #span do about[#about + 1] = span[j] end
         end
         for j = 1, #about do fields[#fields + 1] = about[j] end

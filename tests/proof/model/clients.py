@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from tests.proof.model import protocol
 from tests.proof.model.mutations import BROKEN, SCRIPTS, Mutation
-from tests.proof.model.protocol import FIRST, NO_FENCE, NOBODY, UNOWNED, Redis, Reply, put
+from tests.proof.model.protocol import (
+    FIRST,
+    NO_FENCE,
+    NOBODY,
+    TRIED,
+    UNOWNED,
+    Fence,
+    Record,
+    Redis,
+    Reply,
+    Tries,
+    put,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +32,10 @@ if TYPE_CHECKING:
 # What a client may believe about its lock (liveness.py). LATE: the deadline has passed, and nobody has looked.
 HELD, LATE, SUSPECT, ABSENT, CLOSED = "held", "late", "suspect", "absent", "closed"
 SENT, ANSWERED, WAITING = "sent", "answered", "waiting"  # WAITING: for the lock, to be sent again
+PARTING = ("settle", "release")
+LAST_WORDS = ("fail", "settle")  # a release comes next
 GATED = ("claim", "claim_many", "adopt", "done", "release", "examine")
+COUNTED = ("begin", "fail", "settle", "checkpoint")
 AUDITING = ("look", "lift", "adopt")
 BELIEVED = ("claim", "set", "claim_many", "adopt", "read")  # only without a lapse; else the reply changes nothing
 
@@ -81,7 +96,7 @@ class World(NamedTuple):
 Step: TypeAlias = tuple[Literal["run", "user", "fault"], str, World]
 """Who takes it, what happens, and the state after it."""
 
-FAULTS = ("stall", "loss", "crash", "leave", "evict", "fail-over", "release")
+FAULTS = ("stall", "loss", "crash", "leave", "evict", "fail-over", "release", "failure")
 
 
 @dataclass(frozen=True)
@@ -101,8 +116,10 @@ class Bounds:
     evict: int = 0
     fail_over: int = 0
     release: int = 0
+    failure: int = 0  # of a handler
     forgets: tuple[tuple[str, ...], ...] = (("lbs", "records"),)
     checkpoints: int = 0  # positions; 0: no data plane
+    counts: bool = False  # attempts and failures, which a release settles; always where handlers fail
     claims: bool = True
     batches: bool = False  # claim_many
     stale_offers: bool = False  # claims of whatever was offered long ago
@@ -124,6 +141,7 @@ class Model:
         self.bounds = bounds
         self.mutation = mutation
         self._run: dict[str, Callable[..., tuple[Redis, Reply]]] = SCRIPTS | BROKEN.get(mutation, {})
+        self._counts = bounds.counts or bounds.failure > 0
         self._ids = range(len(bounds.streams))
         self._spoiled = 1 if mutation is Mutation.DONE_AFTER_FAIL_OVER else 2
 
@@ -136,7 +154,7 @@ class Model:
         redis = protocol.new(len(nothing), b.consumers, max(b.streams) + 1)
         redis = redis._replace(locks=tuple(i < members for i in range(b.consumers)))
         clients = (client,) * members + (client._replace(mode=ABSENT),) * b.joiners
-        budget = (b.stall, b.loss, b.crash, b.leave, b.evict, b.fail_over, b.release)
+        budget = (b.stall, b.loss, b.crash, b.leave, b.evict, b.fail_over, b.release, b.failure)
         return World(redis, clients, (), (), budget)
 
     def steps(self, w: World) -> Iterator[Step]:
@@ -290,13 +308,21 @@ class Model:
                     broken = ("G1", f"{kind} of a fence that is not the newest was accepted")
             case "begin":
                 old = redis.records[stream]
-                redis, reply = run[kind](redis, me, stream, (id, args[0]), False, 0, args[1])
+                trial = args[2:] == ("suspect",)
+                most = 0 if self._counts and not trial else None
+                redis, reply = run[kind](redis, me, stream, (id, args[0]), False, 0, args[1], most, trial)
                 newer = old.fence < (id, args[0]) or (old.fence, old.consumer) == ((id, args[0]), me)
                 # What was read may have been true of what a fail-over has forgotten since.
                 over = old.fence[0] > id and (not w.redis.entries[old.fence[0]].present or self._failed_over(w))
                 if reply[0] == "begun" and not newer and not over:
                     broken = ("G1", "begin was accepted, though there is an owner as new or newer")
-                redis = _forget_attempts(redis, stream)
+            case "fail":
+                old = redis.records[stream]
+                redis, reply = run[kind](redis, me, stream, (id, args[0]))
+                if reply[0] == "failed" and (old.fence, old.consumer) != ((id, args[0]), me):
+                    broken = ("G1", "a failure was accepted that is not of the newest owner")
+            case "settle":
+                redis, reply = run[kind](redis, me, stream, (id, args[0]))
             case "checkpoint":
                 old = redis.records[stream]
                 redis, reply = run[kind](redis, me, stream, (id, args[0]), args[1])
@@ -308,7 +334,50 @@ class Model:
                 redis, reply = self._examine(redis, me, id, args)
             case _:
                 raise AssertionError(kind)
+        if kind in COUNTED:
+            redis, miscounted = self._count(w.redis, redis, kind, me, stream, (id, args[0]), reply)
+            broken = broken or miscounted
         return w._replace(redis=redis, broken=w.broken or broken), reply
+
+    def _count(
+        self, before: Redis, redis: Redis, kind: str, me: int, stream: int, fence: Fence, reply: Reply
+    ) -> tuple[Redis, tuple[str, ...]]:
+        """Which owners tried since the last progress, and whether the record says how many these are."""
+        if not self._counts:
+            record = Record(*redis.records[stream][:3])
+            return protocol.set_record(redis, stream, record), ()
+        old = before.records[stream]
+        tries = before.tries[stream]
+        newest = (old.fence, old.consumer) == (fence, me)
+        match kind, reply[0]:
+            case "begin", "begun" if not newest:
+                if old.fence[0] != fence[0]:
+                    tries = Tries()
+                trial = (fence,) if tries.others and redis.records[stream].began == TRIED else ()
+                others = tuple(sorted((*tries.others, fence)))
+                tries = tries._replace(others=others, tried=tuple(sorted((*tries.tried, *trial))))
+            case "fail", _ if newest and fence in tries.others:
+                others = tuple(other for other in tries.others if other != fence)
+                tried = tuple(other for other in tries.tried if other != fence)
+                tries = Tries(others, tuple(sorted((*tries.failed, fence))), tried)
+            case "settle", _ if newest:
+                tries = tries._replace(others=(), tried=())
+            case "checkpoint", "advanced":
+                tries = Tries()
+            case _:
+                pass
+        redis = redis._replace(tries=put(redis.tries, stream, tries))
+        record = redis.records[stream]
+        known = record.trouble(record.fence[0]) or Record()
+        found = [record.attempts, known.failures]
+        truth = [len(tries.others), len(tries.failed)]
+        if kind == "begin" and reply[0] == "begun" and not newest:  # who has ended before is known then
+            found.append(known.trials)
+            truth.append(len([other for other in tries.tried if other != fence]))
+        if found == truth:
+            return redis, ()
+        why = f"after the {kind} the record counts {found} attempts, failures and trials; it is {truth}"
+        return redis, ("G8", why)
 
     def _examine(self, redis: Redis, me: int, id: int, args: tuple[Any, ...]) -> tuple[Redis, Reply]:
         """progress._compare."""
@@ -445,7 +514,7 @@ class Model:
     def _adopt(self, w: World, me: int, client: Client, ok: bool, pending: tuple[int, ...]) -> World:
         if not (ok and client.mode == HELD):
             return _with(w, me, client._replace(reader=()))
-        parting = [op.id for op in client.ops if op.kind == "release"]
+        parting = [op.id for op in client.ops if op.kind in PARTING]
         if self.mutation is Mutation.AUDIT_OVERLAPS_RELEASE:
             parting = []
         unknown = [
@@ -482,7 +551,7 @@ class Model:
     def _user(self, w: World, me: int, client: Client) -> Iterator[Step]:
         """What the user, the sweeper and the handlers start."""
         busy = {(op.kind, op.id) for op in client.ops}
-        gate_open = client.reader[:1] == () or client.reader[0] not in AUDITING
+        gate_open = not _audits(client)
         allowed = {
             Mutation.AUDIT_OVERLAPS_CLAIM: ("claim",),
             Mutation.AUDIT_OVERLAPS_DONE: ("done",),
@@ -520,16 +589,17 @@ class Model:
                 )
             if "release" in passing and (paid := _pay(w, "release")):
                 parted = _with(paid, me, client._replace(table=put(client.table, id, NONE)))
-                yield (
-                    "fault",
-                    f"releases {id}",
-                    _start(parted, me, Op("release", id, SENT, True, (lease.deliveries,))),
-                )
+                first = "settle" if lease.begun and self._counts else "release"
+                yield "fault", f"releases {id}", _start(parted, me, Op(first, id, SENT, True, (lease.deliveries,)))
             if self.bounds.checkpoints:
                 if not lease.begun:
                     op = Op("begin", id, SENT, True, (lease.deliveries, (NO_FENCE, UNOWNED)))
                     yield "run", f"begins {id}", _start(w, me, op)
-                elif lease.position < self.bounds.checkpoints:
+                    continue
+                if paid := _pay(w, "failure"):
+                    op = Op("fail", id, SENT, True, (lease.deliveries,))
+                    yield "fault", f"its handler of {id} fails", _start(paid, me, op)
+                if lease.position < self.bounds.checkpoints:
                     op = Op("checkpoint", id, SENT, True, (lease.deliveries, lease.position + 1))
                     yield "run", f"checkpoints {id}", _start(w, me, op)
         if (
@@ -559,7 +629,7 @@ class Model:
         """The reply arrives, or it is sent again."""
         id, mine = op.id, op.ok and client.mode == HELD
         gone = _with(w, me, _without(client, op))
-        holds = op.kind == "release" or client.table[id].deliveries == (op.args[0] if op.args else 0)
+        holds = op.kind in PARTING or client.table[id].deliveries == (op.args[0] if op.args else 0)
         if op.phase == WAITING:
             if client.mode == ABSENT or not holds:
                 yield "run", f"{op.kind}{_of(id)} has lapsed", gone
@@ -567,7 +637,9 @@ class Model:
                 args = (op.args[0], True) if op.kind == "done" else op.args
                 again = _instead(client, op, op._replace(phase=SENT, args=args))
                 yield "run", f"repeats the {op.kind}{_of(id)}", _with(w, me, again)
-                yield "run", f"has waited too long for the {op.kind}{_of(id)}", gone
+                after = self._let_go(gone, me, op) if op.kind in LAST_WORDS else gone
+                if after is not None:
+                    yield "run", f"has waited too long for the {op.kind}{_of(id)}", after
             return
         if op.phase != ANSWERED:
             return
@@ -576,14 +648,21 @@ class Model:
             after = self._claimed(w, me, gone, client, op) if mine else gone
         elif op.kind == "done":
             after = self._done(gone, me, op, mine)
-        elif op.kind in ("begin", "checkpoint"):
+        elif op.kind in LAST_WORDS and op.reply[0] != "refused":
+            let_go = self._let_go(gone, me, op) if holds else gone
+            if let_go is None:
+                return
+            after = let_go
+        elif op.kind in ("begin", "checkpoint", "fail"):
+            phase = SENT if client.mode == HELD else WAITING
             if op.reply[0] == "refused":
-                if client.reader[:1] and client.reader[0] in AUDITING:
+                if _audits(client):
                     return  # examine waits for the gate
-                examine = Op(
-                    "examine", id, SENT if client.mode == HELD else WAITING, True, (op.args[0], op.reply[1:])
-                )
+                examine = Op("examine", id, phase, True, (op.args[0], op.reply[1:]))
                 after = _start(gone, me, examine) if holds else gone
+            elif op.reply[0] == "suspect":  # of one that rested before it starts
+                anyway = Op("begin", id, phase, True, (*op.args[:2], "suspect"))
+                after = _start(gone, me, anyway) if holds else gone
             elif holds:
                 position = op.reply[1] if op.kind == "begin" else op.args[1]
                 lease = client.table[id]._replace(begun=True, position=position)
@@ -591,6 +670,16 @@ class Model:
         elif op.kind == "examine" and holds:
             after = self._examined(gone, me, op)
         yield "run", f"gets the answer to its {op.kind}{_of(id)}", after
+
+    def _let_go(self, w: World, me: int, op: Op) -> World | None:
+        """endings.start_release, after a handler failed, or after its owner ended cleanly; None: the audit has the
+        gate."""
+        client = _client(w, me)
+        if _audits(client):
+            return None
+        phase = SENT if client.mode == HELD else WAITING
+        parted = _with(w, me, client._replace(table=put(client.table, op.id, NONE))) if op.kind == "fail" else w
+        return _start(parted, me, Op("release", op.id, phase, True, op.args))
 
     def _claimed(self, w: World, me: int, gone: World, client: Client, op: Op) -> World:
         """claims._claim and _mine_already, after a reply that is believed."""
@@ -660,7 +749,7 @@ class Model:
         broken: tuple[str, ...] = ()
         if not self._failed_over(w) and count <= client.top[id]:
             broken = ("G2", f"a new lease of {id} has fence {count}, after one with {client.top[id]}")
-        if audit and any(op.id == id and op.kind == "release" for op in client.ops):
+        if audit and any(op.id == id and op.kind in PARTING for op in client.ops):
             broken = ("G3", f"the audit adopted {id}, which is being released")
         client = client._replace(
             table=put(client.table, id, Lease(count)), top=put(client.top, id, max(count, client.top[id]))
@@ -729,6 +818,10 @@ class Model:
         )
 
 
+def _audits(client: Client) -> bool:
+    return client.reader[:1] != () and client.reader[0] in AUDITING
+
+
 def _client(w: World, me: int) -> Client:
     return w.clients[me - FIRST]
 
@@ -757,10 +850,6 @@ def _stray(w: World, me: int, kind: str, id: int, args: tuple[Any, ...]) -> Worl
 def _pay(w: World, fault: str) -> World | None:
     at = FAULTS.index(fault)
     return w._replace(budget=put(w.budget, at, w.budget[at] - 1)) if w.budget[at] else None
-
-
-def _forget_attempts(redis: Redis, stream: int) -> Redis:
-    return protocol.set_record(redis, stream, redis.records[stream]._replace(attempts=0))
 
 
 def _of(id: int) -> str:

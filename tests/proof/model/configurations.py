@@ -22,6 +22,14 @@ QUICK = {
     "batches of two, a lapse": Bounds(streams=(0, 1), stall=1, batches=True),
     "checkpoints, a lapse": Bounds(stall=1, checkpoints=1),
     "announced twice": Bounds(streams=(0, 0), checkpoints=1),
+    "a handler fails, a lost message": Bounds(failure=1, loss=1, checkpoints=1, done=False),
+    "a handler fails, a lapse": Bounds(failure=1, stall=1, checkpoints=1, done=False),
+    "a handler fails, a release": Bounds(failure=1, release=1, checkpoints=1, done=False),
+    "a handler fails, a kill": Bounds(failure=1, crash=1, checkpoints=1, done=False),
+    "a handler fails, two kills, a release": Bounds(
+        consumers=3, failure=1, crash=2, release=1, checkpoints=1, done=False, prompt=True
+    ),
+    "announced twice, a handler fails": Bounds(streams=(0, 0), failure=1, checkpoints=1, prompt=True),
     "a fail-over and a lost message": Bounds(fail_over=1, loss=1, forgets=LBS, prompt=True, robs=False),
     "a fail-over under checkpoints": Bounds(fail_over=1, forgets=LBS, checkpoints=1, done=False, robs=False),
 }
@@ -42,6 +50,13 @@ DEEP = {
     "announced twice, a release, a lost message": Bounds(
         streams=(0, 0), release=1, loss=1, checkpoints=1, prompt=True
     ),
+    "two failures, two lost messages": Bounds(failure=2, loss=2, checkpoints=1, done=False, prompt=True),
+    "two failures, a lapse": Bounds(failure=2, stall=1, checkpoints=1, done=False),
+    "a failure, a kill and a newcomer": Bounds(
+        consumers=3, joiners=1, failure=1, crash=1, checkpoints=1, done=False
+    ),
+    "a failure, a lapse, a lost message": Bounds(failure=1, stall=1, loss=1, checkpoints=1, done=False),
+    "a failure, a release, a lost message": Bounds(failure=1, release=1, loss=1, checkpoints=1, done=False),
     "a fail-over, locks go early": Bounds(fail_over=1, forgets=LBS, prompt=True),
     "a fail-over, a lapse": Bounds(fail_over=1, stall=1, forgets=LBS, prompt=True, robs=False),
     "a fail-over, a lost message": Bounds(fail_over=1, loss=1, forgets=LBS, robs=False),
@@ -90,5 +105,17 @@ MUTANTS = {
     ),
     Mutation.CHECKPOINT_WITHOUT_FENCE: ("G1", Bounds(release=1, loss=1, checkpoints=1)),
     Mutation.CHECKPOINT_GOES_BACK: ("G1", Bounds(loss=1, checkpoints=2)),
+    Mutation.BEGIN_COUNTS_AGAIN: ("G8", Bounds(failure=1, loss=1, checkpoints=1, done=False)),
+    Mutation.BEGIN_FORGETS_FAILURES: ("G8", Bounds(failure=1, checkpoints=1, done=False)),
+    Mutation.BEGIN_KEEPS_FAILURES: ("G8", Bounds(streams=(0, 0), failure=1, checkpoints=1, prompt=True)),
+    Mutation.FAIL_WITHOUT_FENCE: ("G1", Bounds(failure=1, stall=1, checkpoints=1, done=False)),
+    Mutation.FAIL_COUNTS_AGAIN: (
+        "G8", Bounds(failure=1, loss=1, crash=1, checkpoints=1, done=False, prompt=True)
+    ),
+    Mutation.FAIL_AFTER_PROGRESS: ("G8", Bounds(failure=1, checkpoints=1, done=False)),
+    Mutation.FAIL_IS_A_DEATH: ("G8", Bounds(failure=1, checkpoints=1, done=False)),
+    Mutation.FAIL_ABSOLVES_ALL: ("G8", Bounds(failure=1, crash=1, checkpoints=1, done=False)),
+    Mutation.SETTLE_FORGETS_FAILURES: ("G8", Bounds(failure=1, release=1, checkpoints=1, done=False)),
+    Mutation.SETTLE_WITHOUT_FENCE: ("G8", Bounds(counts=True, release=1, stall=1, checkpoints=1, done=False)),
 }  # fmt: skip
 """The guarantee that each bug breaks, and the bounds that show it."""

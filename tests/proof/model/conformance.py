@@ -9,7 +9,19 @@ from redis_stream_client._model.keys import NOBODY as NOBODY_NAME
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from tests.proof.model import protocol
-from tests.proof.model.protocol import FIRST, NO_FENCE, NOBODY, UNOWNED, Entry, Fence, Record, Redis, Reply
+from tests.proof.model.protocol import (
+    FIRST,
+    NO_FENCE,
+    NOBODY,
+    TRIED,
+    UNOWNED,
+    UNTRIED,
+    Entry,
+    Fence,
+    Record,
+    Redis,
+    Reply,
+)
 
 if TYPE_CHECKING:
     import random
@@ -22,6 +34,7 @@ PLENTY = 1 << 20
 
 IDS = ("9-0", "10-2", "10-11", "100-1")  # in the stream's order, which is not the order of these strings
 STREAMS = ("call-1", "call-1", "call-2", "call-1")
+ERRORS = ("ValueError: 1", "Boom: ß", "")
 CONSUMERS = 3
 TTL = 600_000
 LOOK = """
@@ -31,7 +44,8 @@ LOOK = """
     local last
     for i = 1, #groups, 2 do if groups[i] == 'last-delivered-id' then last = groups[i + 1] end end
     for i = 5, #KEYS do
-      records[i - 4] = redis.call('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts')
+      records[i - 4] = redis.call('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts', 'failures',
+        'failed', 'error', 'failing', 'began', 'lived', 'trials')
     end
     return {redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 100), redis.call('XRANGE', KEYS[1], '-', '+'),
             locks, last, records}
@@ -101,9 +115,13 @@ def _choose(dice: random.Random, redis: Redis) -> tuple[str, tuple[Any, ...]]:
         "bury": (me, id, count),
         "lift": (me, id, count, count + dice.randint(0, 2)),
         "inspect": (id,),
-        "begin": (me, stream, fence, dice.random() < 0.3, dice.randint(0, 1), replaces),
+        "begin": (
+            *(me, stream, fence, dice.random() < 0.3, dice.randint(0, 1), replaces),
+            *(dice.choice((None, None, 0, 1, 2)), dice.random() < 0.5),
+        ),
+        "fail": (me, stream, fence, dice.choice(ERRORS)),
         "checkpoint": (me, stream, fence, dice.choice((1, 9, 10, 11))),
-        "settle": (me, stream, fence),
+        "settle": (me, stream, fence, dice.random() < 0.2, dice.random() < 0.3),
     }
     often = {
         "join": 4,
@@ -111,8 +129,9 @@ def _choose(dice: random.Random, redis: Redis) -> tuple[str, tuple[Any, ...]]:
         "claim": 4,
         "claim_many": 3,
         "adopt": 2,
-        "begin": 4,
-        "checkpoint": 4,
+        "begin": 6,
+        "fail": 4,
+        "checkpoint": 2,
         "expire": 2,
     }
     weights = often | {"done": 0.4, "bury": 0.2, "trim": 0.3, "leave": 0.5}
@@ -202,13 +221,17 @@ class Mirror:
                 return script([k.lbs], *group, IDS[id], count, to)
             case "inspect", (id,):
                 return script([k.lbs], k.group, PLENTY, IDS[id])
-            case "begin", (_, stream, fence, look_only, unrecorded, replaces):
-                argv = [_fence(fence), me, int(look_only), unrecorded, *self._owner(*replaces), ""]
-                return script([self._records[stream]], *argv)
+            case "begin", (_, stream, fence, look_only, unrecorded, replaces, most, trial):
+                argv = [_fence(fence), me, int(look_only), unrecorded, *self._owner(*replaces)]
+                return script([self._records[stream]], *argv, "" if most is None else most, int(trial))
+            case "fail", (_, stream, fence, error):
+                return script([self._records[stream]], _fence(fence), me, error)
             case "checkpoint", (_, stream, fence, position):
                 return script([self._records[stream]], _fence(fence), me, f"{position}-0", "")
             case _:
-                return script([self._records[args[1]]], _fence(args[2]), me, 0, 0, 0)
+                _, stream, fence, finished, idle = args
+                lifetime = TTL if finished else 0
+                return script([self._records[stream]], _fence(fence), me, lifetime, 0, int(idle))
 
     def _reply(self, call: Call, reply: Any) -> Reply:
         """In the model's words."""
@@ -231,7 +254,7 @@ class Mirror:
                 return tuple(("won", r[0]) if len(r) == 2 else (r[0].decode(),) for r in reply)
             case "inspect":
                 return (self._numbers[reply[0]] if reply[0] else UNOWNED,)
-            case "begin" | "checkpoint":
+            case "begin" | "fail" | "checkpoint":
                 return self._record_reply(reply[0])
             case "settle":
                 return tuple(reply)
@@ -251,8 +274,12 @@ class Mirror:
 
     def _record_reply(self, reply: Any) -> Reply:
         match reply:
-            case [b"begun", position, attempts, _, *_]:
-                return ("begun", _position(position), attempts)
+            case [b"begun", position, attempts, _, *trouble]:
+                return ("begun", _position(position), attempts, *_trouble(trouble))
+            case [b"suspect", deaths, *trouble]:
+                return ("suspect", deaths, *_trouble(trouble))
+            case [b"failed", failures, _]:
+                return ("failed", failures)
             case [b"refused", fence, consumer]:
                 return ("refused", _parse(fence), self._numbers.get(consumer, UNOWNED))
             case _:
@@ -266,14 +293,31 @@ class Mirror:
             entries=tuple(Entry(id in there, *owned.get(id, (UNOWNED, 0))) for id in IDS),
             last=IDS.index(last.decode()) if last != b"0-0" else -1,
             locks=tuple(map(bool, locks)),
-            records=tuple(
-                Record(
-                    _parse(fence), self._numbers.get(consumer, UNOWNED), _position(position), int(attempts or 0)
-                )
-                for fence, consumer, position, attempts in records
-            ),
+            records=tuple(self._record(*record) for record in records),
             finished=model.finished,
+            tries=model.tries,
         )
+
+    def _record(self, fence: Any, consumer: Any, position: Any, attempts: Any, *trouble: Any) -> Record:
+        failures, failed, error, failing, began, lived, trials = trouble
+        assert bool(failed) == bool(failing), "whose failure was the last, and since when it fails, stand together"
+        return Record(
+            _parse(fence),
+            self._numbers.get(consumer, UNOWNED),
+            _position(position),
+            int(attempts or 0),
+            int(failures or 0),
+            _mark(failed),
+            (error or b"").decode(),
+            (TRIED if began.endswith(b"!") else UNTRIED) if began else 0,
+            bool(lived),
+            int(trials or 0),
+        )
+
+
+def _trouble(words: Any) -> Reply:
+    """Failures, the error, whether it is known how long an owner lived, and trials; or nothing."""
+    return (words[0], words[2].decode(), words[3] >= 0, words[4]) if words else ()
 
 
 def _fence(fence: Fence) -> str:
@@ -285,6 +329,15 @@ def _parse(text: bytes | None) -> Fence:
         return NO_FENCE
     fence = RealFence.parse(text.decode())
     return IDS.index(fence.lbs_id), fence.deliveries
+
+
+def _mark(text: bytes | None) -> tuple[int, ...]:
+    """Whose failure was the last, and where: a fence, or the announcement's part of one, and a checkpoint."""
+    if not text:
+        return ()
+    whose, _, position = text.partition(b" ")
+    id, count = _parse(whose if whose.count(b"-") > 1 else b"%s-%020d" % (whose, 0))
+    return id, count, _position(position)
 
 
 def _position(id: bytes | None) -> int:

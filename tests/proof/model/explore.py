@@ -47,7 +47,7 @@ class Symmetry:
 
     def canonical(self, w: World) -> World:
         """The state that stands for this one and all its renamings; equal parts are one object."""
-        clients, (entries, _, locks, _, _) = w.clients, w.redis
+        clients, entries, locks = w.clients, w.redis.entries, w.redis.locks
         ranks = [
             (clients[i], locks[i], [entry.owner == i + FIRST for entry in entries], i) for i in range(len(clients))
         ]

@@ -42,6 +42,16 @@ class Mutation(enum.Enum):
     CHECKPOINT_WITHOUT_CONSUMER = "checkpoint does not compare the consumer"
     CHECKPOINT_WITHOUT_FENCE = "checkpoint does not compare the fence"
     CHECKPOINT_GOES_BACK = "checkpoint does not compare the position"
+    BEGIN_COUNTS_AGAIN = "a repeated begin counts a second attempt"
+    BEGIN_FORGETS_FAILURES = "begin forgets the failures of the owners before"
+    BEGIN_KEEPS_FAILURES = "begin counts the failures at an earlier announcement"
+    FAIL_WITHOUT_FENCE = "fail does not compare the fence"
+    FAIL_COUNTS_AGAIN = "a repeated fail counts a second failure"
+    FAIL_AFTER_PROGRESS = "fail counts a failure of an owner that got on"
+    FAIL_IS_A_DEATH = "fail leaves the attempt, as if its owner had died, too"
+    FAIL_ABSOLVES_ALL = "fail takes the attempts of all owners away, and the deaths with them"
+    SETTLE_FORGETS_FAILURES = "settle forgets the failures before it"
+    SETTLE_WITHOUT_FENCE = "settle does not compare the fence"
 
 
 def _claim(redis: Redis, me: int, expected: int, id: int) -> tuple[Redis, Reply]:
@@ -95,12 +105,82 @@ def _checkpoint_back(redis: Redis, me: int, stream: int, fence: Fence, position:
     return redis, ("refused", stored.fence, stored.consumer)
 
 
+def _begin_again(redis: Redis, me: int, stream: int, fence: Fence, *rest: Any) -> tuple[Redis, Reply]:
+    stored = redis.records[stream]
+    redis, reply = protocol.begin(redis, me, stream, fence, *rest)
+    if reply[0] == "begun" and (stored.fence, stored.consumer) == (fence, me):
+        redis = _changed(redis, stream, attempts=stored.attempts + 1)
+    return redis, reply
+
+
+def _begin_afresh(redis: Redis, me: int, stream: int, fence: Fence, *rest: Any) -> tuple[Redis, Reply]:
+    stored = redis.records[stream]
+    redis, reply = protocol.begin(redis, me, stream, fence, *rest)
+    if reply[0] == "begun" and stored.fence != fence:
+        redis = _changed(redis, stream, failures=0)
+    return redis, reply
+
+
+def _begin_on_top(redis: Redis, me: int, stream: int, fence: Fence, *rest: Any) -> tuple[Redis, Reply]:
+    stored = redis.records[stream]
+    redis, reply = protocol.begin(redis, me, stream, fence, *rest)
+    if reply[0] == "begun" and stored.failed and stored.failed[0] != fence[0]:
+        redis = _changed(redis, stream, failures=stored.failures, failed=(fence[0], *stored.failed[1:]))
+    return redis, reply
+
+
+def _fail_unfenced(redis: Redis, me: int, stream: int, fence: Fence) -> tuple[Redis, Reply]:
+    stored = redis.records[stream]
+    if stored.fence == NO_FENCE:
+        return protocol.fail(redis, me, stream, fence)
+    return protocol.fail(redis, stored.consumer, stream, stored.fence)
+
+
+def _fail_again(redis: Redis, me: int, stream: int, fence: Fence) -> tuple[Redis, Reply]:
+    stored = redis.records[stream]
+    if stored.failed[:2] == fence:
+        redis = _changed(redis, stream, failed=(fence[0], 0, *stored.failed[2:]))
+    return protocol.fail(redis, me, stream, fence)
+
+
+def _fail_anyway(redis: Redis, me: int, stream: int, fence: Fence) -> tuple[Redis, Reply]:
+    stored = redis.records[stream]
+    if not stored.attempts and stored.failed[:2] != fence:
+        redis = _changed(redis, stream, attempts=1)
+    return protocol.fail(redis, me, stream, fence)
+
+
+def _fail_and_die(redis: Redis, me: int, stream: int, fence: Fence) -> tuple[Redis, Reply]:
+    attempts = redis.records[stream].attempts
+    redis, reply = protocol.fail(redis, me, stream, fence)
+    return (_changed(redis, stream, attempts=attempts) if reply[0] == "failed" else redis), reply
+
+
+def _fail_for_all(redis: Redis, me: int, stream: int, fence: Fence) -> tuple[Redis, Reply]:
+    redis, reply = protocol.fail(redis, me, stream, fence)
+    return (_changed(redis, stream, attempts=0) if reply[0] == "failed" else redis), reply
+
+
+def _settle_all(redis: Redis, me: int, stream: int, fence: Fence) -> tuple[Redis, Reply]:
+    return protocol.settle(redis, me, stream, fence, idle=True)
+
+
+def _settle_unfenced(redis: Redis, _: int, stream: int, fence: Fence) -> tuple[Redis, Reply]:
+    stored = redis.records[stream]
+    owner = fence if stored.fence == NO_FENCE else stored.fence
+    return protocol.settle(redis, stored.consumer, stream, owner)
+
+
+def _changed(redis: Redis, stream: int, **fields: Any) -> Redis:
+    return protocol.set_record(redis, stream, redis.records[stream]._replace(**fields))
+
+
 Scripts: TypeAlias = "dict[str, Callable[..., tuple[Redis, Reply]]]"
 
 SCRIPTS: Scripts = {
     name: getattr(protocol, name)
     for name in ("join", "leave", "read", "beat", "claim", "claim_many", "adopt", "done", "release", "begin",
-                 "checkpoint", "lift")
+                 "fail", "settle", "checkpoint", "lift")
 }  # fmt: skip
 
 BROKEN: dict[Mutation | None, Scripts] = {
@@ -112,4 +192,14 @@ BROKEN: dict[Mutation | None, Scripts] = {
     Mutation.CHECKPOINT_WITHOUT_CONSUMER: {"checkpoint": _checkpoint_any},
     Mutation.CHECKPOINT_WITHOUT_FENCE: {"checkpoint": _checkpoint_unfenced},
     Mutation.CHECKPOINT_GOES_BACK: {"checkpoint": _checkpoint_back},
+    Mutation.BEGIN_COUNTS_AGAIN: {"begin": _begin_again},
+    Mutation.BEGIN_FORGETS_FAILURES: {"begin": _begin_afresh},
+    Mutation.BEGIN_KEEPS_FAILURES: {"begin": _begin_on_top},
+    Mutation.FAIL_WITHOUT_FENCE: {"fail": _fail_unfenced},
+    Mutation.FAIL_COUNTS_AGAIN: {"fail": _fail_again},
+    Mutation.FAIL_AFTER_PROGRESS: {"fail": _fail_anyway},
+    Mutation.FAIL_IS_A_DEATH: {"fail": _fail_and_die},
+    Mutation.FAIL_ABSOLVES_ALL: {"fail": _fail_for_all},
+    Mutation.SETTLE_FORGETS_FAILURES: {"settle": _settle_all},
+    Mutation.SETTLE_WITHOUT_FENCE: {"settle": _settle_unfenced},
 }

@@ -28,19 +28,49 @@ class Entry(NamedTuple):
     deliveries: int = 0
 
 
+UNTRIED, TRIED = 1, 2
+
+
 class Record(NamedTuple):
-    """A data stream's progress. `fence` is `NO_FENCE` where there is no record."""
+    """A data stream's progress. `fence` is `NO_FENCE` where there is no record.
+
+    `failed` says whose failure was the last, and where: announcement, delivery count or 0, checkpoint. Empty, as
+    `error` is, where there is no trouble. `began`: whether others had died before the newest owner, and `TRIED`
+    where it began a trial. `lived`: whether it is known how long an owner lived with it. Times are left out.
+    """
 
     fence: Fence = NO_FENCE
     consumer: int = UNOWNED
     checkpoint: int = 0
     attempts: int = 0
+    failures: int = 0
+    failed: tuple[int, ...] = ()
+    error: str = ""
+    began: int = 0
+    lived: bool = False
+    trials: int = 0
+
+    def trouble(self, announcement: int) -> Record | None:
+        """This record if its trouble is at this announcement and at this checkpoint."""
+        return self if self.failed[:1] + self.failed[2:] == (announcement, self.checkpoint) else None
+
+
+class Tries(NamedTuple):
+    """The owners that began since a data stream's last progress, and did not end cleanly.
+
+    `failed`: those whose handler failed. `others`: those that died, and the one that is at work. `tried`: those of
+    the others that began a trial."""
+
+    others: tuple[Fence, ...] = ()
+    failed: tuple[Fence, ...] = ()
+    tried: tuple[Fence, ...] = ()
 
 
 class Redis(NamedTuple):
     """The LBS with its group, the locks, and the records. Entries are numbered as their ids are ordered.
 
-    `finished` is no part of Redis: who finished an announcement, for the invariants.
+    `finished` and `tries` are no part of Redis, but for the invariants: who finished an announcement, and which
+    owners tried each data stream since its last progress.
     """
 
     entries: tuple[Entry, ...]
@@ -48,13 +78,15 @@ class Redis(NamedTuple):
     locks: tuple[bool, ...]
     records: tuple[Record, ...]
     finished: tuple[Fence, ...]
+    tries: tuple[Tries, ...]
 
 
 def new(announcements: int, consumers: int, streams: int) -> Redis:
     """Announced, and nothing delivered yet."""
     return Redis(
-        (Entry(),) * announcements, -1, (False,) * consumers, (Record(),) * streams, (NO_FENCE,) * announcements
-    )
+        (Entry(),) * announcements, -1, (False,) * consumers, (Record(),) * streams,
+        (NO_FENCE,) * announcements, (Tries(),) * streams,
+    )  # fmt: skip
 
 
 # The commands that the scripts use.
@@ -298,6 +330,8 @@ def begin(
     look_only: bool = False,
     unrecorded: int = 0,
     replaces: tuple[Fence, int] = (NO_FENCE, UNOWNED),
+    most: int | None = None,
+    trial: bool = False,
 ) -> tuple[Redis, Reply]:
     """begin.lua, for one record."""
     stored = redis.records[stream]
@@ -310,10 +344,46 @@ def begin(
         before = unrecorded
         if theirs is not None and theirs[0] == fence[0]:
             before = stored.attempts
+        known = stored.trouble(fence[0])
+        old = known or Record()
+        lived, trials = (old.lived, old.trials) if before else (False, 0)
+        died = old.began > 0 and not mine and before > 0
+        if died:
+            lived, trials = True, trials + (old.began == TRIED)
+        said = (old.failures, old.error, lived, trials)
+        if most is not None and not mine and before > most:
+            if died:
+                redis = set_record(redis, stream, stored._replace(began=0, lived=lived, trials=trials))
+            return redis, ("suspect", before, *said)
         attempts = before + (not mine)
-        record = Record(fence, me, stored.checkpoint, attempts)
-        return set_record(redis, stream, record), ("begun", stored.checkpoint, attempts)
+        record = stored._replace(fence=fence, consumer=me, attempts=attempts)
+        if not known:
+            mark = (fence[0], 0, stored.checkpoint) if attempts > 1 else ()
+            record = record._replace(failures=0, failed=mark, error="")
+        if attempts > 1 and not mine:
+            record = record._replace(began=TRIED if trial else UNTRIED, lived=lived, trials=trials)
+        elif known and not before:
+            record = record._replace(began=0, lived=False, trials=0)
+        redis = set_record(redis, stream, record)
+        return redis, ("begun", stored.checkpoint, attempts, *(said if known or attempts > 1 else ()))
     return redis, ("refused", theirs, stored.consumer)
+
+
+def fail(redis: Redis, me: int, stream: int, fence: Fence, error: str = "") -> tuple[Redis, Reply]:
+    """fail.lua, for one record."""
+    stored = redis.records[stream]
+    if stored.fence != fence or stored.consumer != me:
+        return redis, ("refused", stored.fence, stored.consumer)
+    known = stored.trouble(fence[0])
+    failures = known.failures if known else 0
+    mark = (*fence, stored.checkpoint)
+    if stored.failed != mark and stored.attempts > 0:
+        failures += 1
+        record = stored._replace(
+            attempts=stored.attempts - 1, failures=failures, failed=mark, error=error, began=0
+        )
+        redis = set_record(redis, stream, record)
+    return redis, ("failed", failures)
 
 
 def checkpoint(redis: Redis, me: int, stream: int, fence: Fence, position: int) -> tuple[Redis, Reply]:
@@ -323,14 +393,20 @@ def checkpoint(redis: Redis, me: int, stream: int, fence: Fence, position: int) 
         return redis, ("refused", stored.fence, stored.consumer)
     if position <= stored.checkpoint:
         return redis, ("kept",)
-    return set_record(redis, stream, stored._replace(checkpoint=position, attempts=0)), ("advanced",)
+    record = stored._replace(checkpoint=position, attempts=0, failures=0, failed=(), error="")
+    return set_record(redis, stream, record), ("advanced",)
 
 
-def settle(redis: Redis, me: int, stream: int, fence: Fence) -> tuple[Redis, Reply]:
+def settle(
+    redis: Redis, me: int, stream: int, fence: Fence, finished: bool = False, idle: bool = False
+) -> tuple[Redis, Reply]:
     """settle.lua, for one record; its lifetime is left out."""
     stored = redis.records[stream]
     if stored.fence == fence and stored.consumer == me:
-        return set_record(redis, stream, stored._replace(attempts=0)), (1,)
+        stored = stored._replace(attempts=0)
+        if finished or idle or not stored.failures:
+            stored = stored._replace(failures=0, failed=(), error="")
+        return set_record(redis, stream, stored), (1,)
     return redis, (0,)
 
 
