@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from redis_stream_client import DeadLetters, Lease, RetryLater, RetryPolicy
+from redis_stream_client._protocol import scripts
 from tests.faults.test_lost_replies import LOSSES, Loss, load_scripts, lose
 from tests.harness.runs import Running, RunWorker, add, dead_letters, idle, owners, record, write
 from tests.harness.waiting import wait_until
@@ -227,6 +228,40 @@ async def test_a_failure_whose_record_is_not_answered_counts_once(
         assert fault.matched
         assert run.leases[2].attempts == 3
         assert await counted(redis, service) == ("1", "2")
+
+
+@pytest.mark.parametrize("end", ["cancel", "drain", "cancel the task"])
+async def test_the_end_comes_while_a_failure_is_being_recorded(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, end: str
+) -> None:
+    """Redis has counted it, and the answer does not arrive."""
+    await load_scripts(redis)
+    await write(server.url, CALL, 1)
+    async with Running(proxy.url, service, Failing(), retry=RetryPolicy(**QUICK), **TTL) as run:
+        unheard = proxy.hold_replies_after(scripts.load("fail").sha.encode(), connections=1)
+        await add(redis, service, [CALL])
+        await wait_until(lambda: unheard.matched, "it is recorded")
+        started = time.monotonic()
+        if end == "drain":
+            run.client.drain()
+        elif end == "cancel":
+            run.task.cancel()
+        else:
+            [handling] = [task for task in asyncio.all_tasks() if task.get_name() == f"handler of {CALL}"]
+            handling.cancel()
+            await asyncio.wait((handling,))
+            assert handling.cancelled()
+            run.client.drain()
+        with contextlib.suppress(asyncio.CancelledError):
+            await run.task
+        assert time.monotonic() - started < (1.0 if end == "cancel" else 3.0)
+        unheard.release()
+    attempts, failures = await counted(redis, service)
+    assert (attempts, failures) == ("0", "1")
+    assert not run.client.leases
+    async with Running(server.url, service, **TTL) as heir:
+        await heir.handles(CALL)
+        assert heir.leases[0].attempts == 2
 
 
 # Later.
