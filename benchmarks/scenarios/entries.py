@@ -1,12 +1,14 @@
 """Reading the entries of data streams and storing after each how far one has got, in one process.
 
 The entries are there when the reading begins. The checkpoints of this library are fenced, and a script decides on
-each; those of the hand-written loops are not.
+each; those of the hand-written loops are not. Each contender waits for each of its checkpoints before it goes on:
+"XREAD + HSET" stores as many as "run()" does, and "XREAD + HSET a read" as many as "run(), batches".
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 SERVICE = "bench"
 GROUP = "bench-group"
 COUNT = 100
-"""Entries that the hand-written loops read at once."""
+"""Entries that the hand-written loops read at once, and that a batch has at most."""
 
 CONNECTIONS = 100
 """Connections of their pool: as many as redis-py's own has at most, but they wait for one instead of failing."""
@@ -83,20 +85,44 @@ async def checkpoint_some(url: str, names: list[str], each: int) -> int:
     return await _follow(url, names, each, every=SHARED)
 
 
+async def batches(url: str, names: list[str], each: int) -> int:
+    """A checkpoint after each batch."""
+
+    async def follow(lease: Lease) -> int:
+        got = 0
+        async for batch in lease.batches(max_entries=COUNT):
+            for _ in batch:
+                got += 1
+            await lease.checkpoint(batch[-1].id)
+            if got == each:
+                break
+        return got
+
+    return await _run(url, names, each, follow)
+
+
 async def _follow(url: str, names: list[str], each: int, every: int) -> int:
+    async def follow(lease: Lease) -> int:
+        got = 0
+        async for entry in lease.entries():
+            got += 1
+            if got % every == 0:
+                await lease.checkpoint(entry.id)
+            if got == each:
+                break
+        return got
+
+    return await _run(url, names, each, follow)
+
+
+async def _run(url: str, names: list[str], each: int, follow: Callable[[Lease], Awaitable[int]]) -> int:
     handed = left = len(names) * each
     all_done = asyncio.Event()
 
     async def handle(lease: Lease) -> None:
         nonlocal left
-        number = 0
-        async for entry in lease.entries():
-            number += 1
-            left -= 1
-            if number % every == 0:
-                await lease.checkpoint(entry.id)
-            if number == each:
-                break
+        got = await follow(lease)
+        left -= got
         if not left:
             all_done.set()
 
@@ -112,18 +138,26 @@ async def _follow(url: str, names: list[str], each: int, every: int) -> int:
 
 async def read_and_store(url: str, names: list[str], each: int) -> int:
     """`XREAD`, and a plain `HSET` of the position after every entry, which nothing fences."""
+    return await _each(url, names, functools.partial(_read_and_store, each=each, every_entry=True))
 
-    async def follow(redis: Connection, name: str) -> int:
-        position, got = "0", 0
-        while got < each:
-            reply: Any = await redis.xread({name: position}, count=COUNT, block=1000)
-            for entry_id, _ in [entry for _, entries in reply for entry in entries]:
-                got += 1
-                position = entry_id
+
+async def read_and_store_once(url: str, names: list[str], each: int) -> int:
+    """`XREAD`, and the `HSET` after all that it brought."""
+    return await _each(url, names, functools.partial(_read_and_store, each=each, every_entry=False))
+
+
+async def _read_and_store(redis: Connection, name: str, *, each: int, every_entry: bool) -> int:
+    position, got = "0", 0
+    while got < each:
+        reply: Any = await redis.xread({name: position}, count=COUNT, block=1000)
+        for entry_id, _ in [entry for _, entries in reply for entry in entries]:
+            got += 1
+            position = entry_id
+            if every_entry:
                 await redis.hset(f"position:{name}", "id", entry_id)
-        return got
-
-    return await _each(url, names, follow)
+        if not every_entry:
+            await redis.hset(f"position:{name}", "id", position)
+    return got
 
 
 async def acknowledge(url: str, names: list[str], each: int) -> int:
@@ -151,7 +185,9 @@ async def _each(url: str, names: list[str], follow: Callable[[Connection, str], 
 WAYS: dict[str, Callable[[str, list[str], int], Awaitable[int]]] = {
     "checkpoint each": checkpoint_each,
     "checkpoint some": checkpoint_some,
+    "batches": batches,
     "read and store": read_and_store,
+    "read and store once": read_and_store_once,
     "acknowledge": acknowledge,
 }
 
@@ -162,7 +198,9 @@ SCENARIO = Scenario(
         "run()": contender(process, way="checkpoint each"),
         "run(), uvloop": contender(process, "uvloop", way="checkpoint each"),
         f"run(), every {SHARED}th": contender(process, way="checkpoint some"),
+        "run(), batches": contender(process, way="batches"),
         "XREAD + HSET": contender(process, way="read and store"),
+        "XREAD + HSET a read": contender(process, way="read and store once"),
         "XREADGROUP + XACK": contender(process, way="acknowledge"),
     },
     cases=({"streams": 1, "each": 20_000}, {"streams": 1_000, "each": 50}),

@@ -23,7 +23,7 @@ class Batch(Generic[Item, Result]):
         most: the most items in one call.
         at_once: sends one item without a task, and calls back with its result or an exception; returns False if it
             cannot now. So a caller on its own waits for no task. While one such item is under way, others share
-            calls as usual.
+            calls as usual; and after a call that several shared, the next one is open to several again.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Batch(Generic[Item, Result]):
         self._most = most
         self._at_once = at_once
         self._alone: _Entry[Item, Result] | None = None
+        self._shared = False  # the last call of the task had several items
         self._waiting: list[_Entry[Item, Result]] = []
         self._under_way: list[_Entry[Item, Result]] = []
         self._task: asyncio.Task[None] | None = None
@@ -51,7 +52,7 @@ class Batch(Generic[Item, Result]):
 
         `heard` is called with it before the waiter goes on, even if nobody waits any more.
         """
-        if self._at_once is not None and self._alone is None and not self._waiting:
+        if self._at_once is not None and self._alone is None and not (self._shared or self._waiting):
             alone = self._alone = (item, heard, asyncio.get_running_loop().create_future())
             if self._at_once(item, self._answered_alone):
                 return alone[2]
@@ -78,6 +79,7 @@ class Batch(Generic[Item, Result]):
         while self._waiting:
             most = self._most if isinstance(self._most, int) else self._most()
             self._under_way, self._waiting = self._waiting[:most], self._waiting[most:]
+            self._shared = len(self._under_way) > 1
             results = await self._send([item for item, _, _ in self._under_way])
             for entry, result in zip(self._under_way, results, strict=True):
                 _deliver(entry, result)

@@ -158,6 +158,19 @@ async def test_none_overtakes_what_waits_to_be_sent() -> None:
     assert (line.sent, line.sender.calls) == ([1], [[2, 3]])
 
 
+async def test_where_several_travel_together_the_next_call_is_open_to_several_too() -> None:
+    line = Line()
+    line.batch.add(1)
+    for numbers in ([2, 3], [4, 5], [6]):
+        outcomes = [line.batch.add(number) for number in numbers]
+        assert [await outcome for outcome in outcomes] == [number * number for number in numbers]
+        if numbers == [2, 3]:
+            line.answer.pop()(1)
+    line.batch.add(7)
+    assert line.sent == [1, 7]
+    assert line.sender.calls == [[2, 3], [4, 5], [6]]
+
+
 async def test_one_that_cannot_be_sent_at_once_is_sent_by_a_task() -> None:
     line = Line()
     line.open = False
