@@ -13,11 +13,12 @@ Budgets are checked by counts and by ratios in the same run. Seconds and streams
   two idle cores: this library works while Redis does, the bare loop and Redis take turns. With one of two cores
   taken by another process the ratio is 0.38 instead of 0.65 to 0.77, so `--shared` leaves it out.
 - **commands**: at most 0.2 for each stream that is assigned and finished. As it says.
-- **one busy stream**: `entries()` with a checkpoint for each entry reaches 0.8 of a loop by hand, `XREAD` and an `HSET`
-  for each entry, and an entry of `batches()` costs less than a third of that. By seconds of the same run, in pairs:
-  each side waits for each of its checkpoints. The first is bound by round trips and by the CPU of two processes: with
-  both cores taken by others single pairs come out between 0.74 and 1.15, so the median of nine counts, and `--shared`
-  leaves it out. The second is far from its limit, about 17 times, and is always checked.
+- **one busy stream**: `entries()` with a checkpoint for each entry reaches 0.8 of a loop by hand, `XREAD` and an
+  `HSET` for each entry, and an entry of `batches()` takes less than a third of the time of one of `entries()`.
+  Each side waits for each of its checkpoints; the ratios are of pairs in the same run. The first is a matter of
+  round trips between two processes: while others take both cores, single pairs come out between 0.74 and 1.15.
+  So the median of nine counts, and `--shared` leaves it out. The second is far from its limit, and is always
+  checked.
 - **burst** of 400 over 4 idle members: the most at most 1.5 times the least. As it says.
 - **memory**: at most 1.5 kB for each held stream. As it says: what Python and Redis have allocated.
 - **sweeps** of 200 members: at most 2 % of a Redis core. CPU seconds, not seconds: those of a fleet less those of

@@ -46,6 +46,16 @@ class Ledger:
             if END in entry.fields:
                 return
 
+    async def follow_in_batches(self, lease: Lease) -> None:
+        """The same, with a checkpoint for each batch."""
+        async for batch in lease.batches():
+            ids = [entry.id for entry in batch]
+            self.handed[lease.stream] += ids
+            await lease.checkpoint(ids[-1])
+            self.accepted[lease.stream] += ids
+            if END in batch[-1].fields:
+                return
+
     async def reached(self, entries: Mapping[str, int], *, timeout: float = 10.0) -> None:
         """Wait until of each stream at least so many entries were accepted."""
         await wait_until(

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 from redis.asyncio import RedisCluster
 
 from redis_stream_client import RedisStreamClient
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class Flow:
     """A client in `run()` on a cluster, and streams that it waits for."""
 
-    def __init__(self, cluster: Cluster, service: str, streams: list[str]) -> None:
+    def __init__(self, cluster: Cluster, service: str, streams: list[str], *, in_batches: bool = False) -> None:
         self.cluster = cluster
         self.ledger = Ledger()
         self.leases: list[Lease] = []
@@ -30,10 +31,11 @@ class Flow:
         self.redis = RedisCluster.from_url(cluster.url)
         self._service = service
         self._streams = streams
+        self._follow = self.ledger.follow_in_batches if in_batches else self.ledger.follow
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Flow:
-        self._task = asyncio.create_task(self.client.run(self.ledger.follow))
+        self._task = asyncio.create_task(self.client.run(self._follow))
         await add(self.redis, self._service, self._streams)
         for stream in self._streams:
             await self.arrives(stream)
@@ -70,11 +72,12 @@ def nodes_followed() -> int:
     return sum(NodeFetcher.run.__qualname__ in str(task.get_coro()) for task in asyncio.all_tasks())
 
 
-async def test_a_node_with_data_streams_dies(service: str) -> None:
+@pytest.mark.parametrize("in_batches", [False, True])
+async def test_a_node_with_data_streams_dies(service: str, in_batches: bool) -> None:
     with start_cluster(replicas=1, node_timeout=1.0) as cluster:
         stream = apart(cluster, service)
         owner = cluster.owner_of(stream)
-        async with Flow(cluster, service, [stream]) as flow:
+        async with Flow(cluster, service, [stream], in_batches=in_batches) as flow:
             await flow.arrives(stream)
             assert nodes_followed() == 1
             owner.kill()
@@ -85,11 +88,12 @@ async def test_a_node_with_data_streams_dies(service: str) -> None:
             assert flow.client.statistics().lapses == 0
 
 
-async def test_nodes_change_places_and_slots_move(service: str) -> None:
+@pytest.mark.parametrize("in_batches", [False, True])
+async def test_nodes_change_places_and_slots_move(service: str, in_batches: bool) -> None:
     """While a handler waits for the next entry."""
     with start_cluster(replicas=1) as cluster:
         stream = apart(cluster, service)
-        async with Flow(cluster, service, [stream]) as flow:
+        async with Flow(cluster, service, [stream], in_batches=in_batches) as flow:
             await asyncio.to_thread(cluster.fail_over, cluster.owner_of(stream))
             await flow.arrives(stream, within=3.0)
             await asyncio.to_thread(cluster.move, stream)
