@@ -48,7 +48,8 @@ TRIED_AT = 3
 """Deaths after which a suspect rests long enough for a trial, even if that is longer than the doubling says."""
 
 FEW = 10
-"""A suspect stands out where at most one in so many streams has at least half as many deaths."""
+"""A suspect stands out where at most one in so many streams has half as many deaths. With each further trial
+one more may: members that were replaced own few streams, and several poisoned ones travel together."""
 
 SHARE = 0.75
 """The longest rest, as a share of the policy's `longest_pause`: after a bad deploy all streams go on within the
@@ -274,10 +275,13 @@ class Suspects(Generic[S]):
 
     def _is_convicted(self, suspect: Suspect[S], lived: float, others: Collection[int], now: float) -> bool:
         most = self._policy.max_attempts
-        if most is None or suspect.trials < (TRIALS if most >= ENOUGH else 1):
+        if most is None:
+            return False
+        further = suspect.trials - (TRIALS if most >= ENOUGH else 1)
+        if further < 0:
             return False
         if suspect.deaths >= min(ENOUGH, most) and LONGER * lived <= self._longest_rest:
             alike = 1 + sum(deaths * 2 >= suspect.deaths for deaths in others)
-            if alike <= max(1, (len(others) + 1) // FEW):
+            if alike <= max(1 + further, (len(others) + 1) // FEW):
                 return True
         return self._is_last(suspect, now, max(PATIENCE, self._policy.patience))

@@ -211,6 +211,16 @@ def test_it_stands_out_where_one_in_ten_has_half_as_many_deaths(scene: Scene, al
     assert rested(scene) == [("a", verdict)]
 
 
+def test_with_each_further_trial_one_more_may_be_like_it(scene: Scene) -> None:
+    scene.around = Surroundings([6, 6, 0], True)
+    for trials in (TRIALS, TRIALS + 1):
+        scene.arrive("a", 8, trials=trials)
+        assert rested(scene) == [("a", "trial")]
+        scene.suspects.remove("a")
+    scene.arrive("a", 8, trials=TRIALS + 2)
+    assert rested(scene) == [("a", "bury")]
+
+
 def test_one_that_does_not_stand_out_has_patience(scene: Scene) -> None:
     scene.around = Surroundings([9] * 30, True)
     scene.arrive("a", 16, trials=TRIALS, failing_for=400.0)
@@ -326,6 +336,14 @@ def test_two_poisoned_streams_are_buried_and_no_other(seed: int) -> None:
     assert names(scene.buried) == ["poison-0", "poison-1"]
     assert all(stream.killed <= 8 for stream in scene.buried)
     assert scene.longest_standstill < 5
+
+
+@pytest.mark.parametrize("members", [1, 4])
+def test_two_poisoned_streams_among_ten_are_buried_and_no_other(members: int) -> None:
+    scene = fleet(innocent=8, poisoned=2, members=members)
+    scene.run_until_buried(2)
+    assert names(scene.buried) == ["poison-0", "poison-1"]
+    assert all(stream.killed <= 10 for stream in scene.buried)
 
 
 def test_a_poisoned_stream_beside_idle_ones_only() -> None:
