@@ -223,7 +223,11 @@ class HandlerTask:
             self._timer.cancel()
         if self._keeps_place:
             self._backend.keep_place(-1)
-        return await self._conclude(error, stopped=self._stopped(cancel_scope, noticed))
+        try:
+            return await self._conclude(error, stopped=self._stopped(cancel_scope, noticed))
+        finally:
+            # Breaks reference cycles: with the lease, and with the error, whose traceback has this frame.
+            lease.watcher = error = None
 
     def progressed(self, lease: LeaseState) -> None:
         """The checkpoint has advanced, or the handler has returned."""

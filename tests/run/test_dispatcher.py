@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from redis_stream_client import Lease, StreamAdded
+import pytest
+from redis.asyncio import Redis
+
+from redis_stream_client import Lease, RedisStreamClient, StreamAdded
 from redis_stream_client._model.keys import NOBODY
 from tests.harness.fleet import Member
 from tests.harness.runs import END, Ledger, Running, add, all_watched, calls, finished, idle, owners, record, write
@@ -225,3 +231,32 @@ async def undelivered_or_released(redis: Connection, service: str) -> bool:
     """Whether the newer one of two announcements waits: in Redis, or for whoever claims it."""
     by_id = await owners(redis, service)
     return len(by_id) == 1 or by_id[max(by_id)] == NOBODY
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_handler_that_has_ended_needs_no_garbage_collector(
+    server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Neither its lease nor its task: a client that finishes thousands would pile them up until it runs."""
+    # pytest keeps what is logged.
+    monkeypatch.setattr(logging.getLogger("redis_stream_client"), "disabled", True)
+    tasks: list[weakref.ref[Any]] = []
+
+    async def handle(lease: Lease) -> None:
+        tasks.append(weakref.ref(asyncio.current_task()))
+        async for entry in lease.entries():
+            await lease.checkpoint(entry.id)
+            break
+        if fails and lease.deliveries == 1:
+            raise ValueError(lease.stream)
+
+    async with Redis.from_url(server.url) as own, RedisStreamClient(own, service, **TTL).running(handle):
+        gc.disable()
+        try:
+            await write(server.url, CALL, 2)
+            await add(redis, service, [CALL])
+            await wait_until(lambda: finished(redis, service), "it is finished")
+            assert len(tasks) == 1 + fails
+            await wait_until(lambda: not any(task() for task in tasks), "its tasks are gone")
+        finally:
+            gc.enable()
