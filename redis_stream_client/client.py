@@ -171,6 +171,9 @@ class RedisStreamClient:
         - When owners die, the streams that they left without progress start one by one, after the others. A stream
           that kills its owners rests for longer each time, and goes to the dead letters after about 6 of them. A
           bad deploy, whose processes die whatever they do, sends nothing there.
+        - When the handlers of three streams fail within a minute and no stream progresses, that counts as an
+          outage of what they depend on. No failure counts, and streams are tried one at a time, until one
+          progresses. `statistics` shows it as `outage`.
         - When the handler raises `RetryLater`, the stream rests for so long and is released; nothing is counted.
         - When the lease is lost, the handler is cancelled. Whatever it asks of the lease from then on raises
           `NotOwner`.

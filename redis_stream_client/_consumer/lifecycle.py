@@ -19,7 +19,7 @@ from redis_stream_client._model import leaving
 from redis_stream_client._model.errors import ClientClosed, NotJoined, NotOwner
 from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.options import Options
-from redis_stream_client._model.statistics import NOTHING, Statistics
+from redis_stream_client._model.statistics import NOTHING, Outage, Statistics
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.placement import Placement
 
@@ -34,6 +34,11 @@ class Runner(Protocol):
     @property
     def handled(self) -> Collection[LeaseState]:
         """The leases whose handler was called."""
+        ...
+
+    @property
+    def outage(self) -> Outage | None:
+        """What looks like an outage of something that the handlers depend on."""
         ...
 
 
@@ -264,13 +269,17 @@ class Lifecycle:
         """See `RedisStreamClient.health`."""
         if self.parts is None:
             return judge(self._options, alive=False)
-        return self.parts.report.health(None if self._runner is None else self._runner.handled)
+        return self.parts.report.health(None if self._runner is None else self._runner.handled, self._outage)
 
     def statistics(self) -> Statistics:
         """See `RedisStreamClient.statistics`."""
         if self.parts is None:
             return NOTHING
-        return self.parts.report.statistics(self.health())
+        return self.parts.report.statistics(self.health(), self._outage)
+
+    @property
+    def _outage(self) -> Outage | None:
+        return None if self._runner is None else self._runner.outage
 
     @property
     def state(self) -> str:

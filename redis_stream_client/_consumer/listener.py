@@ -25,6 +25,7 @@ from redis_stream_client._protocol.hints import (
     Hint,
     Joined,
     Left,
+    Recovered,
     Released,
 )
 from redis_stream_client._protocol.notifications import KeyspaceEvents, LockGone, missing_flags
@@ -126,7 +127,7 @@ class Listener:
             case Claimed(lbs_ids):
                 for lbs_id in lbs_ids:
                     self._event_queue.withdraw(lbs_id)  # if the hint is wrong, the next look offers it again
-            case Joined(consumer) | Draining(consumer) | Left(consumer) | Dead(consumer):
+            case Joined(consumer) | Draining(consumer) | Left(consumer) | Dead(consumer) | Recovered(consumer):
                 if consumer != self._options.consumer:
                     self._hear_of_peer(heard)
 
@@ -141,6 +142,8 @@ class Listener:
                 self._peers.left(peer)
             case Dead(peer):
                 self._sweeps.suspect(peer)
+            case Recovered():
+                self._peers.recovered.notify()
 
     async def _enable_notifications(self) -> None:
         """Add the missing flags of ``Kx`` to those of the server; never remove one."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterable
 
+from redis_stream_client._concurrency.notifier import Notifier
+
 
 class Peers:
     """Which members are departing, and how many live.
@@ -9,11 +11,13 @@ class Peers:
     Attributes:
         departing: members that drain, and take no new streams.
         live: live members of the fleet, this one included, as last counted or heard.
+        recovered: notified when the handlers of a member progress again after an outage of what they depend on.
     """
 
     def __init__(self) -> None:
         self.departing: set[str] = set()
         self.live = 1
+        self.recovered = Notifier[[]]()
 
     def counted(self, others: int) -> None:
         """Note that `others` other members live."""

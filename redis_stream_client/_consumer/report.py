@@ -16,7 +16,7 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.options import Options
-from redis_stream_client._model.statistics import MOST_FAILING, Counters, FailingStream, Statistics
+from redis_stream_client._model.statistics import MOST_FAILING, Counters, FailingStream, Outage, Statistics
 from redis_stream_client._protocol.base import ReplySizes
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
@@ -56,7 +56,7 @@ class Report:
         self._fetcher = fetcher
         self._listener = listener
 
-    def health(self, handled: Collection[LeaseState] | None) -> Health:
+    def health(self, handled: Collection[LeaseState] | None, outage: Outage | None) -> Health:
         """The health of the client. `handled`: in `run()`, the leases whose handler was called."""
         now = clock.now()
         held = [
@@ -70,6 +70,7 @@ class Report:
             alive=self._lock_state.held,
             announcement=self._oldest_announcement.age(now),
             full=not self._capacity.to_read,
+            outage=outage is not None,
             lease=(oldest.stream, now - oldest.progress_at) if oldest is not None else None,
             wakeup=self._fetcher.oldest_unread(now),
         )
@@ -83,7 +84,7 @@ class Report:
             for lease, trouble in heapq.nsmallest(MOST_FAILING, failing, key=lambda each: each[1].since)
         )
 
-    def statistics(self, health: Health) -> Statistics:
+    def statistics(self, health: Health, outage: Outage | None) -> Statistics:
         """The statistics of the client."""
         counters = self._counters
         beat_at = self._lock_state.beat_at
@@ -115,4 +116,5 @@ class Report:
             requests_shrunk=(self._sizes.shrunk + self._fetcher.requests_shrunk + self._record_store.shrunk),
             records_unsettled=self._record_store.unsettled,
             failing=self._failing(),
+            outage=outage,
         )

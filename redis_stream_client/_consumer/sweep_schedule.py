@@ -18,6 +18,8 @@ class SweepSchedule:
     Attributes:
         changed: notified when something is due earlier than before.
         swept_at: when the last complete sweep was; minus infinity: sweep now.
+        shared_anew: consumers of whose streams each member takes only its share at first, however long they have
+            waited.
         tidy_asked: whether the next sweep looks at all consumers and tidies up, without waiting for the tidy turn.
     """
 
@@ -28,6 +30,7 @@ class SweepSchedule:
         self._looked_at: dict[str, tuple[float, float]] = {}  # consumer: end and duration of the last look
         self.changed = Notifier[[]]()
         self.swept_at = float("-inf")
+        self.shared_anew: set[str] = set()
         self.tidy_asked = False
 
     # What others have learned.
@@ -38,6 +41,11 @@ class SweepSchedule:
         ended, took = self._looked_at.get(owner, (float("-inf"), 0.0))
         self.look_at(owner, max(self._now(), ended + max(self._lock_ttl / 200, distance * took)))
         self.changed.notify()
+
+    def share(self, owner: str) -> None:
+        """Many members may take this consumer's streams from now on: each looks, and takes its share first."""
+        self.shared_anew.add(owner)
+        self.suspect(owner)
 
     def sweep_now(self) -> None:
         """Sweep now, because notifications may have been missed."""

@@ -283,6 +283,9 @@ class Sweeper:
     async def _take(self, owner: str, members: list[Member]) -> None:
         """Take our share of the streams of `owner`, if it is dead; after a while, also what others have left."""
         now = clock.now()
+        if owner in self._sweeps.shared_anew:
+            self._sweeps.shared_anew.discard(owner)
+            self._rest_at.pop(owner, None)
         rest_at = self._rest_at.setdefault(owner, now + self._lock_ttl * REST)
         if now < rest_at:
             taken, left = await self._takeover.take_share(owner, self._heirs(owner, members))

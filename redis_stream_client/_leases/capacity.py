@@ -44,6 +44,7 @@ class Capacity:
         self._at_once = max(at_once, prefetch)
         self._occupied = 0
         self._expected = 0
+        self._probes: int | None = None
         self.draining = False
         self.handled_at_once = False
         self.changed = Notifier[[]]()
@@ -53,9 +54,12 @@ class Capacity:
         """How many more streams this client may own."""
         if self.draining:
             return 0
-        if self._max_streams is None:
-            return UNLIMITED
-        return max(0, self._max_streams - len(self._table) - self._occupied - self._expected)
+        free = UNLIMITED
+        if self._max_streams is not None:
+            free = self._max_streams - len(self._table) - self._occupied - self._expected
+        if self._probes is not None:
+            free = min(free, self._probes - self._event_queue.unread_added - self._expected)
+        return max(0, free)
 
     @property
     def to_read(self) -> int:
@@ -66,6 +70,12 @@ class Capacity:
     def freed(self) -> None:
         """A stream was taken from the event queue, or has ended."""
         self.changed.notify()
+
+    def slow_down(self, probes: int | None) -> None:
+        """Take so many streams and no more, until the next call; None: as many as there is room for."""
+        if probes != self._probes:
+            self._probes = probes
+            self.changed.notify()
 
     @contextlib.contextmanager
     def expecting(self, streams: int) -> Generator[None]:

@@ -45,14 +45,14 @@ class EventQueue:
         self.withdraw(lease.lbs_id)
         self._unread[lease.lbs_id] = lease
         self._unread_added += 1
-        self._wake()
+        self.wake()
 
     def lost(self, lease: LeaseState, reason: LossReason) -> None:
         """Queue the event of a lost lease, if the user has received that lease."""
         self.unadd(lease)
         if lease.handed_out:
             self._disowned.append(StreamDisowned(lease_of(lease), reason))
-            self._wake()
+            self.wake()
 
     def unadd(self, lease: LeaseState) -> None:
         """Remove the unread event of a lease that has ended."""
@@ -79,7 +79,7 @@ class EventQueue:
             return False
         offer.due = None
         self._unread[payload.lbs_id] = None
-        self._wake()
+        self.wake()
         return True
 
     def hold_back(self, payload: ExpiredStream, until: float) -> None:
@@ -173,13 +173,14 @@ class EventQueue:
         """Whether a reader waits."""
         return self._reader is not None
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Wake the reader, though there may be no event."""
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
     def end(self) -> None:
         """Wake the reader for the last time."""
-        self._wake()
+        self.wake()
 
 
 def owner_of(payload: ExpiredStream) -> str:

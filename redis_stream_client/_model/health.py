@@ -69,13 +69,17 @@ def judge(
     alive: bool,
     announcement: float | None = None,
     full: bool = False,
+    outage: bool = False,
     lease: tuple[str, float] | None = None,
     wakeup: tuple[str, float] | None = None,
 ) -> Health:
-    """The health that follows from these ages. A lease and a wake-up come with the name of their stream."""
+    """The health that follows from these ages. A lease and a wake-up come with the name of their stream.
+
+    In an outage of what handlers depend on, announcements wait on purpose.
+    """
     most = limit(options)
     found: list[Stuck] = []
-    if announcement is not None and announcement > most:
+    if announcement is not None and announcement > most and not outage:
         why = "this client has no room for more streams (max_streams)" if full else "no member reads it"
         found.append(Stuck("announcement", None, announcement, why))
     if lease is not None and lease[1] > most:

@@ -24,6 +24,21 @@ class FailingStream:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """The handlers of many streams fail and none progresses, as in an outage of what they depend on.
+
+    Attributes:
+        since: when the first of them failed, in Unix seconds.
+        streams: how many streams failed here.
+        error: the newest error of the commonest kind.
+    """
+
+    since: float
+    streams: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """A snapshot of one client. Counts start when the client joins.
 
@@ -55,6 +70,8 @@ class Statistics:
         records_unsettled: ended leases whose progress record, or data stream, still has to be updated in Redis.
         failing: streams of this client whose handlers have failed since the checkpoint last advanced: at most 100,
             those that have been failing for longest.
+        outage: in `run()`, what looks like an outage of something that the handlers depend on: their failures do
+            not count, and this client tries one stream at a time. None: there is none.
     """
 
     leases: int
@@ -84,6 +101,7 @@ class Statistics:
     requests_shrunk: int
     records_unsettled: int
     failing: tuple[FailingStream, ...]
+    outage: Outage | None
 
 
 @dataclass(slots=True)
@@ -120,6 +138,7 @@ NOTHING = Statistics(
     requests_shrunk=0,
     records_unsettled=0,
     failing=(),
+    outage=None,
     **{name: getattr(Counters(), name) for name in Counters.__slots__},
 )
 """Of a client that has not joined."""

@@ -40,6 +40,13 @@ class Dead:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovered:
+    """A consumer's handlers progress again after an outage of something that they depend on."""
+
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """These entries were claimed."""
 
@@ -53,7 +60,7 @@ class Released:
     lbs_ids: tuple[str, ...]
 
 
-AboutConsumer = Joined | Draining | Left | Dead
+AboutConsumer = Joined | Draining | Left | Dead | Recovered
 AboutEntries = Claimed | Released
 Hint = AboutConsumer | AboutEntries
 
@@ -62,6 +69,7 @@ _ABOUT_CONSUMERS: dict[str, type[AboutConsumer]] = {
     "draining": Draining,
     "left": Left,
     "dead": Dead,
+    "recovered": Recovered,
 }
 _ABOUT_ENTRIES: dict[str, type[AboutEntries]] = {"claimed": Claimed, "released": Released}
 _WORD_OF: dict[type[Hint], str] = {

@@ -9,6 +9,7 @@ from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.standstill import stood_still
 from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.session import Session
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._leases.backend import LeaseBackend
@@ -22,13 +23,15 @@ from redis_stream_client._model import leaving
 from redis_stream_client._model.errors import ClientClosed
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import Options
-from redis_stream_client._model.statistics import Counters
+from redis_stream_client._model.statistics import Counters, Outage
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.endings import Endings
-from redis_stream_client._protocol.hints import Draining, Hints
+from redis_stream_client._protocol.hints import Draining, Hint, Hints, Recovered
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._run.breaker import Breaker
 from redis_stream_client._run.handler import Handler
-from redis_stream_client._run.handler_task import HandlerTask, Strict
+from redis_stream_client._run.handler_task import HandlerTask
+from redis_stream_client._run.outage_watch import TICK, OutageWatch
 from redis_stream_client._run.outcome import Rules
 from redis_stream_client._run.probation import Probation
 from redis_stream_client._run.trimming import trim_while_running
@@ -71,6 +74,7 @@ class Dispatcher:
         table: LeaseTable,
         capacity: Capacity,
         sweeps: SweepSchedule,
+        peers: Peers,
         backend: LeaseBackend,
         endings: Endings,
         progress: Progress,
@@ -80,7 +84,15 @@ class Dispatcher:
     ) -> None:
         self._handler = handler
         self._rules = rules
-        self._judge = Strict()
+        self._outages = OutageWatch(
+            Breaker(rules.retry.longest_pause),
+            consumer=options.consumer,
+            capacity=capacity,
+            event_queue=event_queue,
+            sweeps=sweeps,
+            peers=peers,
+        )
+        self._outages.recovered.add(self._tell_of_recovery)
         self._probation = Probation(rules, held=table, acquit=progress.acquit, counters=counters)
         self._drain_timeout = drain_timeout
         self._consumer = options.consumer
@@ -126,6 +138,11 @@ class Dispatcher:
         return {each.lease for each in self._at_work.values() if each.called or each.suspect}
 
     @property
+    def outage(self) -> Outage | None:
+        """What looks like an outage of something that the handlers depend on."""
+        return self._outages.outage
+
+    @property
     def working(self) -> int:
         """How many handlers have not ended."""
         return len(self._at_work)
@@ -139,7 +156,9 @@ class Dispatcher:
             watches.append(start_task(trims, "redis_stream_client trimming"))
         try:
             while not (self._draining or self._session.leaving):
-                if not await self._admit():
+                if self._outages.open:
+                    await self._endure()
+                elif not await self._admit(ADMITTED):
                     await self._event_queue.wait()
             if not self._session.leaving:
                 await self._drain()
@@ -154,38 +173,53 @@ class Dispatcher:
             await self._wait_for_handlers(0.0 if self._cut_short else self._rules.patience)
             self._say_who_goes_on()
 
-    async def _admit(self) -> bool:
-        """Begin work on what has arrived. Returns whether more may wait: only a look that found nothing has seen
-        everything."""
-        looked_at, arrived = self._take()
+    def _tell_of_recovery(self) -> None:
+        if not self._tasks.ended:
+            self._tasks.spawn(self._tell_peers(Recovered(self._consumer)))
+
+    async def _endure(self) -> None:
+        """One step through an outage: one handler begins at a time, and what waits for its turn is released."""
+        if self._outages.may_start:
+            if self._event_queue.unread_added:
+                self._capacity.slow_down(0)  # no other one comes while this one begins
+            await self._admit(1)
+        elif self._outages.sure:
+            await self._release_arrivals()
+        self._outages.look(len(self._at_work))
+        await asyncio.sleep(TICK)
+
+    async def _admit(self, most: int) -> bool:
+        """Begin work on what has arrived, on so many streams at the most. Returns whether more may wait: only a
+        look that found nothing has seen everything."""
+        looked_at, arrived = self._take(most)
         if arrived:
             self._capacity.freed()  # so that the reader fetches more while these begin
             for state in arrived:
                 state.on_done = self._rules.on_done
             ready = await self._progress.prepare(list(arrived))
             for state, lease in arrived.items():
-                self._start(
-                    HandlerTask(
-                        state,
-                        lease,
-                        self._backend,
-                        self._handler,
-                        self._rules,
-                        self._judge,
-                        self._probation,
-                        ready=state in ready,
-                    )
+                handler_task = HandlerTask(
+                    state,
+                    lease,
+                    self._backend,
+                    self._handler,
+                    self._rules,
+                    self._outages,
+                    self._probation,
+                    ready=state in ready,
                 )
+                self._outages.started(handler_task)
+                self._start(handler_task)
         if not looked_at:
             return False  # the caller waits in this same turn of the loop, so it misses nothing
         await asyncio.sleep(0)
         return True
 
-    def _take(self) -> tuple[int, dict[LeaseState, Lease]]:
-        """Take up to `ADMITTED` events. Returns their number, and the leases that need a handler."""
+    def _take(self, most: int = ADMITTED) -> tuple[int, dict[LeaseState, Lease]]:
+        """Take so many events at the most. Returns their number, and the leases that need a handler."""
         now = clock.now()
         arrived: dict[LeaseState, Lease] = {}
-        for looked_at in range(ADMITTED):
+        for looked_at in range(most):
             match self._event_queue.take(now):
                 case StreamAdded(lease):
                     state = self._table.state_of(lease)
@@ -198,7 +232,7 @@ class Dispatcher:
                     return looked_at, arrived
                 case _:  # a loss, which has cancelled the handler already
                     pass
-        return ADMITTED, arrived
+        return most, arrived
 
     def _start(self, handler_task: HandlerTask) -> None:
         task = start_task(self._attend(handler_task), f"handler of {handler_task.lease.stream}")
@@ -229,7 +263,7 @@ class Dispatcher:
 
     async def _drain(self) -> None:
         self._capacity.draining = True
-        self._tasks.spawn(self._tell_peers())
+        self._tasks.spawn(self._tell_peers(Draining(self._consumer)))
         who = {"consumer": self._consumer}
         log.info("draining; %d handlers are at work", len(self._at_work), extra=who)
         deadline = clock.now() + self._drain_timeout
@@ -277,10 +311,10 @@ class Dispatcher:
         if len(self._at_work) > LOGGED:
             log.warning("%d handlers more go on after the end", len(self._at_work) - LOGGED)
 
-    async def _tell_peers(self) -> None:
-        """Say that this client takes nothing new. Nobody waits for it; it is sent before the first release."""
+    async def _tell_peers(self, hint: Hint) -> None:
+        """Say something to the peers. Nobody waits for it; a drain is told before the first release."""
         with contextlib.suppress(Unanswered, GroupMissing):
-            await self._hints.tell(Draining(self._consumer), self._patience)
+            await self._hints.tell(hint, self._patience)
 
     async def _wait_for_handlers(self, timeout: float) -> None:
         give_up = clock.now() + timeout

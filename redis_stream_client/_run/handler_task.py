@@ -16,7 +16,13 @@ from redis_stream_client._concurrency.standstill import Standstill, stood_still
 from redis_stream_client._leases.lease import AGAIN, Lease
 from redis_stream_client._leases.state import ENDED, LeaseState
 from redis_stream_client._model.entry import order
-from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
+from redis_stream_client._model.errors import (
+    ClientClosed,
+    NotOwner,
+    RedisRejected,
+    RedisStreamClientError,
+    RedisUnavailable,
+)
 from redis_stream_client._model.failures import describe, is_a, is_cancellation
 from redis_stream_client._model.letter_details import LetterDetails, split
 from redis_stream_client._model.logs import log
@@ -33,27 +39,29 @@ if TYPE_CHECKING:
 class Judge(Protocol):
     """Who sees how the handlers of all streams fare, and decides whether a failure is the stream's own."""
 
-    def failed(self, lease: LeaseState, error: str) -> None:
-        """The handler of a stream has failed."""
+    def failed(self, lease: LeaseState, error: str) -> bool:
+        """The handler of a stream has failed. Returns whether the log should show how."""
         ...
 
     def progressed(self, lease: LeaseState) -> None:
         """The handler of a stream has returned, or its checkpoint has advanced."""
         ...
 
-    @property
-    def counts(self) -> bool:
-        """Whether failures count, now."""
+    def counts(self, failed_at: float) -> bool:
+        """Whether a failure of that time counts, asked after the rest that follows it."""
         ...
 
 
 class Strict:
     """A `Judge` for whom each failure counts."""
 
-    counts = True
-
-    def failed(self, lease: LeaseState, error: str) -> None:
+    def failed(self, lease: LeaseState, error: str) -> bool:
         """It counts."""
+        return True
+
+    def counts(self, failed_at: float) -> bool:
+        """It does."""
+        return True
 
     def progressed(self, lease: LeaseState) -> None:
         """No other stream is judged by it."""
@@ -199,8 +207,7 @@ class HandlerTask:
                 if not self._ready:
                     await self._begin()
                 lease.watcher = self
-                if self._rules.progress_timeout is not None:
-                    lease.progress()
+                lease.progress()
                 self._working = self.called = True
                 await self._handler(self._face)
         except KeyboardInterrupt:
@@ -331,7 +338,6 @@ class HandlerTask:
                 return self._outcome("done", None)
             if (after := later(error)) is not None:
                 return await self._postpone(after, error)
-            self._log_failure(error)
             return await self._failed(error, "failed", describe(error))
         except (NotOwner, ClientClosed, RedisUnavailable) as failure:
             return self._outcome("lost", failure)
@@ -348,39 +354,39 @@ class HandlerTask:
 
     async def _failed(self, error: BaseException | None, status: Status, what: str) -> Outcome:
         """Rest, record the failure, release; or bury the stream, if it was one failure too many."""
-        lease = self.lease
+        lease, failed_at = self.lease, clock.now()
         await self._backend.answered(lease)  # a checkpoint whose caller is gone may be accepted
         if lease.lost is not None:
             return self._lost(error, None)
         if (poison := self._rules.poison_in(error)) is not None:
+            self._log_failure(error)
             what = describe(poison)
             return await self._bury(f"raised what goes to the dead letters at once: {what}", error, what)
-        counts = lease.attempts > 0  # else it got on
+        counts, last = lease.attempts > 0, False  # else it got on
         if counts:
             lease.fail(what)
-        self._judge.failed(lease, what)
-        if counts and self._rules.is_last(lease.failures, lease.failing_for(clock.now())) and self._judge.counts:
-            return await self._bury(f"failed {lease.failures} times, at last: {what}", error, what)
+            last = self._rules.is_last(lease.failures, lease.failing_for(failed_at))
+        shown = is_a(error, RedisStreamClientError) or self._judge.failed(lease, what)
         pause = self._rules.pause(lease.failures)
         if status == "stalled":
-            log.warning(
-                "no progress on %s for %s s; it is released",
-                lease.stream,
-                self._rules.progress_timeout,
-                extra=lease.log_fields(),
-            )
-        elif not lease.draining:
-            await self._rest(pause)
-            pause = min(pause, self._rules.patience)  # by then a peer has it that wants it
-        if await self._give_back(what, pause, counts=counts):
+            self._log_stall(shown=shown)
+            await self._rest(min(pause, self._rules.pause(1)))  # until it is known whether others stall, too
+        else:
+            self._log_failure(error, shown=shown)
+            if not lease.draining:
+                await self._rest(pause)
+                pause = min(pause, self._rules.patience)  # by then a peer has it that wants it
+        overlooked = counts and not self._judge.counts(failed_at)
+        if last and not overlooked and lease.lost is None:
+            return await self._bury(f"failed {lease.failures} times, at last: {what}", error, what)
+        if await self._give_back(what, pause, counts=counts and not overlooked, overlooked=overlooked):
             return self._outcome(status, error)
         return await self._bury(f"failed {lease.deliveries} times, at last: {what}", error, what)
 
-    async def _give_back(self, what: str, pause: float, *, counts: bool) -> bool:
-        """Record the failure, if it is one, and release. False: the stream was tried too often for that."""
+    async def _give_back(self, what: str, pause: float, *, counts: bool, overlooked: bool) -> bool:
+        """Record the failure, if it counts, and release. False: the stream was tried too often for that."""
         lease = self.lease
-        overlooked = counts and not self._judge.counts
-        if counts and not overlooked and lease.lost is None and not await self._record_failure(what):
+        if counts and lease.lost is None and not await self._record_failure(what):
             return False
         if lease.lost is None:
             await self._release(pause=pause, graceful=overlooked)
@@ -464,8 +470,12 @@ class HandlerTask:
             failing_since=time.time() - lease.failing_for(clock.now()) if trouble is not None else None,
         )
 
-    def _log_failure(self, error: BaseException) -> None:
+    def _log_failure(self, error: BaseException | None, *, shown: bool = True) -> None:
         lease = self.lease
+        if not shown:  # one line for each stream would bury what the log says of the outage
+            what = "" if error is None else describe(error)
+            log.debug("the handler of %s failed, too: %s", lease.stream, what, extra=lease.log_fields())
+            return
         log.error(
             "the handler of %s failed (fence %s, attempt %d)",
             lease.stream,
@@ -474,6 +484,11 @@ class HandlerTask:
             error=error,
             extra=lease.log_fields(),
         )
+
+    def _log_stall(self, *, shown: bool) -> None:
+        lease, timeout = self.lease, self._rules.progress_timeout
+        say = log.warning if shown else log.debug
+        say("no progress on %s for %s s; it is released", lease.stream, timeout, extra=lease.log_fields())
 
     def _outcome(self, status: Status, error: BaseException | None) -> Outcome:
         return Outcome(status, error, self.lease.position, self.lease.tries)

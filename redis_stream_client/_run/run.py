@@ -16,6 +16,7 @@ from redis_stream_client._model.failures import is_a
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.retention import OnDone
 from redis_stream_client._model.retry_policy import NotGiven, RetryPolicy
+from redis_stream_client._model.statistics import Outage
 from redis_stream_client._run import signals
 from redis_stream_client._run.dispatcher import Dispatcher
 from redis_stream_client._run.handler import Handler, require_handler
@@ -70,6 +71,7 @@ class Run:
             table=parts.table,
             capacity=parts.capacity,
             sweeps=parts.sweeps,
+            peers=parts.peers,
             backend=parts.backend,
             endings=parts.endings,
             progress=parts.progress,
@@ -113,6 +115,11 @@ class Run:
     def handled(self) -> set[LeaseState]:
         """The leases whose handler was called."""
         return self._dispatcher.handled if self._dispatcher is not None else set()
+
+    @property
+    def outage(self) -> Outage | None:
+        """What looks like an outage of something that the handlers depend on."""
+        return self._dispatcher.outage if self._dispatcher is not None else None
 
     def _on_signal(self) -> None:
         if self._signalled and self._dispatcher is not None:

@@ -199,6 +199,16 @@ async def add(redis: Connection, service: str, streams: Iterable[str]) -> list[s
     return await LoadBalancerStream(redis, service).add_many(list(streams))
 
 
+async def fail_alone(run: Running, redis: Connection, service: str, streams: Iterable[str]) -> None:
+    """Announce streams whose handlers fail for good, each while another one progresses: all at once they would
+    look like an outage. The handler must return at once from those that are called healthy."""
+    for count, stream in enumerate(streams, 1):
+        await add(redis, service, [stream])
+        await wait_until(lambda: run.client.statistics().dead_letters == count, f"{stream} is buried")  # noqa: B023
+        await add(redis, service, [f"healthy-{count}"])
+        await wait_until(lambda: run.client.statistics().streams_done == count, "another one progresses")  # noqa: B023
+
+
 async def calls(redis: Connection, *commands: str) -> int:
     """How often the server has executed these commands, also inside scripts; all but INFO if none is named."""
     stats = await redis.info("commandstats")

@@ -62,6 +62,24 @@ def test_a_client_that_drains_wants_nothing() -> None:
     assert client.room == (0, 0)
 
 
+def test_a_client_that_slows_down_takes_so_many_however_much_room_it_has() -> None:
+    client, changed = Client(), asyncio.Event()
+    client.capacity.handled_at_once = True
+    client.capacity.changed.add(changed.set)
+    client.capacity.slow_down(1)
+    assert client.room == (1, 1)
+    assert changed.is_set()
+    with client.capacity.expecting(1):
+        assert client.room == (0, 0)
+    client.arrive(1)
+    assert client.room == (0, 0)
+    client.event_queue.take(0.0)
+    client.capacity.slow_down(0)
+    assert client.room == (0, 0)
+    client.capacity.slow_down(None)
+    assert client.room == (UNLIMITED, 50)
+
+
 def test_what_may_be_on_its_way_has_its_room_until_the_request_is_over() -> None:
     client, changed = Client(max_streams=4), asyncio.Event()
     client.capacity.changed.add(changed.set)

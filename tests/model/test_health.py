@@ -42,3 +42,9 @@ def test_without_anything_that_waits_a_client_with_its_lock_is_well(alive: bool)
     found = health.judge(options(), alive=alive)
     assert found.ok is alive
     assert found.stuck == ()
+
+
+def test_announcements_that_wait_for_the_end_of_an_outage_are_not_stuck() -> None:
+    found = health.judge(options(), alive=True, announcement=100.0, outage=True, full=True)
+    assert found.ok
+    assert found.oldest_announcement == 100.0

@@ -10,7 +10,17 @@ import pytest
 import redis_stream_client
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._protocol import hints
-from redis_stream_client._protocol.hints import WORDS, Claimed, Dead, Draining, Hint, Joined, Left, Released
+from redis_stream_client._protocol.hints import (
+    WORDS,
+    Claimed,
+    Dead,
+    Draining,
+    Hint,
+    Joined,
+    Left,
+    Recovered,
+    Released,
+)
 from redis_stream_client._protocol.replies import Refusal, Won
 from tests.protocol.consumer import SOON, Consumer
 
@@ -49,6 +59,7 @@ class Channel:
         (Draining("a"), b"draining a"),
         (Left("a"), b"left a"),
         (Dead("a b"), b"dead a b"),
+        (Recovered("a"), b"recovered a"),
         (Claimed(("1-0", "2-0")), b"claimed 1-0 2-0"),
         (Released(("1-0",)), b"released 1-0"),
     ],

@@ -1,0 +1,152 @@
+"""What follows from the breaker: how many streams the client takes, what the log says, what counts."""
+
+import time
+from datetime import UTC, datetime
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.notifier import Notifier
+from redis_stream_client._consumer.peers import Peers
+from redis_stream_client._consumer.sweep_schedule import SweepSchedule
+from redis_stream_client._leases.capacity import Capacity
+from redis_stream_client._leases.event_queue import EventQueue
+from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._model.keys import NOBODY
+from redis_stream_client._model.logs import log
+from redis_stream_client._model.statistics import Outage
+from redis_stream_client._run.breaker import FIRST_PROBE, Breaker
+from redis_stream_client._run.handler_task import HandlerTask
+
+TICK = 0.05
+"""Seconds between two looks while there is an outage."""
+
+
+class OutageWatch:
+    """A `Judge` of all handlers of one client: whether a failure is the stream's own, or one of many in an outage.
+
+    In an outage the client takes no streams but one at a time, as a probe. What has failed is released, and
+    what waits for its handler, too: peers may be better off. It does not depend on them: when its own probe
+    progresses, or a stream that was at work before, everything goes on.
+
+    Attributes:
+        recovered: notified when handlers progress again after an outage that the log has told of.
+    """
+
+    def __init__(
+        self,
+        breaker: Breaker,
+        *,
+        consumer: str,
+        capacity: Capacity,
+        event_queue: EventQueue,
+        sweeps: SweepSchedule,
+        peers: Peers,
+    ) -> None:
+        self._breaker = breaker
+        self._consumer = consumer
+        self._capacity = capacity
+        self._event_queue = event_queue
+        self._sweeps = sweeps
+        self._probe: HandlerTask | None = None
+        self.recovered = Notifier[[]]()
+        breaker.changed.add(self._changed)
+        peers.recovered.add(breaker.probe_now)
+
+    # What handlers come to.
+
+    def failed(self, lease: LeaseState, error: str) -> bool:
+        """The handler of a stream has failed. Returns whether the log should show the error in full."""
+        return self._breaker.failed(lease.stream, error)
+
+    def progressed(self, lease: LeaseState) -> None:
+        """The handler of a stream has finished it, or its checkpoint has advanced."""
+        self._breaker.progressed(lease.stream, lease.progress_at)
+
+    def counts(self, failed_at: float) -> bool:
+        """Whether a failure counts, asked after the rest that follows it."""
+        return self._breaker.counts(failed_at)
+
+    # The outage.
+
+    @property
+    def open(self) -> bool:
+        """Whether there is one."""
+        return self._breaker.open
+
+    @property
+    def outage(self) -> Outage | None:
+        """The outage that the log has told of, as users see it."""
+        since = self._breaker.since
+        if since is None or not self._breaker.sure:
+            return None
+        return Outage(self._wall_clock(since), self._breaker.streams, self._breaker.error)
+
+    @property
+    def sure(self) -> bool:
+        """Whether it has lasted so long that it is no coincidence."""
+        return self._breaker.sure
+
+    @property
+    def may_start(self) -> bool:
+        """Whether a handler may start now."""
+        return self._breaker.may_start
+
+    def started(self, handler_task: HandlerTask) -> None:
+        """A handler is started."""
+        if self._breaker.open:
+            self._breaker.started(handler_task.lease.stream)
+            self._probe = handler_task
+            self._capacity.slow_down(0)
+
+    def look(self, working: int) -> None:
+        """Time passes.
+
+        Args:
+            working: handlers that have not ended.
+        """
+        breaker = self._breaker
+        breaker.look(working)
+        if not breaker.open:
+            return
+        if self._probe is not None and self._probe.idle_for(clock.now()) > FIRST_PROBE:
+            self._probe = None
+            breaker.probe_waits()
+        if breaker.tell_of_outage():
+            self._tell()
+        self._capacity.slow_down(1 if breaker.may_start else 0)
+
+    def _changed(self) -> None:
+        """It has begun, or is over."""
+        self._probe = None
+        if self._breaker.open:
+            self._capacity.slow_down(0)
+            self._event_queue.wake()  # the main loop waits for a stream
+            return
+        self._capacity.slow_down(None)
+        self._sweeps.share(NOBODY)
+        ended = self._breaker.tell_of_end()
+        if ended is not None:
+            if ended.progress:
+                self.recovered.notify()
+            log.info(
+                "%s, after %.1f s; %d failures did not count",
+                "handlers progress again" if ended.progress else "handlers do not fail any more",
+                ended.lasted,
+                ended.uncounted,
+                extra={"consumer": self._consumer},
+            )
+
+    def _tell(self) -> None:
+        since = datetime.fromtimestamp(self._wall_clock(self._breaker.since or 0.0), UTC)
+        log.warning(
+            "the handlers of %d streams have failed since %s and none progresses, as in an outage of what they "
+            "depend on; most often: %s; until one progresses, failures do not count, and one stream is tried at a "
+            "time",
+            self._breaker.streams,
+            since.isoformat(timespec="seconds"),
+            self._breaker.error,
+            extra={"consumer": self._consumer},
+        )
+
+    @staticmethod
+    def _wall_clock(at: float) -> float:
+        return time.time() - (clock.now() - at)
