@@ -224,16 +224,20 @@ class Session:
             if task.done() and not task.cancelled():
                 task.result()
 
-    def _say_what_is_left(self, lock: asyncio.Task[bool], settling: asyncio.Task[None]) -> None:
+    def _say_what_is_left(self, lock: asyncio.Task[Exception | None], settling: asyncio.Task[None]) -> None:
         if not lock.done():
             log.warning("Redis did not answer while leaving: the lock expires by itself", extra=self._who)
-        elif not lock.cancelled() and lock.exception() is None and not lock.result():
-            log.warning("Redis was out of reach while leaving: the lock expires by itself", extra=self._who)
+        elif not lock.cancelled() and lock.exception() is None and (failure := lock.result()) is not None:
+            log.warning(
+                "could not give up the lock while leaving: the lock expires by itself (%s)",
+                failure,
+                extra=self._who,
+            )
         elif not settling.done():
             left = self._retention.left
             if self._record_store.unsettled > left:
                 log.warning(
-                    "could not update all progress records while leaving: for some streams this attempt counts",
+                    "could not update all progress records while leaving: some streams count this owner as dead",
                     extra=self._who,
                 )
             if left:
@@ -261,22 +265,24 @@ class Session:
         for part in (self._connections, self._record_store, self._fetcher):
             await part.close()
 
-    async def _give_up_lock(self) -> bool:
+    async def _give_up_lock(self) -> Exception | None:
         """Give up the lock, on the open connection or on a new one. If there never was a connection, there is no
         lock.
 
-        Returns whether the lock is gone.
+        Returns None if the lock is gone, otherwise the last error.
         """
         if not self._connections.ever_connected:
-            return True
+            return None
+        failure: Exception | None = None
         for _ in range(3):
             try:
                 await self._lock.leave(leaving.UNANSWERED)
-                return True
+                return None
             except (Unanswered, GroupMissing, RedisRejected) as error:
                 log.debug("leaving: %s", error)
+                failure = error
                 await asyncio.sleep(0.01)
-        return False
+        return failure
 
 
 async def _whatever_happens(work: Callable[[], Coroutine[Any, Any, None]]) -> BaseException | None:

@@ -118,7 +118,9 @@ async def test_redis_was_not_there_is_said_when_it_was_not(
     async with RedisStreamClient.from_url(proxy.url, service):
         await proxy.refuse()
         proxy.cut()
-    assert any("the lock expires by itself" in message for message in warnings_of(caplog))
+    [said] = [message for message in warnings_of(caplog) if "the lock expires by itself" in message]
+    assert said.startswith("could not give up the lock while leaving")
+    assert str(proxy.port) in said  # what went wrong, and where
 
 
 @pytest.mark.parametrize("leave", [cancel, close, drain])
