@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from redis_stream_client._model.keys import Keys
 from redis_stream_client._run.breaker import SURE
 from tests.harness.runs import Running, add, dead_letters, finished, write
 from tests.harness.waiting import wait_until
@@ -248,3 +249,21 @@ async def test_an_outage_that_ends_at_once_is_not_told(
         await wait_until(lambda: finished(redis, service), "all are finished", SURE * 3)
         assert run.client.statistics().outage is None
     assert said(caplog, "as in an outage") == []
+
+
+async def test_a_peer_that_progresses_again_makes_a_client_try_at_once(
+    server: Server, redis: Connection, service: str
+) -> None:
+    away = True
+
+    async def handle(lease: Lease) -> None:
+        if away:
+            raise Away
+
+    async with Running(server.url, service, handle, lock_ttl=1.0) as run:
+        await add(redis, service, [f"call-{i}" for i in range(5)])
+        await wait_until(lambda: run.client.statistics().outage, "it knows of it")
+        await asyncio.sleep(4.0)  # it lasts: by now the pauses are 2 s or longer
+        away = False
+        await redis.publish(Keys(service).control, "recovered somebody")
+        await wait_until(lambda: finished(redis, service), "all are finished", 1.5)
