@@ -17,6 +17,9 @@ LOOK = 0.005
 ACQUITTING = 0.25
 """Seconds that a suspect waits until others are acquitted. Redis may not answer."""
 
+SELDOM = 20
+"""At most one part in so many of the time goes into looks at all streams of this client: it may own thousands."""
+
 NAMED = 10
 """The most streams that the log names of those that arrive together."""
 
@@ -45,6 +48,9 @@ class Probation:
         self._counters = counters
         self._verdicts: dict[LeaseState, asyncio.Future[Verdict]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._around = Surroundings((), at_rest=False)
+        self._around_until = float("-inf")
+        self._idle: list[LeaseState] = []
         self._unsaid: list[tuple[LeaseState, float]] = []  # arrivals of which the log does not tell yet
 
     async def verdict(self, lease: LeaseState) -> Verdict:
@@ -118,13 +124,27 @@ class Probation:
             polling = self._suspects.probation is not None
             self._look_at(min(again, now + LOOK) if polling else again)
 
-    def _surroundings(self, suspect: LeaseState) -> Surroundings:
-        others = [lease for lease in self._held if lease is not suspect]
-        return Surroundings([lease.deaths for lease in others], any(lease.at_rest for lease in others))
+    def _surroundings(self) -> Surroundings:
+        self._look_around()
+        return self._around
+
+    def _look_around(self) -> None:
+        """Look at all streams, unless the last look was only just now, and took long."""
+        began = clock.now()
+        if began < self._around_until:
+            return
+        held = list(self._held)
+        at_rest = [lease for lease in held if lease.at_rest]
+        self._around = Surroundings([lease.deaths for lease in held], bool(at_rest))
+        self._idle = [lease for lease in at_rest if lease.idle]
+        took = clock.now() - began
+        self._around_until = began + took * SELDOM
 
     async def _acquit_idle(self) -> None:
         """A suspect starts: it may kill, and those that have nothing left to do must not be charged with it."""
-        idle = [lease for lease in self._held if lease.idle and lease.at_rest]
+        self._look_around()
+        idle, self._idle = self._idle, []
+        idle = [lease for lease in idle if lease.idle and lease.at_rest]
         if idle:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ACQUITTING):

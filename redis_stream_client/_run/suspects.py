@@ -60,7 +60,7 @@ PATIENCE = 600.0
 
 
 class Surroundings(NamedTuple):
-    """The other streams of this process.
+    """The streams of this process, the suspect among them.
 
     Attributes:
         deaths: for each of them, how many owners have died since it last got on.
@@ -194,12 +194,12 @@ class Suspects(Generic[S]):
         """Whom the others wait for, now."""
         return self._probation if self._waiting else None
 
-    def next(self, now: float, look_around: Callable[[S], Surroundings]) -> tuple[S, Verdict] | None:
+    def next(self, now: float, look_around: Callable[[], Surroundings]) -> tuple[S, Verdict] | None:
         """Decide about one suspect. None: about none, now.
 
         Args:
             now: the time.
-            look_around: tells of the other streams that this process owns.
+            look_around: tells of the streams that this process owns.
         """
         while self._resting and self._resting[0][0] <= now:
             _, rested = heapq.heappop(self._resting)
@@ -255,16 +255,19 @@ class Suspects(Generic[S]):
         share = (suspect.ready_at + within - now) / (self._in_line[suspect.first] + 1)
         return min(PROBATION, max(0.0, share))
 
-    def _judge(self, suspect: Suspect[S], now: float, look_around: Callable[[S], Surroundings]) -> Verdict:
+    def _judge(self, suspect: Suspect[S], now: float, look_around: Callable[[], Surroundings]) -> Verdict:
         """Decide about one that has rested; this process has lived all the time."""
-        others, at_rest = look_around(suspect.stream)
-        if not others:  # there is nothing to compare it with
-            return "bury" if self._is_last(suspect, now, self._policy.patience) else "start"
-        if suspect.first or suspect.lived is None:
+        is_last = self._is_last(suspect, now, self._policy.patience)
+        if not is_last and (suspect.first or suspect.lived is None):
+            return "start"
+        deaths, at_rest = look_around()
+        if len(deaths) <= 1:  # there is nothing to compare it with
+            return "bury" if is_last else "start"
+        if suspect.lived is None:
             return "start"
         if not at_rest and self._progress_at < suspect.arrived:
             return "start"  # none of them gets on: should this process die, that may have any cause
-        if self._is_convicted(suspect, suspect.lived, others, now):
+        if self._is_convicted(suspect, suspect.lived, deaths, now):
             return "bury"
         enough = min(LONGER * suspect.lived, self._longest_rest)
         return "trial" if suspect.rest >= enough else "start"
@@ -273,7 +276,7 @@ class Suspects(Generic[S]):
         most = self._policy.max_attempts
         return most is not None and suspect.deaths >= most and now - suspect.failing_since >= patience
 
-    def _is_convicted(self, suspect: Suspect[S], lived: float, others: Collection[int], now: float) -> bool:
+    def _is_convicted(self, suspect: Suspect[S], lived: float, all_deaths: Collection[int], now: float) -> bool:
         most = self._policy.max_attempts
         if most is None:
             return False
@@ -281,7 +284,7 @@ class Suspects(Generic[S]):
         if further < 0:
             return False
         if suspect.deaths >= min(ENOUGH, most) and LONGER * lived <= self._longest_rest:
-            alike = 1 + sum(deaths * 2 >= suspect.deaths for deaths in others)
-            if alike <= max(1 + further, (len(others) + 1) // FEW):
+            alike = sum(deaths * 2 >= suspect.deaths for deaths in all_deaths)
+            if alike <= max(1 + further, len(all_deaths) // FEW):
                 return True
         return self._is_last(suspect, now, max(PATIENCE, self._policy.patience))

@@ -70,12 +70,11 @@ class Process:
     at_rest: set[Stream] = field(default_factory=set)
     look_at: float | None = None
 
-    def look_around(self, suspect: Stream) -> Surroundings:
-        """The other streams."""
+    def look_around(self) -> Surroundings:
+        """All its streams."""
         waiting = self.suspects.waiting
-        others = self.held - {suspect}
-        deaths = [each.attempts if each in waiting else max(0, each.attempts - 1) for each in others]
-        return Surroundings(deaths, bool(self.at_rest - {suspect}))
+        deaths = [each.attempts if each in waiting else max(0, each.attempts - 1) for each in self.held]
+        return Surroundings(deaths, bool(self.at_rest))
 
 
 class Fleet:
