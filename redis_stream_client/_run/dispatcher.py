@@ -93,7 +93,9 @@ class Dispatcher:
             peers=peers,
         )
         self._outages.recovered.add(self._tell_of_recovery)
-        self._probation = Probation(rules, held=table, acquit=progress.acquit, counters=counters)
+        self._probation = Probation(
+            rules, held=table, acquit=progress.acquit, counters=counters, has_peers=lambda: peers.live > 1
+        )
         self._drain_timeout = drain_timeout
         self._consumer = options.consumer
         self._patience = options.patience

@@ -253,6 +253,8 @@ class HandlerTask:
             verdict = await self._gate.verdict(self.lease)
         finally:
             self.suspect = False
+        if verdict == "pass":
+            raise PassedOn
         await self._insist(partial(begin, trial=verdict == "trial"))
         if verdict == "bury":
             raise TooManyDeaths
@@ -323,6 +325,9 @@ class HandlerTask:
         try:
             if lease.lost is not None or self._backend.closed:  # closing ends one lease after the other
                 return self._lost(error, stopped)
+            if is_a(error, PassedOn):
+                await self._release(graceful=False)
+                return self._outcome("postponed", None)
             if is_a(error, TooManyDeaths):
                 return await self._bury(f"its owners died {lease.deaths} times", None, "")
             if stopped == "drained":
@@ -492,6 +497,10 @@ class HandlerTask:
 
     def _outcome(self, status: Status, error: BaseException | None) -> Outcome:
         return Outcome(status, error, self.lease.position, self.lease.tries)
+
+
+class PassedOn(Exception):
+    """A peer is to find out what ails the stream. It never leaves the package."""
 
 
 class TooManyDeaths(Exception):

@@ -32,6 +32,7 @@ class Probation:
         held: the streams that this client owns.
         acquit: has the records of streams that have nothing left to do say so.
         counters: how many wait is counted here.
+        has_peers: whether there are other members.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class Probation:
         held: Iterable[LeaseState],
         acquit: Callable[[Sequence[LeaseState]], Awaitable[None]],
         counters: Counters,
+        has_peers: Callable[[], bool],
     ) -> None:
         self._suspects = Suspects[LeaseState](rules.retry)
         self._held = held
         self._acquit = acquit
         self._counters = counters
+        self._has_peers = has_peers
         self._verdicts: dict[LeaseState, asyncio.Future[Verdict]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._around = Surroundings((), at_rest=False)
@@ -71,7 +74,7 @@ class Probation:
         self._look_at(now)
         try:
             decided: Verdict = await verdict
-            if decided != "bury":
+            if decided in ("start", "trial"):
                 await self._acquit_idle()
             return decided
         except BaseException:
@@ -135,7 +138,7 @@ class Probation:
             return
         held = list(self._held)
         at_rest = [lease for lease in held if lease.at_rest]
-        self._around = Surroundings([lease.deaths for lease in held], bool(at_rest))
+        self._around = Surroundings([lease.deaths for lease in held], bool(at_rest), self._has_peers())
         self._idle = [lease for lease in at_rest if lease.idle]
         took = clock.now() - began
         self._around_until = began + took * SELDOM

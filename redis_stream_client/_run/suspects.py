@@ -11,6 +11,7 @@ deploy, does not live long enough to try anybody.
 
 import heapq
 import itertools
+import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -19,9 +20,9 @@ from redis_stream_client._model.retry_policy import RetryPolicy
 
 S = TypeVar("S")
 
-Verdict = Literal["start", "trial", "bury"]
-"""What becomes of a suspect: its handler starts; or it starts, and if this process dies, that was a trial; or it
-goes to the dead letters."""
+Verdict = Literal["start", "trial", "pass", "bury"]
+"""What becomes of a suspect: its handler starts; or it starts, and if this process dies, that was a trial; or a
+peer gets it; or it goes to the dead letters."""
 
 TOGETHER = 1.5
 """Seconds within which all suspects with one death begin. Most are innocent, and must not wait for long."""
@@ -51,6 +52,10 @@ FEW = 10
 """A suspect stands out where at most one in so many streams has half as many deaths. With each further trial
 one more may: members that were replaced own few streams, and several poisoned ones travel together."""
 
+PASSED = 0.75
+"""How often a process passes a suspect on to its peers that it can compare with no other stream. A member that was
+just replaced may own nothing but what killed the one before. Not always: the peers may be no better off."""
+
 SHARE = 0.75
 """The longest rest, as a share of the policy's `longest_pause`: after a bad deploy all streams go on within the
 latter, which includes the time until they are taken over, and the time in line."""
@@ -65,10 +70,12 @@ class Surroundings(NamedTuple):
     Attributes:
         deaths: for each of them, how many owners have died since it last got on.
         at_rest: whether some of them wait for entries with nothing left to do.
+        peers: whether there are other members.
     """
 
     deaths: Collection[int]
     at_rest: bool
+    peers: bool = False
 
 
 @dataclass(slots=True, order=True)
@@ -110,10 +117,12 @@ class Suspects(Generic[S]):
 
     Args:
         policy: says when streams go to the dead letters, and how long they rest at the most.
+        chance: a number from 0 to 1.
     """
 
-    def __init__(self, policy: RetryPolicy) -> None:
+    def __init__(self, policy: RetryPolicy, chance: Callable[[], float] = random.random) -> None:
         self._policy = policy
+        self._chance = chance
         self._longest_rest = SHARE * policy.longest_pause
         self._numbers = itertools.count()
         self._waiting: dict[S, Suspect[S]] = {}
@@ -211,7 +220,7 @@ class Suspects(Generic[S]):
         if suspect is None:
             return None
         verdict = self._judge(suspect, now, look_around)
-        if verdict != "bury":
+        if verdict in ("start", "trial"):
             self._probation, self._probation_ends = suspect.stream, now + self._time_for(suspect, now)
         return suspect.stream, verdict
 
@@ -258,11 +267,13 @@ class Suspects(Generic[S]):
     def _judge(self, suspect: Suspect[S], now: float, look_around: Callable[[], Surroundings]) -> Verdict:
         """Decide about one that has rested; this process has lived all the time."""
         is_last = self._is_last(suspect, now, self._policy.patience)
-        if not is_last and (suspect.first or suspect.lived is None):
+        if suspect.first and not is_last:
             return "start"
-        deaths, at_rest = look_around()
+        deaths, at_rest, peers = look_around()
         if len(deaths) <= 1:  # there is nothing to compare it with
-            return "bury" if is_last else "start"
+            if is_last:
+                return "bury"
+            return "pass" if peers and self._chance() < PASSED else "start"
         if suspect.lived is None:
             return "start"
         if not at_rest and self._progress_at < suspect.arrived:

@@ -65,6 +65,7 @@ class Process:
     """One member, and the streams that it owns."""
 
     suspects: Suspects[Stream]
+    peers: Callable[[], bool]
     alive: bool = True
     held: set[Stream] = field(default_factory=set)
     at_rest: set[Stream] = field(default_factory=set)
@@ -74,7 +75,7 @@ class Process:
         """All its streams."""
         waiting = self.suspects.waiting
         deaths = [each.attempts if each in waiting else max(0, each.attempts - 1) for each in self.held]
-        return Surroundings(deaths, bool(self.at_rest))
+        return Surroundings(deaths, bool(self.at_rest), self.peers())
 
 
 class Fleet:
@@ -150,7 +151,7 @@ class Fleet:
     # Processes.
 
     def _join(self) -> None:
-        process = Process(Suspects(self._policy))
+        process = Process(Suspects(self._policy, self._random.random), peers=lambda: len(self._processes) > 1)
         self._processes.append(process)
         if self.life is not None:
             self._after(self.life(self._random), lambda: self._die(process))
@@ -174,9 +175,11 @@ class Fleet:
         self._random.shuffle(self._orphans)
         while self._orphans and self._processes:
             process = min(self._processes, key=lambda each: len(each.held))
-            stream = self._orphans.pop()
-            process.held.add(stream)
-            self._arrive(process, stream)
+            self._give(process, self._orphans.pop())
+
+    def _give(self, process: Process, stream: Stream) -> None:
+        process.held.add(stream)
+        self._arrive(process, stream)
 
     # Streams.
 
@@ -214,6 +217,10 @@ class Fleet:
             if verdict == "bury":
                 stream.buried = True
                 process.held.discard(stream)
+            elif verdict == "pass":
+                process.held.discard(stream)
+                others = [each for each in self._processes if each is not process]
+                self._give(self._random.choice(others), stream)
             else:
                 self._start(process, stream, trial=verdict == "trial")
         again = process.suspects.look_again_at()

@@ -34,8 +34,11 @@ class Client:
         self.held: list[LeaseState] = []
         self.acquitted: list[str] = []
         self.counters = Counters()
+        self.peers = False
         rules = Rules(policy or RetryPolicy(), None, 1.0)
-        self.probation = Probation(rules, held=self.held, acquit=self.acquit, counters=self.counters)
+        self.probation = Probation(
+            rules, held=self.held, acquit=self.acquit, counters=self.counters, has_peers=lambda: self.peers
+        )
 
     async def acquit(self, leases: Sequence[LeaseState]) -> None:
         for lease in leases:
@@ -119,7 +122,11 @@ async def test_redis_that_does_not_answer_holds_nobody_up() -> None:
         await asyncio.get_running_loop().create_future()
 
     probation = Probation(
-        Rules(RetryPolicy(), None, 1.0), held=client.held, acquit=never, counters=client.counters
+        Rules(RetryPolicy(), None, 1.0),
+        held=client.held,
+        acquit=never,
+        counters=client.counters,
+        has_peers=lambda: False,
     )
     comes_to_rest(client.own("healthy"))
     assert await probation.verdict(client.own("suspect", 1)) == "start"

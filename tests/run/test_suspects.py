@@ -32,7 +32,8 @@ class Scene:
 
     def __init__(self, policy: RetryPolicy | None = None) -> None:
         self.now = 1000.0
-        self.suspects = Suspects[str](policy or RetryPolicy())
+        self.chance = 0.5
+        self.suspects = Suspects[str](policy or RetryPolicy(), lambda: self.chance)
         self.around = HEALTHY
 
     def arrive(
@@ -238,6 +239,19 @@ def test_alone_there_is_nothing_but_the_policy(scene: Scene) -> None:
         expected = "bury" if name == "c" else "start"
         assert rested(scene) == [(name, expected)]
         scene.suspects.remove(name)
+
+
+def test_alone_it_is_passed_on_to_peers_if_there_are_any_but_not_always(scene: Scene) -> None:
+    """A fleet in which each member owns one stream would pass it round for ever."""
+    scene.around = Surroundings([3], False, True)
+    scene.arrive("first", 1)
+    assert rested(scene) == [("first", "start")]
+    scene.suspects.remove("first")
+    scene.arrive("a", 3)
+    assert rested(scene) == [("a", "pass")]
+    scene.arrive("a", 3)
+    scene.chance = 0.8
+    assert rested(scene) == [("a", "start")]
 
 
 def test_without_a_number_nothing_is_ever_buried() -> None:
