@@ -9,6 +9,7 @@ import pytest
 from redis_stream_client import DeadLetters, Fence, Lease, RetryPolicy
 from redis_stream_client._model.announcement import FIELD, encode
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._run import suspects
 from tests.harness.fleet import announce
 from tests.harness.runs import Running, idle
 from tests.harness.waiting import wait_until
@@ -100,6 +101,24 @@ async def test_one_that_has_killed_enough_is_buried_untried(
         assert running.working == ["healthy"]
     (letter,) = [letter async for letter in DeadLetters(redis, service)]
     assert (letter.stream, letter.reason, letter.deaths) == ("poison", "its owners died 3 times", 3)
+
+
+async def test_one_whose_owner_has_no_other_stream_goes_to_a_peer_uncharged(
+    server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspects, "PASSED", 1.0)
+    async with Running(server.url, service, idle, lock_ttl=1.0) as peer:
+        await announce(server.url, service, "healthy")
+        await peer.handles("healthy")
+        async with Running(server.url, service, idle, lock_ttl=1.0) as alone:
+            await wait_until(lambda: alone.client.statistics().live_members == 2, "it knows of the peer")
+            handled = ["healthy"]
+            for i in range(4):  # whoever reads the announcement
+                await has_killed(redis, service, f"suspect-{i}", 2)
+                handled.append(f"suspect-{i}")
+                await peer.handles(*handled)
+                assert await attempts(redis, service, f"suspect-{i}") in (0, 3)
+            assert not alone.leases
 
 
 async def test_one_that_gets_on_after_all_starts_anew(server: Server, redis: Connection, service: str) -> None:
