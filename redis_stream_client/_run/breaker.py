@@ -113,6 +113,8 @@ class Breaker:
             began: when the work began that led to it. If that was before the others failed, they may have failed
                 for what has happened since.
         """
+        if not (self._failing or self._chances or self.open):
+            return  # called for every checkpoint
         self._failing.pop(stream, None)
         self._chances.pop(stream, None)
         first = self._since if self._since is not None else next(iter(self._failing.values()), None)
