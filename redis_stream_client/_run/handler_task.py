@@ -379,7 +379,7 @@ class HandlerTask:
         else:
             self._log_failure(error, shown=shown)
             if not lease.draining:
-                await self._rest(pause)
+                await self._rest(min(pause, self._rules.pause(1)) if last else pause)
                 pause = min(pause, self._rules.patience)  # by then a peer has it that wants it
         overlooked = counts and not self._judge.counts(failed_at)
         if last and not overlooked and lease.lost is None:
