@@ -953,7 +953,9 @@ async def test_many_failures_in_a_short_time_bury_nothing(backend: Backend) -> N
 
 
 async def test_many_failures_in_a_long_time_do(backend: Backend) -> None:
-    await backend.start(fails(LookupError("no"), after=2), TICKS, position="1-0", attempts=40, failing_for=600.0)
+    await backend.start(
+        fails(LookupError("no"), after=2), TICKS, position="1-0", attempts=40, failing_for=600.0, retry=SOON
+    )
     outcome = await backend.outcome()
     assert (outcome.status, outcome.attempts) == ("dead", 40)
     assert await backend.facts() == Facts("dead", "failed 40 times, at last: LookupError: no", "1-0", 0)
