@@ -86,6 +86,12 @@ class EventQueue:
         """Offer an orphan at `until`, if no peer has taken it by then."""
         self._offers[payload.lbs_id] = _Offer(payload, self._first_pause, until)
 
+    def let_go(self, owner: str, now: float) -> None:
+        """Hold none of this owner's orphans back any longer."""
+        for offer in self._offers.values():
+            if offer.due is not None and owner_of(offer.payload) == owner:
+                offer.due = min(offer.due, now)
+
     def withdraw(self, lbs_id: str) -> None:
         """Withdraw the offer of a stream that has an owner again, or is gone."""
         offer = self._offers.pop(lbs_id, None)

@@ -69,7 +69,8 @@ class Breaker:
 
     def __init__(self, longest_pause: float = LONGEST_PROBE, now: Callable[[], float] = clock.now) -> None:
         self._now = now
-        self._pauses = Backoff(min(FIRST_PROBE, longest_pause), min(LONGEST_PROBE, longest_pause))
+        self._longest_probe = min(LONGEST_PROBE, longest_pause)
+        self._pauses = Backoff(min(FIRST_PROBE, longest_pause), self._longest_probe)
         self._failing: OrderedDict[str, float] = OrderedDict()  # since others progressed: its first failure
         self._chances: OrderedDict[str, int] = OrderedDict()  # how often others progressed after its failure
         self._errors: Counter[str] = Counter()
@@ -195,7 +196,7 @@ class Breaker:
     def started(self, stream: str) -> None:
         """A handler starts. In an outage, it is the probe."""
         if self.open:
-            self._next_probe_at(self._now() + LONGEST_PROBE)
+            self._next_probe_at(self._now() + self._longest_probe)
             self._probe = stream
 
     @property
@@ -209,9 +210,11 @@ class Breaker:
         if self._probe is None:
             self._next_probe_at(self._now())
 
-    def probe_waits(self) -> None:
-        """The probe has nothing to do, or is gone: it tells nothing, and the next one may start."""
-        self._next_probe_at(self._now())
+    def tells_nothing(self, stream: str) -> None:
+        """A stream has nothing to do, or is gone, and its handler has neither failed nor progressed: if it was the
+        probe, the next one may start."""
+        if stream == self._probe:
+            self._next_probe_at(self._now())
 
     def _next_probe_at(self, at: float) -> None:
         self._probe, self._probe_at = None, at

@@ -256,6 +256,7 @@ class Dispatcher:
         lease = self._at_work.pop(task).lease
         self._counters.handlers -= 1
         self._probation.ended(lease)
+        self._outages.ended(lease)
         self._changed.set()
         if self._table.holds(lease) and not self._session.leaving:
             log.warning("the work on %s was cut off; it is released", lease.stream)

@@ -51,6 +51,14 @@ class Judge(Protocol):
         """Whether a failure of that time counts, asked after the rest that follows it."""
         ...
 
+    def left_to_others(self, lease: LeaseState) -> float:
+        """Seconds for which this client does not take a stream again whose failure did not count."""
+        ...
+
+    def ended(self, lease: LeaseState) -> None:
+        """The handler of a stream has neither failed nor progressed, and the stream rests."""
+        ...
+
 
 class Strict:
     """A `Judge` for whom each failure counts."""
@@ -65,6 +73,13 @@ class Strict:
 
     def progressed(self, lease: LeaseState) -> None:
         """No other stream is judged by it."""
+
+    def left_to_others(self, lease: LeaseState) -> float:
+        """All count."""
+        return 0.0
+
+    def ended(self, lease: LeaseState) -> None:
+        """Nor by this."""
 
 
 class Gate(Protocol):
@@ -393,6 +408,8 @@ class HandlerTask:
         lease = self.lease
         if counts and lease.lost is None and not await self._record_failure(what):
             return False
+        if overlooked:
+            pause = max(pause, self._judge.left_to_others(lease))
         if lease.lost is None:
             await self._release(pause=pause, graceful=overlooked)
         return True
@@ -417,6 +434,7 @@ class HandlerTask:
         await self._backend.answered(lease)
         if lease.lost is None and not lease.draining:
             log.debug("%s is left alone for %g s", lease.stream, seconds, extra=lease.log_fields())
+            self._judge.ended(lease)
             await self._rest(self._rules.rest(seconds))
         if lease.lost is not None:
             return self._lost(None, None)

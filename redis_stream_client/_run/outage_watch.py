@@ -13,8 +13,11 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.statistics import Outage
-from redis_stream_client._run.breaker import FIRST_PROBE, Breaker
+from redis_stream_client._run.breaker import FIRST_PROBE, WITHIN, Breaker
 from redis_stream_client._run.handler_task import HandlerTask
+
+ROUND = 0.25
+"""Seconds without a stream to try after which all had their turn."""
 
 TICK = 0.05
 """Seconds between two looks while there is an outage."""
@@ -47,6 +50,7 @@ class OutageWatch:
         self._event_queue = event_queue
         self._sweeps = sweeps
         self._probe: HandlerTask | None = None
+        self._nobody_since: float | None = None  # since when a probe may start, and nobody is there
         self.recovered = Notifier[[]]()
         breaker.changed.add(self._changed)
         peers.recovered.add(breaker.probe_now)
@@ -97,6 +101,18 @@ class OutageWatch:
             self._probe = handler_task
             self._capacity.slow_down(0)
 
+    def left_to_others(self, lease: LeaseState) -> float:
+        """Seconds for which this client does not take a stream again whose failure did not count.
+
+        In an outage, that is until all that wait had their turn. Otherwise one that always fails would be each
+        probe, and the outage never over.
+        """
+        return WITHIN if self._breaker.open else 0.0
+
+    def ended(self, lease: LeaseState) -> None:
+        """The work on a stream has ended, or rests."""
+        self._breaker.tells_nothing(lease.stream)
+
     def look(self, working: int) -> None:
         """Time passes.
 
@@ -108,11 +124,27 @@ class OutageWatch:
         if not breaker.open:
             return
         if self._probe is not None and self._probe.idle_for(clock.now()) > FIRST_PROBE:
+            breaker.tells_nothing(self._probe.lease.stream)
             self._probe = None
-            breaker.probe_waits()
         if breaker.tell_of_outage():
             self._tell()
         self._capacity.slow_down(1 if breaker.may_start else 0)
+        self._next_round()
+
+    def _next_round(self) -> None:
+        """If a probe may start and nobody is left, all had their turn: begin anew."""
+        now = clock.now()
+        if not self._breaker.may_start or self._event_queue.unread_added:
+            self._nobody_since = None
+        elif self._nobody_since is None:
+            self._nobody_since = now
+        elif now - self._nobody_since >= ROUND:
+            self._nobody_since = None
+            self._share_all()
+
+    def _share_all(self) -> None:
+        self._event_queue.let_go(NOBODY, clock.now())
+        self._sweeps.share(NOBODY)
 
     def _changed(self) -> None:
         """It has begun, or is over."""
@@ -122,7 +154,7 @@ class OutageWatch:
             self._event_queue.wake()  # the main loop waits for a stream
             return
         self._capacity.slow_down(None)
-        self._sweeps.share(NOBODY)
+        self._share_all()
         ended = self._breaker.tell_of_end()
         if ended is not None:
             if ended.progress:

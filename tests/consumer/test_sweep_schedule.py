@@ -111,9 +111,3 @@ def test_after_a_gap_a_sweep_is_due_and_after_a_lapse_it_looks_at_everybody(flee
     fleet.sweeps.swept_at = fleet.time
     fleet.sweeps.tidy_now()
     assert (fleet.sweeps.swept_at, fleet.sweeps.tidy_asked) == (float("-inf"), True)
-
-
-def test_what_many_may_take_from_now_on_is_looked_at_and_shared_anew(fleet: Fleet) -> None:
-    fleet.sweeps.share("peer")
-    assert fleet.sweeps.due() == ["peer"]
-    assert fleet.sweeps.shared_anew == {"peer"}

@@ -193,6 +193,15 @@ def test_what_was_held_back_is_offered_at_once_when_it_had_another_owner_since(e
     assert event_queue.offer(orphan("1-0", "peer", 2), 1.0)
 
 
+def test_what_is_held_back_may_be_let_go(event_queue: EventQueue) -> None:
+    event_queue.hold_back(orphan("1-0", None), until=10.0)
+    event_queue.hold_back(orphan("2-0", "peer"), until=10.0)
+    event_queue.let_go(NOBODY, 1.0)
+    assert (event_queue.held_back(NOBODY, 1.0), event_queue.held_back("peer", 1.0)) == ([], ["2-0"])
+    assert event_queue.owners_to_recheck(1.0) == ({NOBODY}, set())
+    assert event_queue.offer(orphan("1-0", None), 1.0)
+
+
 def test_owners_are_looked_at_again_when_an_offer_is_due(event_queue: EventQueue) -> None:
     event_queue.offer(orphan("1-0", "read"), 0.0)
     event_queue.take(0.0)

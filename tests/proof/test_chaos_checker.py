@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redis_stream_client._run.suspects import TOGETHER
 from tests.proof.chaos.checker import Verdict, check
 from tests.proof.chaos.history import Event, Writer, read
-from tests.proof.chaos.liveness import LIVELY
+from tests.proof.chaos.liveness import LIVELY, UNDISTURBED
 from tests.proof.chaos.report import percentile, slice_of
 from tests.proof.chaos.schedule import DEPLOYMENTS, MEMBER_FAULTS, SERVER_FAULTS, schedule
+from tests.proof.chaos.trouble import LONGEST_PAUSE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -354,6 +356,21 @@ def test_dead_letters() -> None:
     assert the_only(history.found()).promise == "dead letters"
 
 
+def test_only_the_poisoned_are_in_the_dead_letters() -> None:
+    history = handed_over()
+    left = history.only("left over")
+    index = history.events.index(left)
+    history.say("run", "poison", "poison-9", at=0.3)
+    history.say("producer", "announced", "poison-9", "9-0", at=0.3)
+    letter = 'failed 8 times 9-0 {"DataStreamName": "poison-%s"}'
+    history.events[index] = left._replace(args=([], [], [letter % 9]))
+    assert history.found() == []
+    history.events[index] = left._replace(args=([], [], [letter % 99]))
+    assert [violation.what[:8] for violation in history.found()] == ["poison-9", "failed 8"]
+    history.say("run", "forgot", 0.25, at=0.35)
+    assert the_only(history.found()).what.startswith("failed 8")
+
+
 def test_a_run_that_breaks_off() -> None:
     history = handed_over()
     assert the_only(history.without(history.only("left over")).found()).what == "the run has no end"
@@ -609,6 +626,71 @@ def test_what_is_owned_and_not_handled() -> None:
     assert history.found() == []  # the rest is too short
 
 
+def struck(kind: str, member: str = "") -> History:
+    """A stream whose handler fails in an outage that lasts until 4.0."""
+    history = long()
+    history.say("producer", "announced", "s2", "2-0", at=0.6)
+    history.say("run", "fault", 1, kind, member, at=0.9)
+    history.say("m0", "leased", 2, "s2", "2-0", fence(1), 1, "", at=1.0)
+    history.say("m0", "failed", 2, "Away: ", at=1.1)
+    history.say("m0", "lost", 2, "released", at=1.2)
+    history.say("run", "over", 1, at=4.0)
+    return history
+
+
+BACK = 4.0 + LONGEST_PAUSE + UNDISTURBED * TTL
+"""When all go on after that outage at the latest."""
+
+
+@pytest.mark.parametrize(("kind", "member"), [("ledger away", ""), ("member's dependency away", "m0")])
+def test_a_stream_that_does_not_go_on_after_an_outage(kind: str, member: str) -> None:
+    history = struck(kind, member)
+    violation = the_only(history.found())
+    assert (violation.promise, shown(violation)) == (
+        "outage",
+        [("run", "fault"), ("m0", "leased"), ("m0", "failed")],
+    )
+    late = history.say("m1", "leased", 1, "s2", "2-0", fence(2), 2, "", at=BACK + 0.1)
+    assert the_only(history.found()).what == "s2 did not go on within 5.0 s after what its handlers need was back"
+    history.events[history.events.index(late)] = late._replace(time=BACK - 0.1)
+    assert history.found() == []
+    history.say("m1", "failed", 1, "Away: ", at=BACK)
+    history.say("m1", "lost", 1, "released", at=BACK)
+    assert the_only(history.found()).promise == "outage"
+
+
+def test_another_fault_delays_what_goes_on_after_an_outage() -> None:
+    history = struck("ledger away")
+    history.say("m1", "leased", 1, "s2", "2-0", fence(2), 2, "", at=BACK + 2.0)
+    assert the_only(history.found()).promise == "outage"
+    history.say("run", "fault", 2, "kill pubsub", "", at=BACK - 0.5)
+    history.say("run", "over", 2, at=BACK - 0.4)
+    assert history.found() == []
+
+
+def test_a_stream_whose_owner_died_with_it_may_stand_in_line() -> None:
+    history = handed_over()
+    took = history.only("leased", source="m1")
+    wait = TOGETHER
+    later = [e._replace(time=e.time + wait) if e.time >= took.time else e for e in history.events]
+    later = [e._replace(args=(e.args[0], "run")) if e.kind == "joined" else e for e in later]
+    history.events = [event for event in later if event.kind != "offered"]
+    assert {violation.promise for violation in history.found()} == {"recovery"}, "it had got on"
+    history.events = [event for event in history.events if (event.source, event.kind) != ("m0", "checkpoint")]
+    assert history.found() == []
+
+
+def test_a_stream_that_a_member_in_run_owns_but_cannot_begin_is_not_late() -> None:
+    history = late(1.4)
+    assert the_only(history.found()).promise == "recovery"
+    killed = history.only("fault").time
+    history.say("run", "owners", [[LBS_ID, "consumer-1"]], at=killed + 1.2)
+    assert the_only(history.found()).promise == "recovery", "it uses events(), and would have said so"
+    joined = history.only("joined", source="m1")
+    history.events[history.events.index(joined)] = joined._replace(args=("consumer-1", "run"))
+    assert history.found() == []
+
+
 def test_a_handler_that_ended_and_left_its_lease() -> None:
     history = owned(1.0)
     history.events = [e._replace(time=20.0) if e.args == ([["2-0", ""]],) else e for e in history.events]
@@ -617,10 +699,11 @@ def test_a_handler_that_ended_and_left_its_lease() -> None:
     violation = the_only(history.found())
     assert violation.what == "2-0 was kept by m0 for 18.7 s after its handler had ended"
     assert failed in violation.evidence
-    history.say("m0", "lost", 2, "released", at=1.3 + 2 * LIVELY)
+    released = 1.3 + LIVELY + LONGEST_PAUSE
+    history.say("m0", "lost", 2, "released", at=released)
     [rest] = history.found()
     assert rest.promise == "owned and unhandled"
-    history.say("run", "owners", [["2-0", ""]], at=1.5 + 2 * LIVELY)
+    history.say("run", "owners", [["2-0", ""]], at=0.2 + released)
     assert history.found() == []
 
 
@@ -720,6 +803,12 @@ def test_the_seed_determines_the_faults(deployment: str) -> None:
     kinds = {fault.kind for fault in schedule(7, 180.0, 1.1, 5, 1.0, deployment)}
     assert kinds == MEMBER_FAULTS.keys() | SERVER_FAULTS.keys() | DEPLOYMENTS[deployment].keys()
     assert all(0.0 < fault.at < 60.0 for fault in plan)
+    away = [
+        fault.seconds for fault in schedule(7, 1_800.0, 1.1, 5, 1.0, deployment) if fault.kind == "ledger away"
+    ]
+    assert max(away) == 60.0
+    assert min(away) < 8.0
+    assert max(fault.seconds for fault in plan) < 10.0
 
 
 def test_percentiles() -> None:

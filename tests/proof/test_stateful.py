@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.proof.stateful.corpus import CORPUS
 from tests.proof.stateful.machine import Fleet, Step, as_script, shorten
+from tests.proof.stateful.retries import GOOD, KNOWN, POISON, SCRIPTS, RunningFleet
 
 if TYPE_CHECKING:
     from tests.harness.servers import Server
@@ -86,3 +87,32 @@ def test_anything_happens(server: Server) -> None:
             f"{failure!r}; as short as it could be made:\n{as_script(shorten(server, script, failure))}"
         )
         raise
+
+
+HANDLERS = st.one_of(
+    step("join"),
+    step("announce", kind=st.sampled_from([GOOD, GOOD, GOOD, KNOWN, POISON]), streams=st.integers(1, 4)),
+    step("write"),
+    step("wait", seconds=st.sampled_from([0.02, 0.1, 0.5])),
+    step("stumble", how=st.sampled_from(["fail", "later"])),
+    step("outage", seconds=st.sampled_from([0.1, 0.3, 0.7])),
+)
+OWNERS = st.one_of(
+    step("end", in_good_order=st.booleans()),
+    step("stall", past_its_lock=st.booleans()),
+    step("cut"),
+    step("lose", what=st.sampled_from(["reply", "request"]), to=st.sampled_from(SCRIPTS)),
+)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4 * 3600 if DEEP else 900)
+def test_handlers_fail_and_owners_die(server: Server) -> None:
+    """What no handler can process is buried, and nothing else, whatever else befalls it."""
+
+    @settings(SETTINGS, max_examples=300 if DEEP else 12)
+    @given(steps=st.lists(HANDLERS | OWNERS, min_size=4, max_size=40 if DEEP else 20))
+    def handlers_fail_and_owners_die(steps: list[Step]) -> None:
+        RunningFleet(server).play([("announce", {"kind": GOOD, "streams": 3}), *steps])
+
+    handlers_fail_and_owners_die()

@@ -247,9 +247,22 @@ def test_after_a_probe_that_has_nothing_to_do_the_next_one_may_start(process: Pr
     process.time += 1
     process.breaker.started("idle")
     assert process.breaker.probe == "idle"
-    process.breaker.probe_waits()
+    process.breaker.tells_nothing("another one")
+    assert not process.breaker.may_start
+    process.breaker.tells_nothing("idle")
     assert process.breaker.may_start
     assert process.breaker.probe is None
+
+
+def test_no_probe_is_waited_for_longer_than_the_longest_pause(process: Process) -> None:
+    process.breaker = Breaker(0.5, lambda: process.time)
+    process.away()
+    process.time += 1
+    process.breaker.started("a")
+    process.time += 0.4
+    assert not process.breaker.may_start
+    process.time += 0.2
+    assert process.breaker.may_start
 
 
 def test_streams_that_were_at_work_before_and_fail_do_not_hold_probes_up(process: Process) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from redis_stream_client._model.keys import Keys
-from redis_stream_client._run.breaker import SURE
+from redis_stream_client import PoisonError, RetryLater
+from redis_stream_client._run.breaker import LONGEST_PROBE, SURE
 from tests.harness.runs import Running, add, dead_letters, finished, write
 from tests.harness.waiting import wait_until
 
@@ -237,6 +237,55 @@ async def test_a_burst_that_fails_is_released_and_not_started(
             await run.task
 
 
+@pytest.mark.parametrize("how", ["buried", "postponed", "released"])
+async def test_a_probe_that_neither_fails_nor_progresses_holds_nobody_up(
+    server: Server, redis: Connection, service: str, how: str
+) -> None:
+    """It is buried at once, asks for a rest, or is given back: what waits behind it does not wait for it."""
+    away = True
+
+    async def handle(lease: Lease) -> None:
+        match lease.stream.partition("-")[0]:
+            case "call" if away:
+                raise Away
+            case "buried":
+                raise PoisonError("an entry that nobody can read")
+            case "postponed":
+                raise RetryLater(30)
+            case "released":
+                await lease.release()
+            case _:
+                pass
+
+    async with Running(server.url, service, handle, lock_ttl=1.0) as run:
+        await add(redis, service, ["call-1", "call-2", "call-3"])
+        await wait_until(lambda: run.client.statistics().outage, "it knows of the outage")
+        tried = {f"{how}-{i}" for i in range(5)}
+        await add(redis, service, sorted(tried))
+        await wait_until(
+            lambda: {lease.stream for lease in run.leases} >= tried, "each was the probe", LONGEST_PROBE
+        )
+        away = False
+
+
+async def test_a_poisoned_stream_that_is_older_than_all_others_does_not_keep_an_outage_up(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """It fails whenever it is tried; and then the others have their turn."""
+    away = True
+
+    async def handle(lease: Lease) -> None:
+        if away or lease.stream.startswith("poison"):
+            raise Away
+
+    async with Running(server.url, service, handle, lock_ttl=1.0) as run:
+        await add(redis, service, ["poison-1", "poison-2", "poison-3", "call-1", "call-2", "call-3"])
+        await wait_until(lambda: run.client.statistics().outage, "it knows of the outage")
+        await asyncio.sleep(2.0)  # it lasts
+        away = False
+        await wait_until(lambda: run.client.statistics().streams_done == 3, "all others are finished", 4 * BACK)
+
+
 async def test_an_outage_that_ends_at_once_is_not_told(
     server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -249,21 +298,3 @@ async def test_an_outage_that_ends_at_once_is_not_told(
         await wait_until(lambda: finished(redis, service), "all are finished", SURE * 3)
         assert run.client.statistics().outage is None
     assert said(caplog, "as in an outage") == []
-
-
-async def test_a_peer_that_progresses_again_makes_a_client_try_at_once(
-    server: Server, redis: Connection, service: str
-) -> None:
-    away = True
-
-    async def handle(lease: Lease) -> None:
-        if away:
-            raise Away
-
-    async with Running(server.url, service, handle, lock_ttl=1.0) as run:
-        await add(redis, service, [f"call-{i}" for i in range(5)])
-        await wait_until(lambda: run.client.statistics().outage, "it knows of it")
-        await asyncio.sleep(4.0)  # it lasts: by now the pauses are 2 s or longer
-        away = False
-        await redis.publish(Keys(service).control, "recovered somebody")
-        await wait_until(lambda: finished(redis, service), "all are finished", 1.5)

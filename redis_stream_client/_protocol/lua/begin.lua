@@ -1,5 +1,5 @@
--- begin: take over the progress records of data streams for a new owner, before its first read. From then on all older
--- owners are refused.
+-- begin: a new owner takes over the records of its data streams' progress, before its first read. From then on
+-- every older owner is refused.
 --
 -- KEYS  progress records, hashes of fence, consumer, checkpoint and attempts; of a stream in trouble also failures
 --       (how often a handler failed since the last progress), failing (since when, in ms of this server's clock),
@@ -15,11 +15,11 @@
 --                  of a stream in trouble also: failures, for how many ms it has been failing, error or '', and
 --                  lived or -1
 --                  {'suspect', deaths, failures, ms, error, lived} there were more deaths than that; it is not theirs
---                  {'fresh'}                          there is no record, and none was to be created
+--                  {'fresh'}                          there is no record, and none was wanted
 --                  {'refused', its fence, its consumer}
---                  {'foreign', field, what it holds}  not written by this library, so its owner is not known
+--                  {'foreign', field, what it holds}  not written by this library: whose it is cannot be told
 --                  {'error', message}                 nothing was changed
--- A repeated call by the same owner is accepted and not counted. Attempts and failures at an earlier announcement do not
+-- A repeat by the same owner is accepted and counts nothing. Attempts and failures at an earlier announcement do not
 -- count, nor do failures at an earlier checkpoint: a version that does not know them leaves them where they are.
 -- Fences are compared by their numbers: of two that differ in the holder alone neither is known to be older.
 local WORDS = 8

@@ -1,10 +1,10 @@
--- bury: move an announcement that cannot be processed to the dead letters. The letter begins with the fields reason,
--- lbs-id, consumer and deliveries, and with letter-details if more is known. The fields of the announcement follow,
--- byte for byte. If there are many, letter-details and they are packed into one field.
+-- bury: move an announcement that cannot be processed to the dead letters. The letter is headed by
+-- reason, lbs-id, consumer and deliveries, and letter-details where more is known; the announcement's own fields
+-- follow, byte for byte. Where these are many, letter-details and they are packed together.
 --
 -- KEYS  1 load balancer stream   2 dead letters
 -- ARGV  1 group   2 consumer   3 entry id   4 delivery count   5 reason   6 details as JSON, or ''
--- Returns 'buried', 'gone', or the name of the current owner. If Redis is full (OOM), nothing is changed.
+-- Returns 'buried', 'gone', or the current owner's name. When Redis is full (OOM) nothing is changed.
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
 if not pending then return 'gone' end
 if pending[2] ~= ARGV[2] or pending[4] ~= tonumber(ARGV[4]) then return pending[2] end

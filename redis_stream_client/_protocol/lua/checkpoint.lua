@@ -1,10 +1,10 @@
--- checkpoint: advance the checkpoints of data streams, each only for the owner that has begun. Never creates a record.
--- An id that is not greater than the stored one is a late duplicate, and changes nothing. An advance resets attempts
--- and failures.
+-- checkpoint: advance how far data streams were processed, each only by the owner that has begun. Never creates a
+-- record. An id that is not greater than the stored one, a late duplicate, changes nothing. With an advance attempts and
+-- failures count anew.
 --
 -- KEYS  progress records
--- ARGV  for each record: fence; consumer; id of the last processed entry; number of entries that were added to the
---       stream up to it, or '' if not known
+-- ARGV  for each record: fence; consumer; id of the last entry that was processed; how many entries were added to the
+--       stream up to it, or '' if that is not known
 -- Returns for each {'advanced'}, {'kept'}, {'refused', its fence or '', its consumer or ''}, or {'error', message}
 local WORDS = 4
 local function greater(a, b) -- decimal numbers of up to 64 bits, which Lua's numbers cannot hold

@@ -1,11 +1,11 @@
--- fail: note that the handlers of some streams have failed. Their owners live, so these are failures and not deaths.
+-- fail: the handlers of some owners have failed, each while its owner lived: a failure, and no death.
 --
 -- KEYS  progress records
--- ARGV  for each record: fence; consumer; a description of the failure
--- Returns for each {'failed', failures since the last progress, for how many ms the stream has been failing}
+-- ARGV  for each record: fence; consumer; what the failure was
+-- Returns for each {'failed', failures since the last progress, for how many ms it has been failing}
 --                  {'refused', its fence or '', its consumer or ''}, or {'error', message}: nothing was changed
--- If the owner has made progress, its failure does not count, nor does a repeated call by the same owner. Failures at an
--- earlier announcement or checkpoint do not count: see begin.
+-- An owner that got on counts nothing, nor does a repeat by the same owner. Failures at an earlier announcement or
+-- checkpoint do not count: see begin.
 local WORDS = 3
 local LBS_ID = 41 -- characters of a fence that name the announcement
 local time = redis.call('TIME')

@@ -1,10 +1,9 @@
--- put_back: announce the stream of a dead letter again, and remove the letter. The fields of the announcement, which
--- follow the first four of the letter and letter-details, stay the same byte for byte. A repeated call after a lost
--- reply finds no letter.
+-- put_back: announce a dead letter's stream again and remove the letter. The announcement's own fields, which follow
+-- the four of the letter's head, and letter-details, are kept byte for byte. A repeat after a lost reply finds no letter.
 --
 -- KEYS  1 load balancer stream   2 dead letters
 -- ARGV  1 letter id
--- Returns the id of the new announcement, or 'gone' if there is no such letter. If Redis is full (OOM), nothing is
+-- Returns the new announcement's id, or 'gone' when there is no such letter. When Redis is full (OOM) nothing is
 --         changed.
 local letter = redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1])[1]
 if not letter then return 'gone' end

@@ -1,10 +1,10 @@
--- settle: note that an owner has ended cleanly, so that its attempt does not count. The record of a finished stream
--- refuses older owners for a while longer, and then expires.
+-- settle: an owner ends cleanly, so its attempt does not count. The record of a stream that is finished goes
+-- on refusing older owners for a while, and then expires.
 --
 -- KEYS  progress records
--- ARGV  for each record: fence; consumer; lifetime in ms, or 0 to keep it for the next owner; 1 if every entry that was
---       read has a checkpoint, else 0: so the next owner can tell who has deleted entries that it does not find; 1 if
---       this owner goes on and has nothing left to do, so that earlier failures do not count either, else 0
+-- ARGV  for each record: fence; consumer; lifetime in ms, or 0 to keep it for the next owner; 1 if nothing was read
+--       that has no checkpoint, else 0: the next owner can tell then who deleted what it does not find; and if
+--       this owner goes on and has nothing left to do 1, else 0: earlier failures do not count then either
 -- Returns for each 1 if it was this owner's, else 0.
 local WORDS = 5
 local results = {}

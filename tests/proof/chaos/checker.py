@@ -8,7 +8,7 @@
 | who suffers nothing keeps what it owns | kept |
 | two leases of an announcement never begin under one fence | fences |
 | what one owner's accepted checkpoint covers is handed to no newer owner: none is accepted twice | checkpoints |
-| every stream is finished; the malformed ones are in the dead letters, and no other | finished, dead letters |
+| every stream is finished; dead letters are the malformed and the poisoned alone | finished, dead letters |
 | whose owner is gone is offered to a peer within `lock_ttl` + `lock_ttl` / 4 + one round trip | recovery |
 | who hears nothing from the server believes that it is alive for no longer than `lock_ttl` | beliefs |
 | no member ends but those that were told to | members |
@@ -36,15 +36,20 @@ from redis_stream_client._model.entry import order
 from tests.proof.chaos.liveness import liveness
 from tests.proof.chaos.story import FOREVER, Fault, Interval, Lease, Member, Story, Stream, earliest
 from tests.proof.chaos.trouble import (
-    DECOY,
+    ASIDE,
+    BY_HOLDER,
+    DEPENDENCY_AWAY,
     FEW_SWEEPS,
     FOR_EVER,
     JUST,
+    LEAVES,
     MEASURED_FROM,
     OPERATOR,
     STALL,
     Violation,
+    away,
     cannot_begin,
+    in_line,
     is_away,
     of_member,
     stalls,
@@ -58,8 +63,6 @@ if TYPE_CHECKING:
 
     from tests.proof.chaos.history import Event
 
-BY_HOLDER = frozenset({"done", "released", "closed", "superseded", "dead"})
-"""Why a lease ends that was not taken away."""
 ROUND_TRIPS = 3
 """Of a recovery, one after the other: a look whose lock is gone, a claim, a handler's beginning."""
 EACH = 0.001
@@ -69,6 +72,8 @@ DRAIN = 5.0
 TAKEN = frozenset({"expired", "claimed", "gone"})
 LAST_HARM = 2.0
 """Lifetimes of a lock within which a member has noticed what a fault that is over has cost it."""
+LOOKS = 0.5
+"""Seconds between two looks at who owns what."""
 LOOK = 0.05
 """Seconds between two looks of a member at what its client believes."""
 
@@ -106,7 +111,7 @@ def check(events: Iterable[Event]) -> Verdict:
     story = Story(events)
     found: list[Violation] = []
     for name, stream in story.streams.items():
-        if not name.startswith(DECOY):
+        if not name.startswith(ASIDE):
             for rule in (_entries, _order, _fences, _owners, _beginnings, _checkpoints):
                 found += rule(story, name, stream)
     found += _kept(story)
@@ -280,7 +285,7 @@ def _kept(story: Story) -> Iterator[Violation]:
     """Who suffers nothing keeps what it owns."""
     for name, member in story.members.items():
         for lease in member.leases:
-            if lease.lost is None or lease.lost.args[1] not in TAKEN or lease.stream.startswith(DECOY):
+            if lease.lost is None or lease.lost.args[1] not in TAKEN or lease.stream.startswith(ASIDE):
                 continue
             end = lease.lost.time
             begin = end - LAST_HARM * story.lock_ttl
@@ -326,8 +331,13 @@ def _end(story: Story) -> Iterator[Violation]:
         tag = event.args[0]
         if not any(tag in letter for letter in letters) and not story.forgets(event.time - JUST, event.time):
             yield violation("dead letters", f"{tag} is not in the dead letters", event, story.left_over)
+    poison = [event.args[0] for event in story.poison]
+    for event, name in zip(story.poison, poison, strict=True):
+        buried = any(f'"{name}"' in letter for letter in letters)
+        if not buried and not story.forgets(event.time - JUST, event.time):
+            yield violation("dead letters", f"{name} is not in the dead letters", event, story.left_over)
     for letter in letters:
-        if "malformed-" not in letter:
+        if "malformed-" not in letter and not any(f'"{name}"' in letter for name in poison):
             yield violation("dead letters", f"{letter[:80]} is in the dead letters", story.left_over)
 
 
@@ -339,7 +349,7 @@ def _members(story: Story) -> Iterator[Violation]:
         for fault in story.faults_of(name):
             blocked = sum(since.args[0] for since, _ in member.blocked)
             allowed = DRAIN + 3 * story.lock_ttl + blocked + total(member.lags, fault.event.time, event.time)
-            if fault.kind == "terminate" and event.time - fault.event.time > allowed:
+            if fault.kind in LEAVES and event.time - fault.event.time > allowed:
                 what = f"{name} took {event.time - fault.event.time:.1f} s to leave"
                 yield violation("members", what, fault.event, event)
         if (code := event.args[1]) == 0:
@@ -420,7 +430,7 @@ def _held(story: Story, lease: Lease, time: float) -> bool:
     return (
         lease.leased.time < time
         and not lease.ended_before(time)
-        and not lease.stream.startswith(DECOY)
+        and not lease.stream.startswith(ASIDE)
         and not any(
             other.leased.time < time and (other.fence > lease.fence or other.leased.time > lease.leased.time)
             for other in story.streams[lease.stream].leases
@@ -444,14 +454,16 @@ def _recovery(story: Story, loss: _Loss, dues: Dues) -> tuple[Recovery | None, V
     again = [other.leased for other in stream.leases if other is not lease and other.source == lease.source]
     ended = lease.lost if lease.lost is not None and lease.lost.args[1] in BY_HOLDER else None
     kept = [event.time for event in (lease.returned, ended, *again) if event is not None and event.time > begin]
-    by_run = first is not None and first.kind == "leased" and _in_run(story.members[first.source])
+    by_run = first is not None and first.kind == "leased" and story.members[first.source].in_run
     key = (id(loss.event), lease.source, by_run)
     if key not in dues:
         dues[key] = _due(story, loss, taken_by_run=by_run)
     due, peer = dues[key]
+    if by_run or first is None:
+        due += in_line(stream, begin)
     end = min(loss.end, story.closing, *kept)
     broken = None
-    if due < end and (first is None or first.time > due):
+    if due < end and (first is None or first.time > due) and not _taken_in_silence(story, loss, due):
         late = f"{first.time - begin:.2f} s" if first else "never"
         what = f"{lease.stream} was offered to no peer in time after {loss.cause}: {late}, due {due - begin:.2f} s"
         others = [fault.event for fault in _overlapping(story, begin, due) if fault.event is not loss.event]
@@ -466,6 +478,18 @@ def _recovery(story: Story, loss: _Loss, dues: Dues) -> tuple[Recovery | None, V
     return (recovery if first.time < end + story.lock_ttl else None), broken
 
 
+def _taken_in_silence(story: Story, loss: _Loss, due: float) -> bool:
+    """Whether a member in run() owned the stream in time, as seen from outside. That its handler has not begun has
+    reasons of its own, and is what liveness judges."""
+    heirs = {
+        member.joined.args[0]
+        for name, member in story.members.items()
+        if member.joined is not None and member.in_run and name != loss.lease.source
+    }
+    owners = story.owners[loss.lease.lbs_id]
+    return any(loss.event.time < event.time <= due + LOOKS and event.args[1] in heirs for event in owners)
+
+
 def _other(kind: str, member: str, loss: _Loss) -> bool:
     """Whether it is another fault than the loss itself: the order to do it is none."""
     return not (member == loss.lease.source and kind == loss.cause)
@@ -473,10 +497,6 @@ def _other(kind: str, member: str, loss: _Loss) -> bool:
 
 def _overlapping(story: Story, begin: float, end: float) -> list[Fault]:
     return [fault for fault in story.faults.values() if fault.interval.meets(begin, end)]
-
-
-def _in_run(member: Member) -> bool:
-    return member.joined is not None and member.joined.args[1] == "run"
 
 
 def _due(story: Story, loss: _Loss, *, taken_by_run: bool) -> tuple[float, Event | None]:
@@ -489,7 +509,7 @@ def _due(story: Story, loss: _Loss, *, taken_by_run: bool) -> tuple[float, Event
     for name, member in story.members.items():
         if name == loss.lease.source or member.joined is None or member.gone < loss.event.time:
             continue
-        by_run = _in_run(member)
+        by_run = member.in_run
         # In run() nothing shows that a stream was offered, but that it was taken: each member takes its share,
         # and after a quarter of the lock's lifetime what others left, in parts.
         length = story.lock_ttl * (1.75 if by_run else 1.25)
@@ -509,6 +529,8 @@ def _of_server(story: Story, loss: _Loss, by_run: bool) -> Iterator[Interval]:
     for fault in (*story.faults_of(""), *story.faults_of(loss.lease.source)):
         if is_away(fault) or (by_run and cannot_begin(fault)):
             yield fault.interval
+        elif by_run and fault.kind in DEPENDENCY_AWAY:
+            yield away(fault)
         elif fault.kind in OPERATOR:
             begin = fault.interval.begin
             yield Interval(begin, begin + FEW_SWEEPS * story.lock_ttl)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import signal
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from redis_stream_client._model.announcement import FIELD
 from redis_stream_client._model.keys import Keys
+from tests.proof.chaos.history import now
 from tests.proof.chaos.servers import NotNow
+from tests.proof.chaos.trouble import POISON, POISON_KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -52,7 +55,7 @@ class Faults(Generic[S]):
 
     async def do(self, fault: Fault) -> None:
         """Do one fault, from its beginning to its end. Raises `NotNow` when it cannot be done now."""
-        method = getattr(self, "_" + fault.kind.replace(" ", "_").replace("-", "_"))
+        method = getattr(self, "_" + re.sub(r"\W", "_", fault.kind))
         if fault.place is None:
             await method(fault)
         else:
@@ -281,6 +284,14 @@ class Faults(Generic[S]):
         async with self.noted(fault):
             await self.servers.command("XGROUP", "DESTROY", self.keys.lbs, self.keys.group)
 
+    async def _poison(self, fault: Fault) -> None:
+        """A stream is announced that no handler can process; of some, that is known at once."""
+        poison = f"{POISON if fault.variant < 0.5 else POISON_KNOWN}{fault.number}"
+        async with self.noted(fault, "", poison):
+            announcement = f'{{"DataStreamName": "{poison}"}}'
+            await self.servers.command("XADD", self.keys.lbs, "*", FIELD, announcement)
+            self.history.write("poison", poison)
+
     # What the handlers need.
 
     async def _ledger_away(self, fault: Fault) -> None:
@@ -288,6 +299,20 @@ class Faults(Generic[S]):
         async with self.noted(fault, "", fault.seconds):
             await self.ledger.go_away(fault.seconds)
             await asyncio.sleep(fault.seconds)
+
+    async def _member_s_dependency_away(self, fault: Fault, place: Place) -> None:
+        """Nothing that one member's handlers do succeeds."""
+        async with self.noted(fault, place.running(), fault.seconds):
+            place.order(f"away {fault.seconds:.3f}")
+            await asyncio.sleep(fault.seconds)
+
+    async def _bad_deploy(self, fault: Fault, place: Place) -> None:
+        """For a while, each process that is started dies soon after it has joined."""
+        async with place.process_lock:
+            async with self.noted(fault, place.running(), fault.seconds):
+                place.terminate()
+            place.bad_until = now() + fault.seconds
+            await place.renew()
 
 
 def _choose(options: tuple[T, ...], variant: float) -> T:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.harness.processes import die_with_parent
 from tests.harness.waiting import wait_until
+from tests.proof.chaos.history import now
 from tests.proof.chaos.link import Network
 from tests.proof.chaos.servers import NotNow
 
@@ -49,6 +50,8 @@ class Place:
         self._told: set[str] = set()
         self._watches: dict[asyncio.subprocess.Process, asyncio.Task[None]] = {}
         self.closing = False
+        self.bad_until = 0.0
+        """What is started before then is a bad version."""
 
     async def renew(self) -> None:
         """Start the next process."""
@@ -57,7 +60,8 @@ class Place:
         self._count += 1
         self._name = name = f"m{self.number}.{self._count}"
         with (self._directory / f"{name}.log").open("wb") as log:
-            self._process = await start("tests.proof.chaos.member", {**self._setup, "name": name}, stderr=log)
+            setup = {**self._setup, "name": name, "bad": now() < self.bad_until}
+            self._process = await start("tests.proof.chaos.member", setup, stderr=log)
         self._history.write("spawned", name)
         self._watches[self._process] = asyncio.create_task(self._watch(name, self._process))
 

@@ -36,6 +36,7 @@ that is killed loses nothing that it has written. *lease* is the number of a lea
 | | `lag` | seconds that the event loop with the proxies was late |
 | | `owners` | LBS ids whose owner has changed since the last look, each with its consumer, or "" |
 | | `unread` | LBS id of the oldest announcement that was delivered to nobody yet, or "" |
+| | `poison` | a stream that was announced, and that no handler can process |
 | | `malformed` | tag of an announcement that cannot be processed |
 | | `left over` | LBS ids that are left at the end, ids that are pending, streams and tags in the dead letters |
 | | `skipped` | number, kind, why a fault could not be done |

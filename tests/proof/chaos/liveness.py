@@ -6,11 +6,14 @@
 | none owned and unhandled | it is pending for a consumer that has no lease of it, or whose handler has ended |
 | none without an owner | it is pending for nobody, or for a consumer that is gone |
 | no entry unread | a handler that waits is not handed an entry that is there |
+| all go on after an outage | what handlers need is back, and a stream that they failed for want of it has none |
 | well | `health()` says that something has been stuck for so long: it is, or it is a false alarm |
 
 Too long is `LIVELY` lifetimes of a lock in a row in which neither the servers nor whoever is to act suffer
 anything; what the histories measured is added as in the checker. One period of an audit is five lifetimes: what
-nothing else notices, an audit does. A stream whose handler failed rests for a while, and has twice as long.
+nothing else notices, an audit does. A stream whose handler failed rests for the longest pause at the most, and one
+whose owners died starts after others: that is added, too. All of a fleet go on after an outage within the longest
+pause, and then `UNDISTURBED` lifetimes of a lock in which nobody suffers anything.
 """
 
 from __future__ import annotations
@@ -18,13 +21,17 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from tests.proof.chaos.story import FOREVER, Interval, Lease, Story, Stream, earliest
+from tests.proof.chaos.story import FOREVER, Fault, Interval, Lease, Story, Stream, earliest
 from tests.proof.chaos.trouble import (
-    DECOY,
+    ASIDE,
+    DEPENDENCY_AWAY,
+    LONGEST_PAUSE,
     MEASURED_FROM,
     OPERATOR,
     Violation,
+    away,
     cannot_begin,
+    in_line,
     of_member,
     stalls,
     total,
@@ -39,7 +46,8 @@ if TYPE_CHECKING:
 
 LIVELY = 6.0
 """In lifetimes of a lock."""
-DEPENDENCY_AWAY = frozenset({"ledger away"})
+UNDISTURBED = 3.0
+"""In lifetimes of a lock: so long after each fault, and then for so long, nothing happens to anybody."""
 
 
 def liveness(story: Story) -> Iterator[Violation]:
@@ -48,6 +56,7 @@ def liveness(story: Story) -> Iterator[Violation]:
     yield from judge.announcements()
     yield from judge.leases()
     yield from judge.health()
+    yield from judge.outages()
     for name, stream in story.streams.items():
         yield from judge.entries(name, stream)
 
@@ -67,7 +76,9 @@ class _Judge:
     def _of_servers(self) -> Iterator[Interval]:
         yield from stalls(self.story, self.story.run_lags)
         for fault in self.story.faults.values():
-            if not fault.member and (cannot_begin(fault) or fault.kind in DEPENDENCY_AWAY):
+            if not fault.member and fault.kind in DEPENDENCY_AWAY:
+                yield away(fault)
+            elif not fault.member and cannot_begin(fault):
                 yield fault.interval
             elif fault.kind in OPERATOR:
                 yield Interval(fault.event.time, fault.event.time)
@@ -111,7 +122,7 @@ class _Judge:
         """What is owned is handled, and what has no owner finds one."""
         leases: dict[str, list[Lease]] = {}
         for name, stream in self.story.streams.items():
-            if not name.startswith(DECOY):
+            if not name.startswith(ASIDE):
                 leases |= {event.args[1]: [] for event in stream.announced if event.args[1] not in leases}
                 for lease in stream.leases:
                     leases.setdefault(lease.lbs_id, []).append(lease)
@@ -130,7 +141,9 @@ class _Judge:
         gone = self.story.members[name].gone if name else owner.time
         theirs = [lease for lease in leases if lease.source == name]
         for begin, until in _uncovered(owner.time, min(end, gone), theirs):
-            if until - begin > self.bound and (due := self.due(begin, name, self.bound)) < until:
+            waits = leases and self.story.members[name].in_run
+            bound = self.bound + (in_line(self.story.streams[leases[0].stream], begin) if waits else 0.0)
+            if until - begin > bound and (due := self.due(begin, name, bound)) < until:
                 took = f"{until - begin:.1f} s, due {due - begin:.1f} s"
                 what = f"{id} was owned by {name} and not handled for {took}"
                 last = [lease.lost for lease in theirs if lease.lost is not None and lease.lost.time <= begin]
@@ -140,7 +153,8 @@ class _Judge:
             if stopped is None:
                 continue
             until = min(lease.lost.time if lease.lost else FOREVER, end, gone)
-            if until - stopped.time > 2 * self.bound and self.due(stopped.time, name, 2 * self.bound) < until:
+            bound = self.bound + LONGEST_PAUSE
+            if until - stopped.time > bound and self.due(stopped.time, name, bound) < until:
                 what = f"{id} was kept by {name} for {until - stopped.time:.1f} s after its handler had ended"
                 yield violation("owned and unhandled", what, owner, lease.leased, stopped, lease.lost)
         start = max(owner.time, gone)
@@ -159,6 +173,34 @@ class _Judge:
                     said = f"{name} says that {what} {stream or ''} has been stuck for {age:.1f} s"
                     yield violation("stuck", said, member.joined, event)
                     break
+
+    def outages(self) -> Iterator[Violation]:
+        """What handlers need is back: all streams that they failed go on."""
+        faults = self.story.faults.values()
+        bound = UNDISTURBED * self.story.lock_ttl
+        everything = [Interval(fault.interval.begin, fault.interval.end + bound) for fault in faults]
+        everything.append(Interval(self.story.closing, FOREVER))
+        for lags in (self.story.run_lags, *(member.lags for member in self.story.members.values())):
+            everything += stalls(self.story, lags)
+        for fault in faults:
+            if fault.kind not in DEPENDENCY_AWAY or fault.end == FOREVER:
+                continue
+            others = [interval for interval in everything if interval.begin != fault.interval.begin]
+            due = earliest(fault.end + LONGEST_PAUSE, bound, others) + bound
+            for name, stream in self.story.streams.items():
+                if not name.startswith(ASIDE):
+                    yield from self._goes_on(fault, due, name, stream)
+
+    def _goes_on(self, fault: Fault, due: float, name: str, stream: Stream) -> Iterator[Violation]:
+        struck = [lease for lease in stream.leases if _needs(lease) and fault.interval.meets(*_failed(lease))]
+        if not struck:
+            return
+        since = struck[0].leased.time
+        due += in_line(stream, due)
+        on = [lease.leased.time for lease in stream.leases if lease.leased.time > since and not _needs(lease)]
+        if due < min(on, default=self.story.closing):
+            what = f"{name} did not go on within {due - fault.end:.1f} s after what its handlers need was back"
+            yield violation("outage", what, struck[-1].leased, struck[-1].failed, fault.event)
 
     def entries(self, name: str, stream: Stream) -> Iterator[Violation]:
         """Each is handed to who waits for it."""
@@ -189,6 +231,16 @@ def _end(lease: Lease) -> float:
     """When its handler ended, or its lease."""
     ends = (lease.returned, lease.failed, lease.lost)
     return min((event.time for event in ends if event is not None), default=FOREVER)
+
+
+def _needs(lease: Lease) -> bool:
+    """Whether its handler failed for want of what it needs."""
+    return lease.failed is not None and str(lease.failed.args[1]).startswith("Away")
+
+
+def _failed(lease: Lease) -> Interval:
+    assert lease.failed is not None
+    return Interval(lease.failed.time, lease.failed.time)
 
 
 def _uncovered(begin: float, end: float, leases: Iterable[Lease]) -> Iterator[tuple[float, float]]:

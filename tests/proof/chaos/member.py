@@ -27,6 +27,7 @@ from redis_stream_client import (
     NotOwner,
     RedisStreamClient,
     RedisUnavailable,
+    RetryPolicy,
     StreamAdded,
     StreamExpired,
     StreamGone,
@@ -38,6 +39,7 @@ from tests.proof.chaos.history import Writer, now
 from tests.proof.chaos.ledger import Away, Ledger, Refused, connect
 from tests.proof.chaos.link import link
 from tests.proof.chaos.stacks import stacks
+from tests.proof.chaos.trouble import LONGEST_PAUSE, POISON, POISON_KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -51,8 +53,23 @@ LAG = 0.02
 """Seconds between two looks at the event loop's lateness, and from which on it is written down."""
 CONNECT_TIMEOUT = 20.0
 TIMEOUT = 5.0
-MAX_ATTEMPTS = 10_000
-"""Owners whose handlers may fail one after the other: an outage of the ledger is to bury nothing."""
+RETRY_ATTEMPTS, PATIENCE = 6, 1.5
+"""So few and so little that an outage of the ledger would bury streams if its failures counted."""
+BAD = (0.1, 0.6)
+"""Seconds after it joined in which a bad version dies."""
+
+
+class Poisoned(Exception):
+    """It is known that no handler can process this stream."""
+
+
+RETRY = RetryPolicy(
+    max_attempts=RETRY_ATTEMPTS,
+    patience=PATIENCE,
+    first_pause=0.05,
+    longest_pause=LONGEST_PAUSE,
+    bury_on=(Poisoned,),
+)
 
 
 class Mischief(Exception):
@@ -83,6 +100,8 @@ class Member:
             connect_timeout=CONNECT_TIMEOUT,
         )
         self.ledger = Ledger(connect(setup["ledger"]))
+        self.bad: bool = setup["bad"]
+        self.away_until = 0.0
         self.orders: deque[str] = deque()
         self.leases = 0
         self.tasks: set[asyncio.Task[None]] = set()
@@ -94,7 +113,7 @@ class Member:
         watches = (watch_lag(self.history), self.watch_beliefs(), self.watch_health())
         background = [asyncio.create_task(watch) for watch in watches]
         if self.mode == "run":
-            await self.client.run(self.handle, handle_signals=True, drain_timeout=DRAIN, max_attempts=MAX_ATTEMPTS)
+            await self.client.run(self.handle, handle_signals=True, drain_timeout=DRAIN, retry=RETRY)
         else:
             await self.serve()
         for task in background:
@@ -106,7 +125,12 @@ class Member:
         """Read what is there; its end says that the run is gone."""
         if not (text := os.read(sys.stdin.fileno(), 4096)):
             os._exit(1)
-        self.orders.extend(text.decode().splitlines())
+        for said in text.decode().splitlines():
+            what, _, seconds = said.partition(" ")
+            if what == "away":
+                self.away_until = now() + float(seconds)
+            else:
+                self.orders.append(said)
 
     async def watch_beliefs(self) -> None:
         """Write down when the client has joined, and when it believes that it is alive, or no longer."""
@@ -115,6 +139,8 @@ class Member:
             if self.client.alive is not (believed or False):
                 if believed is None:
                     self.history.write("joined", self.client.id, self.mode)
+                    if self.bad:
+                        asyncio.get_running_loop().call_later(random.uniform(*BAD), self.die)
                 believed = self.client.alive
                 self.history.write("alive" if believed else "lapsed")
             await asyncio.sleep(LOOK)
@@ -162,7 +188,7 @@ class Member:
     async def work(self, lease: Lease) -> None:
         """Process a stream, and let go of it in the end, whatever the end is."""
         handled = False
-        with contextlib.suppress(NotOwner, RedisUnavailable, ClientClosed, Refused, Away, Mischief):
+        with contextlib.suppress(NotOwner, RedisUnavailable, ClientClosed, Refused, Away, Mischief, Poisoned):
             async with lease:
                 await self.handle(lease)
                 handled = True
@@ -180,7 +206,7 @@ class Member:
         self.history.write("leased", *words)
         self.spawn(self.watch(lease, number))
         try:
-            await self.ledger.look()
+            await self.look_around(lease)
             await self.follow(lease, number)
         except BaseException as error:
             self.history.write("failed", number, f"{type(error).__name__}: {error}"[:200])
@@ -215,8 +241,7 @@ class Member:
             case "raise":
                 raise Mischief
             case "suicide":
-                self.history.write("suicide")
-                os.kill(os.getpid(), signal.SIGKILL)
+                self.die()
             case "block":
                 self.history.write("blocked", float(seconds))
                 time.sleep(float(seconds))
@@ -224,8 +249,25 @@ class Member:
             case _:
                 raise ValueError(order)
 
+    def die(self) -> None:
+        """As a process does that is killed, or crashes."""
+        self.history.write("suicide")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    async def look_around(self, lease: Lease) -> None:
+        """Raise what any handler of this stream raises now."""
+        if lease.stream.startswith(POISON_KNOWN):
+            raise Poisoned
+        if lease.stream.startswith(POISON):
+            raise Mischief
+        if now() < self.away_until:
+            raise Away
+        await self.ledger.look()
+
     async def write_effect(self, lease: Lease, number: int, id: str, *, end: bool) -> None:
         """Write an effect. Raises `Refused`."""
+        if now() < self.away_until:
+            raise Away
         sent = now()
         writer = (self.name, number, lease.stream, str(lease.fence))
         outcome = await self.ledger.write(*writer, id, end=end)

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tests.proof.chaos.trouble import DECOY
+from tests.proof.chaos.trouble import ASIDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,7 @@ def _row(recoveries: Sequence[Recovery]) -> list[str]:
 
 def _totals(verdict: Verdict, seconds: float) -> Table:
     story = verdict.story
-    streams = {name: stream for name, stream in story.streams.items() if not name.startswith(DECOY)}
+    streams = {name: stream for name, stream in story.streams.items() if not name.startswith(ASIDE)}
     outcomes = Counter(written.args[5] for stream in streams.values() for written in stream.written)
     finished = sum(
         bool(stream.entries) and any(written.args[4] == stream.entries[-1] for written in stream.written)

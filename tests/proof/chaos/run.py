@@ -141,7 +141,7 @@ class Run:
 
     async def _do(self, faults: StandaloneFaults | ClusterFaults, fault: Fault) -> None:
         try:
-            async with asyncio.timeout(FAULT_TIMEOUT):
+            async with asyncio.timeout(FAULT_TIMEOUT + fault.seconds):
                 await faults.do(fault)
         except (NotNow, RedisError) as error:
             self.faults_skipped[fault.kind] += 1

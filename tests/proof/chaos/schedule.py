@@ -26,6 +26,8 @@ MEMBER_FAULTS = {
     "evict the lock": 2,
     "delete the consumer": 1,
     "acknowledge": 1,
+    "member's dependency away": 2,
+    "bad deploy": 1,
 }
 SERVER_FAULTS = {
     "kill connections": 2,
@@ -38,7 +40,8 @@ SERVER_FAULTS = {
     "trim": 1,
     "full": 2,
     "destroy the group": 1,
-    "ledger away": 1,
+    "ledger away": 2,
+    "poison": 1,
 }
 STANDALONE_FAULTS = {
     "freeze the server": 2,
@@ -78,10 +81,17 @@ SECONDS = {
     "outage": (0.5, 2.5),
     "forgetful failover": (0.1, 0.7),
     "trim": (0.3, 0.6),
-    "ledger away": (2.0, 5.0),
+    "ledger away": (2.0, 8.0),
+    "member's dependency away": (2.0, 5.0),
+    "bad deploy": (2.0, 5.0),
 }
 """How long they last, in lifetimes of a lock."""
 
+
+LONG_RUN = 600.0
+"""Seconds from which on a run is long enough for an outage of a minute."""
+LONG_OUTAGES = ("ledger away", 60.0, 0.2)
+"""Such an outage of what all handlers need, how many seconds it lasts, and how many of them are so long."""
 
 CYCLE, CALM = 40.0, 10.0
 """Each so many lifetimes of a lock end with so many in which nothing happens: then all must be well again."""
@@ -120,5 +130,8 @@ def schedule(
         kind = bag.pop()
         place = dice.randrange(members) if kind in MEMBER_FAULTS else None
         seconds = dice.uniform(*SECONDS.get(kind, (0.0, 0.0))) * lock_ttl
-        faults.append(Fault(len(faults) + 1, at, kind, place, seconds, dice.random()))
+        variant = dice.random()
+        if duration >= LONG_RUN and kind == LONG_OUTAGES[0] and variant < LONG_OUTAGES[2]:
+            seconds = LONG_OUTAGES[1]
+        faults.append(Fault(len(faults) + 1, at, kind, place, seconds, variant))
     return faults

@@ -100,6 +100,11 @@ class Member:
     leases: list[Lease] = field(default_factory=list)
 
     @property
+    def in_run(self) -> bool:
+        """Whether it uses `run()`."""
+        return self.joined is not None and self.joined.args[1] == "run"
+
+    @property
     def gone(self) -> float:
         """When it ended, if it did."""
         return min((event.time for event in (self.exited, self.suicide) if event is not None), default=FOREVER)
@@ -151,6 +156,7 @@ class Story:
         self.run_lags: list[Event] = []
         self.slow: list[Event] = []
         self.malformed: list[Event] = []
+        self.poison: list[Event] = []
         self.owners: defaultdict[str, list[Event]] = defaultdict(list)
         """When somebody else came to own an announcement, by its LBS id."""
         self.unread: list[Event] = []
@@ -210,6 +216,8 @@ class Story:
                 self.unread.append(event)
             case "malformed":
                 self.malformed.append(event)
+            case "poison":
+                self.poison.append(event)
             case "left over":
                 self.left_over = event
                 self.closing = event.time

@@ -6,7 +6,8 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.proof.chaos.story import FOREVER, Fault, Interval, Member, Story
+from redis_stream_client._run.suspects import FIRST_REST, IN_LINE, PROBATION, SHARE, TOGETHER
+from tests.proof.chaos.story import FOREVER, Fault, Interval, Member, Story, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 
 DECOY = "decoy-"
 """How the names of streams begin that are deleted while they are pending."""
+POISON, POISON_KNOWN = "poison-", "poison-known-"
+"""How the names of streams begin that no handler can process, and of those of which handlers say so."""
+ASIDE = (DECOY, POISON)
+"""Streams that have no effects."""
+BY_HOLDER = frozenset({"done", "released", "closed", "superseded", "dead"})
+"""Why a lease ends that was not taken away."""
+LONGEST_PAUSE = 2.0
+"""Seconds that a stream rests at the most after a failure, and that a member pauses between two probes."""
 
 MEASURED_FROM = 0.02
 """Lags and round trips of fewer seconds are not in the histories."""
@@ -37,9 +46,13 @@ STALL = 0.25
 """Lifetimes of a lock from which on a lag of the proxies is an outage, and one of a member a fault of this one."""
 LONGEST = 10.0
 """Seconds that a lag takes at the most."""
+DEPENDENCY_AWAY = frozenset({"ledger away", "member's dependency away"})
+"""What handlers need is away: they fail, and the member tries one at a time. It pauses once more after the end."""
 HARMLESS = frozenset({"raise", "acknowledge", "suicide", "block", "delete the consumer"})
 """Faults after which a member can take over as well as before, or whose own lines say from when on it can not."""
-FOR_EVER = frozenset({"kill", "terminate"})
+LEAVES = frozenset({"terminate", "bad deploy"})
+"""The process leaves. After a bad deploy those that follow it in its place die soon, and say so."""
+FOR_EVER = frozenset({"kill"}) | LEAVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,25 @@ def cannot_begin(fault: Fault) -> bool:
     return fault.kind in SERVER_AWAY | CANNOT_BEGIN
 
 
+def away(fault: Fault) -> Interval:
+    """From when on handlers fail for want of what they need, until all go on."""
+    return Interval(fault.interval.begin, fault.interval.end + LONGEST_PAUSE)
+
+
+def in_line(stream: Stream, time: float) -> float:
+    """Seconds for which a stream may wait in a member in run() that has taken it over: its owners have died, so it
+    rests, and starts after others."""
+    deaths = 0
+    for lease in reversed(stream.leases):
+        if lease.leased.time <= time:
+            if lease.checkpoints:
+                break
+            deaths += lease.lost is None or lease.lost.args[1] not in BY_HOLDER
+    if deaths < 2:
+        return deaths * (TOGETHER + PROBATION)
+    return min(FIRST_REST * 2.0 ** (deaths - 2), SHARE * LONGEST_PAUSE) + IN_LINE + PROBATION
+
+
 def violation(promise: str, what: str, *evidence: Event | None) -> Violation:
     """A violation with its evidence in order of time."""
     there = {id(event): event for event in evidence if event is not None}
@@ -84,6 +116,8 @@ def of_member(story: Story, name: str, member: Member) -> Iterator[Interval]:
     for fault in story.faults_of(name):
         if fault.kind in FOR_EVER:
             yield Interval(fault.interval.begin, FOREVER)
+        elif fault.kind in DEPENDENCY_AWAY:
+            yield away(fault)
         elif fault.kind not in HARMLESS:
             yield fault.interval
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
 
+from tests.proof.chaos.checker import LOOKS
 from tests.proof.chaos.link import ERRORS
 from tests.proof.chaos.servers import NotNow
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from tests.proof.chaos.history import Writer
     from tests.proof.chaos.servers import Servers
 
-LOOKS = 0.5
-"""Seconds between two looks."""
 TIMEOUT = 1.0
 """Seconds after which an answer would come too late to say anything."""
 PAGE = 1_000
