@@ -48,10 +48,12 @@ class Callers:
 
     def _spawn(self, work: Work) -> "asyncio.Task[Outcome]":
         try:
-            return self._start(_caught(work))
+            task = self._start(_caught(work))
         except BaseException:
             work.close()
             raise
+        task.add_done_callback(lambda _: work.close())  # a task that is cancelled at once never begins it
+        return task
 
     def _leave(self, lease: LeaseState, task: "asyncio.Task[Outcome]") -> None:
         if not task.done():

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from redis_stream_client import NotOwner, StreamExpired
+from redis_stream_client import ClientClosed, NotOwner, StreamExpired
+from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._model.announcement import Announcement
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._ownership.callers import Callers
 from redis_stream_client._protocol import scripts
 from tests.harness.fleet import Member
 from tests.harness.runs import Running, add, dead_letters, finished, owners, record, write
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable
+    from collections.abc import AsyncGenerator, Awaitable, Coroutine
 
     from redis_stream_client import Lease
     from tests.harness.connection import Connection
@@ -171,3 +174,23 @@ async def test_a_handler_that_says_done_and_does_not_wait_for_it_is_done(
         assert run.client.statistics().streams_disowned == 0
     assert await dead_letters(redis, service) == []
     assert len(run.leases) == 1
+
+
+async def test_work_whose_client_goes_before_it_begins_leaves_no_warning() -> None:
+    """A coroutine that nobody began, and nobody closed, warns when it is collected; here warnings are errors."""
+    began = False
+
+    async def work() -> None:
+        nonlocal began
+        began = True
+
+    def cancelled_at_once(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(coroutine)
+        task.cancel()
+        return task
+
+    callers = Callers(cancelled_at_once, lambda: ClientClosed("closed"))
+    lease = LeaseState("1-1", Announcement(CALL, None), 1)
+    with pytest.raises(ClientClosed):
+        await callers.wait_for(lease, work())
+    assert not began

@@ -15,7 +15,7 @@ from redis_stream_client._model.keys import Keys
 from redis_stream_client._ownership import checkpoints
 from tests.harness.fleet import Member
 from tests.harness.runs import Running, add, calls, dead_letters, idle, owners
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import meanwhile, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -225,9 +225,18 @@ async def test_a_failing_stream_does_not_hold_up_the_others_of_its_owner(
     async def handle(lease: Lease) -> None:
         if lease.stream.startswith("bad"):
             raise ZeroDivisionError
-        await asyncio.get_running_loop().create_future()
+        async for entry in lease.entries():
+            await lease.checkpoint(entry.id)
 
-    async with Running(server.url, service, handle, **TTL) as run:
+    async def progress() -> None:
+        """Without a stream that progresses, so many failures would look like an outage."""
+        while True:
+            await redis.xadd("call-healthy", {"n": 1})
+            await asyncio.sleep(0.01)
+
+    async with meanwhile(progress()), Running(server.url, service, handle, **TTL) as run:
+        await add(redis, service, ["call-healthy"])
+        await wait_until(lambda: run.working, "a stream progresses")
         await add(redis, service, [f"bad-{i}" for i in range(50)])
         await wait_until(lambda: run.client.statistics().handlers_failed >= 50, "all have failed")
         streams = [f"call-{i}" for i in range(100)]
