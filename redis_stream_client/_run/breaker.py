@@ -72,12 +72,13 @@ class Breaker:
         self._longest_probe = min(LONGEST_PROBE, longest_pause)
         self._pauses = Backoff(min(FIRST_PROBE, longest_pause), self._longest_probe)
         self._failing: OrderedDict[str, float] = OrderedDict()  # since others progressed: its first failure
+        self._failed_last: OrderedDict[str, float] = OrderedDict()  # the newest failure of each, the oldest first
         self._chances: OrderedDict[str, int] = OrderedDict()  # how often others progressed after its failure
         self._errors: Counter[str] = Counter()
         self._texts: dict[str, str] = {}  # the newest one of each kind
         self._since: float | None = None
         self._open_until = float("-inf")
-        self._failed_at = self._joined_at = 0.0
+        self._joined_at = 0.0
         self._uncounted = 0
         self._told = False
         self._ended: Ended | None = None
@@ -96,10 +97,12 @@ class Breaker:
             return not self.open
         if not self.open:
             self._forget_until(now - WITHIN)
-        self._failed_at = now
         if stream not in self._failing:
             self._failing[stream] = self._joined_at = now
             _bound(self._failing)
+        self._failed_last[stream] = now
+        self._failed_last.move_to_end(stream)
+        _bound(self._failed_last)
         first_of_its_kind = self._note(error)
         if self.open:
             return first_of_its_kind
@@ -117,6 +120,7 @@ class Breaker:
         if not (self._failing or self._chances or self.open):
             return  # called for every checkpoint
         self._failing.pop(stream, None)
+        self._failed_last.pop(stream, None)
         self._chances.pop(stream, None)
         first = self._since if self._since is not None else next(iter(self._failing.values()), None)
         if first is None or began < first:
@@ -166,14 +170,21 @@ class Breaker:
             held: streams that have a handler here.
         """
         now = self._now()
-        if not self.open:
+        if not self.open or now - self._joined_at < WITHIN:
             return
-        if len(self._failing) * FEW <= held and now - self._joined_at >= WITHIN:
+        if len(self._failing) * FEW <= held:
             for stream in self._failing:
                 self._blame(stream, CHANCES)
             self._close(progress=False)
-        elif now - self._failed_at >= WITHIN:
+        elif self._still_failing(now) < STREAMS:
             self._close(progress=False)
+
+    def _still_failing(self, now: float) -> int:
+        """How many streams have failed within `WITHIN`. The others are gone: to peers, or to the dead letters. One
+        or two that are left are no outage, and their failures count, or they would go round for ever."""
+        while self._failed_last and next(iter(self._failed_last.values())) <= now - WITHIN:
+            self._failed_last.popitem(last=False)
+        return len(self._failed_last)
 
     def tell_of_outage(self) -> bool:
         """Whether the log has to tell of an outage now: once of each."""
@@ -231,6 +242,7 @@ class Breaker:
     def _close(self, *, progress: bool) -> None:
         since, self._since = self._since, None
         self._failing.clear()
+        self._failed_last.clear()
         self._errors.clear()
         self._texts.clear()
         self._probe = None

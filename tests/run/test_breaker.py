@@ -338,3 +338,25 @@ def test_two_streams_never_open_it(streams: list[str], steps: float) -> None:
     process = Process()
     process.fail(*streams, every=steps)
     assert process.changes == 0
+
+
+def test_it_ends_when_fewer_than_three_have_failed_for_a_minute(process: Process) -> None:
+    """The others went to peers, or were buried there. What is left must not go round uncounted for ever."""
+    process.away()
+    for _ in range(11):
+        process.fail("a", "b", every=WITHIN / 24)
+        process.breaker.look(held=2)
+        assert process.breaker.open
+    process.fail("a", "b", every=WITHIN / 24)
+    process.breaker.look(held=2)
+    assert not process.breaker.open
+    process.fail("a")
+    assert process.breaker.counts(process.time)
+
+
+def test_an_outage_in_which_all_fail_rarely_goes_on(process: Process) -> None:
+    process.away()
+    for _ in range(10):
+        process.fail("a", "b", "c", every=WITHIN / 4)
+        process.breaker.look(held=3)
+        assert process.breaker.open

@@ -37,8 +37,9 @@ MOST = 4
 LONGEST_PAUSE = 0.2
 ON_AGAIN = LONGEST_PAUSE + 2 * LOCK_TTL + BUSY
 """Seconds within which all go on after an outage: a pause, a take-over, and what a busy machine adds."""
-HEALED = 30.0
-"""Seconds within which all is finished or buried at the end."""
+HEALED = 90.0
+"""Seconds within which all is finished or buried at the end. Most scripts need one or two. If one member has met
+nothing but poison, it takes that for an outage until fewer than three have failed for a minute."""
 GOOD, KNOWN, POISON = "good", "known", "poison"
 SCRIPTS = ("begin", "fail", "checkpoint", "settle", "release", "bury", "done", "claim_many")
 
@@ -317,18 +318,32 @@ class RunningFleet:
         for member in self.members.values():
             member.heal()
         self.join()
+        self.announce("good", 1)  # where nothing at all progresses, failures mean an outage, and bury nothing
+        give_up = time.monotonic() + HEALED
+        while not set(self.announced()) <= set(self.good):
+            self.write()
+            self._wait(give_up)
         for stream in self.good:
             self._redis.xadd(stream, {END: 1})
-        give_up = time.monotonic() + HEALED
-        while self._redis.xlen(self._keys.lbs):
-            assert time.monotonic() < give_up, (
-                f"never finished or buried: {self._redis.xrange(self._keys.lbs)}, "
-                f"{self._redis.xpending_range(self._keys.lbs, self._keys.group, '-', '+', 100)}"
-            )
-            self.look()
-            time.sleep(0.01)
+        while self.announced():
+            self._wait(give_up)
         self.look()
         assert sorted(self.buried()) == sorted(set(self.streams) - set(self.good))
+
+    def announced(self) -> list[str]:
+        """The streams that are neither finished nor buried."""
+        return [
+            str(json.loads(fields[b"lbs-input"])["DataStreamName"])
+            for _, fields in self._redis.xrange(self._keys.lbs)
+        ]
+
+    def _wait(self, give_up: float) -> None:
+        assert time.monotonic() < give_up, (
+            f"never finished or buried: {self.announced()}, "
+            f"{self._redis.xpending_range(self._keys.lbs, self._keys.group, '-', '+', 100)}"
+        )
+        self.look()
+        time.sleep(0.02)
 
 
 def _order(id: str) -> tuple[int, int]:
