@@ -67,6 +67,7 @@ class Probation:
             trials=trouble.trials if trouble is not None else 0,
             failing_for=lease.failing_for(now),
             now=now,
+            name=lease.lbs_id,
         )
         self._unsaid.append((lease, rest))
         verdict = self._verdicts[lease] = asyncio.get_running_loop().create_future()
@@ -94,10 +95,14 @@ class Probation:
 
     def ended(self, lease: LeaseState) -> None:
         """The work on a stream has ended."""
+        if lease.begun:
+            self._suspects.forget(lease.lbs_id)
+        self._suspects.got_on(lease)
         if self._suspects:
-            self._suspects.remove(lease)
+            now = clock.now()
+            self._suspects.remove(lease, now)
             self._count()
-            self._look_at(clock.now())
+            self._look_at(now)
 
     # Inside.
 

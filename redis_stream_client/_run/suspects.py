@@ -12,7 +12,8 @@ deploy, does not live long enough to try anybody.
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Collection
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -54,7 +55,8 @@ one more may: members that were replaced own few streams, and several poisoned o
 
 PASSED = 0.75
 """How often a process passes a suspect on to its peers that it can compare with no other stream. A member that was
-just replaced may own nothing but what killed the one before. Not always: the peers may be no better off."""
+just replaced may own nothing but what killed the one before. Not always, and not twice: the peers may be no better
+off."""
 
 SHARE = 0.75
 """The longest rest, as a share of the policy's `longest_pause`: after a bad deploy all streams go on within the
@@ -62,6 +64,9 @@ latter, which includes the time until they are taken over, and the time in line.
 
 PATIENCE = 600.0
 """The shortest patience in seconds with a suspect that does not stand out among other streams."""
+
+REMEMBERED = 10_000
+"""Suspects that left, and may come back."""
 
 
 class Surroundings(NamedTuple):
@@ -78,6 +83,28 @@ class Surroundings(NamedTuple):
     peers: bool = False
 
 
+class Stay(NamedTuple):
+    """How a suspect has waited in this process that left before it began.
+
+    A client whose lock lapses loses all its streams, and gets back those that nobody took. They go on waiting
+    where they were. Else a process that lapses every few seconds would never start them.
+
+    Attributes:
+        deaths: owners that had died. If this, `lived` or `trials` differ when it comes back, it waits anew.
+        lived: the longest time in seconds that an owner had lived with it.
+        trials: how often it had been tried.
+        waited: for how many seconds it has waited.
+        passed: whether it was passed on to the peers. Each process does this once, so that they do not pass it
+            round for ever.
+    """
+
+    deaths: int
+    lived: float | None
+    trials: int
+    waited: float = 0.0
+    passed: bool = False
+
+
 @dataclass(slots=True, order=True)
 class Suspect(Generic[S]):
     """One stream that waits.
@@ -87,11 +114,13 @@ class Suspect(Generic[S]):
         ready_at: when it has rested.
         number: orders those that arrived at the same time.
         stream: which stream.
-        arrived: when it arrived.
+        name: what it is known by when it comes back.
+        arrived: when it arrived; earlier, if it has waited here before.
         rest: for how many seconds it rests.
         lived: the longest time in seconds that an owner has lived with it; None if not known.
         trials: how often it was tried.
         failing_since: when its troubles began.
+        passed: whether it was passed on before.
         in_line: whether it has rested.
     """
 
@@ -99,11 +128,13 @@ class Suspect(Generic[S]):
     ready_at: float
     number: int
     stream: S = field(compare=False)
+    name: Hashable = field(compare=False)
     arrived: float = field(compare=False)
     rest: float = field(compare=False)
     lived: float | None = field(compare=False)
     trials: int = field(compare=False)
     failing_since: float = field(compare=False)
+    passed: bool = field(compare=False)
     in_line: bool = field(default=False, compare=False)
 
     @property
@@ -132,6 +163,7 @@ class Suspects(Generic[S]):
         self._probation: S | None = None
         self._probation_ends = float("-inf")
         self._progress_at = float("-inf")
+        self._stays: OrderedDict[Hashable, Stay] = OrderedDict()
 
     def __len__(self) -> int:
         """How many wait."""
@@ -151,6 +183,7 @@ class Suspects(Generic[S]):
         trials: int,
         failing_for: float,
         now: float,
+        name: Hashable = None,
     ) -> float:
         """A stream arrives of which `deaths` owners have died. Returns for how many seconds it rests.
 
@@ -161,32 +194,47 @@ class Suspects(Generic[S]):
             trials: how often it was tried.
             failing_for: for how many seconds it has been in trouble.
             now: the time.
+            name: what it is known by when it comes back; by itself if None.
         """
+        name = stream if name is None else name
         rest = self._rest(deaths, lived)
+        stay = self._stays.pop(name, None)
+        if stay is None or (stay.deaths, stay.lived, stay.trials) != (deaths, lived, trials):
+            stay = Stay(deaths, lived, trials)
+        arrived = now - stay.waited
         suspect = Suspect(
             deaths=deaths,
-            ready_at=now + rest,
+            ready_at=arrived + rest,
             number=next(self._numbers),
             stream=stream,
-            arrived=now,
+            name=name,
+            arrived=arrived,
             rest=rest,
             lived=lived,
             trials=trials,
             failing_since=now - failing_for,
+            passed=stay.passed,
         )
         self._waiting[stream] = suspect
-        if rest:
+        left = max(0.0, rest - stay.waited)
+        if left:
             heapq.heappush(self._resting, (suspect.ready_at, suspect))
         else:
             self._enter_line(suspect)
-        return rest
+        return left
 
-    def remove(self, stream: S) -> None:
+    def remove(self, stream: S, now: float) -> None:
         """A stream waits no more, or its handler has ended."""
         suspect = self._waiting.pop(stream, None)
-        if suspect is not None and suspect.in_line:
-            self._in_line[suspect.first] -= 1
+        if suspect is not None:
+            if suspect.in_line:
+                self._in_line[suspect.first] -= 1
+            self._remember(suspect, now)
         self.got_on(stream)
+
+    def forget(self, name: Hashable) -> None:
+        """A stream has begun: if it comes back, it waits anew."""
+        self._stays.pop(name, None)
 
     def progressed(self, stream: S, now: float) -> None:
         """The checkpoint of any stream has advanced, or its handler has returned."""
@@ -220,6 +268,8 @@ class Suspects(Generic[S]):
         if suspect is None:
             return None
         verdict = self._judge(suspect, now, look_around)
+        suspect.passed = suspect.passed or verdict == "pass"
+        self._remember(suspect, now)
         if verdict in ("start", "trial"):
             self._probation, self._probation_ends = suspect.stream, now + self._time_for(suspect, now)
         return suspect.stream, verdict
@@ -243,6 +293,15 @@ class Suspects(Generic[S]):
         if most is not None and lived is not None and deaths >= min(TRIED_AT, most - 1):
             rest = max(rest, LONGER * lived)
         return min(rest, self._longest_rest)
+
+    def _remember(self, suspect: Suspect[S], now: float) -> None:
+        if suspect.first:
+            return  # it waits for so short a time that it may wait again
+        self._stays[suspect.name] = Stay(
+            suspect.deaths, suspect.lived, suspect.trials, now - suspect.arrived, suspect.passed
+        )
+        if len(self._stays) > REMEMBERED:
+            self._stays.popitem(last=False)
 
     def _enter_line(self, suspect: Suspect[S]) -> None:
         heapq.heappush(self._ready, suspect)
@@ -273,7 +332,7 @@ class Suspects(Generic[S]):
         if len(deaths) <= 1:  # there is nothing to compare it with
             if is_last:
                 return "bury"
-            return "pass" if peers and self._chance() < PASSED else "start"
+            return "pass" if peers and not suspect.passed and self._chance() < PASSED else "start"
         if suspect.lived is None:
             return "start"
         if not at_rest and self._progress_at < suspect.arrived:

@@ -228,6 +228,7 @@ class Fleet:
             self._look_at(process, max(self.now, again))
 
     def _start(self, process: Process, stream: Stream, *, trial: bool = False) -> None:
+        process.suspects.forget(stream)
         for idle in process.at_rest:
             idle.attempts = 0
         stream.attempts += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from redis_stream_client import RetryPolicy
@@ -104,6 +105,21 @@ async def test_whoever_is_cancelled_waits_no_more() -> None:
     last = client.own("last", 1)
     client.probation.ended(leases[0])
     assert await client.probation.verdict(last) == "start"
+
+
+async def test_a_stream_is_known_again_when_a_new_lease_of_it_arrives() -> None:
+    """Each client passes a stream on once at the most."""
+    client = Client(RetryPolicy(longest_pause=0.02, first_pause=0.01))
+    client.peers = True
+    passes: Counter[str] = Counter()
+    for number in range(60):
+        lease = LeaseState(f"{number % 10 + 1}-0", Announcement("stream", None), 3)
+        lease.suspected(2, Trouble.found(0, 0.0, "", lived=0.01))
+        client.held[:] = [lease]
+        if await client.probation.verdict(lease) == "pass":
+            passes[lease.lbs_id] += 1
+        client.probation.ended(lease)
+    assert set(passes.values()) == {1}
 
 
 async def test_one_that_rests_is_tried_and_then_buried() -> None:

@@ -135,9 +135,9 @@ def test_one_that_is_lost_while_it_waits_is_forgotten(scene: Scene) -> None:
     scene.arrive("b", 3)
     scene.arrive("c", 1)
     assert scene.started() == ["a"]
-    scene.suspects.remove("c")
-    scene.suspects.remove("b")
-    scene.suspects.remove("a")
+    scene.suspects.remove("c", scene.now)
+    scene.suspects.remove("b", scene.now)
+    scene.suspects.remove("a", scene.now)
     assert scene.started() == []
     assert scene.suspects.look_again_at() in (None, 1001.0)
     scene.now += 100
@@ -149,8 +149,62 @@ def test_one_that_ends_on_probation_is_not_waited_for(scene: Scene) -> None:
     scene.arrive("a", 1)
     scene.arrive("b", 1)
     assert scene.started() == ["a"]
-    scene.suspects.remove("a")
+    scene.suspects.remove("a", scene.now)
     assert scene.started() == ["b"]
+
+
+# Those that come back: this process lapsed, and nobody else took them.
+
+
+def test_one_that_comes_back_rests_for_what_is_left(scene: Scene) -> None:
+    assert scene.arrive("a", 3, lived=4.0) == 8.0
+    scene.now += 5
+    scene.suspects.remove("a", scene.now)
+    scene.now += 100  # while it was away it did not rest here
+    assert scene.arrive("a", 3, lived=4.0) == 3.0
+    scene.now += 2
+    assert scene.decided() == []
+    scene.suspects.remove("a", scene.now)
+    assert scene.arrive("a", 3, lived=4.0) == 1.0
+    scene.now += 1
+    scene.suspects.progressed("other", scene.now)
+    assert scene.decided() == [("a", "trial")]
+
+
+@pytest.mark.parametrize(("deaths", "lived", "trials"), [(4, 4.0, 0), (3, 5.0, 0), (3, 4.0, 1)])
+def test_one_that_comes_back_with_another_story_rests_anew(
+    scene: Scene, deaths: int, lived: float, trials: int
+) -> None:
+    scene.arrive("a", 3, lived=4.0)
+    scene.now += 100
+    scene.suspects.remove("a", scene.now)
+    assert scene.arrive("a", deaths, lived=lived, trials=trials) >= 8.0
+
+
+def test_one_that_has_begun_and_comes_back_rests_anew(scene: Scene) -> None:
+    scene.arrive("a", 3, lived=4.0)
+    assert rested(scene) == [("a", "trial")]
+    assert scene.arrive("a", 3, lived=4.0) == 0.0, "it was lost before it could begin"
+    assert scene.decided() == [("a", "trial")]
+    scene.suspects.forget("a")
+    assert scene.arrive("a", 3, lived=4.0) == 8.0
+
+
+def test_a_process_that_lapses_again_and_again_starts_all_in_time(scene: Scene) -> None:
+    """Its streams get back in line where they were, and not at its end."""
+    waiting = {f"stream-{i}" for i in range(300)}
+    for _ in range(8):
+        for name in waiting:
+            scene.arrive(name, 2)
+        lapses = scene.now + 1.5
+        while (due := scene.suspects.look_again_at()) is not None and due < lapses:
+            scene.now = max(scene.now, due)
+            waiting.difference_update(scene.started())
+        scene.now = lapses
+        for name in waiting:
+            scene.suspects.remove(name, scene.now)
+        scene.now += 1
+    assert not waiting
 
 
 # Trials, and what convicts.
@@ -217,7 +271,7 @@ def test_with_each_further_trial_one_more_may_be_like_it(scene: Scene) -> None:
     for trials in (TRIALS, TRIALS + 1):
         scene.arrive("a", 8, trials=trials)
         assert rested(scene) == [("a", "trial")]
-        scene.suspects.remove("a")
+        scene.suspects.remove("a", scene.now)
     scene.arrive("a", 8, trials=TRIALS + 2)
     assert rested(scene) == [("a", "bury")]
 
@@ -226,7 +280,7 @@ def test_one_that_does_not_stand_out_has_patience(scene: Scene) -> None:
     scene.around = Surroundings([9] * 30, True)
     scene.arrive("a", 16, trials=TRIALS, failing_for=400.0)
     assert rested(scene) == [("a", "trial")]
-    scene.suspects.remove("a")
+    scene.suspects.remove("a", scene.now)
     scene.arrive("a", 16, trials=TRIALS, failing_for=600.0)
     assert rested(scene) == [("a", "bury")]
 
@@ -237,7 +291,7 @@ def test_alone_there_is_nothing_but_the_policy(scene: Scene) -> None:
         scene.arrive(name, deaths, failing_for=failing_for)
         expected = "bury" if name == "c" else "start"
         assert rested(scene) == [(name, expected)]
-        scene.suspects.remove(name)
+        scene.suspects.remove(name, scene.now)
 
 
 def test_alone_it_is_passed_on_to_peers_if_there_are_any_but_not_always(scene: Scene) -> None:
@@ -245,19 +299,30 @@ def test_alone_it_is_passed_on_to_peers_if_there_are_any_but_not_always(scene: S
     scene.around = Surroundings([3], False, True)
     scene.arrive("first", 1)
     assert rested(scene) == [("first", "start")]
-    scene.suspects.remove("first")
+    scene.suspects.remove("first", scene.now)
     scene.arrive("a", 3)
     assert rested(scene) == [("a", "pass")]
-    scene.arrive("a", 3)
+    scene.arrive("b", 3)
     scene.chance = 0.8
-    assert rested(scene) == [("a", "start")]
+    assert rested(scene) == [("b", "start")]
+
+
+def test_no_process_passes_it_on_twice(scene: Scene) -> None:
+    """It comes back: all its peers have passed it on. It has rested, and starts at once."""
+    scene.around = Surroundings([3], False, True)
+    scene.arrive("a", 3)
+    assert rested(scene) == [("a", "pass")]
+    assert scene.arrive("a", 3) == 0.0
+    assert scene.decided() == [("a", "start")]
+    scene.arrive("a", 4)
+    assert rested(scene) == [("a", "pass")], "for the others it is a new story, too"
 
 
 def test_without_a_number_nothing_is_ever_buried() -> None:
     scene = Scene(RetryPolicy(max_attempts=None))
     scene.arrive("a", 1000, trials=1000, failing_for=1e6)
     assert rested(scene) == [("a", "trial")]
-    scene.suspects.remove("a")
+    scene.suspects.remove("a", scene.now)
     scene.around = Surroundings([16], False)
     scene.arrive("a", 1000, trials=1000, failing_for=1e6)
     assert rested(scene) == [("a", "start")]
@@ -267,7 +332,7 @@ def test_where_few_attempts_are_allowed_one_trial_is_enough() -> None:
     scene = Scene(RetryPolicy(max_attempts=3, patience=0))
     scene.arrive("a", 2, lived=1.0)
     assert rested(scene) == [("a", "trial")]
-    scene.suspects.remove("a")
+    scene.suspects.remove("a", scene.now)
     scene.arrive("a", 3, lived=1.0, trials=1)
     assert rested(scene) == [("a", "bury")]
 
@@ -292,12 +357,12 @@ def test_everyone_who_waits_is_decided_once_and_in_time(steps: list[tuple[str, i
     for what, number, deaths, seconds in steps:
         name = f"stream-{number}"
         if what == "arrives" and name not in waiting:
-            scene.suspects.remove(name)
+            scene.suspects.remove(name, scene.now)
             rest = scene.arrive(name, deaths, trials=deaths // 2)
             assert 0 <= rest <= 30
             waiting[name] = deaths
         elif what == "leaves":
-            scene.suspects.remove(name)
+            scene.suspects.remove(name, scene.now)
             waiting.pop(name, None)
         elif what == "gets on":
             scene.suspects.progressed(name, scene.now)
