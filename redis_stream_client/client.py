@@ -168,7 +168,7 @@ class RedisStreamClient:
           released, and this client leaves it to its peers for as long again, at most `lock_ttl`. It goes to the
           dead letters as `retry` says, by default after 16 failures and 10 minutes without progress. Only a
           `KeyboardInterrupt` ends `run()`. To end the program from a handler, call ``drain()``.
-        - When owners die, the streams that they left without progress start one by one, after the others. A stream
+        - Streams that two dead owners left without progress start one by one, after the others. A stream
           that kills its owners rests for longer each time, and goes to the dead letters after about 6 of them. A
           bad deploy, whose processes die whatever they do, sends nothing there.
         - When the handlers of three streams fail within a minute and no stream progresses, that counts as an

@@ -102,18 +102,19 @@ class Progress:
         """Read the stream of a lease after its checkpoint."""
         return self._fetcher.follow(lease.stream, lease.position or START, lease.count, lease.restarted)
 
-    async def prepare(self, leases: Sequence[LeaseState]) -> set[LeaseState]:
-        """Begin streams that have just arrived, many in one call. Streams without a record get none.
+    async def prepare(self, leases: Sequence[LeaseState], *, most_deaths: int) -> set[LeaseState]:
+        """Begin streams that have just arrived, many in one call. Streams without a record get none, and those of
+        which more than `most_deaths` owners have died are left alone.
 
         This is best effort, within `PREPARING`. Returns the leases that need no `begin` of their own any more.
         """
         ready: set[LeaseState] = set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PREPARING):
-                await self._prepare(leases, ready)
+                await self._prepare(leases, ready, Terms(most_deaths))
         return ready
 
-    async def _prepare(self, leases: Sequence[LeaseState], ready: set[LeaseState]) -> None:
+    async def _prepare(self, leases: Sequence[LeaseState], ready: set[LeaseState], terms: Terms) -> None:
         record = self._keys.progress
         names = [record(lease.stream) for lease in leases]
         shelved = await self._record_store.together(names)
@@ -130,7 +131,6 @@ class Progress:
         later = [lease for lease in leases if lease not in ready]
         later = [lease for lease in later if lease in first or former(lease.stream) is None]
         later = [lease for lease in later if not (lease.unrecorded and self._records_go(lease))]
-        terms = Terms(most_deaths=0)
         asks = [self._begin_of(lease, terms, look_only=not lease.unrecorded) for lease in later]
         for lease, answer in zip(later, await shelved.begin_many(asks) if asks else (), strict=True):
             if not isinstance(answer, Refused | Suspect | Exception):

@@ -198,7 +198,7 @@ class Dispatcher:
             self._capacity.freed()  # so that the reader fetches more while these begin
             for state in arrived:
                 state.on_done = self._rules.on_done
-            ready = await self._progress.prepare(list(arrived))
+            ready = await self._progress.prepare(list(arrived), most_deaths=self._rules.spared)
             for state, lease in arrived.items():
                 handler_task = HandlerTask(
                     state,

@@ -260,7 +260,7 @@ class HandlerTask:
         """Read how far earlier owners got. Where there were none, this writes nothing. Where some have died, wait
         for what becomes of it."""
         begin = partial(self._backend.plane.begin, look_only=not self.lease.unrecorded)
-        await self._insist(partial(begin, most_deaths=0))
+        await self._insist(partial(begin, most_deaths=self._rules.spared))
         if self.lease.begun or not self.lease.deaths:
             return
         self.suspect = True

@@ -57,6 +57,13 @@ class Rules:
         """The pause in seconds that a `RetryLater` asks for."""
         return seconds if self.rests else 0.0
 
+    @property
+    def spared(self) -> int:
+        """Deaths of owners that make no suspect. Most processes that die were killed by none of their streams, and
+        what they leave must go on at once: thousands of streams begin together then."""
+        most = self.retry.max_attempts
+        return 1 if most is None or most > 1 else 0
+
     def is_last(self, failures: int, failing_for: float) -> bool:
         """Whether a stream goes to the dead letters after so many failures, or deaths, over this time."""
         most = self.retry.max_attempts

@@ -1,8 +1,10 @@
 """Suspects: streams whose owners have died, and which of them may start when. Pure state: no I/O, no clock.
 
-A process that dies leaves all its streams behind, and one of them may have killed it. Nobody saw which. So a new
-owner starts those that were left without progress one after the other, each on probation until it gets on. If one
-of them kills again, the others have got on, or have not begun, and are not charged with this death.
+A process that dies leaves all its streams behind, and one of them may have killed it. Nobody saw which. Most
+deaths have other causes, so `run()` sends no stream here for its first one: see `Rules.spared`. Where a second
+owner has died, the next one starts those that were left without progress one after the other, each on probation
+until it gets on. If one of them kills again, the others have got on, or have not begun, and are not charged
+with this death.
 
 A stream with several deaths rests first. A process that lives well without it, twice as long as any owner lived
 with it, then starts it, and dies: that is a trial. Only trials convict. A process that dies anyway, as in a bad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,7 +76,7 @@ async def test_one_that_is_lost_while_it_rests_waits_no_more(
     assert await attempts(redis, service, "resting") == 9
 
 
-@pytest.mark.parametrize("deaths", [1, 2])
+@pytest.mark.parametrize("deaths", [2, 3])
 async def test_they_begin_one_after_the_other_and_idle_ones_are_acquitted(
     server: Server, redis: Connection, service: str, deaths: int
 ) -> None:
@@ -87,6 +88,20 @@ async def test_they_begin_one_after_the_other_and_idle_ones_are_acquitted(
         for stream in running.working[:-1]:
             assert await attempts(redis, service, stream) == 0, "before the next one started"
         assert await attempts(redis, service, running.working[-1]) == deaths + 1
+
+
+async def test_what_one_dead_owner_left_begins_together(server: Server, redis: Connection, service: str) -> None:
+    """Else the streams of each process that dies would wait for one another."""
+    streams = [f"stream-{i}" for i in range(50)]
+    for stream in streams:
+        await has_killed(redis, service, stream, 1)
+
+    async def stay(lease: Lease) -> None:
+        await asyncio.Event().wait()
+
+    async with Running(server.url, service, stay, lock_ttl=60.0) as running:
+        await wait_until(lambda: running.working, "the first begins")
+        await wait_until(lambda: {*running.working} == {*streams}, "all begin, though none gets on", 1.0)
 
 
 async def test_one_that_has_killed_enough_is_buried_untried(
