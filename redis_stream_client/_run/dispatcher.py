@@ -218,10 +218,13 @@ class Dispatcher:
         return True
 
     def _take(self, most: int = ADMITTED) -> tuple[int, dict[LeaseState, Lease]]:
-        """Take so many events at the most. Returns their number, and the leases that need a handler."""
+        """Take so many leases that need a handler at the most, and what lies before them. Returns the number of
+        events, and these leases."""
         now = clock.now()
         arrived: dict[LeaseState, Lease] = {}
-        for looked_at in range(most):
+        for looked_at in range(ADMITTED):
+            if len(arrived) == most:  # hundreds of losses may lie before the one lease that is wanted
+                return looked_at, arrived
             match self._event_queue.take(now):
                 case StreamAdded(lease):
                     state = self._table.state_of(lease)
@@ -234,7 +237,7 @@ class Dispatcher:
                     return looked_at, arrived
                 case _:  # a loss, which has cancelled the handler already
                     pass
-        return most, arrived
+        return ADMITTED, arrived
 
     def _start(self, handler_task: HandlerTask) -> None:
         task = start_task(self._attend(handler_task), f"handler of {handler_task.lease.stream}")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from redis_stream_client import PoisonError, RetryLater
+from redis_stream_client._model.keys import Keys
 from redis_stream_client._run.breaker import LONGEST_PROBE, SURE
-from tests.harness.runs import Running, add, dead_letters, finished, write
+from tests.harness.runs import Running, add, dead_letters, finished, owners, write
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -298,3 +299,37 @@ async def test_an_outage_that_ends_at_once_is_not_told(
         await wait_until(lambda: finished(redis, service), "all are finished", SURE * 3)
         assert run.client.statistics().outage is None
     assert said(caplog, "as in an outage") == []
+
+
+async def test_in_an_outage_hundreds_of_losses_do_not_hide_the_stream_behind_them(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """They were taken one by one, as probes are: for half a minute an owned stream waited for its handler."""
+    keys, idle, peer = Keys(service), [f"idle-{i}" for i in range(600)], "redis-consumer-peer-1"
+    called: set[str] = set()
+
+    async def handle(lease: Lease) -> None:
+        called.add(lease.stream)
+        if lease.stream.startswith("bad"):
+            raise ConnectionError("database is away")
+        async for entry in lease.entries():
+            await lease.checkpoint(entry.id)
+
+    async def all_to_the_peer() -> None:
+        await redis.xclaim(keys.lbs, keys.group, peer, 0, [*await owners(redis, service)])
+
+    async with Running(server.url, service, handle, lock_ttl=1.0) as run:
+        await add(redis, service, idle)
+        await wait_until(lambda: called >= {*idle}, "all are handled")
+        await add(redis, service, [f"bad-{i}" for i in range(3)])
+        await wait_until(lambda: run.client.statistics().outage, "there is an outage")
+        await redis.set(keys.lock(peer), "1", px=60_000)
+        await all_to_the_peer()
+        for quiet in ("quiet-1", "quiet-2"):  # neither fails nor progresses, so that the next may be tried at once
+            await add(redis, service, [quiet])
+            await wait_until(lambda: quiet in called, "it is tried", 2 * LONGEST_PROBE)
+        await all_to_the_peer()
+        await redis.delete(keys.lock(run.client.id))
+        await wait_until(lambda: not run.client.leases, "the streams are lost")
+        await add(redis, service, ["new"])
+        await wait_until(lambda: "new" in called, "it is tried", 2 * LONGEST_PROBE)
