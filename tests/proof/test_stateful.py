@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.proof.stateful.corpus import CORPUS
-from tests.proof.stateful.machine import Fleet, Step, as_script, shorten
+from tests.proof.stateful.machine import Fleet, shorten
 from tests.proof.stateful.retries import GOOD, KNOWN, POISON, SCRIPTS, RunningFleet
+from tests.proof.stateful.script import Step, as_script
 
 if TYPE_CHECKING:
     from tests.harness.servers import Server

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.proof.stateful.machine import Step
+    from tests.proof.stateful.script import Step
 
 CORPUS: dict[str, list[Step]] = {
     # The reply to one request was given to the next: a connection was lost in the moment in which it opened. That

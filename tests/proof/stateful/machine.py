@@ -24,20 +24,17 @@ from redis_stream_client import (
     StreamDisowned,
     StreamGone,
 )
-from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
-from tests.proof.stateful.consumers import Consumer, Loop
+from tests.proof.stateful.consumers import Consumer
+from tests.proof.stateful.script import Scripted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from redis_stream_client import Lease
-    from tests.harness.connection import Connection
     from tests.harness.servers import Server
+    from tests.proof.stateful.script import Step
 
-
-Step = tuple[str, dict[str, Any]]
-"""The name of a method of `Fleet`, and its arguments."""
 
 LOCK_TTL = 0.2
 HEALED = 20.0
@@ -51,21 +48,12 @@ MOST = 4
 """Consumers at a time."""
 
 
-class Fleet:
+class Fleet(Scripted):
     """Consumers A, B, C … of one service on a real server, and what is done to them."""
 
     def __init__(self, server: Server) -> None:
-        self.script: list[Step] = []
-        """The steps that were taken."""
-        self._server = server
-        self._redis: Connection = redis.Redis.from_url(server.url)
-        server.command("FLUSHALL")
+        super().__init__(server, ("join", "claim", "adopt", "done", "release", "share"))
         self._redis.config_set("notify-keyspace-events", "")
-        for name in ("join", "claim", "adopt", "done", "release", "share"):  # so that a sha names each of them
-            self._redis.script_load(scripts.load(name).text)
-        self._keys = Keys("orders")
-        self._network = Loop("network")
-        self._names = iter("ABCDEFGHIJKLMNOPQRSTUVW")
         self.consumers: dict[str, Consumer] = {}
         # The model.
         self.streams: dict[str, str] = {}
@@ -79,33 +67,8 @@ class Fleet:
         self.begun: dict[str, int] = {}
         """The delivery count whose checkpoint was accepted last, by stream."""
 
-    def play(self, script: Iterable[Step]) -> None:
-        """Take the steps, and look at everything after each; at the end all is healed and closed.
-
-        Where a step has a `pick` instead of names, it takes what there is; or is left out where there is nothing.
-        """
-        try:
-            for name, arguments in script:
-                chosen = self._chosen(name, **arguments)
-                if chosen is not None:
-                    self.script.append((name, chosen))
-                    getattr(self, name)(**chosen)
-                    self.look()
-            self._heal()
-        except Exception as error:
-            error.add_note(as_script(self.script))
-            raise
-        finally:
-            unhandled = [error for consumer in self.consumers.values() for error in consumer.close()]
-            self._network.close()
-            self._redis.close()
-        assert not unhandled, f"errors that nobody saw: {unhandled}"
-
-    def _chosen(self, name: str, pick: int | None = None, **arguments: Any) -> dict[str, Any] | None:
-        if pick is None:
-            return arguments
-        choices = self._choices(name)
-        return choices[pick % len(choices)] | arguments if choices else None
+    def _close(self) -> list[Any]:
+        return [error for consumer in self.consumers.values() for error in consumer.close()]
 
     def _choices(self, name: str) -> list[dict[str, Any]]:
         """The names that a step may be taken with now."""
@@ -459,11 +422,6 @@ class Fleet:
             for lease in consumer.leases
             if lease not in consumer.ended and lease not in [told.payload for told in consumer.told]
         ]
-
-
-def as_script(steps: Iterable[Step]) -> str:
-    """The steps as the corpus holds them."""
-    return "\n".join(["[", *(f"    {step!r}," for step in steps), "]"])
 
 
 def shorten(server: Server, script: list[Step], failure: Exception, *, seconds: float = 120.0) -> list[Step]:

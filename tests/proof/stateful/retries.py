@@ -13,23 +13,17 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import redis
-
 from redis_stream_client import RedisStreamClient, RedisStreamClientError, RetryLater, RetryPolicy
-from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from tests.harness.proxy import TcpProxy
 from tests.harness.runs import END
 from tests.proof.stateful.consumers import Loop
-from tests.proof.stateful.machine import BUSY, as_script
+from tests.proof.stateful.machine import BUSY
+from tests.proof.stateful.script import Scripted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from redis_stream_client import Lease
-    from tests.harness.connection import Connection
     from tests.harness.servers import Server
-    from tests.proof.stateful.machine import Step
 
 LOCK_TTL = 0.3
 MOST = 4
@@ -154,48 +148,20 @@ class Member:
         return self.loop.unhandled
 
 
-class RunningFleet:
+class RunningFleet(Scripted):
     """Members A, B, C … in `run()` on a real server, and what is done to them and to their streams."""
 
     def __init__(self, server: Server) -> None:
-        self.script: list[Step] = []
-        self._server = server
-        self._redis: Connection = redis.Redis.from_url(server.url)
-        server.command("FLUSHALL")
-        for name in SCRIPTS:  # so that a sha names each of them
-            self._redis.script_load(scripts.load(name).text)
-        self._keys = Keys("orders")
-        self._network = Loop("network")
-        self._names = iter("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+        super().__init__(server, SCRIPTS)
         self.world = World()
         self.members: dict[str, Member] = {}
         self.streams: list[str] = []
 
-    def play(self, script: Iterable[Step]) -> None:
-        """Take the steps, and look at everything after each; at the end all is healed and closed."""
-        try:
-            self.join()
-            for name, arguments in script:
-                chosen = self._chosen(name, **arguments)
-                if chosen is not None:
-                    self.script.append((name, chosen))
-                    getattr(self, name)(**chosen)
-                    self.look()
-            self._heal()
-        except Exception as error:
-            error.add_note(as_script(self.script))
-            raise
-        finally:
-            unhandled = [error for member in self.members.values() for error in member.close()]
-            self._network.close()
-            self._redis.close()
-        assert not unhandled, f"errors that nobody saw: {unhandled}"
+    def _open(self) -> None:
+        self.join()
 
-    def _chosen(self, name: str, pick: int | None = None, **arguments: Any) -> dict[str, Any] | None:
-        if pick is None:
-            return arguments
-        choices = self._choices(name)
-        return choices[pick % len(choices)] | arguments if choices else None
+    def _close(self) -> list[Any]:
+        return [error for member in self.members.values() for error in member.close()]
 
     def _choices(self, name: str) -> list[dict[str, Any]]:
         alive = [name for name, member in self.members.items() if not member.dead]
