@@ -98,6 +98,7 @@ class Heartbeat:
         self._timer: asyncio.TimerHandle | None = None
         self._backoff = Backoff(FIRST_PAUSE, options.longest_pause)
         lock_state.changed.add(self._changed)
+        lock_state.questioned.add(self._wake.set)
 
     async def run(self) -> None:
         """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
@@ -119,8 +120,9 @@ class Heartbeat:
                 self._timer = None
 
     def _changed(self) -> None:
-        """The lock has lapsed or may be gone: ask Redis, and set the timer for the new deadline."""
-        self._wake.set()
+        """The lock has lapsed: take it back, and set the timer for the new deadline."""
+        if self._lock_state.state is not State.HELD:
+            self._wake.set()
         if self._timer is not None:
             self._rearm()
 

@@ -263,7 +263,7 @@ class Lifecycle:
     @property
     def alive(self) -> bool:
         """Whether the consumer lock is held, by the local clock."""
-        return self.parts is not None and self.parts.lock_state.held
+        return self.parts is not None and self.parts.lock_state.alive
 
     def health(self) -> Health:
         """See `RedisStreamClient.health`."""

@@ -67,7 +67,7 @@ class Report:
         oldest = min(held, key=lambda lease: lease.progress_at, default=None)
         return judge(
             self._options,
-            alive=self._lock_state.held,
+            alive=self._lock_state.alive,
             announcement=self._oldest_announcement.age(now),
             full=not self._capacity.to_read,
             outage=outage is not None,

@@ -7,6 +7,10 @@ from typing import Literal
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.notifier import Notifier
 
+NEVER = float("inf")
+
+LEAST_TIMEOUT = 0.5  # seconds; a server that pauses for less than that is not worth a new connection
+
 LapseCause = Literal["silent", "stalled", "missing"]
 """Why a lock lapsed.
 
@@ -33,13 +37,23 @@ class LockState:
     the lock expires in Redis. Each lapse starts a new *epoch*: a reply to a request of an earlier epoch does not
     count.
 
+    A client that has declared its presence may lose its lock earlier: peers delete it when Redis does not see the
+    client's subscription any more. So such a client is in *doubt* from the moment when they may have done so, and
+    until Redis has answered. In doubt the lock is not `held`, but nothing is lost yet: the state is `State.HELD`,
+    and if Redis says that the lock is there, all is as before. Doubt begins by the clock alone, without a timer:
+
+    - half the grace after the subscription was lost (`unseen`), until the declaration is taken back (`withdrawn`);
+    - when a beat is overdue, until one is answered: the network may have closed our connections towards the server
+      without telling us.
+
     Args:
         lock_ttl: lifetime of the lock in Redis, in seconds.
         heartbeat_interval: seconds between two renewals.
         on_lapse: called in the same step as a lapse, to deal with the leases.
 
     Attributes:
-        changed: notified when the lock lapses, is held again, or is doubted.
+        changed: notified when the lock lapses, is held again, or a doubt ends.
+        questioned: notified when Redis should be asked at once whether the lock is there.
     """
 
     def __init__(
@@ -54,10 +68,14 @@ class LockState:
         self._on_lapse = on_lapse
         self._now = now
         self._deadline = 0.0
+        self._held_until = 0.0  # the deadline, or an earlier doubt: `held` is asked for each checkpoint
+        self._grace: float | None = None
+        self._unseen_from = NEVER
         self._answer_by = 0.0
         self._asking = False
         self._answered = False
         self.changed = Notifier[[]]()
+        self.questioned = Notifier[[]]()
         self.state = State.ABSENT
         self.epoch = 0
         self.lapses = 0
@@ -66,7 +84,12 @@ class LockState:
 
     @property
     def held(self) -> bool:
-        """Whether the lock is held, by the local clock. May be read from any thread."""
+        """Whether the lock is held without a doubt, by the local clock. May be read from any thread."""
+        return self.state is State.HELD and self._now() < self._held_until
+
+    @property
+    def alive(self) -> bool:
+        """Whether the lock is held, perhaps in doubt, by the local clock. May be read from any thread."""
         return self.state is State.HELD and self._now() < self._deadline
 
     @property
@@ -92,7 +115,11 @@ class LockState:
             self._lapsed("silent")
 
     def believed(self, epoch: int) -> bool:
-        """Whether the lock was held without a break since `epoch` was read. Only then does a reply count."""
+        """Whether the lock has not lapsed since `epoch` was read. Only then does a reply count.
+
+        In doubt replies count, too: what Redis has answered is true as long as the lock is there, and if the lock
+        is not there, the answer to the next beat leads to a lapse, and that to a comparison of all leases.
+        """
         self.check()
         return self.state is State.HELD and self.epoch == epoch
 
@@ -113,18 +140,58 @@ class LockState:
 
     def doubt(self) -> None:
         """Something hints that the lock is gone: have the heartbeat ask Redis now."""
-        self.changed.notify()
+        self.questioned.notify()
+
+    @property
+    def beat_timeout(self) -> float:
+        """Seconds after which a beat without an answer is overdue."""
+        if self._grace is None:
+            return self._interval
+        return min(self._interval, max(LEAST_TIMEOUT, self._grace / 2))
+
+    def declared(self, grace: float) -> None:
+        """A declaration of presence is about to be sent; only while the lock is held. From now on peers may delete
+        the lock when Redis has not seen the subscription for `grace` seconds, even if no answer comes."""
+        self._grace = grace if self._grace is None else min(grace, self._grace)
+        self._reckon()
+
+    def unseen(self, at: float) -> None:
+        """The subscription was lost at `at`. Without a declaration that means nothing."""
+        if self._grace is not None:
+            self._unseen_from = min(self._unseen_from, at + self._grace / 2)
+            self._reckon()
+        self.doubt()
+
+    def withdrawn(self) -> None:
+        """Redis has answered that the declaration is taken back, and that the lock was there. From now on only the
+        lock itself tells."""
+        self._grace = None
+        self._unseen_from = NEVER
+        if self._reckon():
+            self.changed.notify()
+
+    def _reckon(self) -> bool:
+        """Reckon anew until when the lock is held without a doubt. Returns whether a doubt has ended."""
+        before = self.held
+        until = min(self._deadline, self._unseen_from)
+        if self._grace is not None and self.beat_at is not None:
+            until = min(until, self.beat_at + self._interval + self.beat_timeout)
+        self._held_until = until
+        return self.held and not before
 
     def asking(self) -> None:
         """A beat is being sent."""
         self._asking = True
 
     def renewed(self, sent: float, epoch: int) -> None:
-        """Redis has answered a beat that was sent at `sent`: the lock is there."""
+        """Redis has answered a beat that was sent at `sent`: the lock is there, and nobody has deleted it up to
+        then. That ends the doubt about an overdue beat, but not that about a lost subscription."""
         if self.believed(epoch):
             self._deadline = max(self._deadline, sent + self._ttl)
             self._asking = False
-            self.beat_at = sent
+            self.beat_at = sent if self.beat_at is None else max(self.beat_at, sent)
+            if self._reckon():
+                self.changed.notify()
 
     def answered(self, sent: float) -> None:
         """A resume that was sent at `sent` has put the lock back. Until the lock expires no peer can take a
@@ -145,6 +212,9 @@ class LockState:
         self._deadline = sent + self._ttl
         self._asking = False
         self.beat_at = sent
+        self._grace = None  # joining takes a declaration back
+        self._unseen_from = NEVER
+        self._reckon()
         self.changed.notify()
         return True
 

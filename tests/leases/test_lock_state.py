@@ -10,6 +10,8 @@ from redis_stream_client._leases.lock_state import LapseCause, LockState, State
 
 TTL = 2.0
 INTERVAL = 0.5
+GRACE = 0.2
+OVERDUE = INTERVAL + 0.5  # seconds after the last beat: a beat is due, and has not been answered in time
 
 
 class Fleet:
@@ -19,10 +21,25 @@ class Fleet:
         self.time = 1000.0
         self.lapses: list[LapseCause] = []
         self.lock_state = LockState(TTL, INTERVAL, self.lapses.append, lambda: self.time)
+        self.told = 0
+        self.questions = 0
+        self.lock_state.changed.add(self._changed)
+        self.lock_state.questioned.add(self._questioned)
+
+    def _changed(self) -> None:
+        self.told += 1
+
+    def _questioned(self) -> None:
+        self.questions += 1
 
     def joined(self) -> LockState:
         assert self.lock_state.held_since(self.time)
         return self.lock_state
+
+    def declared(self, grace: float = GRACE) -> LockState:
+        lock_state = self.joined()
+        lock_state.declared(grace)
+        return lock_state
 
     def lapsed(self, cause: LapseCause) -> LockState:
         lock_state = self.joined()
@@ -238,8 +255,181 @@ def test_a_closed_client_believes_nothing_and_never_lapses(fleet: Fleet) -> None
     assert not lock_state.held_since(fleet.time)
 
 
+def test_a_declaration_alone_is_no_reason_for_doubt(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    assert lock_state.held
+    assert fleet.questions == 0
+
+
+def test_a_lost_subscription_is_doubt_from_half_the_grace_on(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    lost = fleet.time
+    fleet.time += GRACE / 4  # it was noticed a moment later
+    lock_state.unseen(lost)
+    assert fleet.questions == 1
+    fleet.time = lost + GRACE / 2 - 0.001
+    assert lock_state.held
+    fleet.time = lost + GRACE / 2
+    assert not lock_state.held
+    assert lock_state.alive
+    assert lock_state.state is State.HELD
+    assert lock_state.believed(lock_state.epoch)
+    assert fleet.lapses == []
+
+
+def test_a_subscription_that_is_lost_again_and_again_gains_no_time(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    lost = fleet.time
+    lock_state.unseen(lost)
+    fleet.time = lost + GRACE / 2
+    lock_state.unseen(fleet.time)
+    lock_state.declared(10 * GRACE)
+    assert not lock_state.held
+
+
+def test_without_a_declaration_a_lost_subscription_means_nothing_but_a_question(fleet: Fleet) -> None:
+    lock_state = fleet.joined()
+    lock_state.unseen(fleet.time)
+    assert fleet.questions == 1
+    fleet.time = lock_state.deadline - 0.001
+    assert lock_state.held
+
+
+def test_of_two_declarations_without_an_answer_the_shorter_grace_counts(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    lock_state.declared(2 * GRACE)
+    lock_state.unseen(fleet.time)
+    fleet.time += GRACE / 2
+    assert not lock_state.held
+
+
+def test_a_beat_does_not_end_the_doubt_about_a_lost_subscription(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    lock_state.unseen(fleet.time)
+    fleet.time += GRACE
+    lock_state.renewed(fleet.time, lock_state.epoch)
+    assert not lock_state.held
+    assert lock_state.alive
+    assert lock_state.deadline == fleet.time + TTL  # it lapses no earlier than without a declaration
+
+
+def test_a_withdrawal_ends_the_doubt_and_tells_so(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    lock_state.unseen(fleet.time)
+    fleet.time += GRACE
+    assert not lock_state.held
+    told = fleet.told
+    lock_state.withdrawn()
+    assert fleet.told == told + 1
+    assert lock_state.held
+    fleet.time = lock_state.deadline - 0.001
+    assert lock_state.held
+    fleet.time += 0.001
+    assert not lock_state.held
+
+
+def test_a_withdrawal_in_time_tells_nobody(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    lock_state.unseen(fleet.time)
+    told = fleet.told
+    lock_state.withdrawn()
+    assert fleet.told == told
+    assert lock_state.held
+
+
+@pytest.mark.parametrize(
+    ("ttl", "interval", "grace", "overdue"),
+    [
+        (2.0, 0.5, 0.15, 1.0),
+        (10.0, 2.5, 0.15, 3.0),
+        (10.0, 2.5, 2.0, 3.5),  # a slow line: subscribing took long, and so will a beat
+        (10.0, 2.5, 5.0, 5.0),
+        (0.4, 0.1, 0.15, 0.2),
+    ],
+)
+def test_an_overdue_beat_is_doubt_for_those_that_are_declared(
+    ttl: float, interval: float, grace: float, overdue: float
+) -> None:
+    time = 1000.0
+    lock_state = LockState(ttl, interval, lambda cause: None, lambda: time)
+    lock_state.held_since(time)
+    lock_state.declared(grace)
+    assert lock_state.beat_timeout == pytest.approx(overdue - interval)
+    time = 1000.0 + overdue - 0.001
+    assert lock_state.held
+    time = 1000.0 + overdue + 0.001
+    assert not lock_state.held
+    assert lock_state.alive
+    lock_state.withdrawn()
+    assert lock_state.held
+    assert lock_state.beat_timeout == interval
+
+
+def test_the_next_answered_beat_ends_the_doubt_about_the_last_one(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    fleet.time += OVERDUE
+    assert not lock_state.held
+    told = fleet.told
+    lock_state.renewed(fleet.time, lock_state.epoch)
+    assert lock_state.held
+    assert fleet.told == told + 1
+    fleet.time += OVERDUE - 0.001
+    assert lock_state.held
+    fleet.time += 0.001
+    assert not lock_state.held
+
+
+def test_a_beat_in_time_tells_nobody(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    fleet.time += INTERVAL
+    told = fleet.told
+    lock_state.renewed(fleet.time, lock_state.epoch)
+    assert fleet.told == told
+
+
+def test_an_answer_to_a_beat_of_long_ago_ends_no_doubt(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    sent = fleet.time + 0.1
+    fleet.time = sent + OVERDUE
+    lock_state.renewed(sent, lock_state.epoch)
+    assert not lock_state.held
+    assert lock_state.alive
+
+
+def test_a_doubted_lock_lapses_as_any_other(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    lock_state.unseen(fleet.time)
+    lock_state.asking()
+    fleet.time = lock_state.deadline
+    assert not lock_state.alive
+    lock_state.check()
+    assert fleet.lapses == ["silent"]
+
+
+def test_a_resume_takes_the_declaration_back(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    lock_state.unseen(fleet.time)
+    fleet.time += GRACE
+    lock_state.lapse("missing")
+    assert not lock_state.alive
+    assert lock_state.held_since(fleet.time)
+    fleet.time = lock_state.deadline - 0.001
+    assert lock_state.held
+
+
+def test_a_question_is_no_change(fleet: Fleet) -> None:
+    lock_state = fleet.joined()
+    told = fleet.told
+    lock_state.doubt()
+    assert fleet.questions == 1
+    assert fleet.told == told
+    assert lock_state.held
+
+
 steps = st.tuples(
-    st.sampled_from(["beat", "join", "answered", "check", "missing"]), st.floats(0, 3), st.floats(0, 3)
+    st.sampled_from(["beat", "join", "answered", "check", "missing", "declared", "unseen", "withdrawn"]),
+    st.floats(0, 3),
+    st.floats(0, 3),
 )
 
 
@@ -249,6 +439,7 @@ def test_nothing_is_believed_longer_than_the_lock_lives_in_redis(script: list[tu
     lock_state = fleet.lock_state
     last_sent = fleet.time
     assert lock_state.held_since(last_sent)
+    declared, unseen_at = False, float("inf")
     for what, before, took in script:
         fleet.time += before
         sent, epoch = fleet.time, lock_state.epoch
@@ -258,8 +449,18 @@ def test_nothing_is_believed_longer_than_the_lock_lives_in_redis(script: list[tu
                 lock_state.renewed(sent, epoch)
                 last_sent = sent
             case "join":
-                lock_state.held_since(sent)
+                if lock_state.held_since(sent):
+                    declared, unseen_at = False, float("inf")
                 last_sent = sent
+            case "declared":
+                lock_state.declared(GRACE)
+                declared = True
+            case "unseen":
+                lock_state.unseen(sent)
+                unseen_at = min(sent, unseen_at) if declared else unseen_at
+            case "withdrawn":
+                lock_state.withdrawn()
+                declared, unseen_at = False, float("inf")
             case "answered":
                 lock_state.answered(sent)
             case "check":
@@ -267,4 +468,7 @@ def test_nothing_is_believed_longer_than_the_lock_lives_in_redis(script: list[tu
             case _:
                 lock_state.lapse("missing")
         assert not lock_state.held or fleet.time < last_sent + TTL
-        assert lock_state.held == lock_state.believed(lock_state.epoch)
+        assert not lock_state.held or fleet.time < unseen_at + GRACE / 2
+        assert not lock_state.held or not declared or fleet.time < last_sent + OVERDUE
+        assert lock_state.alive == lock_state.believed(lock_state.epoch)
+        assert lock_state.alive or not lock_state.held
