@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.harness.connection import Connection
-    from tests.proof.model.clients import Bounds
     from tests.proof.model.explore import Result
+    from tests.proof.model.world import Bounds
 
 WALKS = 300
 LENGTH = 40  # calls

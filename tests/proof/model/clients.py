@@ -7,8 +7,7 @@ module each step is taken.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from tests.proof.model import protocol
 from tests.proof.model.mutations import BROKEN, SCRIPTS, Mutation
@@ -25,113 +24,43 @@ from tests.proof.model.protocol import (
     Tries,
     put,
 )
+from tests.proof.model.world import (
+    ABSENT,
+    ANSWERED,
+    AUDITING,
+    BELIEVED,
+    CLOSED,
+    COUNTED,
+    FAULTS,
+    GATED,
+    HELD,
+    LAST_WORDS,
+    LATE,
+    NONE,
+    PARTING,
+    SENT,
+    SUSPECT,
+    WAITING,
+    Client,
+    Lease,
+    Op,
+    World,
+    client_of,
+    give_up,
+    instead,
+    name,
+    of_id,
+    pay,
+    say,
+    start,
+    update,
+    without,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# What a client may believe about its lock (liveness.py). LATE: the deadline has passed, and nobody has looked.
-HELD, LATE, SUSPECT, ABSENT, CLOSED = "held", "late", "suspect", "absent", "closed"
-SENT, ANSWERED, WAITING = "sent", "answered", "waiting"  # WAITING: for the lock, to be sent again
-PARTING = ("settle", "release")
-LAST_WORDS = ("fail", "settle")  # a release comes next
-GATED = ("claim", "claim_many", "adopt", "done", "release", "examine")
-COUNTED = ("begin", "fail", "settle", "checkpoint")
-AUDITING = ("look", "lift", "adopt")
-BELIEVED = ("claim", "set", "claim_many", "adopt", "read")  # only without a lapse; else the reply changes nothing
-
-
-class Lease(NamedTuple):
-    """`done_sent`: 1 when a done was sent whose reply may have been lost, 2 when a lapse came since."""
-
-    deliveries: int
-    done_sent: int = 0
-    begun: bool = False
-    position: int = 0
-
-
-class Op(NamedTuple):
-    """A request of a task that somebody waits for. `ok`: no lapse since it was begun."""
-
-    kind: str
-    id: int
-    phase: str
-    ok: bool
-    args: tuple[Any, ...] = ()
-    reply: Reply = ()
-
-
-NONE = Lease(0)
-
-
-class Client(NamedTuple):
-    """One client.
-
-    `robbed`: its lock may go before its deadline. `top`: the highest count that it had a lease under; `lost`: of
-    the leases that were lost since the last audit. `compared`: its leases were, since Redis last forgot something.
-    """
-
-    mode: str
-    table: tuple[Lease, ...]
-    top: tuple[int, ...]
-    lost: tuple[int, ...]
-    heart: tuple[Any, ...] = ()
-    reader: tuple[Any, ...] = ()
-    ops: tuple[Op, ...] = ()
-    robbed: bool = False
-    compared: bool = True
-
-
-class World(NamedTuple):
-    """A state. `stray`: requests that were given up, and may be executed yet. `replica`: what a fail-over returns
-    to. `broken`: the guarantee that the last step broke."""
-
-    redis: Redis
-    clients: tuple[Client, ...]
-    stray: tuple[tuple[int, str, int, tuple[Any, ...]], ...]
-    replica: tuple[Redis, ...]
-    budget: tuple[int, ...]
-    broken: tuple[str, ...] = ()
-
-
-Step: TypeAlias = tuple[Literal["run", "user", "fault"], str, World]
-"""Who takes it, what happens, and the state after it."""
-
-FAULTS = ("stall", "loss", "crash", "leave", "evict", "fail-over", "release", "failure")
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What is explored: numbers of consumers and of faults of each kind, and what clients do.
-
-    `streams` is the data stream of each announcement. `fail_over` names what forgets: "lbs", "records".
-    """
-
-    consumers: int = 2
-    joiners: int = 0
-    streams: tuple[int, ...] = (0,)
-    stall: int = 0
-    loss: int = 0
-    crash: int = 0
-    leave: int = 0
-    evict: int = 0
-    fail_over: int = 0
-    release: int = 0
-    failure: int = 0  # of a handler
-    forgets: tuple[tuple[str, ...], ...] = (("lbs", "records"),)
-    checkpoints: int = 0  # positions; 0: no data plane
-    counts: bool = False  # attempts and failures, which a release settles; always where handlers fail
-    claims: bool = True
-    batches: bool = False  # claim_many
-    stale_offers: bool = False  # claims of whatever was offered long ago
-    idle_audits: bool = False  # audits when there is nothing to find, too
-    done: bool = True
-    prompt: bool = False  # what is sent is executed at once
-    robs: bool = True  # after a fail-over any lock may expire before its holder's deadline
-
-
-def name(consumer: int) -> str:
-    """A consumer's name in a trace."""
-    return {NOBODY: "nobody", UNOWNED: "-"}.get(consumer) or "ABCDEF"[consumer - FIRST]
+    from tests.proof.model.world import Bounds, Step
 
 
 class Model:
@@ -176,7 +105,7 @@ class Model:
                     yield sort, f"{name(me)}: {label}", after
             if w.redis.locks[me - FIRST] and (client.mode != HELD or client.robbed):
                 too_late = client.heart[:1] == ("look",)  # it must try again
-                after = _with(w, me, client._replace(heart=() if too_late else client.heart))
+                after = update(w, me, client._replace(heart=() if too_late else client.heart))
                 redis = protocol.set_lock(w.redis, me, False)
                 yield "run", f"Redis: the lock of {name(me)} expires", after._replace(redis=redis)
         for i, stray in enumerate(w.stray):
@@ -184,7 +113,7 @@ class Model:
             left = w._replace(stray=w.stray[:i] + w.stray[i + 1 :])
             yield "run", f"Redis: never gets the {kind} that {name(me)} gave up", left
             after, reply = self._execute(left, me, kind, id, args)
-            yield "run", f"Redis: executes late the {kind}{_of(id)} that {name(me)} gave up: {_say(reply)}", after
+            yield "run", f"Redis: executes late the {kind}{of_id(id)} that {name(me)} gave up: {say(reply)}", after
         yield from self._fail_over(w)
 
     # One client.
@@ -193,11 +122,11 @@ class Model:
         yield from self._faults(w, me, client)
         yield from self._executions(w, me, client)
         if client.mode == LATE:
-            yield "run", "notices the deadline: silence", _with(w, me, self._lapsed(client, ABSENT))
-            yield "run", "notices the deadline: it stood still", _with(w, me, self._lapsed(client, SUSPECT))
+            yield "run", "notices the deadline: silence", update(w, me, self._lapsed(client, ABSENT))
+            yield "run", "notices the deadline: it stood still", update(w, me, self._lapsed(client, SUSPECT))
             return
         if client.mode == SUSPECT:
-            yield "run", "has doubted for too long", _with(w, me, self._lapsed(client, ABSENT))
+            yield "run", "has doubted for too long", update(w, me, self._lapsed(client, ABSENT))
         yield from self._heart(w, me, client)
         yield from self._reader(w, me, client)
         for op in client.ops:
@@ -206,56 +135,63 @@ class Model:
             yield from self._user(w, me, client)
 
     def _faults(self, w: World, me: int, client: Client) -> Iterator[Step]:
-        if client.mode == HELD and (paid := _pay(w, "stall")):
-            yield "fault", "its deadline passes", _with(paid, me, client._replace(mode=LATE))
-        if client.mode == HELD and not client.robbed and (paid := _pay(w, "evict")):
-            yield "fault", "its lock is evicted, or will go early", _with(paid, me, client._replace(robbed=True))
-        if paid := _pay(w, "crash"):
+        if client.mode == HELD and (paid := pay(w, "stall")):
+            yield "fault", "its deadline passes", update(paid, me, client._replace(mode=LATE))
+        if client.mode == HELD and not client.robbed and (paid := pay(w, "evict")):
+            yield (
+                "fault",
+                "its lock is evicted, or will go early",
+                update(paid, me, client._replace(robbed=True)),
+            )
+        if paid := pay(w, "crash"):
             yield "fault", "is killed", self._close(paid, me, client)
-        if paid := _pay(w, "leave"):
+        if paid := pay(w, "leave"):
             after = self._close(paid, me, client)
-            yield "fault", "leaves", _stray(after, me, "leave", -1, ())
-        if not (paid := _pay(w, "loss")):
+            yield "fault", "leaves", give_up(after, me, "leave", -1, ())
+        if not (paid := pay(w, "loss")):
             return
         if client.mode in (SUSPECT, ABSENT) and not client.heart:
-            yield "fault", "gives up a join", _stray(paid, me, "join", -1, ())
+            yield "fault", "gives up a join", give_up(paid, me, "join", -1, ())
         if client.reader[:2] in (("read", SENT), ("adopt", SENT), ("read", ANSWERED), ("adopt", ANSWERED)):
             kind, phase, _, args, _ = client.reader
-            after = _with(paid, me, client._replace(reader=()))
-            after = _stray(after, me, kind, -1, args) if phase == SENT else after
+            after = update(paid, me, client._replace(reader=()))
+            after = give_up(after, me, kind, -1, args) if phase == SENT else after
             yield "fault", f"gives up the {kind}, {phase}", after
         for op in client.ops:
             if op.phase != WAITING:
                 for label, after in self._unanswered(paid, me, client, op):
-                    after = _stray(after, me, op.kind, op.id, op.args) if op.phase == SENT else after
-                    yield "fault", f"gives up the {op.kind}{_of(op.id)}, {op.phase}{label}", after
+                    after = give_up(after, me, op.kind, op.id, op.args) if op.phase == SENT else after
+                    yield "fault", f"gives up the {op.kind}{of_id(op.id)}, {op.phase}{label}", after
 
     def _close(self, w: World, me: int, client: Client) -> World:
         nothing = tuple(0 for _ in self._ids)
         closed = Client(CLOSED, (NONE,) * len(nothing), nothing, nothing)
-        w = _with(w, me, closed)
+        w = update(w, me, closed)
         for op in client.ops:
             if op.phase == SENT:
-                w = _stray(w, me, op.kind, op.id, op.args)
+                w = give_up(w, me, op.kind, op.id, op.args)
         if client.reader[:2] in (("read", SENT), ("adopt", SENT)):
-            w = _stray(w, me, client.reader[0], -1, client.reader[3])
+            w = give_up(w, me, client.reader[0], -1, client.reader[3])
         return w
 
     def _unanswered(self, w: World, me: int, client: Client, op: Op) -> Iterator[tuple[str, World]]:
         """ownership.persist and claims._claim, after `Unanswered`."""
-        ended = _with(w, me, _without(client, op))
+        ended = update(w, me, without(client, op))
         if op.kind == "claim":
             if op.ok and client.mode == HELD:
-                yield ", and repeats it", _with(w, me, _instead(client, op, op._replace(phase=SENT, reply=())))
+                yield (
+                    ", and repeats it",
+                    update(w, me, instead(client, op, op._replace(phase=SENT, reply=()))),
+                )
             yield ", and tells the caller", ended
         elif op.kind in ("claim_many", "adopt"):
             yield "", ended
         else:
-            client = _instead(client, op, op._replace(phase=WAITING, reply=()))
+            client = instead(client, op, op._replace(phase=WAITING, reply=()))
             lease = client.table[op.id]
             if op.kind == "done" and not op.ok and lease.done_sent:  # the next connection is to another server
                 client = client._replace(table=put(client.table, op.id, lease._replace(done_sent=self._spoiled)))
-            yield "", _with(w, me, client)
+            yield "", update(w, me, client)
 
     # Redis executes what was sent.
 
@@ -264,20 +200,24 @@ class Model:
             case ("read" | "adopt" as kind, "sent", ok, args, _):
                 after, reply = self._execute(w, me, kind, -1, args)
                 reader = (kind, ANSWERED, ok, args, reply) if reply and ok else ()
-                yield "run", f"{kind} is executed: {_say(reply)}", _with(after, me, client._replace(reader=reader))
+                yield (
+                    "run",
+                    f"{kind} is executed: {say(reply)}",
+                    update(after, me, client._replace(reader=reader)),
+                )
             case _:
                 pass
         for op in client.ops:
             if op.phase == SENT:
                 after, reply = self._execute(w, me, op.kind, op.id, op.args)
-                label = f"{op.kind}{_of(op.id)} is executed: {_say(reply)}"
+                label = f"{op.kind}{of_id(op.id)} is executed: {say(reply)}"
                 answered = op._replace(phase=ANSWERED, reply=reply)
                 if reply == ("compared",):  # of two steps, the first
                     answered = op._replace(kind="set")
                 elif op.kind in BELIEVED and (not op.ok or reply[:1] in ((), ("gone",), ("alive",))):
-                    yield "run", label, _with(after, me, _without(client, op))
+                    yield "run", label, update(after, me, without(client, op))
                     continue
-                yield "run", label, _with(after, me, _instead(client, op, answered))
+                yield "run", label, update(after, me, instead(client, op, answered))
 
     def _execute(self, w: World, me: int, kind: str, id: int, args: tuple[Any, ...]) -> tuple[World, Reply]:
         """Run a script, and see whether it did what it must not."""
@@ -401,21 +341,25 @@ class Model:
         alive = protocol.exists(w.redis, me)
         match client.heart:
             case () if client.mode == HELD and self.mutation is Mutation.LATE_BEAT and alive:
-                yield "run", "beats: renewed", _with(w, me, client._replace(heart=("beat",)))
+                yield "run", "beats: renewed", update(w, me, client._replace(heart=("beat",)))
             case ("beat",):
-                yield "run", "gets the answer to its beat", _with(w, me, client._replace(mode=HELD, heart=()))
+                yield (
+                    "run",
+                    "gets the answer to its beat",
+                    update(w, me, client._replace(mode=HELD, heart=())),
+                )
             case () if client.mode == HELD and client.robbed:
                 after = client._replace(robbed=False) if alive else self._lapsed(client, SUSPECT)
-                yield "run", f"beats: {'renewed' if alive else 'no lock'}", _with(w, me, after)
+                yield "run", f"beats: {'renewed' if alive else 'no lock'}", update(w, me, after)
             case () if client.mode in (SUSPECT, ABSENT):
                 after = client._replace(heart=("look", self._pending(w.redis, me)), robbed=False)
                 redis = w.redis if looks_first else self._run["join"](w.redis, me)[0]
                 label = "looks" if looks_first else "takes its lock, and looks"
-                yield "run", f"{label} what is pending for it", _with(w, me, after)._replace(redis=redis)
+                yield "run", f"{label} what is pending for it", update(w, me, after)._replace(redis=redis)
             case ("look", pending):
                 if looks_first:
                     w = w._replace(redis=self._run["join"](w.redis, me)[0])
-                w = _with(w, me, client._replace(heart=(), mode=HELD))
+                w = update(w, me, client._replace(heart=(), mode=HELD))
                 for id in self._ids:
                     taken = client.table[id].deliveries not in (0, pending[id])
                     if taken and self.mutation is not Mutation.RESUME_KEEPS_ALL:
@@ -454,14 +398,14 @@ class Model:
                 if protocol.waiting(w.redis):
                     apart = self.mutation is Mutation.AUDIT_OVERLAPS_READ
                     reader = () if apart else ("read", SENT, True, (), ())
-                    after = _with(w, me, client._replace(reader=reader))
+                    after = update(w, me, client._replace(reader=reader))
                     if not apart:
                         yield "run", "reads", after
                     elif all(op.kind != "read" for op in client.ops):
-                        yield "run", "reads", _start(after, me, Op("read", -1, SENT, True))
+                        yield "run", "reads", start(after, me, Op("read", -1, SENT, True))
                 yield from self._start_audit(w, me, client)
             case ("read", "answered", ok, _, reply):
-                w = _with(w, me, client._replace(reader=()))
+                w = update(w, me, client._replace(reader=()))
                 if ok and client.mode == HELD:
                     for id in reply:
                         w = self._win(w, me, id, 1)
@@ -471,8 +415,8 @@ class Model:
             case ("lift", _, ok, pending, (lift, *others)):
                 redis, reply = self._run["lift"](w.redis, me, *lift)
                 reader = ("lift", ANSWERED, ok, put(pending, lift[0], lift[2]), tuple(others))
-                label = f"lifts{_of(lift[0])} from {lift[1]} to {lift[2]}: {_say(reply)}"
-                yield "run", label, _with(w, me, client._replace(reader=reader))._replace(redis=redis)
+                label = f"lifts{of_id(lift[0])} from {lift[1]} to {lift[2]}: {say(reply)}"
+                yield "run", label, update(w, me, client._replace(reader=reader))._replace(redis=redis)
             case ("lift", _, ok, pending, ()):
                 yield "run", "goes on with the audit", self._adopt(w, me, client, ok, pending)
             case ("adopt", "answered", ok, wanted, replies):
@@ -492,28 +436,28 @@ class Model:
         }.get(self.mutation or Mutation.NO_AUDIT)
         if all(op.kind not in GATED or op.kind == allowed for op in client.ops):
             after = client._replace(reader=("look", ANSWERED, True, pending))
-            yield "run", "audits: looks what is pending for it", _with(w, me, after)
+            yield "run", "audits: looks what is pending for it", update(w, me, after)
 
     def _compare(self, w: World, me: int, client: Client, ok: bool, pending: tuple[int, ...]) -> World:
         """audit._compare and _take_over, up to its first request."""
         if not (ok and client.mode == HELD):
-            return _with(w, me, client._replace(reader=()))
+            return update(w, me, client._replace(reader=()))
         for id in self._ids:
             if client.table[id].deliveries not in (0, pending[id]):
                 w = self._lose(w, me, id, audit=True)
-        client = _client(w, me)
+        client = client_of(w, me)
         behind = tuple(
             (id, pending[id], client.lost[id])
             for id in self._ids
             if 0 < pending[id] < client.lost[id] and not client.table[id].deliveries
         )
         if behind:
-            return _with(w, me, client._replace(reader=("lift", ANSWERED, ok, pending, behind)))
+            return update(w, me, client._replace(reader=("lift", ANSWERED, ok, pending, behind)))
         return self._adopt(w, me, client, ok, pending)
 
     def _adopt(self, w: World, me: int, client: Client, ok: bool, pending: tuple[int, ...]) -> World:
         if not (ok and client.mode == HELD):
-            return _with(w, me, client._replace(reader=()))
+            return update(w, me, client._replace(reader=()))
         parting = [op.id for op in client.ops if op.kind in PARTING]
         if self.mutation is Mutation.AUDIT_OVERLAPS_RELEASE:
             parting = []
@@ -523,13 +467,13 @@ class Model:
             if count and not client.table[id].deliveries and id not in parting
         ]
         if self.mutation is Mutation.REVIVED:
-            w = _with(w, me, client._replace(reader=()))
+            w = update(w, me, client._replace(reader=()))
             for id, count in unknown:
                 w = self._win(w, me, id, count)
             return w
         if not unknown:
-            return _with(w, me, client._replace(reader=(), lost=tuple(0 for _ in self._ids), compared=True))
-        return _with(w, me, client._replace(reader=("adopt", SENT, ok, tuple(unknown), ())))
+            return update(w, me, client._replace(reader=(), lost=tuple(0 for _ in self._ids), compared=True))
+        return update(w, me, client._replace(reader=("adopt", SENT, ok, tuple(unknown), ())))
 
     def _adopted(
         self, w: World, me: int, client: Client, ok: bool, wanted: tuple[Any, ...], replies: Reply
@@ -537,10 +481,10 @@ class Model:
         """ownership.adopt, after its reply."""
         client = client._replace(reader=())
         if not (ok and client.mode == HELD):
-            return _with(w, me, client)
+            return update(w, me, client)
         if replies == ("lapsed",):
-            return _with(w, me, self._lapsed(client, SUSPECT))
-        w = _with(w, me, client._replace(lost=tuple(0 for _ in self._ids), compared=True))
+            return update(w, me, self._lapsed(client, SUSPECT))
+        w = update(w, me, client._replace(lost=tuple(0 for _ in self._ids), compared=True))
         for (id, _), reply in zip(wanted, replies, strict=True):
             if reply[0] == "won":
                 w = self._win(w, me, id, reply[1], audit=True)
@@ -570,14 +514,14 @@ class Model:
                         yield (
                             "run",
                             f"claims {id} from {name(owner)}",
-                            _start(w, me, Op("claim", id, SENT, True, (owner,))),
+                            start(w, me, Op("claim", id, SENT, True, (owner,))),
                         )
                 continue
             if any(op.id == id and op.kind not in ("claim", "adopt", "set") for op in client.ops):
                 continue
             if "done" in passing and self.bounds.done:
                 again = lease.done_sent > 0
-                marked = _with(
+                marked = update(
                     w,
                     me,
                     client._replace(table=put(client.table, id, lease._replace(done_sent=lease.done_sent or 1))),
@@ -585,23 +529,23 @@ class Model:
                 yield (
                     "user",
                     f"says that {id} is done",
-                    _start(marked, me, Op("done", id, SENT, True, (lease.deliveries, again))),
+                    start(marked, me, Op("done", id, SENT, True, (lease.deliveries, again))),
                 )
-            if "release" in passing and (paid := _pay(w, "release")):
-                parted = _with(paid, me, client._replace(table=put(client.table, id, NONE)))
+            if "release" in passing and (paid := pay(w, "release")):
+                parted = update(paid, me, client._replace(table=put(client.table, id, NONE)))
                 first = "settle" if lease.begun and self._counts else "release"
-                yield "fault", f"releases {id}", _start(parted, me, Op(first, id, SENT, True, (lease.deliveries,)))
+                yield "fault", f"releases {id}", start(parted, me, Op(first, id, SENT, True, (lease.deliveries,)))
             if self.bounds.checkpoints:
                 if not lease.begun:
                     op = Op("begin", id, SENT, True, (lease.deliveries, (NO_FENCE, UNOWNED)))
-                    yield "run", f"begins {id}", _start(w, me, op)
+                    yield "run", f"begins {id}", start(w, me, op)
                     continue
-                if paid := _pay(w, "failure"):
+                if paid := pay(w, "failure"):
                     op = Op("fail", id, SENT, True, (lease.deliveries,))
-                    yield "fault", f"its handler of {id} fails", _start(paid, me, op)
+                    yield "fault", f"its handler of {id} fails", start(paid, me, op)
                 if lease.position < self.bounds.checkpoints:
                     op = Op("checkpoint", id, SENT, True, (lease.deliveries, lease.position + 1))
-                    yield "run", f"checkpoints {id}", _start(w, me, op)
+                    yield "run", f"checkpoints {id}", start(w, me, op)
         if (
             self.bounds.batches
             and "claim_many" in passing
@@ -613,7 +557,7 @@ class Model:
                     yield (
                         "run",
                         f"claims all of {name(owner)}",
-                        _start(w, me, Op("claim_many", -1, SENT, True, (owner,))),
+                        start(w, me, Op("claim_many", -1, SENT, True, (owner,))),
                     )
 
     def _offers(self, w: World, me: int, id: int) -> list[int]:
@@ -628,18 +572,18 @@ class Model:
     def _op(self, w: World, me: int, client: Client, op: Op) -> Iterator[Step]:
         """The reply arrives, or it is sent again."""
         id, mine = op.id, op.ok and client.mode == HELD
-        gone = _with(w, me, _without(client, op))
+        gone = update(w, me, without(client, op))
         holds = op.kind in PARTING or client.table[id].deliveries == (op.args[0] if op.args else 0)
         if op.phase == WAITING:
             if client.mode == ABSENT or not holds:
-                yield "run", f"{op.kind}{_of(id)} has lapsed", gone
+                yield "run", f"{op.kind}{of_id(id)} has lapsed", gone
             elif client.mode == HELD:
                 args = (op.args[0], True) if op.kind == "done" else op.args
-                again = _instead(client, op, op._replace(phase=SENT, args=args))
-                yield "run", f"repeats the {op.kind}{_of(id)}", _with(w, me, again)
+                again = instead(client, op, op._replace(phase=SENT, args=args))
+                yield "run", f"repeats the {op.kind}{of_id(id)}", update(w, me, again)
                 after = self._let_go(gone, me, op) if op.kind in LAST_WORDS else gone
                 if after is not None:
-                    yield "run", f"has waited too long for the {op.kind}{_of(id)}", after
+                    yield "run", f"has waited too long for the {op.kind}{of_id(id)}", after
             return
         if op.phase != ANSWERED:
             return
@@ -659,27 +603,27 @@ class Model:
                 if _audits(client):
                     return  # examine waits for the gate
                 examine = Op("examine", id, phase, True, (op.args[0], op.reply[1:]))
-                after = _start(gone, me, examine) if holds else gone
+                after = start(gone, me, examine) if holds else gone
             elif op.reply[0] == "suspect":  # of one that rested before it starts
                 anyway = Op("begin", id, phase, True, (*op.args[:2], "suspect"))
-                after = _start(gone, me, anyway) if holds else gone
+                after = start(gone, me, anyway) if holds else gone
             elif holds:
                 position = op.reply[1] if op.kind == "begin" else op.args[1]
                 lease = client.table[id]._replace(begun=True, position=position)
-                after = _with(gone, me, _client(gone, me)._replace(table=put(client.table, id, lease)))
+                after = update(gone, me, client_of(gone, me)._replace(table=put(client.table, id, lease)))
         elif op.kind == "examine" and holds:
             after = self._examined(gone, me, op)
-        yield "run", f"gets the answer to its {op.kind}{_of(id)}", after
+        yield "run", f"gets the answer to its {op.kind}{of_id(id)}", after
 
     def _let_go(self, w: World, me: int, op: Op) -> World | None:
         """endings.start_release, after a handler failed, or after its owner ended cleanly; None: the audit has the
         gate."""
-        client = _client(w, me)
+        client = client_of(w, me)
         if _audits(client):
             return None
         phase = SENT if client.mode == HELD else WAITING
-        parted = _with(w, me, client._replace(table=put(client.table, op.id, NONE))) if op.kind == "fail" else w
-        return _start(parted, me, Op("release", op.id, phase, True, op.args))
+        parted = update(w, me, client._replace(table=put(client.table, op.id, NONE))) if op.kind == "fail" else w
+        return start(parted, me, Op("release", op.id, phase, True, op.args))
 
     def _claimed(self, w: World, me: int, gone: World, client: Client, op: Op) -> World:
         """claims._claim and _mine_already, after a reply that is believed."""
@@ -699,16 +643,16 @@ class Model:
                 return gone
             if self.mutation is Mutation.CLAIM_REVIVED:
                 return self._win(gone, me, id, reply[2])
-            return _start(gone, me, Op("adopt", id, SENT, True, ((id, reply[2]),)))
+            return start(gone, me, Op("adopt", id, SENT, True, ((id, reply[2]),)))
         elif reply[0] == "owner":
-            return _start(gone, me, Op("claim", id, SENT, True, (reply[1],)))
+            return start(gone, me, Op("claim", id, SENT, True, (reply[1],)))
         if reply == ("lapsed",):
-            return _with(gone, me, self._lapsed(_client(gone, me), SUSPECT))
+            return update(gone, me, self._lapsed(client_of(gone, me), SUSPECT))
         return gone
 
     def _done(self, w: World, me: int, op: Op, mine: bool) -> World:
         """ownership._after_done."""
-        client, (count, again) = _client(w, me), op.args
+        client, (count, again) = client_of(w, me), op.args
         lease = client.table[op.id]
         if lease.deliveries != count:
             return w  # lost meanwhile; the caller is told what the reply says
@@ -717,27 +661,27 @@ class Model:
         before = op.reply[0] == "gone" and again and lease.done_sent == 1 and believed and compared
         unsure = self.mutation in (Mutation.DONE_UNCONFIRMED, Mutation.DONE_AFTER_LAPSE)
         if before and not unsure and not protocol.exists(w.redis, me):  # a beat says so
-            w = _with(w, me, self._lapsed(client, SUSPECT))
-            client, before = _client(w, me), False
+            w = update(w, me, self._lapsed(client, SUSPECT))
+            client, before = client_of(w, me), False
         if op.reply == ("done",) or before:
             if before and not op.reply[1]:
                 why = f"the client was told that {op.id} is done, which somebody else finished, or nobody"
                 w = w._replace(broken=w.broken or ("G1", why))
-            return _with(w, me, client._replace(table=put(client.table, op.id, NONE)))
+            return update(w, me, client._replace(table=put(client.table, op.id, NONE)))
         return self._lose(w, me, op.id)
 
     def _examined(self, w: World, me: int, op: Op) -> World:
         """progress._examine, after its reply."""
-        client, id, count = _client(w, me), op.id, op.args[0]
+        client, id, count = client_of(w, me), op.id, op.args[0]
         phase = SENT if client.mode == HELD else WAITING
         match op.reply:
             case ("begin", replaces):
-                return _start(w, me, Op("begin", id, phase, True, (count, replaces)))
+                return start(w, me, Op("begin", id, phase, True, (count, replaces)))
             case ("lifted", to):
                 top = put(client.top, id, max(to, client.top[id]))
                 lease = client.table[id]._replace(deliveries=to)
-                w = _with(w, me, client._replace(table=put(client.table, id, lease), top=top))
-                return _start(w, me, Op("begin", id, phase, True, (to, (NO_FENCE, UNOWNED))))
+                w = update(w, me, client._replace(table=put(client.table, id, lease), top=top))
+                return start(w, me, Op("begin", id, phase, True, (to, (NO_FENCE, UNOWNED))))
             case _:
                 return self._lose(w, me, id)
 
@@ -745,7 +689,7 @@ class Model:
 
     def _win(self, w: World, me: int, id: int, count: int, *, audit: bool = False) -> World:
         """A new lease; an older one that is held still is lost by that."""
-        client = _client(w, me)
+        client = client_of(w, me)
         broken: tuple[str, ...] = ()
         if not self._failed_over(w) and count <= client.top[id]:
             broken = ("G2", f"a new lease of {id} has fence {count}, after one with {client.top[id]}")
@@ -754,11 +698,11 @@ class Model:
         client = client._replace(
             table=put(client.table, id, Lease(count)), top=put(client.top, id, max(count, client.top[id]))
         )
-        return _with(w, me, client)._replace(broken=w.broken or broken)
+        return update(w, me, client)._replace(broken=w.broken or broken)
 
     def _lose(self, w: World, me: int, id: int, *, audit: bool = False) -> World:
         """A lease is lost: the user is told."""
-        client = _client(w, me)
+        client = client_of(w, me)
         count = client.table[id].deliveries
         entry = w.redis.entries[id]
         broken: tuple[str, ...] = ()
@@ -770,7 +714,7 @@ class Model:
                 broken = ("G3", f"the audit disowned {id}, which we have just finished")
         lost = put(client.lost, id, count) if self.bounds.fail_over else client.lost
         client = client._replace(table=put(client.table, id, NONE), lost=lost)
-        return _with(w, me, client)._replace(broken=w.broken or broken)
+        return update(w, me, client)._replace(broken=w.broken or broken)
 
     # Fail-over.
 
@@ -780,7 +724,7 @@ class Model:
     def _fail_over(self, w: World) -> Iterator[Step]:
         if not w.replica and w.budget[FAULTS.index("fail-over")]:
             yield "fault", "Redis: replicates for the last time", w._replace(replica=(w.redis,))
-        if not w.replica or not (paid := _pay(w, "fail-over")):
+        if not w.replica or not (paid := pay(w, "fail-over")):
             return
         for what in self.bounds.forgets:
             redis, old = w.redis, w.replica[0]
@@ -820,42 +764,3 @@ class Model:
 
 def _audits(client: Client) -> bool:
     return client.reader[:1] != () and client.reader[0] in AUDITING
-
-
-def _client(w: World, me: int) -> Client:
-    return w.clients[me - FIRST]
-
-
-def _with(w: World, me: int, client: Client) -> World:
-    return w._replace(clients=put(w.clients, me - FIRST, client))
-
-
-def _without(client: Client, op: Op) -> Client:
-    return client._replace(ops=tuple(other for other in client.ops if other is not op))
-
-
-def _instead(client: Client, op: Op, other: Op) -> Client:
-    return client._replace(ops=tuple(sorted(other if each is op else each for each in client.ops)))
-
-
-def _start(w: World, me: int, op: Op) -> World:
-    client = _client(w, me)
-    return _with(w, me, client._replace(ops=tuple(sorted((*client.ops, op)))))
-
-
-def _stray(w: World, me: int, kind: str, id: int, args: tuple[Any, ...]) -> World:
-    return w._replace(stray=tuple(sorted({*w.stray, (me, kind, id, args)})))
-
-
-def _pay(w: World, fault: str) -> World | None:
-    at = FAULTS.index(fault)
-    return w._replace(budget=put(w.budget, at, w.budget[at] - 1)) if w.budget[at] else None
-
-
-def _of(id: int) -> str:
-    return f" of {id}" if id >= 0 else ""
-
-
-def _say(reply: Reply) -> str:
-    words = (name(word) if isinstance(word, int) and word >= UNOWNED else str(word) for word in reply)
-    return " ".join(words) or "nothing"

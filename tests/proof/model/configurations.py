@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.proof.model.clients import Bounds
 from tests.proof.model.mutations import Mutation
+from tests.proof.model.world import Bounds
 
 LBS = (("lbs",),)
 EVERYTHING = (("lbs", "records"),)

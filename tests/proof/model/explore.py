@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.proof.model import invariants
-from tests.proof.model.clients import Client
 from tests.proof.model.protocol import FIRST
+from tests.proof.model.world import Client
 
 if TYPE_CHECKING:
-    from tests.proof.model.clients import Model, World
+    from tests.proof.model.clients import Model
+    from tests.proof.model.world import World
 
 
 @dataclass

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.proof.model.clients import CLOSED, FAULTS, HELD
 from tests.proof.model.protocol import FIRST, NO_FENCE, UNOWNED
+from tests.proof.model.world import CLOSED, FAULTS, HELD
 
 if TYPE_CHECKING:
-    from tests.proof.model.clients import Model, World
+    from tests.proof.model.clients import Model
+    from tests.proof.model.world import World
 
 MOST_DELIVERIES = 12  # within bounded faults; more would mean that a stream is passed on for ever
 

@@ -1,0 +1,160 @@
+"""A state of the model: what the clients believe, what is under way, which faults are left; and the bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from tests.proof.model.protocol import FIRST, NOBODY, UNOWNED, Redis, Reply, put
+
+# What a client may believe about its lock (liveness.py). LATE: the deadline has passed, and nobody has looked.
+HELD, LATE, SUSPECT, ABSENT, CLOSED = "held", "late", "suspect", "absent", "closed"
+SENT, ANSWERED, WAITING = "sent", "answered", "waiting"  # WAITING: for the lock, to be sent again
+PARTING = ("settle", "release")
+LAST_WORDS = ("fail", "settle")  # a release comes next
+GATED = ("claim", "claim_many", "adopt", "done", "release", "examine")
+COUNTED = ("begin", "fail", "settle", "checkpoint")
+AUDITING = ("look", "lift", "adopt")
+BELIEVED = ("claim", "set", "claim_many", "adopt", "read")  # only without a lapse; else the reply changes nothing
+
+
+class Lease(NamedTuple):
+    """`done_sent`: 1 when a done was sent whose reply may have been lost, 2 when a lapse came since."""
+
+    deliveries: int
+    done_sent: int = 0
+    begun: bool = False
+    position: int = 0
+
+
+class Op(NamedTuple):
+    """A request of a task that somebody waits for. `ok`: no lapse since it was begun."""
+
+    kind: str
+    id: int
+    phase: str
+    ok: bool
+    args: tuple[Any, ...] = ()
+    reply: Reply = ()
+
+
+NONE = Lease(0)
+
+
+class Client(NamedTuple):
+    """One client.
+
+    `robbed`: its lock may go before its deadline. `top`: the highest count that it had a lease under; `lost`: of
+    the leases that were lost since the last audit. `compared`: its leases were, since Redis last forgot something.
+    """
+
+    mode: str
+    table: tuple[Lease, ...]
+    top: tuple[int, ...]
+    lost: tuple[int, ...]
+    heart: tuple[Any, ...] = ()
+    reader: tuple[Any, ...] = ()
+    ops: tuple[Op, ...] = ()
+    robbed: bool = False
+    compared: bool = True
+
+
+class World(NamedTuple):
+    """A state. `stray`: requests that were given up, and may be executed yet. `replica`: what a fail-over returns
+    to. `broken`: the guarantee that the last step broke."""
+
+    redis: Redis
+    clients: tuple[Client, ...]
+    stray: tuple[tuple[int, str, int, tuple[Any, ...]], ...]
+    replica: tuple[Redis, ...]
+    budget: tuple[int, ...]
+    broken: tuple[str, ...] = ()
+
+
+Step: TypeAlias = tuple[Literal["run", "user", "fault"], str, World]
+"""Who takes it, what happens, and the state after it."""
+
+FAULTS = ("stall", "loss", "crash", "leave", "evict", "fail-over", "release", "failure")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is explored: numbers of consumers and of faults of each kind, and what clients do.
+
+    `streams` is the data stream of each announcement. `fail_over` names what forgets: "lbs", "records".
+    """
+
+    consumers: int = 2
+    joiners: int = 0
+    streams: tuple[int, ...] = (0,)
+    stall: int = 0
+    loss: int = 0
+    crash: int = 0
+    leave: int = 0
+    evict: int = 0
+    fail_over: int = 0
+    release: int = 0
+    failure: int = 0  # of a handler
+    forgets: tuple[tuple[str, ...], ...] = (("lbs", "records"),)
+    checkpoints: int = 0  # positions; 0: no data plane
+    counts: bool = False  # attempts and failures, which a release settles; always where handlers fail
+    claims: bool = True
+    batches: bool = False  # claim_many
+    stale_offers: bool = False  # claims of whatever was offered long ago
+    idle_audits: bool = False  # audits when there is nothing to find, too
+    done: bool = True
+    prompt: bool = False  # what is sent is executed at once
+    robs: bool = True  # after a fail-over any lock may expire before its holder's deadline
+
+
+def name(consumer: int) -> str:
+    """A consumer's name in a trace."""
+    return {NOBODY: "nobody", UNOWNED: "-"}.get(consumer) or "ABCDEF"[consumer - FIRST]
+
+
+def client_of(w: World, me: int) -> Client:
+    """One client of a world."""
+    return w.clients[me - FIRST]
+
+
+def update(w: World, me: int, client: Client) -> World:
+    """A world in which one client has changed."""
+    return w._replace(clients=put(w.clients, me - FIRST, client))
+
+
+def without(client: Client, op: Op) -> Client:
+    """A client whose request is over."""
+    return client._replace(ops=tuple(other for other in client.ops if other is not op))
+
+
+def instead(client: Client, op: Op, other: Op) -> Client:
+    """A client with another request in the place of this one."""
+    return client._replace(ops=tuple(sorted(other if each is op else each for each in client.ops)))
+
+
+def start(w: World, me: int, op: Op) -> World:
+    """A client begins a request."""
+    client = client_of(w, me)
+    return update(w, me, client._replace(ops=tuple(sorted((*client.ops, op)))))
+
+
+def give_up(w: World, me: int, kind: str, id: int, args: tuple[Any, ...]) -> World:
+    """Nobody waits for this request any more; it may be executed yet."""
+    return w._replace(stray=tuple(sorted({*w.stray, (me, kind, id, args)})))
+
+
+def pay(w: World, fault: str) -> World | None:
+    """A world with one fault of this kind less; None if there is none left."""
+    at = FAULTS.index(fault)
+    return w._replace(budget=put(w.budget, at, w.budget[at] - 1)) if w.budget[at] else None
+
+
+def of_id(id: int) -> str:
+    """In a trace, which announcement a request is about."""
+    return f" of {id}" if id >= 0 else ""
+
+
+def say(reply: Reply) -> str:
+    """A reply, in a trace."""
+    words = (name(word) if isinstance(word, int) and word >= UNOWNED else str(word) for word in reply)
+    return " ".join(words) or "nothing"
