@@ -31,13 +31,11 @@ class LockRenewal:
         lock_state: LockState,
         outage: OutageLog,
         counters: Counters,
-        interval: float,
     ) -> None:
         self._lock = lock
         self._lock_state = lock_state
         self._outage = outage
         self._counters = counters
-        self._interval = interval
 
     async def beat(self, turn: float | None = None) -> bool:
         """Renew the lock. With `turn`, also ask for the sweep turn for `turn` seconds.
@@ -47,11 +45,12 @@ class LockRenewal:
         epoch = self._lock_state.epoch
         sent = clock.now()
         self._lock_state.asking()
+        timeout = self._lock_state.beat_timeout
         won = False
         if turn is None:
-            alive = await self._lock.beat(self._interval)
+            alive = await self._lock.beat(timeout)
         else:
-            alive, won = await self._lock.beat_and_turn(turn, self._interval)
+            alive, won = await self._lock.beat_and_turn(turn, timeout)
         self._outage.answered()
         if not self._lock_state.believed(epoch):
             return False

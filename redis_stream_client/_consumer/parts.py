@@ -231,7 +231,6 @@ class Parts:
             lock_state=self.lock_state,
             outage=outage,
             counters=self.counters,
-            interval=self.options.heartbeat_interval,
         )
         self.heartbeat = Heartbeat(
             options=self.options,

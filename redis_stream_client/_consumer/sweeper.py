@@ -94,6 +94,7 @@ class Sweeper:
         self._backoff = Backoff(0.005, self._turn_length)
         sweeps.changed.add(self._wake.set)
         capacity.changed.add(self._room_changed)
+        lock_state.changed.add(self._wake.set)
 
     def _room_changed(self) -> None:
         """Look again at streams that were left for lack of room."""
@@ -271,7 +272,7 @@ class Sweeper:
         last: str | None = None
         while True:
             page = await self._pending.orphans(owner, last, self._patience)
-            if not self._lock_state.held:
+            if not self._lock_state.alive:  # in doubt, offers may go on: a claim is checked in Redis
                 return
             present += [entry.lbs_id for entry in page.found]
             await self._offer(owner, page.found)

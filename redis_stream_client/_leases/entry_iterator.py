@@ -14,7 +14,9 @@ from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.logs import log
 
 IN_DOUBT = 0.01
-"""Seconds between two checks whether a lock in doubt is held again."""
+LONG_IN_DOUBT = 0.2
+"""Seconds between two checks whether a lock in doubt is held again: at first, and after a while. A doubt that
+lasts may concern thousands of leases."""
 
 RETRY = 0.2
 """Seconds before the next attempt to read a progress record, when Redis did not answer."""
@@ -60,16 +62,21 @@ class Follower(Generic[Step]):
             )
         self._busy = True
         lease = self._lease
+        pause = IN_DOUBT
         try:
             while True:
-                if lease.lost is not None or not self._backend.held or lease.drained:
-                    await self._pause()
+                if lease.lost is None and not self._backend.held:
+                    await self._wait_in_doubt(pause)
+                    pause = min(2 * pause, LONG_IN_DOUBT)
+                elif lease.lost is not None or lease.drained:
+                    await self._end()
                 elif self._source is not None and self._source.stale:
                     await self._start_again(self._source)
                 elif (step := self._step()) is not None:
                     return step
                 else:
                     await self._fetch()
+                    pause = IN_DOUBT
         finally:
             self._busy = False
 
@@ -89,13 +96,18 @@ class Follower(Generic[Step]):
                 self._first_at = self._last_at
             self._arrived += self._source.take()
 
-    async def _pause(self) -> None:
-        """Wait, or end the loop: no entry may be handed out now."""
+    async def _wait_in_doubt(self, pause: float) -> None:
+        """Wait `pause` seconds: a peer may have the stream, and begin with the very entry that would come next.
+
+        In doubt Redis answers within a round trip, or the network is broken. So the wait is short, or there is
+        nothing to miss: no checkpoint would be answered either.
+        """
+        with Asking(self._lease, self._backend):
+            await asyncio.sleep(pause)
+
+    async def _end(self) -> None:
+        """End the loop: the lease was lost, or drains."""
         lease = self._lease
-        if lease.lost is None and not self._backend.held:
-            with Asking(lease, self._backend):
-                await asyncio.sleep(IN_DOUBT)
-            return
         if lease.lost is None and lease.cancel_scope is not None:
             if lease.cancel_scope.fired_here:  # somebody took the cancellation for another one
                 raise asyncio.CancelledError

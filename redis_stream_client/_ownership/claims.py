@@ -65,7 +65,7 @@ class Claims:
     async def claim(self, payload: ExpiredStream) -> Lease:
         """Take over an orphan. See `RedisStreamClient.claim`."""
         self._lock_state.check()
-        if not self._lock_state.held:
+        if not self._lock_state.alive:  # in doubt, Redis decides: a claim checks that our lock exists
             raise self._not_joined(payload)
         if payload.lbs_id in self._claiming:
             raise self._already(payload, self._consumer, "another task of this client is claiming it")
