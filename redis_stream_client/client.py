@@ -35,8 +35,9 @@ class RedisStreamClient:
         consumer_name: middle part of this client's id; default: ``POD_NAME``, else ``POD_IP``, else the host
             name. Two clients with the same name are two consumers.
         lock_ttl: lifetime of the consumer lock in seconds; default 2. Peers treat a consumer as dead that has not
-            renewed its lock for so long, so never block the event loop for longer. Members may use different
-            values.
+            renewed its lock for so long, so never block the event loop for longer. All else goes at the pace of
+            ``min(lock_ttl, 2)`` seconds, so that a longer one only delays the replacement of a consumer that has
+            died. Members may use different values.
         heartbeat_interval: seconds between two renewals of the lock; default ``lock_ttl / 4``, at most
             ``lock_ttl / 2``.
         max_streams: the client stops reading announcements while it owns this many streams; default: no limit.
@@ -165,8 +166,8 @@ class RedisStreamClient:
 
         - When the handler returns, the stream is done.
         - When the handler raises anything, even `SystemExit`, the failure is logged. After a pause the stream is
-          released, and this client leaves it to its peers for as long again, at most `lock_ttl`. It goes to the
-          dead letters as `retry` says, by default after 16 failures and 10 minutes without progress. Only a
+          released, and this client leaves it to its peers for as long again, at most `lock_ttl` or 2 s. It goes to
+          the dead letters as `retry` says, by default after 16 failures and 10 minutes without progress. Only a
           `KeyboardInterrupt` ends `run()`. To end the program from a handler, call ``drain()``.
         - Streams that two dead owners left without progress start one by one, after the others. A stream
           that kills its owners rests for longer each time, and goes to the dead letters after about 6 of them. A
@@ -177,8 +178,8 @@ class RedisStreamClient:
         - When the handler raises `RetryLater`, the stream rests for so long and is released; nothing is counted.
         - When the lease is lost, the handler is cancelled. Whatever it asks of the lease from then on raises
           `NotOwner`.
-        - When the handler ignores its cancellation for `lock_ttl`, the stream goes on to its next owner without
-          it. The handler counts towards `max_streams` until it ends.
+        - When the handler ignores its cancellation for `lock_ttl`, at most 2 s, the stream goes on to its next
+          owner without it. The handler counts towards `max_streams` until it ends.
 
         The README's table "When a handler fails" has all cases, with their times.
 

@@ -15,6 +15,12 @@ class Connections:
 
     Beats have their own connection, so that no command delays them. Reads have their own, because they block.
 
+    Args:
+        where: the server.
+        longest_attempt: the longest time for one attempt to connect, in seconds.
+        tasks: the tasks of the client.
+        longest_patience: the longest timeout of a command on a slow line, in seconds.
+
     Attributes:
         identity: the identity of the server.
         lost: notified when a connection breaks; requests under way may have been executed, or lost in a failover.
@@ -24,7 +30,14 @@ class Connections:
         new_history_elsewhere: the same for another server, which holds data streams.
     """
 
-    def __init__(self, where: Endpoint, longest_attempt: float, tasks: OwnedTasks[ClientClosed]) -> None:
+    def __init__(
+        self,
+        where: Endpoint,
+        longest_attempt: float,
+        tasks: OwnedTasks[ClientClosed],
+        *,
+        longest_patience: float = 0.0,
+    ) -> None:
         self._where = where
         self._tasks = tasks
         self.lost = Notifier[[]]()
@@ -34,9 +47,15 @@ class Connections:
         self.identity = ServerIdentity(self._new_history, clustered=where.clustered)
         self.beats, self.commands, self.reads = (
             SharedConnection(
-                where, greet=self.identity, on_loss=self._lost, longest_attempt=longest_attempt, role=role
+                where,
+                greet=self.identity,
+                on_loss=self._lost,
+                longest_attempt=longest_attempt,
+                longest_patience=longest,
+                role=role,
             )
-            for role in ("beats", "commands", "reads")
+            # `Lock` is more patient by itself, and a read says how long it blocks.
+            for role, longest in (("beats", 0.0), ("commands", longest_patience), ("reads", 0.0))
         )
 
     @property

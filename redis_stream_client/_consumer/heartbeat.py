@@ -31,11 +31,13 @@ class LockRenewal:
         lock_state: LockState,
         outage: OutageLog,
         counters: Counters,
+        patience: float,
     ) -> None:
         self._lock = lock
         self._lock_state = lock_state
         self._outage = outage
         self._counters = counters
+        self._patience = patience
 
     async def beat(self, turn: float | None = None) -> bool:
         """Renew the lock. With `turn`, also ask for the sweep turn for `turn` seconds.
@@ -45,7 +47,7 @@ class LockRenewal:
         epoch = self._lock_state.epoch
         sent = clock.now()
         self._lock_state.asking()
-        timeout = self._lock_state.beat_timeout
+        timeout = min(self._patience, self._lock_state.beat_timeout)
         won = False
         if turn is None:
             alive = await self._lock.beat(timeout)
@@ -82,6 +84,7 @@ class Heartbeat:
     ) -> None:
         self._consumer = options.consumer
         self._interval = options.heartbeat_interval
+        self._beat_patience = options.beat_patience
         self._patience = options.patience
         self._lock = lock
         self._pending = pending
@@ -143,14 +146,14 @@ class Heartbeat:
         """Take the lock back. Then find out which leases no peer has taken meanwhile."""
         sent = clock.now()
         newest = self._announcements.newest
-        await self._lock.join(self._interval, begin=newest)
+        await self._lock.join(self._beat_patience, begin=newest)
         self._outage.answered()
         self._lock_state.answered(sent)
 
         async def still_held() -> bool:
             nonlocal sent
             again = clock.now()
-            if not await self._lock.beat(self._interval):
+            if not await self._lock.beat(self._beat_patience):
                 return False
             sent = again
             self._lock_state.answered(sent)

@@ -60,7 +60,7 @@ class Listener:
         self._greet = greet
         self._keys = options.keys
         self._endpoint = endpoint
-        self._opener = Opener(endpoint, "listener", options.lock_ttl, options.connect_timeout)
+        self._opener = Opener(endpoint, "listener", options.pace, options.connect_timeout)
         self._keyspace_events = keyspace_events
         self._lock_state = lock_state
         self._event_queue = event_queue
@@ -74,7 +74,7 @@ class Listener:
 
     async def run(self) -> None:
         """Until cancelled. Raises `RedisRejected` when subscribing is not permitted."""
-        backoff = Backoff(0.01, max(0.1, self._options.lock_ttl / 2))
+        backoff = Backoff(0.01, max(0.1, self._options.pace / 2))
         while True:
             started = clock.now()
             try:
@@ -84,7 +84,7 @@ class Listener:
             finally:
                 self._first_try.set()
             self.gaps += 1
-            if clock.now() - started > self._options.lock_ttl:
+            if clock.now() - started > self._options.pace:
                 backoff.reset()
             await asyncio.sleep(backoff.pause())
 
@@ -101,14 +101,15 @@ class Listener:
         connection = self._connection = await self._opener.open()
         try:
             # Events come only from the server to which the commands go.
-            await self._greet(connection, self._options.lock_ttl)
-            await notifications.subscribe(connection, self._keys, self._endpoint.db, self._options.lock_ttl)
+            await self._greet(connection, self._opener.seconds)
+            await notifications.subscribe(connection, self._keys, self._endpoint.db, self._opener.seconds)
             await self._enable_notifications()
             self._outage.answered()
             self._sweeps.sweep_now()
             self._first_try.set()
+            quiet = self._options.pace
             while True:
-                message = await wire.next_message(connection, self._options.lock_ttl)
+                message = await wire.next_message(connection, quiet, max(quiet / 2, self._opener.took))
                 self._hear(notifications.decode(message, self._keys, self._endpoint.db))
         except (RedisError, OSError, TimeoutError) as error:
             raise error_mapping.map_error(error) from error
@@ -147,7 +148,7 @@ class Listener:
 
     async def _enable_notifications(self) -> None:
         """Add the missing flags of ``Kx`` to those of the server; never remove one."""
-        timeout = self._options.lock_ttl
+        timeout = self._options.pace
         what = "cannot see or set notify-keyspace-events, which should contain 'Kx'"
         try:
             flags = await self._keyspace_events.flags(timeout)

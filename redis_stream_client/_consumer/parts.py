@@ -68,7 +68,9 @@ class Parts:
         self.options = options
         self.home = Home(forked=FORKED, other_loop=OTHER_LOOP)
         self.tasks = OwnedTasks(self.home, closed=_closed, expected=_expected)
-        self.connections = Connections(where, options.connect_timeout, self.tasks)
+        self.connections = Connections(
+            where, options.connect_timeout, self.tasks, longest_patience=options.longest_patience
+        )
         self._make_stubs()
         self._make_state()
         self._make_stream_access(where_streams_are)
@@ -84,7 +86,7 @@ class Parts:
         """Make the stubs for the load balancer stream. No I/O."""
         options = self.options
         beats, commands = self.connections.beats, self.connections.commands
-        self.sizes = ReplySizes(options.lock_ttl)
+        self.sizes = ReplySizes(options.patience)
         self.lock = Lock(options, beats=beats, commands=commands)
         self.deliveries = Deliveries(options, commands=commands, sizes=self.sizes)
         self.announcements = Announcements(
@@ -103,7 +105,7 @@ class Parts:
         """Make the state: the leases, the lock, and what the parts tell each other. No I/O."""
         options = self.options
         self.counters = Counters()
-        self.event_queue = EventQueue(options.lock_ttl, MAX_OFFER_PAUSE)
+        self.event_queue = EventQueue(options.pace, MAX_OFFER_PAUSE)
         self.table = LeaseTable(self.event_queue)
         self.capacity = Capacity(
             self.table,
@@ -117,8 +119,8 @@ class Parts:
         )
         self.lock_state = LockState(options.lock_ttl, options.heartbeat_interval, self.losses.lapsed)
         self.audit_lock = SharedLock()
-        self.audits = AuditSchedule(options.lock_ttl, late=options.block + 1.0)
-        self.sweeps = SweepSchedule(options.lock_ttl)
+        self.audits = AuditSchedule(options.pace, late=options.block + 1.0)
+        self.sweeps = SweepSchedule(options.pace)
         self.peers = Peers()
         self.oldest_announcement = OldestAnnouncement()
 
@@ -133,11 +135,12 @@ class Parts:
             self.tasks.gone,
             options.patience,
             self.connections.identity_at,
+            longest_patience=options.longest_patience,
         )
         self.retention = Retention(options=options, record_store=self.record_store)
         self.fetcher = Fetcher(
             placement,
-            options.lock_ttl,
+            options.pace,
             self.tasks.spawn,
             self.tasks.gone,
             lock=options.keys.lock(options.consumer),
@@ -231,6 +234,7 @@ class Parts:
             lock_state=self.lock_state,
             outage=outage,
             counters=self.counters,
+            patience=self.options.beat_patience,
         )
         self.heartbeat = Heartbeat(
             options=self.options,

@@ -64,7 +64,7 @@ class Reader:
         self._fairness = Fairness(options.block)
         self._served = False
         self._changed = asyncio.Event()
-        self._backlog = Backlog(grace=options.lock_ttl / 4)
+        self._backlog = Backlog(grace=options.pace / 4)
         self._backoff = Backoff(FIRST_PAUSE, options.longest_pause)
         for state in (lock_state, capacity, audits):
             state.changed.add(self._changed.set)

@@ -141,9 +141,11 @@ class Session:
                 if remaining <= 0:
                     raise last
                 sent = clock.now()
-                await self._lock.join(min(remaining, max(1.0, self._options.lock_ttl / 2)))
+                # Not `patience`: on a slow line no time is left to learn how slow it is.
+                patience = max(1.0, self._options.longest_patience)
+                await self._lock.join(min(remaining, patience))
                 remaining = max(0.01, give_up - clock.now())
-                await self._lock.probe(min(remaining, max(1.0, self._options.lock_ttl / 2)))
+                await self._lock.probe(min(remaining, patience))
                 if self._lock_state.held_since(sent):
                     self._table.history = self._connections.history
                     break

@@ -15,6 +15,9 @@ class SweepSchedule:
     Looks at the streams of one consumer keep a distance: a multiple of the duration of the last look. So a storm
     of hints costs only a few looks.
 
+    Args:
+        pace: `Options.pace`, in seconds.
+
     Attributes:
         changed: notified when something is due earlier than before.
         swept_at: when the last complete sweep was; minus infinity: sweep now.
@@ -23,8 +26,8 @@ class SweepSchedule:
         tidy_asked: whether the next sweep looks at all consumers and tidies up, without waiting for the tidy turn.
     """
 
-    def __init__(self, lock_ttl: float, now: Callable[[], float] = clock.now) -> None:
-        self._lock_ttl = lock_ttl
+    def __init__(self, pace: float, now: Callable[[], float] = clock.now) -> None:
+        self._pace = pace
         self._now = now
         self._suspects: dict[str, float] = {}  # consumer: when to look at its streams
         self._looked_at: dict[str, tuple[float, float]] = {}  # consumer: end and duration of the last look
@@ -39,7 +42,7 @@ class SweepSchedule:
         """Look at the streams of this consumer, which may be dead, after `distance` times the duration of a
         look."""
         ended, took = self._looked_at.get(owner, (float("-inf"), 0.0))
-        self.look_at(owner, max(self._now(), ended + max(self._lock_ttl / 200, distance * took)))
+        self.look_at(owner, max(self._now(), ended + max(self._pace / 200, distance * took)))
         self.changed.notify()
 
     def share(self, owner: str) -> None:
@@ -82,10 +85,10 @@ class SweepSchedule:
         self._looked_at[owner] = (self._now(), self._now() - began)
 
     def long_ago(self, owner: str, distance: float = 0) -> bool:
-        """Whether the last look at a consumer was long ago: half a lock lifetime, and `distance` times its
+        """Whether the last look at a consumer was long ago: half the pace, and `distance` times its
         duration."""
         ended, took = self._looked_at.get(owner, (float("-inf"), 0.0))
-        return self._now() - ended > max(self._lock_ttl / 2, distance * took)
+        return self._now() - ended > max(self._pace / 2, distance * took)
 
     def keep(self, known: Collection[str]) -> None:
         """Forget all consumers that are not in `known`."""

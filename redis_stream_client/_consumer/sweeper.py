@@ -1,8 +1,8 @@
 """The sweeper: finds dead consumers by looking, and offers their streams. Recovery relies on it alone.
 
-Whether or not a notification came, one member of the fleet looks at all consumers of the group several times in a
-lock lifetime. The members do so in turn. What is pending for a dead consumer is always looked up in Redis, and
-never remembered.
+Whether or not a notification came, one member of the fleet looks at all consumers of the group several times in
+each lock lifetime, or each `Options.pace`, which is shorter where locks live long. The members do so in turn. What
+is pending for a dead consumer is always looked up in Redis, and never remembered.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._protocol.replies import Delivered, Member
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
-TURNS = 8  # sweeps of the fleet in a lock lifetime
-OWN_PERIOD = 2  # lock lifetimes between two sweeps that every client makes without the turn
+TURNS = 8  # sweeps of the fleet in one pace
+OWN_PERIOD = 2  # paces between two sweeps that every client makes without the turn
 LARGE = 16  # in a larger fleet each member sweeps for itself, and asks for the turn, more rarely, in proportion
 MOST_RARELY = 2.3  # but at most so many times more rarely: about as often as it renews its lock
-FORGET_AFTER = 10  # lock lifetimes after which an idle dead consumer is removed from the group
+FORGET_AFTER = 10  # lifetimes of the lock, since a member that slept for long may still come back
 RECHECK_DISTANCE = 50  # looks that only repeat offers take a fiftieth of the time
 THOROUGH = 8  # one period in so many looks for entries that are pending for nobody, even if the census is even
-REST = 1 / 4  # lock lifetimes after which any member may take what is left of a dead consumer's streams
+REST = 1 / 4  # paces after which any member may take what is left of a dead consumer's streams
 LOOKS = 200  # the most locks in one script call
 
 
@@ -68,6 +68,7 @@ class Sweeper:
         self._consumer = options.consumer
         self._keys = options.keys
         self._lock_ttl = options.lock_ttl
+        self._pace = options.pace
         self._patience = options.patience
         self._group = group
         self._pending = pending
@@ -82,7 +83,7 @@ class Sweeper:
         self._counters = counters
         self._takeover = takeover
         self._wake = asyncio.Event()
-        self._turn_length = options.lock_ttl / TURNS
+        self._turn_length = options.pace / TURNS
         now = clock.now()
         self._next_turn = now
         self._tidied_at = now
@@ -137,7 +138,7 @@ class Sweeper:
     async def _take_turn(self) -> None:
         now = clock.now()
         members = self._peers.live
-        own_period = OWN_PERIOD * self._lock_ttl * max(1.0, members / LARGE)
+        own_period = OWN_PERIOD * self._pace * max(1.0, members / LARGE)
         own_due = now - self._sweeps.swept_at >= own_period
         if now < self._next_turn and not own_due:
             return
@@ -145,8 +146,8 @@ class Sweeper:
         if not self._lock_state.held:
             return
         # A member that has swept leaves the next turn to the others, unless it is overdue. In a large fleet
-        # somebody always asks soon. Still, each asks so often that the last one left sweeps within a quarter of a
-        # lifetime.
+        # somebody always asks soon. Still, each asks so often that the last one left sweeps within a quarter of
+        # the pace.
         rarely = min(MOST_RARELY, max(1.0, members / LARGE))
         self._next_turn = clock.now() + self._turn_length * (1.5 if won else random.uniform(0.7, 0.8) * rarely)
         if won or own_due:
@@ -178,7 +179,7 @@ class Sweeper:
         for owner in dead:
             if self._sweeps.long_ago(owner, RECHECK_DISTANCE):
                 self._sweeps.suspect(owner)
-            if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._lock_ttl:
+            if tell and clock.now() - self._told_at.get(owner, float("-inf")) > self._pace:
                 self._told_at[owner] = clock.now()
                 to_tell.append(owner)
         for owners in in_chunks(to_tell):
@@ -199,7 +200,7 @@ class Sweeper:
 
     @property
     def _tidy_period(self) -> float:
-        return OWN_PERIOD * self._lock_ttl
+        return OWN_PERIOD * self._pace
 
     async def _tidy(self, members: list[Member], alive: dict[str, bool], *, mine: bool) -> None:
         """Forget consumers that are gone. The expensive part, to find long dead consumers and entries that are
@@ -211,7 +212,7 @@ class Sweeper:
             # A missing entry elsewhere can hide an extra one, and a long backlog hides everything.
             suspicious = census.balance is not None and census.balance > 0
             if suspicious:
-                rescue = await group.turn(self._keys.rescue_now, self._lock_ttl, patience)
+                rescue = await group.turn(self._keys.rescue_now, self._pace, patience)
             else:
                 period = THOROUGH * self._tidy_period
                 been_here = clock.now() - self._began_at
@@ -287,13 +288,13 @@ class Sweeper:
         if owner in self._sweeps.shared_anew:
             self._sweeps.shared_anew.discard(owner)
             self._rest_at.pop(owner, None)
-        rest_at = self._rest_at.setdefault(owner, now + self._lock_ttl * REST)
+        rest_at = self._rest_at.setdefault(owner, now + self._pace * REST)
         if now < rest_at:
             taken, left = await self._takeover.take_share(owner, self._heirs(owner, members))
             again = rest_at
         else:
             taken, left = await self._takeover.take_rest(owner, self._part_of(owner, members))
-            again = clock.now() + self._lock_ttl * REST / TURNS
+            again = clock.now() + self._pace * REST / TURNS
         if left:
             if not self._capacity.free:
                 self._no_room_for.add(owner)

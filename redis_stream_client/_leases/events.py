@@ -38,8 +38,8 @@ class StreamAdded:
 class StreamExpired:
     """A data stream needs a new owner. To take it over, ``await client.claim(event.payload)``.
 
-    If you do not claim it, and no peer does, the client offers it again after `lock_ttl`, then at longer
-    intervals.
+    If you do not claim it, and no peer does, the client offers it again after `lock_ttl`, at most 2 s, then at
+    longer intervals.
     """
 
     payload: ExpiredStream

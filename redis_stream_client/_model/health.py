@@ -6,7 +6,7 @@ from typing import Literal
 from redis_stream_client._model.options import Options
 
 SLACK = 5.0
-"""Seconds that anything may take longer on a busy machine than `lock_ttl` explains."""
+"""Seconds that anything may take longer on a busy machine than the pace explains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Health:
     Attributes:
         alive: whether the consumer lock is held, as `RedisStreamClient.alive` says.
         oldest_announcement: age of the oldest announcement that no member of the fleet has read. The client looks
-            with each audit, every ``5 * lock_ttl``.
+            with each audit, every ``5 * lock_ttl``, but at least every 10 s.
         oldest_unhandled: how long the client has owned a stream without anybody working on it: nobody has read its
             event, or `run()` has not called its handler yet. A stream that rests after its handler failed does not
             count.
@@ -60,7 +60,7 @@ class Health:
 
 def limit(options: Options) -> float:
     """Seconds after which something counts as stuck. A take-over takes a while, and longer on a busy machine."""
-    return 2.5 * options.lock_ttl + SLACK
+    return 2.5 * options.pace + SLACK
 
 
 def judge(

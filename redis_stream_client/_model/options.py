@@ -19,6 +19,9 @@ YEAR = 365 * DAY
 PROGRESS_TTL = 7 * DAY
 """Seconds that the progress record of a finished stream stays by default. A dead letter's stays no shorter."""
 
+LONGEST_PACE = 2.0
+"""The longest `Options.pace`, in seconds: the default of `lock_ttl`."""
+
 FIRST_PAUSE = 0.005
 """Seconds before the first retry of a request without an answer. `Options.longest_pause` is the longest pause."""
 
@@ -60,21 +63,46 @@ class Options:
         return math.ceil(self.lock_ttl * 1000)
 
     @property
+    def pace(self) -> float:
+        """The time scale, in seconds, of everything but the life of the lock: of reads, requests, retries, sweeps
+        and take-overs.
+
+        Whoever wants to tolerate longer stalls makes `lock_ttl` longer. Then a member that has frozen is replaced
+        later, and nothing else takes longer. What must not happen before a lock has expired, or goes on as long as
+        one lives, counts in `lock_ttl`.
+        """
+        return min(self.lock_ttl, LONGEST_PACE)
+
+    @property
     def block(self) -> float:
         """Seconds that a read may block. Shorter than `lock_ttl`, so that Redis gives nothing to a frozen consumer
         whose lock has expired."""
-        return self.lock_ttl / 2
+        return self.pace / 2
 
     @property
     def patience(self) -> float:
-        """Seconds after which the client gives up an unanswered request and its connection."""
+        """Seconds after which the client gives up an unanswered request and its connection. On a slow line it
+        grows, up to `longest_patience`."""
+        return self.pace / 2
+
+    @property
+    def longest_patience(self) -> float:
+        """The longest patience with a request that cannot be made smaller: two of them fit into the life of the
+        lock."""
         return self.lock_ttl / 2
+
+    @property
+    def beat_patience(self) -> float:
+        """Seconds after which an unanswered beat is repeated on a new connection: `heartbeat_interval`, scaled to
+        the pace."""
+        scaled = self.heartbeat_interval * self.pace / self.lock_ttl
+        return min(self.heartbeat_interval, max(scaled, self.pace / 4))
 
     @property
     def longest_pause(self) -> float:
         """The longest pause between two attempts, in seconds. Short enough for all tasks to be back before the
         quiet time after a lapse is over."""
-        return self.heartbeat_interval / 2
+        return self.beat_patience / 2
 
 
 def check(

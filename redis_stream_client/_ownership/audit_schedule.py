@@ -8,22 +8,22 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.notifier import Notifier
 
 PERIOD = 5
-"""Lock lifetimes between two audits, if nobody asks for an earlier one."""
+"""Paces between two audits, if nobody asks for an earlier one."""
 
 
 class AuditSchedule:
     """Says when to audit. Parts that may have missed something write it, and the reader waits for it.
 
     Args:
-        lock_ttl: lifetime of the lock, in seconds.
+        pace: `Options.pace`, in seconds.
         late: seconds after which Redis can no longer serve a read that we gave up.
 
     Attributes:
         changed: notified when somebody asks for an audit.
     """
 
-    def __init__(self, lock_ttl: float, late: float, now: Callable[[], float] = clock.now) -> None:
-        self._period = PERIOD * lock_ttl
+    def __init__(self, pace: float, late: float, now: Callable[[], float] = clock.now) -> None:
+        self._period = PERIOD * pace
         self._late = late
         self._now = now
         self._due = now() + self._period

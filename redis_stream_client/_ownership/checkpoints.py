@@ -84,6 +84,7 @@ class Progress:
         self._consumer = options.consumer
         self._keys = options.keys
         self._lock_ttl = options.lock_ttl
+        self._pace = options.pace
         self._progress_ttl = options.progress_ttl
         self._patience = options.patience
         self._pending = pending
@@ -194,7 +195,7 @@ class Progress:
     ) -> None:
         await rest(lease)
         await self._move(lease)
-        refusals = Refusals(lease, self._lock_ttl)
+        refusals = self._refusals(lease)
         while True:
             ask = self._begin_of(lease, terms, look_only=look_only, replaces=replaces)
             answer = await self._ask(lease, "begin", functools.partial(Records.begin, ask=ask))
@@ -262,7 +263,7 @@ class Progress:
 
     async def _fail(self, lease: LeaseState, error: str) -> None:
         await rest(lease)
-        refusals = Refusals(lease, self._lock_ttl)
+        refusals = self._refusals(lease)
         if not lease.begun:
             await self._begin(lease)
         while True:
@@ -299,7 +300,7 @@ class Progress:
     async def _checkpoint(self, lease: LeaseState, id: str) -> None:
         """Repeat a checkpoint until Redis answers."""
         await rest(lease)
-        refusals = Refusals(lease, self._lock_ttl)
+        refusals = self._refusals(lease)
         if not lease.begun:
             await self._begin(lease)
         while True:
@@ -308,6 +309,9 @@ class Progress:
                 return
             await refusals.another()
             await self._begin(lease, replaces=await self._examine(lease, answer.by))
+
+    def _refusals(self, lease: LeaseState) -> Refusals:
+        return Refusals(lease, self._lock_ttl, self._pace / 4)
 
     def _owner(self, lease: LeaseState) -> Owner:
         return Owner(lease.fence_text, self._consumer)

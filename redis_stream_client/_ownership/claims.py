@@ -96,7 +96,7 @@ class Claims:
         epoch = self._lock_state.epoch
         owner = owner_of(payload)
         sent = False
-        give_up = clock.now() + self._lock_ttl
+        give_up = clock.now() + self._lock_ttl  # as long as our own lock, and any belief in it, can last
         backoff = Backoff(FIRST_PAUSE, self._longest_pause)
         while True:
             held = self._lock_state.believed(epoch)

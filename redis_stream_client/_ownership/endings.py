@@ -57,8 +57,8 @@ class Endings:
         record_store: RecordStore,
         retention: Retention,
     ) -> None:
-        self._lock_ttl = options.lock_ttl
-        self._interval = options.heartbeat_interval
+        self._pace = options.pace
+        self._beat_patience = options.beat_patience
         self._lock = lock
         self._deliveries = deliveries
         self._identity = identity
@@ -143,7 +143,7 @@ class Endings:
         the lock may have been evicted, and a peer may be faster than our next beat.
         """
         try:
-            there = await self._lock.beat(self._interval)
+            there = await self._lock.beat(self._beat_patience)
         except Unanswered:
             return False
         if not there:
@@ -193,7 +193,7 @@ class Endings:
         self._table.part(lease)
         self._capacity.freed()
         orphan = ExpiredStream(lease.stream, lease.lbs_id, lease.info, None, lease.deliveries)
-        self._event_queue.hold_back(orphan, clock.now() + (self._lock_ttl if pause is None else pause))
+        self._event_queue.hold_back(orphan, clock.now() + (self._pace if pause is None else pause))
         outcome = self._releasing.add((lease, graceful))
         self.releasing.add(outcome)
         outcome.add_done_callback(self._released)

@@ -20,13 +20,15 @@ class Refusals:
 
     Args:
         lease: the lease.
-        most: the limit in seconds: one lifetime of the lock.
+        most: the limit in seconds: one lifetime of the lock, since a lock must expire before its owner counts as
+            dead.
+        longest_pause: the longest pause between two attempts, in seconds.
     """
 
-    def __init__(self, lease: LeaseState, most: float) -> None:
+    def __init__(self, lease: LeaseState, most: float, longest_pause: float) -> None:
         self._lease = lease
         self._give_up = clock.now() + most
-        self._backoff = Backoff(0.005, most / 4)
+        self._backoff = Backoff(0.005, longest_pause)
         self._count = 0
 
     async def another(self) -> None:

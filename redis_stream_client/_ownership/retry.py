@@ -28,7 +28,6 @@ class Retries:
 
     def __init__(self, *, options: Options, lock_state: LockState, audits: AuditSchedule) -> None:
         self._lock_ttl = options.lock_ttl
-        self._interval = options.heartbeat_interval
         self._patience = options.patience
         self._longest_pause = options.longest_pause
         self._lock_state = lock_state
@@ -42,13 +41,14 @@ class Retries:
         changes_ownership: bool = True,
     ) -> T:
         """Repeat until Redis answers, for one lifetime of the lock. Goes on after a lapse if the lock comes back
-        and `wanted` is still true. Raises `Lapsed` at the end."""
+        and `wanted` is still true. Raises `Lapsed` at the end, and not earlier: while the lock lives, so does the
+        lease."""
         give_up = clock.now() + self._lock_ttl
         backoff = Backoff(FIRST_PAUSE, self._longest_pause)
         while True:
             self._lock_state.check()
             if self._lock_state.state is State.SUSPECT:
-                await asyncio.sleep(self._interval / 20)
+                await asyncio.sleep(self._longest_pause / 10)
                 continue
             if self._lock_state.state is not State.HELD or not wanted() or clock.now() >= give_up:
                 raise Lapsed

@@ -24,14 +24,16 @@ T = TypeVar("T")
 class ReplySizes:
     """How much to ask for at once. All stubs of a client share it, because they share the line and the server.
 
+    Args:
+        patience: the first timeout of a request, in seconds.
+
     Attributes:
         announcements: bytes of announcements.
         pending: entries that are listed without their fields.
         owners: entries whose owners are asked for.
     """
 
-    def __init__(self, lock_ttl: float) -> None:
-        patience = lock_ttl / 2
+    def __init__(self, patience: float) -> None:
         self.announcements = Window("bytes of announcements in a reply", REPLY_BYTES, patience, smallest=1)
         self.pending = Window("pending entries in a reply", LOOK_PAGE, patience, smallest=10)
         self.owners = Window("owners in a reply", OWNERS, patience, smallest=10)

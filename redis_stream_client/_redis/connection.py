@@ -16,6 +16,7 @@ from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.opener import FIRST_ATTEMPT, LONGEST_ATTEMPT, AttemptTime
 from redis_stream_client._redis.script import Script
+from redis_stream_client._redis.slowness import Slowness
 
 GRACE = 0.02
 """Extra seconds for a reply that may have arrived already: after a standstill the event loop sees the timer
@@ -30,6 +31,14 @@ class SharedConnection:
     A late reply must not arrive after the client has already acted on its absence. So a request without an answer
     takes the connection with it. All requests under way on it end in `Unanswered`, which says whether Redis may
     have executed them.
+
+    Args:
+        endpoint: the server.
+        greet: called with each new connection, before anybody else may use it.
+        on_loss: called when a connection is lost.
+        longest_attempt: the longest time for one attempt to connect, in seconds.
+        longest_patience: on a slow line, shorter timeouts of requests grow up to this, in seconds.
+        role: what the connection is for.
     """
 
     def __init__(
@@ -39,6 +48,7 @@ class SharedConnection:
         greet: Greeting | None = None,
         on_loss: Callable[[Exception], None] | None = None,
         longest_attempt: float = LONGEST_ATTEMPT,
+        longest_patience: float = 0.0,
         role: str = "",
     ) -> None:
         self._endpoint = endpoint
@@ -47,6 +57,7 @@ class SharedConnection:
         self._role = role
         self._failure: Exception | None = None  # of the last attempt to connect
         self._attempt = AttemptTime(FIRST_ATTEMPT, longest_attempt)
+        self._slowness = Slowness(longest_patience)
         self._heard: _Heard | None = None
         self._opening: asyncio.Task[AbstractConnection] | None = None
         self._connection: AbstractConnection | None = None
@@ -119,7 +130,7 @@ class SharedConnection:
             wire.write(connection, ("EVALSHA", script.sha, len(keys), *keys, *args))
         except (RedisError, OSError):
             return False
-        self._waiting.append(_Listener(self, script, heard, _Patience(self, connection, timeout)))
+        self._waiting.append(_Listener(self, script, heard, self._patience(connection, timeout)))
         return True
 
     def answer_of(self, script: Script, reply: Any) -> Any:
@@ -149,7 +160,7 @@ class SharedConnection:
             raise Unanswered("the connection was lost as it opened", maybe_executed=False)
         replies: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
         # Counted from here: a connection that took long to open is not given up for that.
-        patience = _Patience(self, connection, timeout)
+        patience = self._patience(connection, timeout)
         self._waiting.extend(replies)
         try:
             # Written to the transport before the first suspension, so in the order of `_waiting`.
@@ -162,6 +173,9 @@ class SharedConnection:
             raise fault from error
         finally:
             patience.end()
+
+    def _patience(self, connection: AbstractConnection, timeout: float) -> "_Patience":
+        return _Patience(self, connection, self._slowness.timeout(timeout), self._slowness.took)
 
     async def _connect(self, timeout: float) -> AbstractConnection:
         """Wait for the connection. The attempt goes on if the caller gives up."""
@@ -318,12 +332,19 @@ class _Listener:
 class _Patience:
     """The timeout of one exchange: after too long a silence the shared connection closes."""
 
-    __slots__ = ("_connection", "_handle", "_last_chance", "_shared", "_since", "_timeout")
+    __slots__ = ("_connection", "_handle", "_last_chance", "_shared", "_since", "_timeout", "_took")
 
-    def __init__(self, shared: SharedConnection, connection: AbstractConnection, timeout: float) -> None:
+    def __init__(
+        self,
+        shared: SharedConnection,
+        connection: AbstractConnection,
+        timeout: float,
+        took: Callable[[float], None],
+    ) -> None:
         self._shared = shared
         self._connection = connection
         self._timeout = timeout
+        self._took = took
         self._since = clock.now()
         self._last_chance = False
         self._handle = asyncio.get_running_loop().call_later(timeout, self._look)
@@ -346,6 +367,7 @@ class _Patience:
     def end(self) -> None:
         """Stop the timeout: there was an answer, or nobody waits for one."""
         self._handle.cancel()
+        self._took(self._since)
 
 
 class _Heard:

@@ -32,12 +32,22 @@ class AttemptTime:
 
 
 class Opener:
-    """Opens connections of one role, with more time after an attempt that used up its time."""
+    """Opens connections of one role, with more time after an attempt that used up its time.
+
+    Attributes:
+        took: seconds that the last connection took to open: at least one round trip.
+    """
 
     def __init__(self, endpoint: Endpoint, role: str, first: float, longest: float = LONGEST_ATTEMPT) -> None:
         self._endpoint = endpoint
         self._role = role
         self._attempt = AttemptTime(first, longest)
+        self.took = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The time for the next attempt, or for each of the first commands after this one."""
+        return self._attempt.seconds
 
     async def open(self) -> AbstractConnection:
         """Connect. Raises as `Endpoint.open`."""
@@ -47,5 +57,6 @@ class Opener:
         except Unanswered:
             self._attempt.failed(clock.now() - started)
             raise
-        self._attempt.succeeded(clock.now() - started)
+        self.took = clock.now() - started
+        self._attempt.succeeded(self.took)
         return connection

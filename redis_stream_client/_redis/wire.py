@@ -65,15 +65,15 @@ def abort(connection: AbstractConnection) -> None:
     redis_py.close(connection)
 
 
-async def next_message(connection: AbstractConnection, quiet: float) -> list[Any]:
+async def next_message(connection: AbstractConnection, quiet: float, patience: float) -> list[Any]:
     """The next message of a subscription; empty for one without meaning.
 
-    After `quiet` seconds of silence it sends a ``PING``, because a half-open connection stays silent for ever.
-    Raises errors of redis-py, ``OSError`` and ``TimeoutError``.
+    After `quiet` seconds of silence it sends a ``PING``, because a half-open connection stays silent for ever, and
+    waits `patience` seconds for the answer. Raises errors of redis-py, ``OSError`` and ``TimeoutError``.
     """
     message = await connection.read_response(disable_decoding=True, timeout=quiet, disconnect_on_error=False)
     if message is None:
-        async with asyncio.timeout(quiet / 2):
+        async with asyncio.timeout(patience):
             await send(connection, ("PING", "still there?"))
             message = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
     return message if isinstance(message, list) else []

@@ -48,7 +48,7 @@ class Run:
             progress_timeout = options.seconds(progress_timeout, "progress_timeout", at_least=0.01)
         policy = retry_policy.policy(retry, max_attempts)
         retention.check(on_done, trim=trim)
-        self._rules = Rules(policy, progress_timeout, lifecycle.options.lock_ttl, on_done=on_done, trim=trim)
+        self._rules = Rules(policy, progress_timeout, lifecycle.options.pace, on_done=on_done, trim=trim)
         if not isinstance(handle_signals, bool):
             raise TypeError(f"handle_signals must be a bool, not {type(handle_signals).__name__}")
         self._handle_signals = handle_signals

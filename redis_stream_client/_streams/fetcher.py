@@ -17,6 +17,7 @@ from redis_stream_client._model.gaps import Count
 from redis_stream_client._model.logs import log
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
+from redis_stream_client._redis.opener import AttemptTime
 from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.cursor import Cursor
 from redis_stream_client._streams.intervals import LOOK_AROUND
@@ -126,12 +127,14 @@ class Fetcher:
 
     async def _find(self) -> None:
         """Look up where the streams are, and read them there."""
-        backoff = Backoff(0.01, 0.5)
+        backoff, attempt = Backoff(0.01, 0.5), AttemptTime(self._quiet)
         while self._homeless or self._doubted:
             self._doubted = False
+            started = clock.now()
             try:
-                await self._placement.learn(self._quiet)
+                await self._placement.learn(attempt.seconds)
             except (Unanswered, RedisRejected) as error:
+                attempt.failed(clock.now() - started)
                 log.debug("could not look up the servers of the data streams: %s", error)
                 self._doubted = True
                 await asyncio.sleep(backoff.pause())

@@ -50,6 +50,8 @@ class RecordStore:
         gone: Callable[[], ClientClosed],
         patience: float,
         greeting: Callable[[Endpoint], ServerIdentity],
+        *,
+        longest_patience: float = 0.0,
     ) -> None:
         self._keys = keys
         self._consumer = consumer
@@ -57,6 +59,7 @@ class RecordStore:
         self._spawn = spawn
         self._gone = gone
         self._patience = patience
+        self._longest_patience = longest_patience
         self._greeting = greeting
         self._connections: dict[Endpoint, SharedConnection] = {}
         self._records: dict[Endpoint, Records] = {}
@@ -71,7 +74,10 @@ class RecordStore:
         records = self._records.get(endpoint)
         if records is None:
             connection = self._connections[endpoint] = SharedConnection(
-                endpoint, greet=_Stranger(self._greeting(endpoint)), role="records"
+                endpoint,
+                greet=_Stranger(self._greeting(endpoint)),
+                longest_patience=self._longest_patience,
+                role="records",
             )
             records = self._records[endpoint] = Records(
                 connection, self._placement.slot, self._spawn, self._gone, self._patience

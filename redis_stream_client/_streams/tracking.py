@@ -110,15 +110,16 @@ class Tracking:
     async def _listen(self) -> None:
         patience = max(1.0, self._quiet)
         connection = self._connection = await self._opener.open()
+        patience = max(patience, self._opener.seconds)
         try:
             await self._identity(connection, patience)
             client_id = await wire.roundtrip(connection, patience, "CLIENT", "ID")
             await wire.roundtrip(connection, patience, "SUBSCRIBE", CHANNEL)
             self.id = int(client_id)
             self._on_state()
-            since = clock.now()
+            since, pong = clock.now(), max(self._quiet / 2, self._opener.took)
             while True:
-                self._hear(await wire.next_message(connection, self._quiet))
+                self._hear(await wire.next_message(connection, self._quiet, pong))
                 if clock.now() - since > LONGEST_PAUSE:
                     self._backoff.reset()
         except (RedisError, OSError, TimeoutError) as error:

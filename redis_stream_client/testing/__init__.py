@@ -297,7 +297,7 @@ async def run_handler(
         drain_timeout: seconds that ``controller(lease).drain()`` gives the handler to reach a checkpoint;
             default 1.
         patience: seconds after which a cancelled handler that goes on loses its stream; in a client this is
-            `lock_ttl`, here the default is 0.5.
+            `lock_ttl`, at most 2, here the default is 0.5.
         on_done: as for `run()`, before the call returns: ``controller(lease).entries`` shows what is left.
 
     Raises:

@@ -8,7 +8,7 @@ import pytest
 
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 
-LOCK_TTL = 2.0
+PACE = 2.0
 
 
 class Fleet:
@@ -16,7 +16,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.time = 1000.0
-        self.sweeps = SweepSchedule(LOCK_TTL, lambda: self.time)
+        self.sweeps = SweepSchedule(PACE, lambda: self.time)
 
     def look_at(self, owner: str, *, takes: float) -> None:
         assert owner in self.sweeps.due()
@@ -60,7 +60,7 @@ def test_looks_that_take_no_time_keep_a_small_distance(fleet: Fleet) -> None:
     fleet.sweeps.suspect("peer")
     fleet.look_at("peer", takes=0.0)
     fleet.sweeps.suspect("peer")
-    assert fleet.sweeps.next_look == fleet.time + LOCK_TTL / 200
+    assert fleet.sweeps.next_look == fleet.time + PACE / 200
 
 
 def test_an_earlier_look_is_not_put_off(fleet: Fleet) -> None:
@@ -85,7 +85,7 @@ def test_a_look_is_long_ago_after_half_a_lifetime_or_a_multiple_of_what_it_took(
     fleet.sweeps.suspect("peer")
     fleet.look_at("peer", takes=0.1)
     assert not fleet.sweeps.long_ago("peer")
-    fleet.time += LOCK_TTL / 2 + 0.01
+    fleet.time += PACE / 2 + 0.01
     assert fleet.sweeps.long_ago("peer")
     assert not fleet.sweeps.long_ago("peer", distance=50)
     fleet.time += 5.0

@@ -12,7 +12,7 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 
 from redis_stream_client import LoadBalancerStream, RedisStreamClient
-from redis_stream_client._model.options import check
+from redis_stream_client._model.options import Options, check
 
 NAN = float("nan")
 
@@ -98,6 +98,46 @@ def test_what_is_allowed_is_taken(parameters: dict[str, Any]) -> None:
 def test_options_are_given_by_name() -> None:
     with pytest.raises(TypeError, match="positional"):
         RedisStreamClient(Redis(), "orders", "worker")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def checked(lock_ttl: float, heartbeat_interval: float | None = None) -> Options:
+    return check(
+        "orders",
+        consumer_name=None,
+        lock_ttl=lock_ttl,
+        heartbeat_interval=heartbeat_interval,
+        max_streams=None,
+        prefetch=32,
+        connect_timeout=5.0,
+        progress_ttl=0.0,
+    )
+
+
+@pytest.mark.parametrize("heartbeat_interval", [None, 0.03, 0.05])
+@pytest.mark.parametrize("lock_ttl", [0.1, 0.4, 1.0, 2.0])
+def test_up_to_the_default_everything_goes_with_the_life_of_the_lock(
+    lock_ttl: float, heartbeat_interval: float | None
+) -> None:
+    options = checked(lock_ttl, heartbeat_interval)
+    assert options.pace == lock_ttl
+    assert options.patience == options.longest_patience == options.block == lock_ttl / 2
+    assert options.beat_patience == options.heartbeat_interval == (heartbeat_interval or lock_ttl / 4)
+    assert options.longest_pause == options.heartbeat_interval / 2
+
+
+@pytest.mark.parametrize("lock_ttl", [2.1, 10.0, 86_400.0])
+def test_a_longer_life_of_the_lock_makes_nothing_else_slower(lock_ttl: float) -> None:
+    options, default = checked(lock_ttl), checked(2.0)
+    for what in ("pace", "patience", "block", "beat_patience", "longest_pause"):
+        assert getattr(options, what) == pytest.approx(getattr(default, what)), what
+    assert options.heartbeat_interval == lock_ttl / 4
+    assert options.longest_patience == lock_ttl / 2
+
+
+def test_beats_that_are_asked_for_more_often_are_repeated_as_soon() -> None:
+    assert checked(10.0, 0.2).beat_patience == 0.2
+    assert checked(10.0, 5.0).beat_patience == 1.0
+    assert checked(86_400.0, 1.0).longest_pause >= 0.1
 
 
 @pytest.mark.parametrize("kind", [RedisStreamClient, LoadBalancerStream])

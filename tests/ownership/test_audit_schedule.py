@@ -8,7 +8,7 @@ import pytest
 
 from redis_stream_client._ownership.audit_schedule import PERIOD, AuditSchedule
 
-LOCK_TTL = 2.0
+PACE = 2.0
 LATE = 2.0
 
 
@@ -17,7 +17,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.time = 1000.0
-        self.audits = AuditSchedule(LOCK_TTL, LATE, lambda: self.time)
+        self.audits = AuditSchedule(PACE, LATE, lambda: self.time)
 
     def audit(self, *, takes: float = 0.0) -> None:
         with self.audits.under_way():
@@ -31,11 +31,11 @@ def fleet() -> Fleet:
 
 def test_it_is_due_after_its_period(fleet: Fleet) -> None:
     assert not fleet.audits.due
-    assert fleet.audits.delay == PERIOD * LOCK_TTL
-    fleet.time += PERIOD * LOCK_TTL
+    assert fleet.audits.delay == PERIOD * PACE
+    fleet.time += PERIOD * PACE
     assert fleet.audits.due
     fleet.audit()
-    assert fleet.audits.delay == PERIOD * LOCK_TTL
+    assert fleet.audits.delay == PERIOD * PACE
 
 
 def test_who_asks_for_one_wakes_whoever_waits(fleet: Fleet) -> None:
@@ -69,7 +69,7 @@ def test_after_a_lost_read_there_are_two(fleet: Fleet) -> None:
     fleet.time += LATE
     assert fleet.audits.due
     fleet.audit()
-    assert fleet.audits.delay == PERIOD * LOCK_TTL
+    assert fleet.audits.delay == PERIOD * PACE
 
 
 def test_an_audit_that_begins_too_early_does_not_stand_for_the_second_one(fleet: Fleet) -> None:

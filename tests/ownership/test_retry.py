@@ -33,7 +33,7 @@ class Client:
             progress_ttl=0.0,
         )
         self.lock_state = LockState(checked.lock_ttl, checked.heartbeat_interval, lambda cause: None)
-        self.audits = AuditSchedule(checked.lock_ttl, late=1.0)
+        self.audits = AuditSchedule(checked.pace, late=1.0)
         self.retries = Retries(options=checked, lock_state=self.lock_state, audits=self.audits)
         assert self.lock_state.held_since(clock.now())
 

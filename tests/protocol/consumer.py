@@ -44,7 +44,7 @@ class Consumer:
         self.lock_key = self.keys.lock(self.id)
         self.links = [SharedConnection(endpoint_for(redis, self.keys.lbs)) for _ in range(3)]
         beats, commands, reads = self.links
-        self.sizes = ReplySizes(lock_ttl)
+        self.sizes = ReplySizes(self.options.patience)
         self.lock = Lock(self.options, beats=beats, commands=commands)
         self.deliveries = Deliveries(self.options, commands=commands, sizes=self.sizes)
         self.announcements = Announcements(

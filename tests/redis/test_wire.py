@@ -75,15 +75,15 @@ async def test_messages_of_a_subscription(connection: AbstractConnection, redis:
     await redis.publish("channel", b"one")
     await redis.publish("channel", b"two")
     for word in (b"one", b"two"):
-        assert await wire.next_message(connection, 5.0) == [b"message", b"channel", word]
+        assert await wire.next_message(connection, 5.0, 2.5) == [b"message", b"channel", word]
 
 
 async def test_a_silent_subscription_is_asked_whether_it_lives(
     connection: AbstractConnection, proxy: TcpProxy
 ) -> None:
     await wire.roundtrip(connection, 5.0, "SUBSCRIBE", "channel")
-    assert await wire.next_message(connection, 0.05) == [b"pong", b"still there?"]
+    assert await wire.next_message(connection, 0.05, 0.025) == [b"pong", b"still there?"]
     proxy.freeze()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(5):
-            await wire.next_message(connection, 0.05)
+            await wire.next_message(connection, 0.05, 0.025)
