@@ -113,18 +113,21 @@ class LeaseBackend(Protocol):
         """Acknowledge and delete the announcement."""
         ...
 
-    async def release(self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True) -> None:
+    async def release(
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False
+    ) -> None:
         """Hand the stream to the peers.
 
         Args:
             lease: ends at once.
             pause: seconds for which this client leaves the stream to its peers; by default a lifetime of its lock.
-            graceful: its attempt does not count.
+            graceful: its attempt does not count, nor do the deaths of owners before it.
+            untried: where it is graceful, those deaths still count.
         """
         ...
 
     def start_release(
-        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False
     ) -> "asyncio.Future[None]":
         """Start a `release`. The lease ends at once."""
         ...

@@ -64,6 +64,7 @@ class LeaseState:
         deliveries: delivery count of the announcement.
         unrecorded: earlier owners that died; they count as attempts even if they left no progress record.
         consumer: id of the holder, for the fence.
+        lived_since: the attribute; None: this lease is the first in the row.
 
     Attributes:
         face: the user's `Lease` while the lease is held. Use `lease_of`, which knows its type; this module cannot.
@@ -77,6 +78,8 @@ class LeaseState:
         attempts: owners that began since the last progress, this one included, but for those that said that their
             handler failed: all before this one have died.
         trouble: the failures and deaths since the last progress; None while there was none.
+        lived_since: delivery count of the first in a row of leases of this announcement, this one the last, whose
+            ends are no deaths; None: the end of this one will be.
         watcher: told when its checkpoint advances.
         reading: where its ``entries()`` come from, while it is held.
         progress_at: when the holder last made progress.
@@ -109,6 +112,7 @@ class LeaseState:
         "face",
         "handed_out",
         "lbs_id",
+        "lived_since",
         "lost",
         "on_done",
         "position",
@@ -131,6 +135,7 @@ class LeaseState:
         *,
         unrecorded: int = 0,
         consumer: str = "",
+        lived_since: int | None = None,
     ) -> None:
         self.lbs_id: str = lbs_id
         self.announcement: Announcement = announcement
@@ -147,6 +152,7 @@ class LeaseState:
         self._added = UNKNOWN  # entries of the stream up to there
         self._handed: Handed | None = None  # since entries() is used
         self.unrecorded: int = unrecorded
+        self.lived_since: int | None = deliveries if lived_since is None else lived_since
         self.attempts: int = unrecorded + 1
         self.trouble: Trouble | None = None
         self.watcher: Watcher | None = None
@@ -184,6 +190,18 @@ class LeaseState:
         if self._fence_text is None:
             self._fence_text = str(self.fence)
         return self._fence_text
+
+    @property
+    def lived_since_text(self) -> str:
+        """The fence of the lease `lived_since`, as records store it; empty if that is this one, or none."""
+        if self.lived_since is None or self.lived_since == self.deliveries:
+            return ""
+        return str(Fence.of(self.lbs_id, self.lived_since, self._holder))
+
+    def stood_still(self) -> None:
+        """The event loop stood still while this lease was held, perhaps because of it: should it be lost, that
+        counts like a death."""
+        self.lived_since = None
 
     def recount(self, deliveries: int) -> None:
         """Take over the delivery count that Redis has now, and with it a new fence."""

@@ -23,6 +23,7 @@ class LeaseTable:
         # Delivery counts of ended leases: those lost since the last audit, and the newest REMEMBERED of all.
         self._lost_counts: dict[str, int] = {}
         self._ended_counts: OrderedDict[str, int] = OrderedDict()
+        self._lived_since: dict[str, int] = {}  # of leases that were lost since the last audit
         self.history: str | None = None  # of the server, when the leases were last compared with what it knows
         self.view: Mapping[str, Lease] = _Faces(self._leases)
 
@@ -73,6 +74,11 @@ class LeaseTable:
         held = lease.deliveries if lease is not None else 0
         return max(held, self._lost_counts.get(lbs_id, 0), self._ended_counts.get(lbs_id, 0))
 
+    def lived_since(self, lbs_id: str) -> int | None:
+        """See `LeaseState.lived_since`, for the next lease of this announcement. Known if one was lost since the
+        last audit: each audit takes back what is still ours."""
+        return self._lived_since.get(lbs_id)
+
     @property
     def parting(self) -> frozenset[str]:
         """The LBS ids of leases that are being released."""
@@ -91,6 +97,10 @@ class LeaseTable:
         """End a lease that was lost, and tell the user."""
         if self.holds(lease):
             self._lost_counts[lease.lbs_id] = lease.deliveries
+            if lease.lived_since is not None:
+                self._lived_since[lease.lbs_id] = lease.lived_since
+            else:
+                self._lived_since.pop(lease.lbs_id, None)
             self._end(lease, reason)
             self._event_queue.lost(lease, reason)
             lease.face = None
@@ -115,6 +125,7 @@ class LeaseTable:
     def audited(self, history: str | None) -> None:
         """An audit is complete: forget the leases that were lost before it."""
         self._lost_counts.clear()
+        self._lived_since.clear()
         self.history = history
 
     def disagreeing(self, pending: Mapping[str, int]) -> list[LeaseState]:

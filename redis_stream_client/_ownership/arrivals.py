@@ -68,6 +68,7 @@ class Arrivals:
                 entry.deliveries,
                 unrecorded=unrecorded,
                 consumer=self._consumer,
+                lived_since=self._table.lived_since(entry.lbs_id),
             )
             lease.face = Lease(lease, self._backend)
             self._table.add(lease)

@@ -141,7 +141,9 @@ class Progress:
 
     def _begin_of(self, lease: LeaseState, terms: Terms, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
         record = self._keys.progress(lease.stream)
-        return Begin(record, self._owner(lease), look_only, lease.unrecorded, replaces, terms)
+        return Begin(
+            record, self._owner(lease), look_only, lease.unrecorded, replaces, terms, lease.lived_since_text
+        )
 
     async def begin(
         self,

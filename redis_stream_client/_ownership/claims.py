@@ -167,6 +167,7 @@ class Claims:
             entry.deliveries,
             unrecorded=died,
             consumer=self._consumer,
+            lived_since=self._table.lived_since(payload.lbs_id),
         )
         state.face = lease = Lease(state, self._backend)
         self._claimed(state)

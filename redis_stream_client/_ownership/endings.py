@@ -5,6 +5,7 @@ Each method changes the ownership in one synchronous step, as soon as it has the
 
 import asyncio
 import contextlib
+from typing import NamedTuple
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.batching import Batch
@@ -29,6 +30,14 @@ from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, 
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.record_store import RecordStore
 from redis_stream_client._streams.retention import Retention
+
+
+class Release(NamedTuple):
+    """What is released, and how: see `LeaseBackend.release`."""
+
+    lease: LeaseState
+    graceful: bool
+    untried: bool
 
 
 class Endings:
@@ -74,7 +83,7 @@ class Endings:
         self._record_store = record_store
         self._retention = retention
         self._doing = Batch[LeaseState, None](self._send_done, tasks.spawn, tasks.gone, PAGE)
-        self._releasing = Batch[tuple[LeaseState, bool], None](self._send_release, tasks.spawn, tasks.gone, PAGE)
+        self._releasing = Batch[Release, None](self._send_release, tasks.spawn, tasks.gone, PAGE)
         self.releasing: set[asyncio.Future[None]] = set()
 
     # Done.
@@ -177,24 +186,26 @@ class Endings:
 
     # Released.
 
-    async def release(self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True) -> None:
+    async def release(
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False
+    ) -> None:
         """Hand to the peers. See `Lease.release`."""
         self._lock_state.check()
         if not self._table.holds(lease):
             raise lease.not_owner()
-        outcome = self.start_release(lease, pause=pause, graceful=graceful)
+        outcome = self.start_release(lease, pause=pause, graceful=graceful, untried=untried)
         await asyncio.wait((outcome,))  # a caller that is cancelled only stops waiting
         outcome.result()
 
     def start_release(
-        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False
     ) -> "asyncio.Future[None]":
         """Start a release. The lease ends at once. This client gets an offer, too, but later than its peers."""
         self._table.part(lease)
         self._capacity.freed()
         orphan = ExpiredStream(lease.stream, lease.lbs_id, lease.info, None, lease.deliveries)
         self._event_queue.hold_back(orphan, clock.now() + (self._pace if pause is None else pause))
-        outcome = self._releasing.add((lease, graceful))
+        outcome = self._releasing.add(Release(lease, graceful, untried))
         self.releasing.add(outcome)
         outcome.add_done_callback(self._released)
         return outcome
@@ -204,10 +215,11 @@ class Endings:
         if not outcome.cancelled():
             outcome.exception()  # marks it as retrieved, since nobody may wait for it
 
-    async def _send_release(self, items: list[tuple[LeaseState, bool]]) -> list[Exception | None]:
-        leases = [lease for lease, _ in items]
+    async def _send_release(self, asks: list[Release]) -> list[Exception | None]:
+        leases = [ask.lease for ask in asks]
         try:
-            await self._record_store.settle([lease for lease, graceful in items if graceful], 0)
+            graceful = [ask.lease for ask in asks if ask.graceful]
+            await self._record_store.settle(graceful, 0, untried={ask.lease for ask in asks if ask.untried})
             return await self._release_behind_gate(leases)
         finally:
             for lease in leases:

@@ -26,6 +26,9 @@ class Losses:
     def lapsed(self, cause: LapseCause) -> None:
         """The consumer lock has lapsed. After silence all leases are lost; otherwise a resume finds out which."""
         log.warning("the consumer lock lapsed (%s)", cause, extra=self._who)
+        if cause == "stalled":  # a handler that blocks the event loop does this, and others must know
+            for lease in self._table:
+                lease.stood_still()
         if cause == "silent":
             self.lose(self._table, "expired")
 

@@ -62,15 +62,17 @@ class RedisBackend:
         """See `Endings.finish`."""
         return self._endings.finish(lease)
 
-    async def release(self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True) -> None:
+    async def release(
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False
+    ) -> None:
         """See `Endings.release`."""
-        await self._endings.release(lease, pause=pause, graceful=graceful)
+        await self._endings.release(lease, pause=pause, graceful=graceful, untried=untried)
 
     def start_release(
-        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False
     ) -> "asyncio.Future[None]":
         """See `Endings.start_release`."""
-        return self._endings.start_release(lease, pause=pause, graceful=graceful)
+        return self._endings.start_release(lease, pause=pause, graceful=graceful, untried=untried)
 
     async def bury(self, lease: LeaseState, reason: str, details: LetterDetails) -> None:
         """See `Endings.bury`."""

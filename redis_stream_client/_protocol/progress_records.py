@@ -66,6 +66,8 @@ class Begin(NamedTuple):
         unrecorded: earlier owners that left no record.
         replaces: an owner that may be replaced although its fence is greater.
         terms: how to begin if earlier owners have died.
+        lived_since: a fence of the same consumer, which has lived through the ends of all its leases from that one
+            on: they are no deaths. Empty for none.
     """
 
     record: str
@@ -74,6 +76,7 @@ class Begin(NamedTuple):
     unrecorded: int = 0
     replaces: Owner = NO_OWNER
     terms: Terms = ANY_TERMS
+    lived_since: str = ""
 
 
 class Begun(NamedTuple):
@@ -125,7 +128,8 @@ class Settle(NamedTuple):
 
     `lifetime`: seconds for which the record stays; 0: as long as it is needed. `clean`: every entry that was
         handed
-    out has a checkpoint. `idle`: the owner goes on, and has nothing left to do.
+    out has a checkpoint. `idle`: the owner goes on, and has nothing left to do. `untried`: it has not come to what
+        the owners before it may have died of, so their deaths still count.
     """
 
     record: str
@@ -133,6 +137,7 @@ class Settle(NamedTuple):
     lifetime: float
     clean: bool = False
     idle: bool = False
+    untried: bool = False
 
 
 class Fail(NamedTuple):
@@ -254,10 +259,13 @@ class Records:
         words = [
             (
                 ask.record,
-                (ask.owner.fence, ask.owner.consumer, round(ask.lifetime * 1000), int(ask.clean), int(ask.idle)),
+                (
+                    ask.owner.fence, ask.owner.consumer, round(ask.lifetime * 1000),
+                    int(ask.clean), int(ask.idle), int(ask.untried),
+                ),
             )
             for ask in asks
-        ]
+        ]  # fmt: skip
         return await self._run(scripts.load("settle"), words, timeout)
 
     async def retain(self, asks: Sequence[Retain], timeout: float) -> list[Retained | Exception]:
@@ -397,7 +405,7 @@ def _begin_words(ask: Begin) -> tuple[Any, ...]:
     return (
         ask.owner.fence, ask.owner.consumer, int(ask.look_only), ask.unrecorded,
         ask.replaces.fence, encode_name(ask.replaces.consumer),
-        _or_empty(ask.terms.most_deaths), int(ask.terms.trial),
+        _or_empty(ask.terms.most_deaths), int(ask.terms.trial), ask.lived_since,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._concurrency.standstill import Standstill, stood_still
+from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._leases.lease import AGAIN, Lease
 from redis_stream_client._leases.state import ENDED, LeaseState
 from redis_stream_client._model.entry import order
@@ -127,6 +128,7 @@ class HandlerTask:
         "_backend",
         "_face",
         "_gate",
+        "_giving_up",
         "_handler",
         "_judge",
         "_keeps_place",
@@ -168,6 +170,7 @@ class HandlerTask:
         self._keeps_place = False
         self._pausing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._giving_up: asyncio.Task[Outcome] | None = None
 
     # What others call.
 
@@ -319,11 +322,19 @@ class HandlerTask:
             self._rules.patience,
             extra=lease.log_fields(),
         )
-        if lease.lost is None:
-            pause = self._rules.pause(lease.failures + 1) if self._stop == "stalled" else None
-            with contextlib.suppress(ClientClosed):  # leaving releases it, too
-                self._backend.start_release(lease, pause=pause, graceful=pause is None)
         self._keep_place()
+        if lease.lost is None and self._stop == "stalled":
+            self._giving_up = start_task(self._give_up(), f"giving up {lease.stream}")
+        elif lease.lost is None:
+            with contextlib.suppress(ClientClosed):  # leaving releases it, too
+                self._backend.start_release(lease)
+
+    async def _give_up(self) -> Outcome:
+        """End the lease while its handler goes on, which has stalled: a failure, and no death."""
+        try:
+            return await self._failed(None, "stalled", "no progress in time, and its cancellation is ignored")
+        except RedisStreamClientError as failure:
+            return self._outcome("lost", failure)
 
     def _keep_place(self) -> None:
         if not self._keeps_place:
@@ -334,6 +345,8 @@ class HandlerTask:
 
     async def _conclude(self, error: BaseException | None, stopped: Stop | None) -> Outcome:
         lease = self.lease
+        if self._giving_up is not None:
+            await asyncio.wait((self._giving_up,))
         refused = lease.refused
         if refused is not None and refused is error and not isinstance(refused, KeyRejected):
             raise refused  # as it would for every stream: the handler is not at fault
@@ -348,7 +361,7 @@ class HandlerTask:
             if stopped == "drained":
                 if error is not None and not is_cancellation(error):
                     self._log_failure(error)
-                await self._release()
+                await self._release(untried=not self.called)
                 return self._outcome("drained", error)
             if stopped == "stalled":
                 return await self._failed(error, "stalled", "no progress in time")
@@ -411,7 +424,7 @@ class HandlerTask:
         if overlooked:
             pause = max(pause, self._judge.left_to_others(lease))
         if lease.lost is None:
-            await self._release(pause=pause, graceful=overlooked)
+            await self._release(pause=pause, graceful=overlooked, untried=overlooked)
         return True
 
     async def _record_failure(self, what: str) -> bool:
@@ -441,10 +454,14 @@ class HandlerTask:
         await self._release(pause=self._rules.pause(1))
         return self._outcome("postponed", error)
 
-    async def _release(self, *, pause: float | None = None, graceful: bool = True) -> None:
-        """Release the stream. Without an answer the lease has ended all the same, and a peer takes it over."""
+    async def _release(self, *, pause: float | None = None, graceful: bool = True, untried: bool = False) -> None:
+        """Release the stream. Without an answer the lease has ended all the same, and a peer takes it over.
+
+        A handler that was drained or put off was at work, and its owner lived: the deaths before it are over. One
+        that was not called, or that failed in an outage, did not come to what those may have died of.
+        """
         with contextlib.suppress(RedisUnavailable):
-            await self._backend.release(self.lease, pause=pause, graceful=graceful)
+            await self._backend.release(self.lease, pause=pause, graceful=graceful, untried=untried)
 
     async def _rest(self, seconds: float) -> None:
         """Pause for `seconds`; end the pause early if the lease is lost or the client drains."""

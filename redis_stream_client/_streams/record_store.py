@@ -1,7 +1,7 @@
 """The record store: the progress records of all data streams, on whichever server they are."""
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -123,7 +123,14 @@ class RecordStore:
         except (Unanswered, RedisRejected):
             return None
 
-    async def settle(self, leases: Iterable[LeaseState], lifetime: float, *, idle: bool = False) -> None:
+    async def settle(
+        self,
+        leases: Iterable[LeaseState],
+        lifetime: float,
+        *,
+        idle: bool = False,
+        untried: Collection[LeaseState] = (),
+    ) -> None:
         """Store that these leases have ended cleanly, so that their attempts do not count. Never fails.
 
         Waits at most `SETTLE_WAIT`. Requests without an answer are repeated in the background until Redis answers
@@ -133,8 +140,9 @@ class RecordStore:
             leases: the leases; one that has not begun has no record.
             lifetime: seconds for which their records stay; 0: as long as the next owner needs them.
             idle: they go on, and have nothing left to do.
+            untried: those for which the deaths of owners before them still count.
         """
-        await self._settle_queue.settle(self._items(leases, lifetime, idle=idle), SETTLE_WAIT)
+        await self._settle_queue.settle(self._items(leases, lifetime, idle=idle, untried=untried), SETTLE_WAIT)
 
     async def settle_at_last(self, leases: Iterable[LeaseState]) -> None:
         """The client leaves: `settle` these leases, and all that were not answered before. The caller limits the
@@ -154,7 +162,13 @@ class RecordStore:
         )
 
     def _items(
-        self, leases: Iterable[LeaseState], lifetime: float, *, ended: bool = False, idle: bool = False
+        self,
+        leases: Iterable[LeaseState],
+        lifetime: float,
+        *,
+        ended: bool = False,
+        idle: bool = False,
+        untried: Collection[LeaseState] = (),
     ) -> list[Item[Settle]]:
         return [
             Item(
@@ -165,6 +179,7 @@ class RecordStore:
                     lifetime,
                     (ended or lease.lost is not None) and lease.all_checkpointed,
                     idle,
+                    lease in untried,
                 ),
             )
             for lease in leases

@@ -338,27 +338,29 @@ class Memory:
         self.dead, self.details = reason, details
         self.end(lease, "dead")
 
-    async def release(self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True) -> None:
+    async def release(
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False
+    ) -> None:
         """Hand the stream to the peers."""
         if lease.lost is not None:
             raise lease.not_owner()
-        await self._wait_for(self.start_release(lease, pause=pause, graceful=graceful))
+        await self._wait_for(self.start_release(lease, pause=pause, graceful=graceful, untried=untried))
 
     def start_release(
-        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False
     ) -> "asyncio.Future[None]":
         """Start a `release`. The lease ends at once."""
         self.end(lease, "released")
-        return self._spawn(self._release(lease, graceful=graceful))
+        return self._spawn(self._release(lease, graceful=graceful, untried=untried))
 
-    async def _release(self, lease: LeaseState, graceful: bool) -> None:
+    async def _release(self, lease: LeaseState, graceful: bool, untried: bool) -> None:
         await self._certain(lambda: True)
         if self.stream.outages:
             raise lease.no_answer("release")
         if self.overtaken:  # nothing is left to do
             return
         if graceful:
-            self._settle()
+            self._settle(untried=untried)
         self.released = True
 
     def skipped(self, entries: int) -> None:
@@ -388,11 +390,14 @@ class Memory:
                 return
             await asyncio.sleep(IN_DOUBT)
 
-    def _settle(self, *, over: bool = False) -> None:
-        """This owner ends cleanly, so its attempt does not count. `over`: earlier failures do not count either."""
+    def _settle(self, *, over: bool = False, untried: bool = False) -> None:
+        """This owner ends cleanly, so its attempt does not count. `over`: earlier failures do not count either.
+        `untried`: the deaths before it still do."""
         record = self.record
         if self.begun and record is not None:
-            record.attempts = 0
+            record.attempts = max(0, record.attempts - 1) if untried else 0
+            if record.attempts:
+                return
             if over or (record.trouble is not None and not record.trouble.failures):
                 record.trouble = None
 

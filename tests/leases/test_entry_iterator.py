@@ -120,11 +120,13 @@ class Backend:
     def finish(self, lease: LeaseState) -> asyncio.Future[None]:
         raise NotImplementedError
 
-    async def release(self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True) -> None:
+    async def release(
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False
+    ) -> None:
         raise NotImplementedError
 
     def start_release(
-        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True
+        self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False
     ) -> asyncio.Future[None]:
         raise NotImplementedError
 

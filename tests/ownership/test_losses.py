@@ -13,6 +13,7 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.announcement import Announcement
 from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.checkpoints import NUMBERS
 from redis_stream_client._ownership.losses import LOGGED, Losses
 from tests.harness.fleet import Member, announce
 from tests.harness.waiting import wait_until
@@ -55,6 +56,25 @@ async def test_after_any_other_lapse_redis_is_asked_first(cause: LapseCause) -> 
     client.losses.lapsed(cause)
     assert [lease.lost for lease in client.leases] == [None] * 3
     assert not client.changed.is_set()
+
+
+async def test_leases_that_are_lost_to_silence_are_known_to_be_no_deaths_until_the_next_audit() -> None:
+    client = Client(1)
+    client.losses.lapsed("silent")
+    again = LeaseState("0-0", client.leases[0].announcement, 4, lived_since=client.table.lived_since("0-0"))
+    assert again.lived_since_text[:NUMBERS] == client.leases[0].fence_text[:NUMBERS]
+    client.table.add(again)
+    client.losses.lapsed("silent")
+    assert client.table.lived_since("0-0") == 1, "of all that it had in a row"
+    client.table.audited(None)
+    assert client.table.lived_since("0-0") is None
+
+
+async def test_leases_that_were_held_while_the_loop_stood_still_are_not() -> None:
+    client = Client(1)
+    client.losses.lapsed("stalled")
+    client.losses.lapsed("silent")  # no answer in time
+    assert client.table.lived_since("0-0") is None
 
 
 async def test_what_a_peer_owns_was_claimed_and_what_nobody_owns_is_gone() -> None:

@@ -336,6 +336,62 @@ async def test_a_failure_does_not_bring_back_the_trials_of_deaths_that_do_not_co
     assert (suspect.deaths, suspect.trouble.lived, suspect.trouble.trials) == (1, None, 0)
 
 
+# Leases that ended while their owner lived on.
+
+
+async def test_the_end_of_a_lease_whose_owner_lives_on_is_no_death(records: Records) -> None:
+    await begin(records, owner(1, "a"))
+    for number in range(2, 6):
+        since = owner(1 if number < 4 else number - 1).fence  # from any of its leases on
+        for _ in range(2):  # a repeat counts nothing
+            assert await begin(records, owner(number, "a"), lived_since=since) == (1, 0, "")
+
+
+@pytest.mark.parametrize("since", [owner(3), owner(1, "b")], ids=["a later one", "another consumer's"])
+async def test_it_is_one_if_that_is_not_known_of_it(records: Records, since: Owner) -> None:
+    await begin(records, owner(2, "a"))
+    assert await begin(records, owner(4, since.consumer), lived_since=since.fence) == (2, 0, "")
+
+
+async def test_an_owner_whose_failure_was_counted_is_taken_out_once(records: Records) -> None:
+    await begin(records, owner(1, "peer"))
+    await begin(records, owner(2, "a"))
+    await fail(records, owner(2, "a"))
+    assert await begin(records, owner(3, "a"), lived_since=owner(2).fence) == (2, 1, "LookupError")
+
+
+async def test_what_a_suspect_hears_takes_an_owner_out_once(redis: Connection, records: Records) -> None:
+    for number, consumer in enumerate(("peer", "other", "a"), 1):
+        await begin(records, owner(number, consumer), terms=Terms(trial=True))
+    for _ in range(2):
+        asked = Begin(RECORD, owner(4, "a"), terms=Terms(1), lived_since=owner(3).fence)
+        suspect = await records.begin(asked)
+        assert isinstance(suspect, Suspect)
+        assert (suspect.deaths, suspect.trouble.trials) == (2, 1), "that of the second one, not its own"
+        assert await redis.hget(RECORD, "attempts") == b"2"
+    await begin(records, owner(5, "b"))
+    assert (await suspect_of(records, 6)).deaths == 3
+
+
+async def test_who_has_tried_nothing_leaves_the_deaths_before_it(redis: Connection, records: Records) -> None:
+    for number in (1, 2):
+        await begin(records, owner(number))
+    await begin(records, owner(3), terms=Terms(trial=True))
+    for _ in range(2):  # a repeat takes nothing more out
+        assert await records.settle([Settle(RECORD, owner(3), 0, untried=True)], SOON) == [1]
+        assert await redis.hget(RECORD, "attempts") == b"2"
+    suspect = await suspect_of(records, 4)
+    assert (suspect.deaths, suspect.trouble.trials) == (2, 0)
+
+
+async def test_who_has_tried_nothing_after_failures_leaves_these(redis: Connection, records: Records) -> None:
+    await begin(records, FIRST)
+    await fail(records, FIRST)
+    await begin(records, SECOND)
+    assert await records.settle([Settle(RECORD, SECOND, 0, untried=True)], SOON) == [1]
+    assert await begin(records, owner(3)) == (1, 1, "LookupError")
+
+
 # Members of earlier versions know no failures.
 
 

@@ -136,6 +136,32 @@ async def test_one_whose_owner_has_no_other_stream_goes_to_a_peer_uncharged(
             assert not alone.leases
 
 
+async def test_one_that_fails_in_an_outage_keeps_its_deaths(
+    server: Server, redis: Connection, service: str
+) -> None:
+    async def fail(lease: Lease) -> None:
+        if lease.stream == "suspect":
+            tried.set()
+        raise LookupError("the database is away")
+
+    tried = asyncio.Event()
+    policy = RetryPolicy(max_attempts=9, patience=0, first_pause=0.05, longest_pause=0.1)
+    async with Running(server.url, service, fail, lock_ttl=0.5, retry=policy) as running:
+        for i in range(4):
+            await announce(server.url, service, f"stream-{i}")
+        await wait_until(lambda: running.client.statistics().outage, "there is an outage")
+        await has_killed(redis, service, "suspect", 2)
+        await asyncio.wait_for(tried.wait(), 10)
+        await wait_until(lambda: "suspect" not in running.owned, "it is released")
+        await wait_until(lambda: redis_says(redis, service, "suspect", 2), "its own attempt alone does not count")
+
+
+async def redis_says(redis: Connection, service: str, stream: str, deaths: int) -> bool:
+    record = Keys(service).progress(stream)
+    failures = int(await redis.hget(record, "failures") or 0)
+    return (await attempts(redis, service, stream), failures) == (deaths, 0)
+
+
 async def test_one_that_gets_on_after_all_starts_anew(server: Server, redis: Connection, service: str) -> None:
     async def follow(lease: Lease) -> None:
         async for entry in lease.entries():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -445,6 +446,66 @@ async def test_a_stream_that_is_idle_outlives_any_number_of_outages(
             lease = await run.lease(CALL, nth=outage)
             await wait_until(lambda: lease.attempts == 0, "it waits for entries, and nothing is held against it")
     assert not await dead_letters(redis, service)
+
+
+def stand_still(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def attempts(redis: Connection, service: str) -> bytes:
+    """What the record of the stream says."""
+    stored = await redis.hmget(Keys(service).progress(CALL), "attempts", "failures")
+    assert stored[1] in (None, b"0")
+    return stored[0] or b""
+
+
+async def test_an_owner_that_is_cut_off_again_and_again_while_it_works_has_not_died(
+    redis: Connection, service: str, proxy: TcpProxy
+) -> None:
+    async def work(lease: Lease) -> None:
+        async for _ in lease.entries():
+            at_work.append(lease)
+            await asyncio.Event().wait()
+
+    at_work: list[Lease] = []
+    await write(proxy.url, CALL, 1)
+    async with Running(proxy.url, service, work, **FAST) as run:
+        await add(redis, service, [CALL])
+        for outage in range(6):
+            await wait_until(lambda: len(at_work) > outage, "it works on the entry")
+            assert at_work[-1].attempts == 1
+            assert await attempts(redis, service) == b"1"
+            if outage < 5:
+                proxy.freeze()
+                await wait_until(lambda: not run.working, "the lock lapsed, and the lease is lost")
+                proxy.cut()
+                proxy.thaw()
+
+
+async def test_an_owner_that_blocks_its_event_loop_is_charged_even_if_it_gets_its_stream_back(
+    redis: Connection, service: str, proxy: TcpProxy
+) -> None:
+    blocked = False
+
+    async def work(lease: Lease) -> None:
+        nonlocal blocked
+        async for _ in lease.entries():
+            if not blocked:
+                blocked = True
+                proxy.freeze()
+                stand_still(2 * FAST["lock_ttl"])
+            await asyncio.Event().wait()
+
+    await write(proxy.url, CALL, 1)
+    async with Running(proxy.url, service, work, **FAST) as run:
+        await add(redis, service, [CALL])
+        await run.lease(CALL)
+        await wait_until(lambda: blocked and not run.working, "no answer after it: the lease is lost")
+        proxy.cut()
+        proxy.thaw()
+        lease = await run.lease(CALL, nth=2)
+        await wait_until(lambda: lease.attempts == 2, "it counts")
+        assert await attempts(redis, service) == b"2"
 
 
 async def test_a_handler_that_is_cancelled_after_its_end_leaves_no_stream_without_a_worker(

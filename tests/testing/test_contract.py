@@ -1306,6 +1306,31 @@ async def test_a_handler_without_progress_loses_the_stream_and_has_tried(backend
     assert await backend.facts() == Facts("released", None, None, 1)
 
 
+@pytest.mark.parametrize(("failures", "state"), [(3, "released"), (2, "dead")])
+async def test_a_handler_that_ignores_the_end_of_its_time_has_failed_and_not_died(
+    backend: Backend, failures: int, state: str
+) -> None:
+    go_on = asyncio.Event()
+
+    async def work(lease: Lease) -> None:
+        while not go_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go_on.wait()
+
+    handler = Recorder(work)
+    await backend.start(handler, TICKS, progress_timeout=0.1, attempts=3, deaths=1, max_attempts=failures)
+    await wait_until(lambda: handler.lease, "it works")
+
+    async def ended() -> bool:
+        return (await backend.facts()).state == state
+
+    try:
+        await wait_until(ended, f"the stream is {state} without it")
+    finally:
+        go_on.set()
+    assert (await backend.outcome()).status == "stalled"
+
+
 async def test_a_last_standstill_is_a_dead_letter(backend: Backend) -> None:
     handler = Recorder()
     handler.work = handler.sleep

@@ -10,7 +10,9 @@
 -- ARGV  for each record: fence; consumer; 1 to leave a stream without a record alone, else 0;
 --       owners before this one that left no record; the fence and the consumer of a record that may be replaced
 --       although its fence is greater ('' and '' for none); with how many deaths of owners before this one it may
---       begin at the most ('' for any number)
+--       begin at the most ('' for any number); 1 if its death, should it die, was a trial, else 0; a fence of this
+--       consumer ('' for none): it has lived through the ends of all leases that it had from that one on, so
+--       whichever of them began last has not died
 -- Returns for each {'begun', checkpoint or '', attempts, entries added to the stream up to the checkpoint or ''}, and
 --                  of a stream in trouble also: failures, for how many ms it has been failing, error or '', and
 --                  lived or -1
@@ -22,7 +24,7 @@
 -- A repeat by the same owner is accepted and counts nothing. Attempts and failures at an earlier announcement do not
 -- count, nor do failures at an earlier checkpoint: a version that does not know them leaves them where they are.
 -- Fences are compared by their numbers: of two that differ in the holder alone neither is known to be older.
-local WORDS = 8
+local WORDS = 9
 local LBS_ID = 41 -- characters of a fence that name the announcement
 local NUMBERS = 62 -- characters of a fence that are compared: with the delivery count, and without the holder
 local HOLDER = 26 -- characters that may follow
@@ -74,6 +76,11 @@ for i = 1, #KEYS do
       local before = ARGV[at + 4]
       if theirs and string.sub(theirs, 1, LBS_ID) == announcement then before = stored[4] end
       before = count(before)
+      local mark = (theirs or '') .. ' ' .. (checkpoint or '') -- of an owner that is counted as no death any more
+      local lived_on = ARGV[at + 9] ~= '' and older and stored[2] == me
+        and string.sub(theirs, 1, NUMBERS) >= string.sub(ARGV[at + 9], 1, NUMBERS)
+      local spared = lived_on and before > 0 and failed ~= mark
+      if spared then before = before - 1 end
       local failures, failing, error, lived, trials, died = 0, now, '', -1, 0, false
       local known = failed and string.sub(failed, 1, LBS_ID) == announcement
         and string.match(failed, ' (.*)$') == (checkpoint or '')
@@ -84,7 +91,7 @@ for i = 1, #KEYS do
           lived = trouble[5] and trouble[5] ~= '' and count(trouble[5]) or -1
           trials = count(trouble[6])
         end
-        local began = not mine and before > 0 and string.match(trouble[4] or '', '^%d+')
+        local began = not mine and not lived_on and before > 0 and string.match(trouble[4] or '', '^%d+')
         died = began and #began < 16
         if died then
           lived = math.min(999999999, math.max(lived, now - began))
@@ -94,6 +101,10 @@ for i = 1, #KEYS do
       local failing_for = math.max(0, now - failing)
       if most and not mine and before > most then
         if died then redis.pcall('HSET', KEYS[i], 'began', '', 'lived', lived, 'trials', trials) end
+        if spared then -- whoever begins knows it then, and a repeat does not spare another one
+          redis.pcall('HSET', KEYS[i], 'attempts', before, 'failed', mark, 'began', '', 'failures', failures,
+            'failing', failing, 'error', error)
+        end
         results[i] = {'suspect', before, failures, failing_for, error, lived, trials}
       else
         local attempts = before + (mine and 0 or 1)
@@ -105,13 +116,15 @@ for i = 1, #KEYS do
         local troubled = known or attempts > 1
         local about = {}
         if troubled and not known then
-          about = {'failures', 0, 'failing', now, 'failed', announcement .. ' ' .. (checkpoint or ''), 'error', ''}
+          about = {'failing', now, 'failed', announcement .. ' ' .. (checkpoint or '')}
+          if failed then about = {'failures', 0, 'error', '', unpack(about)} end -- else there are none yet
         elseif not troubled and failed and failed ~= '' then
           about = {'failures', 0, 'failing', '', 'failed', '', 'error', ''}
         end
         if attempts > 1 and not mine then
           local began = now .. (ARGV[at + 8] == '1' and '!' or '')
-          local span = {'began', began, 'lived', lived >= 0 and lived or '', 'trials', trials}
+          local span = {'began', began}
+          if failed then span = {'began', began, 'lived', lived >= 0 and lived or '', 'trials', trials} end
           for j = 1, #span do about[#about + 1] = span[j] end
         elseif known and before == 0 then
           local span = {'began', '', 'lived', '', 'trials', 0}

@@ -78,7 +78,9 @@ class Model:
         """All but the joiners have joined; everything is announced."""
         b = self.bounds
         nothing = tuple(0 for _ in self._ids)
-        client = Client(HELD, (NONE,) * len(nothing), nothing, nothing)
+        client = Client(
+            HELD, (NONE,) * len(nothing), nothing, nothing, lived_since=nothing, stood_still=nothing
+        )  # fmt: skip
         members = b.consumers - b.joiners
         redis = protocol.new(len(nothing), b.consumers, max(b.streams) + 1)
         redis = redis._replace(locks=tuple(i < members for i in range(b.consumers)))
@@ -123,7 +125,8 @@ class Model:
         yield from self._executions(w, me, client)
         if client.mode == LATE:
             yield "run", "notices the deadline: silence", update(w, me, self._lapsed(client, ABSENT))
-            yield "run", "notices the deadline: it stood still", update(w, me, self._lapsed(client, SUSPECT))
+            stood = self._stood_still(client)
+            yield "run", "notices the deadline: it stood still", update(w, me, self._lapsed(stood, SUSPECT))
             return
         if client.mode == SUSPECT:
             yield "run", "has doubted for too long", update(w, me, self._lapsed(client, ABSENT))
@@ -248,9 +251,12 @@ class Model:
                     broken = ("G1", f"{kind} of a fence that is not the newest was accepted")
             case "begin":
                 old = redis.records[stream]
-                trial = args[2:] == ("suspect",)
+                trial = args[3:] == ("suspect",)
                 most = 0 if self._counts and not trial else None
-                redis, reply = run[kind](redis, me, stream, (id, args[0]), False, 0, args[1], most, trial)
+                lived = (id, args[2]) if args[2] else NO_FENCE
+                redis, reply = run[kind](redis, me, stream, (id, args[0]), False, 0, args[1], most, trial, lived)
+                if args[2] and old.consumer == me and lived <= old.fence <= self._stood_with(w, me, id):
+                    broken = ("G8", "an owner that stood still is not charged with it")
                 newer = old.fence < (id, args[0]) or (old.fence, old.consumer) == ((id, args[0]), me)
                 # What was read may have been true of what a fail-over has forgotten since.
                 over = old.fence[0] > id and (not w.redis.entries[old.fence[0]].present or self._failed_over(w))
@@ -262,7 +268,7 @@ class Model:
                 if reply[0] == "failed" and (old.fence, old.consumer) != ((id, args[0]), me):
                     broken = ("G1", "a failure was accepted that is not of the newest owner")
             case "settle":
-                redis, reply = run[kind](redis, me, stream, (id, args[0]))
+                redis, reply = run[kind](redis, me, stream, (id, args[0]), untried=self.bounds.untried)
             case "checkpoint":
                 old = redis.records[stream]
                 redis, reply = run[kind](redis, me, stream, (id, args[0]), args[1])
@@ -275,12 +281,20 @@ class Model:
             case _:
                 raise AssertionError(kind)
         if kind in COUNTED:
-            redis, miscounted = self._count(w.redis, redis, kind, me, stream, (id, args[0]), reply)
+            redis, miscounted = self._count(w.redis, redis, kind, me, stream, (id, args[0]), args, reply)
             broken = broken or miscounted
         return w._replace(redis=redis, broken=w.broken or broken), reply
 
     def _count(
-        self, before: Redis, redis: Redis, kind: str, me: int, stream: int, fence: Fence, reply: Reply
+        self,
+        before: Redis,
+        redis: Redis,
+        kind: str,
+        me: int,
+        stream: int,
+        fence: Fence,
+        args: tuple[Any, ...],
+        reply: Reply,
     ) -> tuple[Redis, tuple[str, ...]]:
         """Which owners tried since the last progress, and whether the record says how many these are."""
         if not self._counts:
@@ -289,6 +303,9 @@ class Model:
         old = before.records[stream]
         tries = before.tries[stream]
         newest = (old.fence, old.consumer) == (fence, me)
+        accepted = kind == "begin" and reply[0] != "refused" and args[2]
+        if accepted and old.consumer == me and (fence[0], args[2]) <= old.fence < fence:
+            tries = _without_try(tries, old.fence)
         match kind, reply[0]:
             case "begin", "begun" if not newest:
                 if old.fence[0] != fence[0]:
@@ -297,9 +314,10 @@ class Model:
                 others = tuple(sorted((*tries.others, fence)))
                 tries = tries._replace(others=others, tried=tuple(sorted((*tries.tried, *trial))))
             case "fail", _ if newest and fence in tries.others:
-                others = tuple(other for other in tries.others if other != fence)
-                tried = tuple(other for other in tries.tried if other != fence)
-                tries = Tries(others, tuple(sorted((*tries.failed, fence))), tried)
+                tries = _without_try(tries, fence)
+                tries = tries._replace(failed=tuple(sorted((*tries.failed, fence))))
+            case "settle", _ if newest and self.bounds.untried:
+                tries = _without_try(tries, fence)
             case "settle", _ if newest:
                 tries = tries._replace(others=(), tried=())
             case "checkpoint", "advanced":
@@ -383,12 +401,29 @@ class Model:
             reader = put(reader, 2, False) if reader[1] == SENT else ()
         spoiled = 1 if self.mutation is Mutation.DONE_AFTER_LAPSE else 2
         table = tuple(le._replace(done_sent=spoiled) if le.done_sent else le for le in client.table)
-        lost = client.lost
+        lost, lived = client.lost, client.lived_since
         if mode == ABSENT:
+            lived = tuple(le.lived_since or 0 if le.deliveries else n for n, le in zip(lived, table, strict=True))
             if self.bounds.fail_over:
                 lost = tuple(max(n, le.deliveries) for n, le in zip(lost, table, strict=True))
             table = (NONE,) * len(table)
-        return client._replace(mode=mode, ops=tuple(sorted(ops)), reader=reader, table=table, lost=lost)
+        return client._replace(
+            mode=mode, ops=tuple(sorted(ops)), reader=reader, table=table, lost=lost, lived_since=lived
+        )  # fmt: skip
+
+    def _stood_still(self, client: Client) -> Client:
+        """losses.lapsed: whatever it held may be the cause."""
+        if not self._counts:
+            return client
+        stood = tuple(le.deliveries or n for n, le in zip(client.stood_still, client.table, strict=True))
+        table = client.table
+        if self.mutation is not Mutation.STANDSTILL_IS_NO_DEATH:
+            table = tuple(le._replace(lived_since=0) for le in table)
+        return client._replace(table=table, stood_still=stood)
+
+    def _stood_with(self, w: World, me: int, id: int) -> Fence:
+        stood_still = client_of(w, me).stood_still
+        return id, stood_still[id] if stood_still else 0
 
     # The reader and the audit (reader.py, audit.py).
 
@@ -472,7 +507,7 @@ class Model:
                 w = self._win(w, me, id, count)
             return w
         if not unknown:
-            return update(w, me, client._replace(reader=(), lost=tuple(0 for _ in self._ids), compared=True))
+            return update(w, me, client._replace(reader=(), **self._audited))
         return update(w, me, client._replace(reader=("adopt", SENT, ok, tuple(unknown), ())))
 
     def _adopted(
@@ -484,11 +519,17 @@ class Model:
             return update(w, me, client)
         if replies == ("lapsed",):
             return update(w, me, self._lapsed(client, SUSPECT))
-        w = update(w, me, client._replace(lost=tuple(0 for _ in self._ids), compared=True))
+        w = update(w, me, client)
         for (id, _), reply in zip(wanted, replies, strict=True):
             if reply[0] == "won":
                 w = self._win(w, me, id, reply[1], audit=True)
-        return w
+        return update(w, me, client_of(w, me)._replace(**self._audited))
+
+    @property
+    def _audited(self) -> dict[str, Any]:
+        """What an audit changes that is complete."""
+        nothing = tuple(0 for _ in self._ids)
+        return {"lost": nothing, "lived_since": nothing, "compared": True}
 
     # Operations (ownership.py, claims.py, progress.py).
 
@@ -537,7 +578,7 @@ class Model:
                 yield "fault", f"releases {id}", start(parted, me, Op(first, id, SENT, True, (lease.deliveries,)))
             if self.bounds.checkpoints:
                 if not lease.begun:
-                    op = Op("begin", id, SENT, True, (lease.deliveries, (NO_FENCE, UNOWNED)))
+                    op = Op("begin", id, SENT, True, self._begin(lease))
                     yield "run", f"begins {id}", start(w, me, op)
                     continue
                 if paid := pay(w, "failure"):
@@ -605,7 +646,7 @@ class Model:
                 examine = Op("examine", id, phase, True, (op.args[0], op.reply[1:]))
                 after = start(gone, me, examine) if holds else gone
             elif op.reply[0] == "suspect":  # of one that rested before it starts
-                anyway = Op("begin", id, phase, True, (*op.args[:2], "suspect"))
+                anyway = Op("begin", id, phase, True, (*op.args[:3], "suspect"))
                 after = start(gone, me, anyway) if holds else gone
             elif holds:
                 position = op.reply[1] if op.kind == "begin" else op.args[1]
@@ -672,18 +713,22 @@ class Model:
 
     def _examined(self, w: World, me: int, op: Op) -> World:
         """progress._examine, after its reply."""
-        client, id, count = client_of(w, me), op.id, op.args[0]
+        client, id = client_of(w, me), op.id
         phase = SENT if client.mode == HELD else WAITING
         match op.reply:
             case ("begin", replaces):
-                return start(w, me, Op("begin", id, phase, True, (count, replaces)))
+                return start(w, me, Op("begin", id, phase, True, self._begin(client.table[id], replaces)))
             case ("lifted", to):
                 top = put(client.top, id, max(to, client.top[id]))
                 lease = client.table[id]._replace(deliveries=to)
                 w = update(w, me, client._replace(table=put(client.table, id, lease), top=top))
-                return start(w, me, Op("begin", id, phase, True, (to, (NO_FENCE, UNOWNED))))
+                return start(w, me, Op("begin", id, phase, True, self._begin(lease)))
             case _:
                 return self._lose(w, me, id)
+
+    def _begin(self, lease: Lease, replaces: tuple[Fence, int] = (NO_FENCE, UNOWNED)) -> tuple[Any, ...]:
+        """The arguments of a begin."""
+        return (lease.deliveries, replaces, lease.lived_since if lease.lived_since < lease.deliveries else 0)
 
     # The table (holdings.py).
 
@@ -695,8 +740,10 @@ class Model:
             broken = ("G2", f"a new lease of {id} has fence {count}, after one with {client.top[id]}")
         if audit and any(op.id == id and op.kind in PARTING for op in client.ops):
             broken = ("G3", f"the audit adopted {id}, which is being released")
+        since = (client.lived_since[id] or count) if self._counts else 0
         client = client._replace(
-            table=put(client.table, id, Lease(count)), top=put(client.top, id, max(count, client.top[id]))
+            table=put(client.table, id, Lease(count, lived_since=since)),
+            top=put(client.top, id, max(count, client.top[id])),
         )
         return update(w, me, client)._replace(broken=w.broken or broken)
 
@@ -713,7 +760,8 @@ class Model:
             elif finishing and w.redis.finished[id] == (me, count):
                 broken = ("G3", f"the audit disowned {id}, which we have just finished")
         lost = put(client.lost, id, count) if self.bounds.fail_over else client.lost
-        client = client._replace(table=put(client.table, id, NONE), lost=lost)
+        lived = put(client.lived_since, id, client.table[id].lived_since)
+        client = client._replace(table=put(client.table, id, NONE), lost=lost, lived_since=lived)
         return update(w, me, client)._replace(broken=w.broken or broken)
 
     # Fail-over.
@@ -760,6 +808,13 @@ class Model:
             robbed=self.bounds.robs or not locked,
             compared=False,
         )
+
+
+def _without_try(tries: Tries, fence: Fence) -> Tries:
+    return tries._replace(
+        others=tuple(other for other in tries.others if other != fence),
+        tried=tuple(other for other in tries.tried if other != fence),
+    )
 
 
 def _audits(client: Client) -> bool:

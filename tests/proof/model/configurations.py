@@ -29,6 +29,9 @@ QUICK = {
     "a handler fails, two kills, a release": Bounds(
         consumers=3, failure=1, crash=2, release=1, checkpoints=1, done=False, prompt=True
     ),
+    "nothing was tried, a kill, a lapse": Bounds(
+        counts=True, untried=True, release=1, crash=1, stall=1, checkpoints=1, done=False, prompt=True
+    ),
     "announced twice, a handler fails": Bounds(streams=(0, 0), failure=1, checkpoints=1, prompt=True),
     "a fail-over and a lost message": Bounds(fail_over=1, loss=1, forgets=LBS, prompt=True, robs=False),
     "a fail-over under checkpoints": Bounds(fail_over=1, forgets=LBS, checkpoints=1, done=False, robs=False),
@@ -115,6 +118,18 @@ MUTANTS = {
     Mutation.FAIL_AFTER_PROGRESS: ("G8", Bounds(failure=1, checkpoints=1, done=False)),
     Mutation.FAIL_IS_A_DEATH: ("G8", Bounds(failure=1, checkpoints=1, done=False)),
     Mutation.FAIL_ABSOLVES_ALL: ("G8", Bounds(failure=1, crash=1, checkpoints=1, done=False)),
+    Mutation.LAPSE_IS_A_DEATH: ("G8", Bounds(counts=True, stall=1, checkpoints=1, done=False)),
+    Mutation.LAPSE_ABSOLVES_TWICE: (
+        "G8", Bounds(failure=1, stall=1, crash=1, checkpoints=1, done=False, prompt=True)
+    ),
+    Mutation.STANDSTILL_IS_NO_DEATH: ("G8", Bounds(counts=True, stall=1, checkpoints=1, done=False)),
+    Mutation.SETTLE_TAKES_TWICE: (
+        "G8",
+        Bounds(counts=True, untried=True, release=1, crash=1, loss=1, checkpoints=1, done=False, prompt=True),
+    ),
+    Mutation.SETTLE_FORGETS_DEATHS: (
+        "G8", Bounds(counts=True, untried=True, release=1, crash=1, checkpoints=1, done=False)
+    ),
     Mutation.SETTLE_FORGETS_FAILURES: ("G8", Bounds(failure=1, release=1, checkpoints=1, done=False)),
     Mutation.SETTLE_WITHOUT_FENCE: ("G8", Bounds(counts=True, release=1, stall=1, checkpoints=1, done=False)),
 }  # fmt: skip

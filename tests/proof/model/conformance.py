@@ -118,10 +118,11 @@ def _choose(dice: random.Random, redis: Redis) -> tuple[str, tuple[Any, ...]]:
         "begin": (
             *(me, stream, fence, dice.random() < 0.3, dice.randint(0, 1), replaces),
             *(dice.choice((None, None, 0, 1, 2)), dice.random() < 0.5),
+            (id, dice.randint(1, 2)) if dice.random() < 0.5 else NO_FENCE,
         ),
         "fail": (me, stream, fence, dice.choice(ERRORS)),
         "checkpoint": (me, stream, fence, dice.choice((1, 9, 10, 11))),
-        "settle": (me, stream, fence, dice.random() < 0.2, dice.random() < 0.3),
+        "settle": (me, stream, fence, dice.random() < 0.2, dice.random() < 0.3, dice.random() < 0.4),
     }
     often = {
         "join": 4,
@@ -221,17 +222,18 @@ class Mirror:
                 return script([k.lbs], *group, IDS[id], count, to)
             case "inspect", (id,):
                 return script([k.lbs], k.group, PLENTY, IDS[id])
-            case "begin", (_, stream, fence, look_only, unrecorded, replaces, most, trial):
+            case "begin", (_, stream, fence, look_only, unrecorded, replaces, most, trial, lived):
                 argv = [_fence(fence), me, int(look_only), unrecorded, *self._owner(*replaces)]
-                return script([self._records[stream]], *argv, "" if most is None else most, int(trial))
+                argv += ["" if most is None else most, int(trial), "" if lived == NO_FENCE else _fence(lived)]
+                return script([self._records[stream]], *argv)
             case "fail", (_, stream, fence, error):
                 return script([self._records[stream]], _fence(fence), me, error)
             case "checkpoint", (_, stream, fence, position):
                 return script([self._records[stream]], _fence(fence), me, f"{position}-0", "")
             case _:
-                _, stream, fence, finished, idle = args
-                lifetime = TTL if finished else 0
-                return script([self._records[stream]], _fence(fence), me, lifetime, 0, int(idle))
+                _, stream, fence, finished, idle, untried = args
+                argv = [TTL if finished else 0, 0, int(idle), int(untried)]
+                return script([self._records[stream]], _fence(fence), me, *argv)
 
     def _reply(self, call: Call, reply: Any) -> Reply:
         """In the model's words."""

@@ -50,6 +50,11 @@ class Mutation(enum.Enum):
     FAIL_AFTER_PROGRESS = "fail counts a failure of an owner that got on"
     FAIL_IS_A_DEATH = "fail leaves the attempt, as if its owner had died, too"
     FAIL_ABSOLVES_ALL = "fail takes the attempts of all owners away, and the deaths with them"
+    LAPSE_IS_A_DEATH = "begin counts the lapse of a client that lives as a death"
+    LAPSE_ABSOLVES_TWICE = "begin takes an owner out, though its failure has done so"
+    STANDSTILL_IS_NO_DEATH = "a client that stood still says that it lived on"
+    SETTLE_TAKES_TWICE = "a repeated settle takes a second attempt out"
+    SETTLE_FORGETS_DEATHS = "settle forgets the deaths before an owner that has tried nothing"
     SETTLE_FORGETS_FAILURES = "settle forgets the failures before it"
     SETTLE_WITHOUT_FENCE = "settle does not compare the fence"
 
@@ -161,11 +166,39 @@ def _fail_for_all(redis: Redis, me: int, stream: int, fence: Fence) -> tuple[Red
     return (_changed(redis, stream, attempts=0) if reply[0] == "failed" else redis), reply
 
 
-def _settle_all(redis: Redis, me: int, stream: int, fence: Fence) -> tuple[Redis, Reply]:
+def _begin_a_death(redis: Redis, me: int, stream: int, fence: Fence, *rest: Any) -> tuple[Redis, Reply]:
+    return protocol.begin(redis, me, stream, fence, *rest[:-1])
+
+
+def _begin_absolves(redis: Redis, me: int, stream: int, fence: Fence, *rest: Any) -> tuple[Redis, Reply]:
+    stored = redis.records[stream]
+    if stored.failed[:2] == stored.fence:
+        redis = _changed(redis, stream, failed=(stored.failed[0], 0, *stored.failed[2:]))
+    return protocol.begin(redis, me, stream, fence, *rest)
+
+
+def _settle_twice(
+    redis: Redis, me: int, stream: int, fence: Fence, *, untried: bool = False
+) -> tuple[Redis, Reply]:
+    stored = redis.records[stream]
+    if stored.failed[:2] == fence:
+        redis = _changed(redis, stream, failed=(fence[0], 0, *stored.failed[2:]))
+    return protocol.settle(redis, me, stream, fence, untried=untried)
+
+
+def _settle_deaths(
+    redis: Redis, me: int, stream: int, fence: Fence, *, untried: bool = False
+) -> tuple[Redis, Reply]:
+    return protocol.settle(redis, me, stream, fence)
+
+
+def _settle_all(redis: Redis, me: int, stream: int, fence: Fence, *, untried: bool = False) -> tuple[Redis, Reply]:
     return protocol.settle(redis, me, stream, fence, idle=True)
 
 
-def _settle_unfenced(redis: Redis, _: int, stream: int, fence: Fence) -> tuple[Redis, Reply]:
+def _settle_unfenced(
+    redis: Redis, _: int, stream: int, fence: Fence, *, untried: bool = False
+) -> tuple[Redis, Reply]:
     stored = redis.records[stream]
     owner = fence if stored.fence == NO_FENCE else stored.fence
     return protocol.settle(redis, stored.consumer, stream, owner)
@@ -200,6 +233,10 @@ BROKEN: dict[Mutation | None, Scripts] = {
     Mutation.FAIL_AFTER_PROGRESS: {"fail": _fail_anyway},
     Mutation.FAIL_IS_A_DEATH: {"fail": _fail_and_die},
     Mutation.FAIL_ABSOLVES_ALL: {"fail": _fail_for_all},
+    Mutation.LAPSE_IS_A_DEATH: {"begin": _begin_a_death},
+    Mutation.LAPSE_ABSOLVES_TWICE: {"begin": _begin_absolves},
+    Mutation.SETTLE_TAKES_TWICE: {"settle": _settle_twice},
+    Mutation.SETTLE_FORGETS_DEATHS: {"settle": _settle_deaths},
     Mutation.SETTLE_FORGETS_FAILURES: {"settle": _settle_all},
     Mutation.SETTLE_WITHOUT_FENCE: {"settle": _settle_unfenced},
 }

@@ -332,6 +332,7 @@ def begin(
     replaces: tuple[Fence, int] = (NO_FENCE, UNOWNED),
     most: int | None = None,
     trial: bool = False,
+    lived_since: Fence = NO_FENCE,
 ) -> tuple[Redis, Reply]:
     """begin.lua, for one record."""
     stored = redis.records[stream]
@@ -344,22 +345,31 @@ def begin(
         before = unrecorded
         if theirs is not None and theirs[0] == fence[0]:
             before = stored.attempts
+        mark = (*stored.fence, stored.checkpoint)
+        lived_on = lived_since != NO_FENCE and theirs is not None and lived_since <= theirs < fence
+        lived_on = lived_on and stored.consumer == me
+        spared = lived_on and before > 0 and stored.failed != mark
+        before -= spared
         known = stored.trouble(fence[0])
         old = known or Record()
         lived, trials = (old.lived, old.trials) if before else (False, 0)
-        died = old.began > 0 and not mine and before > 0
+        died = old.began > 0 and not mine and not lived_on and before > 0
         if died:
             lived, trials = True, trials + (old.began == TRIED)
         said = (old.failures, old.error, lived, trials)
         if most is not None and not mine and before > most:
             if died:
                 redis = set_record(redis, stream, stored._replace(began=0, lived=lived, trials=trials))
+            if spared:
+                taken = stored._replace(attempts=before, failed=mark, began=0)
+                taken = taken._replace(failures=old.failures, error=old.error)
+                redis = set_record(redis, stream, taken)
             return redis, ("suspect", before, *said)
         attempts = before + (not mine)
         record = stored._replace(fence=fence, consumer=me, attempts=attempts)
         if not known:
-            mark = (fence[0], 0, stored.checkpoint) if attempts > 1 else ()
-            record = record._replace(failures=0, failed=mark, error="")
+            troubled = (fence[0], 0, stored.checkpoint) if attempts > 1 else ()
+            record = record._replace(failures=0, failed=troubled, error="")
         if attempts > 1 and not mine:
             record = record._replace(began=TRIED if trial else UNTRIED, lived=lived, trials=trials)
         elif known and not before:
@@ -398,13 +408,25 @@ def checkpoint(redis: Redis, me: int, stream: int, fence: Fence, position: int) 
 
 
 def settle(
-    redis: Redis, me: int, stream: int, fence: Fence, finished: bool = False, idle: bool = False
+    redis: Redis,
+    me: int,
+    stream: int,
+    fence: Fence,
+    finished: bool = False,
+    idle: bool = False,
+    untried: bool = False,
 ) -> tuple[Redis, Reply]:
     """settle.lua, for one record; its lifetime is left out."""
     stored = redis.records[stream]
     if stored.fence == fence and stored.consumer == me:
-        stored = stored._replace(attempts=0)
-        if finished or idle or not stored.failures:
+        mark = (*fence, stored.checkpoint)
+        left = stored.attempts - (stored.failed != mark) if untried else 0
+        if left > 0:
+            if stored.failed != mark:
+                stored = stored._replace(attempts=left, failed=mark, began=0)
+        else:
+            stored = stored._replace(attempts=0)
+        if finished or idle or (left <= 0 and not stored.failures):
             stored = stored._replace(failures=0, failed=(), error="")
         return set_record(redis, stream, stored), (1,)
     return redis, (0,)

@@ -19,12 +19,14 @@ BELIEVED = ("claim", "set", "claim_many", "adopt", "read")  # only without a lap
 
 
 class Lease(NamedTuple):
-    """`done_sent`: 1 when a done was sent whose reply may have been lost, 2 when a lapse came since."""
+    """`done_sent`: 1 when a done was sent whose reply may have been lost, 2 when a lapse came since.
+    `lived_since`: the count of the first in a row of leases whose ends are no deaths; 0: that of this one is."""
 
     deliveries: int
     done_sent: int = 0
     begun: bool = False
     position: int = 0
+    lived_since: int = 0
 
 
 class Op(NamedTuple):
@@ -45,7 +47,8 @@ class Client(NamedTuple):
     """One client.
 
     `robbed`: its lock may go before its deadline. `top`: the highest count that it had a lease under; `lost`: of
-    the leases that were lost since the last audit. `compared`: its leases were, since Redis last forgot something.
+    the leases that were lost since the last audit, and `lived_since` their `Lease.lived_since`. `stood_still`: of
+    those that were held when it did. `compared`: its leases were, since Redis last forgot something.
     """
 
     mode: str
@@ -57,6 +60,8 @@ class Client(NamedTuple):
     ops: tuple[Op, ...] = ()
     robbed: bool = False
     compared: bool = True
+    lived_since: tuple[int, ...] = ()
+    stood_still: tuple[int, ...] = ()
 
 
 class World(NamedTuple):
@@ -97,6 +102,7 @@ class Bounds:
     failure: int = 0  # of a handler
     forgets: tuple[tuple[str, ...], ...] = (("lbs", "records"),)
     checkpoints: int = 0  # positions; 0: no data plane
+    untried: bool = False  # a release leaves the deaths of the owners before
     counts: bool = False  # attempts and failures, which a release settles; always where handlers fail
     claims: bool = True
     batches: bool = False  # claim_many
