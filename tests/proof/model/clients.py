@@ -305,7 +305,7 @@ class Model:
         newest = (old.fence, old.consumer) == (fence, me)
         accepted = kind == "begin" and reply[0] != "refused" and args[2]
         if accepted and old.consumer == me and (fence[0], args[2]) <= old.fence < fence:
-            tries = _without_try(tries, old.fence)
+            tries = tries.without(old.fence)
         match kind, reply[0]:
             case "begin", "begun" if not newest:
                 if old.fence[0] != fence[0]:
@@ -314,10 +314,10 @@ class Model:
                 others = tuple(sorted((*tries.others, fence)))
                 tries = tries._replace(others=others, tried=tuple(sorted((*tries.tried, *trial))))
             case "fail", _ if newest and fence in tries.others:
-                tries = _without_try(tries, fence)
+                tries = tries.without(fence)
                 tries = tries._replace(failed=tuple(sorted((*tries.failed, fence))))
             case "settle", _ if newest and self.bounds.untried:
-                tries = _without_try(tries, fence)
+                tries = tries.without(fence)
             case "settle", _ if newest:
                 tries = tries._replace(others=(), tried=())
             case "checkpoint", "advanced":
@@ -808,13 +808,6 @@ class Model:
             robbed=self.bounds.robs or not locked,
             compared=False,
         )
-
-
-def _without_try(tries: Tries, fence: Fence) -> Tries:
-    return tries._replace(
-        others=tuple(other for other in tries.others if other != fence),
-        tried=tuple(other for other in tries.tried if other != fence),
-    )
 
 
 def _audits(client: Client) -> bool:

@@ -65,6 +65,11 @@ class Tries(NamedTuple):
     failed: tuple[Fence, ...] = ()
     tried: tuple[Fence, ...] = ()
 
+    def without(self, fence: Fence) -> Tries:
+        """The same, this owner's attempt taken out."""
+        others = tuple(other for other in self.others if other != fence)
+        return self._replace(others=others, tried=tuple(other for other in self.tried if other != fence))
+
 
 class Redis(NamedTuple):
     """The LBS with its group, the locks, and the records. Entries are numbered as their ids are ordered.
