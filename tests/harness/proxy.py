@@ -241,6 +241,12 @@ class TcpProxy:
             if link.server is not None:
                 link.server.end()
 
+    def vanish(self) -> None:
+        """Close every open connection towards the server. The clients hear nothing: to them their connections are
+        open, and mute. New ones work."""
+        self.drop_replies().release()
+        self.half_close_server()
+
     def _add(self, fault: Fault) -> Fault:
         self.faults.append(fault)
         return fault

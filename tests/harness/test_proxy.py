@@ -315,6 +315,25 @@ async def test_half_closed_towards_the_server(proxy: TcpProxy) -> None:
             await client.get("key")
 
 
+async def test_connections_that_vanish_are_closed_on_the_servers_side_alone(
+    proxy: TcpProxy, redis: Connection
+) -> None:
+    async with through(proxy, timeout=SOON) as client, client.pubsub() as pubsub:
+        await pubsub.subscribe("channel")
+        assert await pubsub.get_message(timeout=1.0)
+        await client.ping()  # on another connection
+        proxy.vanish()
+
+        async def forgotten() -> bool:
+            return bool(await redis.pubsub_numsub("channel") == [(b"channel", 0)])
+
+        await wait_until(forgotten, "the server has forgotten the subscription")
+        assert await pubsub.get_message(timeout=SOON) is None  # and no end of the connection either
+        with pytest.raises(TimeoutError):
+            await client.ping()
+        assert await client.ping()  # on a new connection
+
+
 async def test_a_server_that_is_away_ends_the_connection(own_server: Callable[..., Server]) -> None:
     server = own_server()
     async with TcpProxy(server.port) as proxy, through(proxy) as client:
