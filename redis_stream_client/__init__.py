@@ -25,7 +25,7 @@ from redis_stream_client._model.health import Health, Stuck
 from redis_stream_client._model.poison import PoisonError
 from redis_stream_client._model.public_names import claim_exports as _claim_exports
 from redis_stream_client._model.retry_policy import RetryLater, RetryPolicy
-from redis_stream_client._model.statistics import FailingStream, Outage, Statistics
+from redis_stream_client._model.statistics import FailingStream, Outage, Presence, Statistics
 from redis_stream_client._model.version import __version__
 from redis_stream_client._run.handler import Handler
 from redis_stream_client.client import EventIterator, RedisStreamClient
@@ -54,6 +54,7 @@ __all__ = [
     "NotOwner",
     "Outage",
     "PoisonError",
+    "Presence",
     "RedisRejected",
     "RedisStreamClient",
     "RedisStreamClientError",

@@ -48,6 +48,9 @@ class RedisStreamClient:
         progress_ttl: seconds that the progress record of a finished stream stays; default 7 days. 0: the record is
             deleted when the stream is done. As long as the record stays, a stream that is announced again goes on
             after its last checkpoint; later it begins at its start.
+        presence: whether peers notice a crash of this client within about a third of a second, whatever the
+            `lock_ttl`, because Redis sees its connections end. Default: True. Use False where a network is known
+            to cut the connections of processes that live.
 
     Raises:
         TypeError, ValueError: an argument is not allowed; the message names it.
@@ -68,6 +71,7 @@ class RedisStreamClient:
         prefetch: int = 32,
         connect_timeout: float = 5.0,
         progress_ttl: float = options.PROGRESS_TTL,
+        presence: bool = True,
     ) -> None:
         checked = options.check(
             service,
@@ -78,6 +82,7 @@ class RedisStreamClient:
             prefetch=prefetch,
             connect_timeout=connect_timeout,
             progress_ttl=progress_ttl,
+            presence=presence,
         )
         endpoint = endpoint_for(redis, checked.keys.lbs)
         self._lifecycle = Lifecycle(checked, endpoint, placement_for(redis, endpoint))

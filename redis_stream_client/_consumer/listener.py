@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._consumer.peers import Peers
+from redis_stream_client._consumer.presence_state import PresenceState
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lock_state import LockState
@@ -25,6 +26,7 @@ from redis_stream_client._protocol.hints import (
     Hint,
     Joined,
     Left,
+    Present,
     Recovered,
     Released,
 )
@@ -55,6 +57,7 @@ class Listener:
         event_queue: EventQueue,
         peers: Peers,
         sweeps: SweepSchedule,
+        presence_state: PresenceState,
     ) -> None:
         self._options = options
         self._greet = greet
@@ -66,6 +69,8 @@ class Listener:
         self._event_queue = event_queue
         self._peers = peers
         self._sweeps = sweeps
+        self._presence_state = presence_state
+        presence_state.blind.add(self.move)
         self._outage = outage
         self._warned = False
         self._connection: AbstractConnection | None = None
@@ -98,11 +103,12 @@ class Listener:
             wire.abort(self._connection)
 
     async def _listen_once(self) -> None:
+        began = clock.now()
         connection = self._connection = await self._opener.open()
         try:
             # Events come only from the server to which the commands go.
             await self._greet(connection, self._opener.seconds)
-            await notifications.subscribe(connection, self._keys, self._endpoint.db, self._opener.seconds)
+            await self._subscribe(connection, began)
             await self._enable_notifications()
             self._outage.answered()
             self._sweeps.sweep_now()
@@ -115,7 +121,18 @@ class Listener:
             raise error_mapping.map_error(error) from error
         finally:
             self._connection = None
+            self._presence_state.heard_unsubscribed()
             wire.abort(connection)
+
+    async def _subscribe(self, connection: "AbstractConnection", began: float) -> None:
+        present = self._options.consumer if self._presence_state.wanted else None
+        accepted = await notifications.subscribe(
+            connection, self._keys, self._endpoint.db, self._opener.seconds, present=present
+        )
+        if accepted:
+            self._presence_state.heard_subscribed(clock.now() - began)
+        elif present is not None:
+            self._presence_state.impossible("Redis does not permit the subscription")
 
     def _hear(self, heard: Hint | LockGone | None) -> None:
         match heard:
@@ -128,9 +145,18 @@ class Listener:
             case Claimed(lbs_ids):
                 for lbs_id in lbs_ids:
                     self._event_queue.withdraw(lbs_id)  # if the hint is wrong, the next look offers it again
-            case Joined(consumer) | Draining(consumer) | Left(consumer) | Dead(consumer) | Recovered(consumer):
+            case (
+                Joined(consumer)
+                | Draining(consumer)
+                | Left(consumer)
+                | Dead(consumer)
+                | Recovered(consumer)
+                | Present(consumer)
+            ):
                 if consumer != self._options.consumer:
                     self._hear_of_peer(heard)
+                elif isinstance(heard, Dead):
+                    self._lock_state.doubt()  # a peer has taken us for dead
 
     def _hear_of_peer(self, heard: AboutConsumer) -> None:
         match heard:
@@ -145,6 +171,8 @@ class Listener:
                 self._sweeps.suspect(peer)
             case Recovered():
                 self._peers.recovered.notify()
+            case Present():
+                self._presence_state.heard_of_other()
 
     async def _enable_notifications(self) -> None:
         """Add the missing flags of ``Kx`` to those of the server; never remove one."""

@@ -9,11 +9,14 @@ from redis_stream_client._consumer.heartbeat import Heartbeat, LockRenewal
 from redis_stream_client._consumer.listener import Listener
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
 from redis_stream_client._consumer.peers import Peers
+from redis_stream_client._consumer.presence import Presence
+from redis_stream_client._consumer.presence_state import PresenceState
 from redis_stream_client._consumer.reader import Reader
 from redis_stream_client._consumer.report import Report
 from redis_stream_client._consumer.session import Session
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._consumer.sweeper import Sweeper
+from redis_stream_client._consumer.watcher import Watcher
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lock_state import LockState
@@ -38,6 +41,7 @@ from redis_stream_client._protocol.hints import Hints
 from redis_stream_client._protocol.lock import Lock
 from redis_stream_client._protocol.notifications import KeyspaceEvents
 from redis_stream_client._protocol.pending import Pending
+from redis_stream_client._protocol.presence import PresenceScripts
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.outage import OutageLog
 from redis_stream_client._redis.placement import Placement
@@ -71,7 +75,7 @@ class Parts:
         self.connections = Connections(
             where, options.connect_timeout, self.tasks, longest_patience=options.longest_patience
         )
-        self._make_stubs()
+        self._make_stubs(where.db)
         self._make_state()
         self._make_stream_access(where_streams_are)
         self._make_ownership()
@@ -82,7 +86,7 @@ class Parts:
         self._connect_anew_together()
         self._make_session()
 
-    def _make_stubs(self) -> None:
+    def _make_stubs(self, db: int) -> None:
         """Make the stubs for the load balancer stream. No I/O."""
         options = self.options
         beats, commands = self.connections.beats, self.connections.commands
@@ -100,6 +104,7 @@ class Parts:
         self.group = Group(options, commands=commands)
         self.hints = Hints(options.keys, commands=commands)
         self.keyspace_events = KeyspaceEvents(commands=commands)
+        self.presence_scripts = PresenceScripts(options, db=db, beats=beats)
 
     def _make_state(self) -> None:
         """Make the state: the leases, the lock, and what the parts tell each other. No I/O."""
@@ -122,6 +127,7 @@ class Parts:
         self.audits = AuditSchedule(options.pace, late=options.block + 1.0)
         self.sweeps = SweepSchedule(options.pace)
         self.peers = Peers()
+        self.presence_state = PresenceState(options.lock_ttl, wanted=options.presence)
         self.oldest_announcement = OldestAnnouncement()
 
     def _make_stream_access(self, placement: Placement) -> None:
@@ -283,7 +289,19 @@ class Parts:
         )
 
     def _make_recovery(self, where: Endpoint, renewal: LockRenewal, outage: OutageLog) -> None:
-        """Make the sweeper and the listener, which find dead members."""
+        """Make the parts that find dead members, and prove to them that we live."""
+        self.presence = Presence(
+            options=self.options,
+            scripts=self.presence_scripts,
+            lock_state=self.lock_state,
+            presence_state=self.presence_state,
+        )
+        self.watcher = Watcher(
+            options=self.options,
+            scripts=self.presence_scripts,
+            lock_state=self.lock_state,
+            presence_state=self.presence_state,
+        )
         self.sweeper = Sweeper(
             options=self.options,
             group=self.group,
@@ -314,6 +332,7 @@ class Parts:
             event_queue=self.event_queue,
             peers=self.peers,
             sweeps=self.sweeps,
+            presence_state=self.presence_state,
         )
 
     def _connect_anew_together(self) -> None:
@@ -348,6 +367,8 @@ class Parts:
             reader=self.reader,
             listener=self.listener,
             sweeper=self.sweeper,
+            presence=self.presence,
+            watcher=self.watcher,
         )
         self.report = Report(
             options=self.options,
@@ -363,6 +384,7 @@ class Parts:
             record_store=self.record_store,
             fetcher=self.fetcher,
             listener=self.listener,
+            presence_state=self.presence_state,
         )
 
 

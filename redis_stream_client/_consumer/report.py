@@ -9,6 +9,7 @@ from redis_stream_client._consumer.connections import Connections
 from redis_stream_client._consumer.listener import Listener
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
 from redis_stream_client._consumer.peers import Peers
+from redis_stream_client._consumer.presence_state import PresenceState
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lock_state import LockState
@@ -16,7 +17,14 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.options import Options
-from redis_stream_client._model.statistics import MOST_FAILING, Counters, FailingStream, Outage, Statistics
+from redis_stream_client._model.statistics import (
+    MOST_FAILING,
+    Counters,
+    FailingStream,
+    Outage,
+    Presence,
+    Statistics,
+)
 from redis_stream_client._protocol.base import ReplySizes
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
@@ -41,6 +49,7 @@ class Report:
         record_store: RecordStore,
         fetcher: Fetcher,
         listener: Listener,
+        presence_state: PresenceState,
     ) -> None:
         self._options = options
         self._connections = connections
@@ -55,6 +64,7 @@ class Report:
         self._record_store = record_store
         self._fetcher = fetcher
         self._listener = listener
+        self._presence = presence_state
 
     def health(self, handled: Collection[LeaseState] | None, outage: Outage | None) -> Health:
         """The health of the client. `handled`: in `run()`, the leases whose handler was called."""
@@ -117,4 +127,15 @@ class Report:
             records_unsettled=self._record_store.unsettled,
             failing=self._failing(),
             outage=outage,
+            presence=self._presence_now(),
+        )
+
+    def _presence_now(self) -> Presence:
+        presence = self._presence
+        return Presence(
+            state=presence.standing,
+            members=presence.members,
+            watching=presence.watching,
+            deposed=presence.deposed,
+            withdrawals=presence.withdrawals,
         )

@@ -14,8 +14,10 @@ from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.connections import Connections
 from redis_stream_client._consumer.heartbeat import Heartbeat
 from redis_stream_client._consumer.listener import Listener
+from redis_stream_client._consumer.presence import Presence
 from redis_stream_client._consumer.reader import Reader
 from redis_stream_client._consumer.sweeper import Sweeper
+from redis_stream_client._consumer.watcher import Watcher
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._leases.state import LeaseState
@@ -61,6 +63,8 @@ class Session:
         reader: Reader,
         listener: Listener,
         sweeper: Sweeper,
+        presence: Presence,
+        watcher: Watcher,
     ) -> None:
         self._options = options
         self._service = options.keys.service
@@ -76,7 +80,7 @@ class Session:
         self._retention = retention
         self._fetcher = fetcher
         self._listener = listener
-        self._parts = (heartbeat, reader, listener, sweeper)
+        self._parts = (heartbeat, presence, reader, listener, watcher, sweeper)
         self._supervisor: asyncio.Task[None] | None = None
         self._joined = False
         self.leave_by = float("inf")  # when the end must be over: see `leave_within`

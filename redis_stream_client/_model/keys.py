@@ -113,6 +113,16 @@ class Keys:
         return self.sweep, self.tidy, self.rescue, self.rescue_now
 
     @property
+    def present(self) -> str:
+        """The hash of those that declared their presence."""
+        return f"{_hash_tagged(self.lbs)}:present"
+
+    @property
+    def watch(self) -> str:
+        """The key that says who watches those that are present."""
+        return f"{_hash_tagged(self.lbs)}:watch"
+
+    @property
     def _lock_prefix(self) -> str:
         return f"{_hash_tagged(self.lbs)}:lock:"
 
@@ -139,6 +149,11 @@ class Keys:
         """The pattern of the keyspace notifications of all locks in database ``db``."""
         escaped = _GLOB.sub(r"\\\1", self._lock_prefix)
         return f"__keyspace@{db}__:{escaped}*"
+
+    def presence_channel(self, consumer: str, db: int) -> str:
+        """The channel that a consumer subscribes to for as long as it lives: that of its own lock's keyspace
+        events, which it needs permission for anyway. It ends with the name of the consumer."""
+        return f"__keyspace@{db}__:{self.lock(consumer)}"
 
     def consumer_of(self, channel: bytes, db: int) -> str | None:
         """The consumer whose lock this keyspace notification is about, or None."""

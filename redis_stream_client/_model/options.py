@@ -36,6 +36,7 @@ class Parameters(TypedDict, total=False):
     prefetch: int
     connect_timeout: float
     progress_ttl: float
+    presence: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Options:
     prefetch: int
     connect_timeout: float
     progress_ttl: float
+    presence: bool
 
     def renamed(self) -> "Options":
         """The same options under a new consumer id."""
@@ -115,6 +117,7 @@ def check(
     prefetch: int,
     connect_timeout: float,
     progress_ttl: float,
+    presence: bool = True,
 ) -> Options:
     """Check the arguments of the constructor. A ``TypeError`` or ``ValueError`` names the parameter."""
     keys = Keys(require_name(service, "service"))
@@ -138,6 +141,7 @@ def check(
         prefetch=count(prefetch, "prefetch"),
         connect_timeout=seconds(connect_timeout, "connect_timeout", at_least=0.01),
         progress_ttl=seconds(progress_ttl, "progress_ttl", at_least=0.0, at_most=10 * YEAR),
+        presence=switch(presence, "presence"),
     )
 
 
@@ -160,6 +164,13 @@ def seconds(value: Any, parameter: str, *, at_least: float, at_most: float = DAY
     if not at_least <= value <= at_most:  # also refuses NaN
         raise ValueError(f"{parameter} must be between {at_least:g} s and {at_most:.0f} s, not {value} s")
     return float(value)
+
+
+def switch(value: Any, parameter: str) -> bool:
+    """Check a bool. A ``TypeError`` names the parameter."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{parameter} must be a bool, not {type(value).__name__}")
+    return value
 
 
 def count(value: Any, parameter: str) -> int:

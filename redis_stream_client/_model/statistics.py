@@ -1,6 +1,7 @@
 """What a client counts, and the snapshot of it that users get."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 MOST_FAILING = 100
 """The most failing streams that a snapshot names."""
@@ -38,6 +39,32 @@ class Outage:
     error: str
 
 
+Standing = Literal["declared", "withdrawn", "impossible", "off"]
+"""What a client has declared about its presence; see `Presence`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Whether peers would notice at once that this client has crashed, and what it knows of theirs.
+
+    Attributes:
+        state: ``declared``: peers notice a crash at once. ``withdrawn``: not now, because the connection that
+            proves that we live was just lost, or is new. ``impossible``: Redis does not permit it, or something
+            between hides that connection. ``off``: the client was made with ``presence=False``. In all but the
+            first, peers notice a crash when the lock expires.
+        members: how many members have declared their presence, as last seen, this client included.
+        watching: whether this client is the one that watches all others.
+        deposed: how many members this client has found dead by their presence.
+        withdrawals: how often this client has withdrawn its declaration, because its connection was lost.
+    """
+
+    state: Standing
+    members: int
+    watching: bool
+    deposed: int
+    withdrawals: int
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """A snapshot of one client. Counts start when the client joins.
@@ -72,6 +99,7 @@ class Statistics:
             those that have been failing for longest.
         outage: in `run()`, what looks like an outage of something that the handlers depend on: their failures do
             not count, and this client tries one stream at a time. None: there is none.
+        presence: how a crash of this client would be noticed.
     """
 
     leases: int
@@ -102,6 +130,7 @@ class Statistics:
     records_unsettled: int
     failing: tuple[FailingStream, ...]
     outage: Outage | None
+    presence: Presence
 
 
 @dataclass(slots=True)
@@ -139,6 +168,7 @@ NOTHING = Statistics(
     records_unsettled=0,
     failing=(),
     outage=None,
+    presence=Presence(state="withdrawn", members=0, watching=False, deposed=0, withdrawals=0),
     **{name: getattr(Counters(), name) for name in Counters.__slots__},
 )
 """Of a client that has not joined."""

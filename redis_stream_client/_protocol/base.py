@@ -44,6 +44,31 @@ class ReplySizes:
         return self.announcements.shrunk + self.pending.shrunk + self.owners.shrunk
 
 
+class Patience:
+    """How long to wait for the answer to a small request, such as a beat.
+
+    After a request without an answer it is twice as long, up to the lifetime of the lock. Otherwise a line with
+    longer round trips could never hold the lock, because each request without an answer closes the connection.
+    """
+
+    def __init__(self, lock_ttl: float) -> None:
+        self._longest = lock_ttl
+        self._seconds = 0.0
+
+    async def wait(self, timeout: float, send: Callable[[float], Awaitable[T]]) -> T:
+        """Send a request with `timeout` seconds, or with more if the line needs it."""
+        patience, sent = max(timeout, self._seconds), clock.now()
+        try:
+            reply = await send(patience)
+        except Unanswered as error:
+            if error.maybe_executed:
+                self._seconds = min(2 * patience, self._longest)
+            raise
+        if clock.now() - sent < timeout / 2:
+            self._seconds = 0.0
+        return reply
+
+
 async def sized(window: Window, timeout: float, send: Callable[[int, float], Awaitable[T]]) -> T:
     """Send a request with a size and timeout that suit the line. Without an answer, the next one asks for less and
     waits longer."""

@@ -63,7 +63,7 @@ class Group:
 
     async def forget(self, consumer: str, idle: float, timeout: float) -> bool:
         """Remove a consumer if it is dead, owns nothing, and was idle for `idle` seconds."""
-        keys: list[str | bytes] = [self._keys.lbs, encode_name(self._keys.lock(consumer))]
+        keys: list[str | bytes] = [self._keys.lbs, encode_name(self._keys.lock(consumer)), self._keys.present]
         args = [self._keys.group, encode_name(consumer), round(idle * 1000)]
         return bool(await self._commands.run(scripts.load("forget"), keys, args, timeout=timeout))
 

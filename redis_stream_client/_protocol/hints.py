@@ -47,6 +47,13 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Present:
+    """A consumer has declared its presence."""
+
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """These entries were claimed."""
 
@@ -60,7 +67,7 @@ class Released:
     lbs_ids: tuple[str, ...]
 
 
-AboutConsumer = Joined | Draining | Left | Dead | Recovered
+AboutConsumer = Joined | Draining | Left | Dead | Recovered | Present
 AboutEntries = Claimed | Released
 Hint = AboutConsumer | AboutEntries
 
@@ -70,6 +77,7 @@ _ABOUT_CONSUMERS: dict[str, type[AboutConsumer]] = {
     "left": Left,
     "dead": Dead,
     "recovered": Recovered,
+    "present": Present,
 }
 _ABOUT_ENTRIES: dict[str, type[AboutEntries]] = {"claimed": Claimed, "released": Released}
 _WORD_OF: dict[type[Hint], str] = {

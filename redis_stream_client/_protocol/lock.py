@@ -4,19 +4,15 @@ import json
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
-from redis_stream_client._concurrency import clock
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.version import __version__
 from redis_stream_client._protocol import scripts
+from redis_stream_client._protocol.base import Patience
 from redis_stream_client._protocol.group import turn_request
 from redis_stream_client._redis import error_mapping
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import Unanswered
-
-T = TypeVar("T")
 
 
 class Lock:
@@ -36,7 +32,7 @@ class Lock:
         self._commands = commands
         self._key = self._keys.lock(self._me)
         self._renewal = ("PEXPIRE", self._key, options.lock_ttl_ms)
-        self._patience = 0.0
+        self._patience = Patience(options.lock_ttl)
 
     async def join(self, timeout: float, *, begin: str = "0") -> None:
         """Take the lock and register in the group.
@@ -45,10 +41,10 @@ class Lock:
             timeout: seconds.
             begin: if the group does not exist yet, it delivers the entries after this one.
         """
-        keys = [self._keys.lbs, self._key]
+        keys = [self._keys.lbs, self._key, self._keys.present]
         args = [self._keys.group, self._me, self._options.lock_ttl_ms, self._value(), begin]
         script = scripts.load("join")
-        await self._beating(timeout, lambda patience: self._beats.run(script, keys, args, timeout=patience))
+        await self._patience.wait(timeout, lambda patience: self._beats.run(script, keys, args, timeout=patience))
 
     def _value(self) -> str:
         return json.dumps(
@@ -77,7 +73,9 @@ class Lock:
         It uses ``PEXPIRE`` and not ``SET``, because a full Redis refuses ``SET``, and the whole fleet would lapse.
         """
         return bool(
-            await self._beating(timeout, lambda patience: self._beats.request(*self._renewal, timeout=patience))
+            await self._patience.wait(
+                timeout, lambda patience: self._beats.request(*self._renewal, timeout=patience)
+            )
         )
 
     async def beat_and_turn(self, lifetime: float, timeout: float) -> tuple[bool, bool]:
@@ -86,7 +84,7 @@ class Lock:
         Both travel together. In a large fleet, asking for the turn alone would cost Redis more than the sweeps.
         """
         asking = turn_request(self._keys.sweep, self._me, lifetime)
-        renewed, won = await self._beating(
+        renewed, won = await self._patience.wait(
             timeout, lambda patience: self._beats.together(self._renewal, asking, timeout=patience)
         )
         if isinstance(renewed, Exception):
@@ -97,21 +95,7 @@ class Lock:
             raise won
         return bool(renewed), won is not None
 
-    async def _beating(self, timeout: float, send: Callable[[float], Awaitable[T]]) -> T:
-        """Send a beat, with twice the timeout after one without an answer, up to the lifetime of the lock.
-        Otherwise a line with longer round trips could never hold the lock."""
-        patience, sent = max(timeout, self._patience), clock.now()
-        try:
-            reply = await send(patience)
-        except Unanswered as error:
-            if error.maybe_executed:
-                self._patience = min(2 * patience, self._options.lock_ttl)
-            raise
-        if clock.now() - sent < timeout / 2:
-            self._patience = 0.0
-        return reply
-
     async def leave(self, timeout: float) -> None:
         """Give up the lock, so that peers can claim our streams at once."""
         args = [self._me, self._keys.control]
-        await self._beats.run(scripts.load("leave"), [self._key], args, timeout=timeout)
+        await self._beats.run(scripts.load("leave"), [self._key, self._keys.present], args, timeout=timeout)

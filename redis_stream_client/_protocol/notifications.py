@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
 
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import hints
@@ -19,12 +20,30 @@ class LockGone:
     consumer: str
 
 
-async def subscribe(connection: AbstractConnection, keys: Keys, db: int, timeout: float) -> None:
-    """Subscribe to the control channel, and to the keyspace events of the locks in database `db`."""
-    for command in (("PSUBSCRIBE", keys.lock_events(db)), ("SUBSCRIBE", keys.control)):
-        async with asyncio.timeout(timeout):
-            await wire.send(connection, command)
-            await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+async def subscribe(
+    connection: AbstractConnection, keys: Keys, db: int, timeout: float, *, present: str | None = None
+) -> bool:
+    """Subscribe to the control channel, and to the keyspace events of the locks in database `db`.
+
+    With `present`, subscribe also to the channel of this consumer's own lock, by name: the peers see by it that we
+    live, and ``PUBSUB NUMSUB`` does not count patterns. It is the first of the commands, which travel together.
+
+    Returns whether Redis has accepted that one.
+    """
+    commands = [("PSUBSCRIBE", keys.lock_events(db)), ("SUBSCRIBE", keys.control)]
+    accepted = present is not None
+    if present is not None:
+        commands.insert(0, ("SUBSCRIBE", keys.presence_channel(present, db)))
+    async with asyncio.timeout(timeout):
+        await wire.send(connection, *commands)
+        for _, channel in commands:
+            try:
+                await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+            except ResponseError:
+                if present is None or channel != commands[0][1]:
+                    raise
+                accepted = False
+    return accepted
 
 
 def decode(message: list[bytes], keys: Keys, db: int) -> Hint | LockGone | None:
@@ -33,7 +52,7 @@ def decode(message: list[bytes], keys: Keys, db: int) -> Hint | LockGone | None:
         case [b"pmessage", _, bytes(channel), b"expired" | b"del"]:
             consumer = keys.consumer_of(channel, db)
             return LockGone(consumer) if consumer else None
-        case [b"message", _, bytes(hint)]:
+        case [b"message", bytes(channel), bytes(hint)] if channel == keys.control.encode():
             return hints.decode(hint)
     return None
 

@@ -95,6 +95,35 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Absent:
+    """A member that has declared its presence, and that Redis does not see any more.
+
+    `grace`: seconds that it has to come back. `declaration`: what it declared, as Redis has it.
+    """
+
+    consumer: str
+    grace: float
+    declaration: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a look at the present found.
+
+    Attributes:
+        what: ``watching``: we watch the others. ``other``: somebody else does. ``full``: Redis is full, so nobody
+            can be noted as the one that watches. ``blind``: Redis does not see our own subscription.
+            ``undeclared``: our declaration is gone. ``lapsed``: our lock is gone.
+        present: how many have declared their presence.
+        absent: those of them that Redis does not see.
+    """
+
+    what: Literal["watching", "other", "full", "blind", "undeclared", "lapsed"]
+    present: int = 0
+    absent: tuple[Absent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Census:
     """The load balancer stream, compared with the pending entries.
 

@@ -92,6 +92,8 @@ def test_scripts_publish_words_that_are_understood() -> None:
     assert published == {
         "joined": {"probe"},
         "left": {"leave"},
+        "present": {"present"},
+        "dead": {"depose"},
         "claimed": {"claim", "claim_many"},
         "released": {"release", "rescue"},
     }

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 USER = RULE[2]
 PASSWORD = next(word.removeprefix(">") for word in RULE if word.startswith(">"))
 SERVICE = next(word for word in RULE if word.endswith("-input")).removeprefix("~").removesuffix("-input")
-OPTIONAL = {"+info", "+config|get", "+config|set"}
+PRESENCE = {"+info", "+pubsub|numsub", "+hget", "+hgetall", "+hlen", "+hset", "+hdel"}
+OPTIONAL = {"+config|get", "+config|set", *PRESENCE}
 """What the README says may be left out."""
 
 
@@ -69,6 +70,7 @@ async def test_the_rule_is_enough(server: Server, redis: Connection, caplog: pyt
         await redis.xgroup_delconsumer(keys.lbs, keys.group, ghost)
         await (await claim_next(client, "rescued")).done()
         await wait_until(lambda: only_member(redis, client), "the dead are forgotten", timeout=20)
+        assert client.statistics().presence.state == "declared"
     assert not [record for record in caplog.records if "not permit" in record.message]
     assert "notify-keyspace-events" not in caplog.text
 
@@ -236,6 +238,23 @@ async def test_without_config_one_warning_and_the_sweeper(
     assert len(warnings) == 1
     assert "'Kx'" in warnings[0]
     assert await redis.config_get("notify-keyspace-events") == {"notify-keyspace-events": ""}
+
+
+@pytest.mark.parametrize("word", sorted(PRESENCE))
+async def test_without_a_permission_for_presence_all_is_as_without_presence_which_is_said_once(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture, word: str
+) -> None:
+    apply(server, [other for other in rule if other != word])
+    caplog.set_level(logging.INFO, "redis_stream_client")
+    async with RedisStreamClient.from_url(user_s_url(server), SERVICE, lock_ttl=1.0) as client:
+        await wait_until(lambda: client.statistics().presence.state == "impossible", "it has noticed", timeout=5)
+        await redis.client_kill_filter(_type="pubsub")
+        await wait_until(lambda: client.statistics().reconnects, "the listener subscribes again")
+        await live_through_it(client, redis, SERVICE)
+        assert client.statistics().lapses == 0
+    said = [record for record in caplog.records if "by its lock alone" in record.getMessage()]
+    assert len(said) == 1
+    assert "permi" in said[0].getMessage()
 
 
 async def test_without_config_set_the_warning_names_what_is_missing(

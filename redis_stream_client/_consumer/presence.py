@@ -1,0 +1,147 @@
+"""Presence: a process that dies loses its connections at once, and Redis its subscriptions with them.
+
+While the listener has the channel of our own lock, we declare so in Redis, together with the run id of the server:
+on another server, after a restart or a failover, the declaration means nothing. When the listener is lost, we
+withdraw before half of our grace is over; if we cannot, our lock is in doubt. Only death is proved that way:
+whoever keeps its connections, cannot be seen, or does not declare lives as long as its lock.
+"""
+
+import asyncio
+import contextlib
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._consumer.presence_state import PresenceState
+from redis_stream_client._leases.lock_state import LockState, State
+from redis_stream_client._model.errors import RedisRejected
+from redis_stream_client._model.logs import log
+from redis_stream_client._model.options import FIRST_PAUSE, Options
+from redis_stream_client._protocol.presence import Declared, PresenceScripts
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+
+LONGEST_PAUSE = 0.5
+"""The longest pause in seconds between two attempts to declare or to withdraw."""
+
+UNSEEN_PAUSE = 0.05
+"""Seconds until the next attempt to declare after one in which Redis did not see our subscription."""
+
+PATIENCE = 0.5
+"""Seconds to wait for an answer; `heartbeat_interval` if that is less."""
+
+
+class Presence:
+    """Declares our presence, and withdraws it."""
+
+    def __init__(
+        self, *, options: Options, scripts: PresenceScripts, lock_state: LockState, presence_state: PresenceState
+    ) -> None:
+        self._who = {"consumer": options.consumer}
+        self._timeout = min(PATIENCE, options.heartbeat_interval)
+        self._scripts = scripts
+        self._lock_state = lock_state
+        self._state = presence_state
+        self._wake = asyncio.Event()
+        self._epoch = 0
+        self._declaring: asyncio.Task[Declared] | None = None
+        self._said = False
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        presence_state.changed.add(self._changed)
+        lock_state.changed.add(self._wake.set)
+
+    def _changed(self) -> None:
+        """If the subscription was lost, our lock is soon in doubt, and a declaration that has no answer yet must
+        not delay the withdrawal."""
+        if self._state.step == "withdraw":
+            if not self._state.subscribed:
+                self._lock_state.unseen(self._state.unsubscribed_at)
+            if self._declaring is not None:
+                self._declaring.cancel()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._wake.clear()
+            self._say_if_impossible()
+            step = self._next_step()
+            if step is None:
+                await self._wake.wait()
+                continue
+            try:
+                if step == "withdraw":
+                    await self._withdraw()
+                else:
+                    await self._declare()
+                self._backoff.reset()
+            except (Unanswered, GroupMissing) as error:
+                log.debug("presence: %s", error)
+                await self._sleep(self._backoff.pause())
+            except RedisRejected as error:
+                if step == "declare":
+                    self._refused(error)
+                else:  # it was permitted when we declared
+                    await asyncio.sleep(self._backoff.pause())
+
+    def _next_step(self) -> str | None:
+        if self._lock_state.state is not State.HELD:
+            return None  # taking the lock again withdraws, too
+        if self._lock_state.epoch != self._epoch:
+            self._epoch = self._lock_state.epoch
+            self._state.lock_taken_anew()
+            self._wake.clear()
+        return self._state.step
+
+    async def _sleep(self, seconds: float) -> None:
+        """A pause; something that happens ends it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+
+    async def _declare(self) -> None:
+        epoch, subscription = self._lock_state.epoch, self._state.subscriptions
+        grace, nonce = self._state.grace, self._state.declares()
+        self._lock_state.declared(grace)
+        declaring = self._declaring = start_task(
+            self._scripts.present(nonce, grace, self._timeout), "redis_stream_client declaring"
+        )
+        try:
+            await asyncio.wait((declaring,))
+        finally:
+            self._declaring = None
+            declaring.cancel()
+        if declaring.cancelled():
+            return
+        answer = declaring.result()
+        if not self._lock_state.believed(epoch) or subscription != self._state.subscriptions:
+            return
+        if answer == "present":
+            self._state.has_declared()
+        elif answer == "lapsed":
+            self._lock_state.lapse("missing")
+        else:
+            self._state.not_seen()
+            await self._sleep(UNSEEN_PAUSE)
+
+    def _refused(self, error: RedisRejected) -> None:
+        if self._state.refused(str(error)):
+            self._lock_state.withdrawn()
+
+    async def _withdraw(self) -> None:
+        epoch, sent = self._lock_state.epoch, clock.now()
+        there = await self._scripts.withdraw(self._timeout)
+        if not self._lock_state.believed(epoch):
+            return
+        self._state.has_withdrawn()
+        if there:
+            self._lock_state.renewed(sent, epoch)
+            self._lock_state.withdrawn()
+        else:
+            self._lock_state.lapse("missing")
+
+    def _say_if_impossible(self) -> None:
+        if self._state.why and not self._said:
+            self._said = True
+            log.info(
+                "peers notice a crash of this client by its lock alone (%s)", self._state.why, extra=self._who
+            )
