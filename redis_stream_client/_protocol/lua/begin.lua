@@ -53,6 +53,9 @@ end
 local function since(text) -- a time in ms
   return text and #text < 16 and string.match(text, '^%d+$') and tonumber(text) or now
 end
+local function append(list, ...)
+  for j = 1, select('#', ...) do list[#list + 1] = select(j, ...) end
+end
 local results = {}
 for i = 1, #KEYS do
   local at = (i - 1) * WORDS
@@ -76,9 +79,9 @@ for i = 1, #KEYS do
       local before = ARGV[at + 4]
       if theirs and string.sub(theirs, 1, LBS_ID) == announcement then before = stored[4] end
       before = count(before)
-      local mark = (theirs or '') .. ' ' .. (checkpoint or '') -- of an owner that is counted as no death any more
       local lived_on = ARGV[at + 9] ~= '' and older and stored[2] == me
         and string.sub(theirs, 1, NUMBERS) >= string.sub(ARGV[at + 9], 1, NUMBERS)
+      local mark = lived_on and theirs .. ' ' .. (checkpoint or '') -- as in fail: its attempt was taken out
       local spared = lived_on and before > 0 and failed ~= mark
       if spared then before = before - 1 end
       local failures, failing, error, lived, trials, died = 0, now, '', -1, 0, false
@@ -111,36 +114,28 @@ for i = 1, #KEYS do
         local added = theirs and (stored[5] or '') or '0'
         local fields = {'fence', fence, 'consumer', me, 'attempts', attempts}
         if string.sub(added, -1) == '!' and not mine then -- from here on entries may be read that have no checkpoint
-          fields[#fields + 1], fields[#fields + 2] = 'added', string.sub(added, 1, -2)
+          append(fields, 'added', string.sub(added, 1, -2))
         end
         local troubled = known or attempts > 1
-        local about = {}
         if troubled and not known then
-          about = {'failing', now, 'failed', announcement .. ' ' .. (checkpoint or '')}
-          if failed then about = {'failures', 0, 'error', '', unpack(about)} end -- else there are none yet
+          append(fields, 'failing', now, 'failed', announcement .. ' ' .. (checkpoint or ''))
+          if failed then append(fields, 'failures', 0, 'error', '') end -- else there are none yet
         elseif not troubled and failed and failed ~= '' then
-          about = {'failures', 0, 'failing', '', 'failed', '', 'error', ''}
+          append(fields, 'failures', 0, 'failing', '', 'failed', '', 'error', '')
         end
         if attempts > 1 and not mine then
-          local began = now .. (ARGV[at + 8] == '1' and '!' or '')
-          local span = {'began', began}
-          if failed then span = {'began', began, 'lived', lived >= 0 and lived or '', 'trials', trials} end
-          for j = 1, #span do about[#about + 1] = span[j] end
+          append(fields, 'began', now .. (ARGV[at + 8] == '1' and '!' or ''))
+          if failed then append(fields, 'lived', lived >= 0 and lived or '', 'trials', trials) end
         elseif known and before == 0 then
-          local span = {'began', '', 'lived', '', 'trials', 0}
-          for j = 1, #span do about[#about + 1] = span[j] end
+          append(fields, 'began', '', 'lived', '', 'trials', 0)
         end
-        for j = 1, #about do fields[#fields + 1] = about[j] end
         local written = redis.pcall('HSET', KEYS[i], unpack(fields))
         if type(written) == 'table' and written.err then
           results[i] = {'error', written.err}
         else
           redis.call('PERSIST', KEYS[i])
           results[i] = {'begun', checkpoint or '', attempts, added}
-          if troubled then
-            local trouble = {failures, failing_for, error, lived, trials}
-            for j = 1, #trouble do results[i][4 + j] = trouble[j] end
-          end
+          if troubled then append(results[i], failures, failing_for, error, lived, trials) end
         end
       end
     else
