@@ -20,6 +20,7 @@ class Connections:
         longest_attempt: the longest time for one attempt to connect, in seconds.
         tasks: the tasks of the client.
         longest_patience: the longest timeout of a command on a slow line, in seconds.
+        longest_beat: the same for a beat; `Lock` goes beyond it where that is not enough.
 
     Attributes:
         identity: the identity of the server.
@@ -37,6 +38,7 @@ class Connections:
         tasks: OwnedTasks[ClientClosed],
         *,
         longest_patience: float = 0.0,
+        longest_beat: float = 0.0,
     ) -> None:
         self._where = where
         self._tasks = tasks
@@ -54,8 +56,8 @@ class Connections:
                 longest_patience=longest,
                 role=role,
             )
-            # `Lock` is more patient by itself, and a read says how long it blocks.
-            for role, longest in (("beats", 0.0), ("commands", longest_patience), ("reads", 0.0))
+            # How long a read takes says nothing, since it blocks.
+            for role, longest in (("beats", longest_beat), ("commands", longest_patience), ("reads", 0.0))
         )
 
     @property

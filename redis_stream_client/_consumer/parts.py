@@ -73,7 +73,11 @@ class Parts:
         self.home = Home(forked=FORKED, other_loop=OTHER_LOOP)
         self.tasks = OwnedTasks(self.home, closed=_closed, expected=_expected)
         self.connections = Connections(
-            where, options.connect_timeout, self.tasks, longest_patience=options.longest_patience
+            where,
+            options.connect_timeout,
+            self.tasks,
+            longest_patience=options.longest_patience,
+            longest_beat=options.heartbeat_interval,
         )
         self._make_stubs(where.db)
         self._make_state()

@@ -213,6 +213,7 @@ class SharedConnection:
         finally:
             self._opening = None
         self._attempt.succeeded(clock.now() - started)
+        self._slowness.took(started)  # several round trips: a line that is slow from the start is not cut at all
         self._failure = None
         self._connection = connection
         self._scripts.clear()

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from redis_stream_client._concurrency import clock
 
-MEMORY = 30.0
-"""Seconds for which the slowest answer counts. A line that is slow gives others meanwhile."""
+MEMORY = 10.0
+"""Seconds for which the slowest answer counts. A line that is slow gives more of them meanwhile."""
 
 MARGIN = 2
 """A request gets as many times as long as the slowest answer took."""
@@ -32,7 +32,7 @@ class Slowness:
         return max(asked, min(MARGIN * self._slowest, self._longest))
 
     def took(self, sent: float) -> None:
-        """Note that a request that was sent at `sent` is answered now, or is given up."""
+        """Note that a request that was sent at `sent` is answered now, or is given up; or a connection is open."""
         if self._longest:
             now = self._now()
             if now - sent >= self._slowest or now >= self._until:
