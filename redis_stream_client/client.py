@@ -341,7 +341,7 @@ class RedisStreamClient:
     @property
     def leases(self) -> Mapping[str, Lease]:
         """The leases that the client holds now, by LBS id: a live, read-only view. It includes leases whose event
-        nobody has read yet. Empty while the lock is not held, by the local clock."""
+        nobody has read yet. Empty while the lock is not held, or in doubt, by the local clock."""
         parts = self._lifecycle.parts
         if parts is None or not parts.lock_state.held:
             return MappingProxyType({})
@@ -349,8 +349,8 @@ class RedisStreamClient:
 
     @property
     def alive(self) -> bool:
-        """Whether the client holds its consumer lock, by the local clock. Use it as a readiness probe, and not as
-        a liveness probe: an outage of Redis must not restart the fleet."""
+        """Whether the client holds its consumer lock, perhaps in doubt, by the local clock. Use it as a readiness
+        probe, and not as a liveness probe: an outage of Redis must not restart the fleet."""
         return self._lifecycle.alive
 
     def statistics(self) -> Statistics:

@@ -101,7 +101,8 @@ class Watcher:
             return
         self._absences.saw(found, asked, clock.now())
         match found.what:
-            case "blind":
+            case "blind":  # so peers may have been without us for our whole grace
+                self._lock_state.unseen(asked - self._state.grace)
                 self._state.blind.notify()
             case "undeclared":
                 self._state.undeclared()
