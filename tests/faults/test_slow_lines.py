@@ -49,22 +49,24 @@ async def handled(member: Running, count: int) -> None:
     assert member.client.statistics().lapses == 0
 
 
+@pytest.mark.parametrize("lock_ttl", [1.0, 10.0])
 async def test_a_backlog_of_large_announcements_goes_through_a_slow_line(
-    server: Server, proxy: TcpProxy, redis: Connection, service: str
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, lock_ttl: float
 ) -> None:
     await LoadBalancerStream(redis, service).add_many(large(MANY))
     proxy.bandwidth(replies=LINE)
-    async with Running(proxy.url, service, lock_ttl=1.0) as member:
+    async with Running(proxy.url, service, lock_ttl=lock_ttl) as member:
         await handled(member, MANY)
         proxy.bandwidth()
 
 
+@pytest.mark.parametrize("lock_ttl", [1.0, 10.0])
 async def test_a_take_over_of_large_announcements_goes_through_a_slow_line(
-    server: Server, proxy: TcpProxy, redis: Connection, service: str
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, lock_ttl: float
 ) -> None:
     await left_by_a_dead_one(redis, service)
     proxy.bandwidth(replies=LINE)
-    async with Running(proxy.url, service, lock_ttl=1.0) as member:
+    async with Running(proxy.url, service, lock_ttl=lock_ttl) as member:
         await handled(member, MANY)
         proxy.bandwidth()
 
