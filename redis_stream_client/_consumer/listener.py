@@ -102,6 +102,11 @@ class Listener:
         if self._connection is not None:
             wire.abort(self._connection)
 
+    def inherited(self) -> None:
+        """Called on the copy in a forked child: the peers must see when the parent dies."""
+        if self._connection is not None:
+            wire.disown(self._connection)
+
     async def _listen_once(self) -> None:
         began = clock.now()
         connection = self._connection = await self._opener.open()

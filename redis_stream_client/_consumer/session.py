@@ -184,6 +184,7 @@ class Session:
     def inherited(self) -> None:
         """Called on the copy in a forked child: it holds nothing. The original goes on in the parent."""
         self._lock_state.close()
+        self._listener.inherited()
 
     def abandon(self) -> None:
         """End, because the user has dropped the client. Called by the garbage collector, from any thread."""

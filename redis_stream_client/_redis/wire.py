@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from typing import Any
 
 import hiredis
@@ -63,6 +64,21 @@ def abort(connection: AbstractConnection) -> None:
         with contextlib.suppress(AttributeError):
             writer.transport.abort()
     redis_py.close(connection)
+
+
+def disown(connection: AbstractConnection) -> None:
+    """Give up the copy of a connection in a forked child. With it, the server would not see the end of the parent.
+
+    To close the copy would also remove the socket from the selector that the child shares with its parent, so
+    another file takes its place.
+    """
+    writer = redis_py.writer(connection)
+    socket = None if writer is None else writer.get_extra_info("socket")
+    if socket is None or socket.fileno() < 0:
+        return
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, socket.fileno(), inheritable=False)
+    os.close(nothing)
 
 
 async def next_message(connection: AbstractConnection, quiet: float, patience: float) -> list[Any]:

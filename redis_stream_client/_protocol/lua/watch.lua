@@ -13,11 +13,11 @@
 local CHUNK = 1000 -- channels that are asked for at once
 local me, prefix = ARGV[1], ARGV[3]
 local function mine(declaration) return string.match(declaration or '', '(%S+)$') == ARGV[4] end
-local function seen(consumer) return redis.call('PUBSUB', 'NUMSUB', prefix .. consumer)[2] > 0 end
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'lapsed'} end
-if not seen(me) then return {'blind'} end
-local watcher = redis.call('GET', KEYS[2])
-if watcher and watcher ~= me and seen(watcher) then
+local watcher = redis.call('GET', KEYS[2]) or me
+local seen = redis.call('PUBSUB', 'NUMSUB', prefix .. me, prefix .. watcher)
+if seen[2] == 0 then return {'blind'} end
+if watcher ~= me and seen[4] > 0 then
   if not mine(redis.call('HGET', KEYS[3], me)) then return {'undeclared'} end
   return {'other', redis.call('HLEN', KEYS[3])}
 end
