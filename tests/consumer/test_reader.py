@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from redis_stream_client import LoadBalancerStream
+from redis_stream_client._concurrency import clock
 from redis_stream_client.client import RedisStreamClient
-from tests.harness.fleet import Member
+from tests.harness.fleet import Member, announce
+from tests.harness.parts import in_doubt, joined
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -107,3 +109,21 @@ async def test_a_lone_consumer_is_not_slowed_down(server: Server, redis: Connect
         await wait_until(lambda: len(lone.leases) == 1000, "all arrived")
         stats = await redis.info("commandstats")
         assert stats["cmdstat_evalsha"]["calls"] < 20
+
+
+async def test_in_doubt_nothing_new_is_read_and_at_its_end_everything_at_once(
+    server: Server, redis: Connection, service: str
+) -> None:
+    async def blocked() -> bool:
+        return bool((await redis.info("clients"))["blocked_clients"])
+
+    async with joined(server.url, service, lock_ttl=4.0, presence=False) as parts:
+        await wait_until(blocked, "it reads")
+        with in_doubt(parts):
+            await announce(server.url, service, "call-1")  # for the read that had begun
+            await wait_until(lambda: len(parts.table) == 1, "the answer counts")
+            await announce(server.url, service, "call-2")
+            began = clock.now()
+            await wait_until(lambda: clock.now() > began + 0.5, "it would have been read")
+            assert len(parts.table) == 1
+        await wait_until(lambda: len(parts.table) == 2, "it is read", 0.5)

@@ -7,12 +7,14 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from redis_stream_client import LoadBalancerStream, RedisStreamClient
+from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamExpired
 from redis_stream_client._protocol import group
 from redis_stream_client._protocol.base import PAGE
 from redis_stream_client._protocol.group import Group
 from redis_stream_client._protocol.pending import Pending
 from tests.harness.fleet import Member, announce
+from tests.harness.parts import in_doubt, joined, next_event
+from tests.harness.scenes import die_with
 from tests.harness.waiting import meanwhile, wait_until
 
 if TYPE_CHECKING:
@@ -131,3 +133,32 @@ async def test_a_long_backlog_is_searched_for_the_lost_seldom(
         await wait_until(lambda: len(censuses) >= 4, "it has tidied up")
         pages = -(-held // PAGE)
         assert len(searches) <= pages
+
+
+async def test_in_doubt_nothing_is_taken_over_and_at_its_end_everything_at_once(
+    server: Server, redis: Connection, service: str
+) -> None:
+    async with joined(server.url, service, lock_ttl=4.0, presence=False) as parts:
+        parts.capacity.handled_at_once = True  # as in run()
+        with in_doubt(parts):
+            await die_with(redis, service, "call-1", lock_ttl=0.1)
+            looked = parts.counters.sweeps
+            parts.sweeps.sweep_now()
+            began = time.monotonic()
+            await wait_until(lambda: time.monotonic() > began + 1.0, "a sweep would have been due")
+            assert (len(parts.table), parts.counters.sweeps) == (0, looked)
+        await wait_until(lambda: len(parts.table) == 1, "it is taken over", 0.5)
+
+
+async def test_what_was_found_dead_before_a_doubt_is_offered(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """A claim is checked in Redis."""
+    async with joined(server.url, service, lock_ttl=1.0, presence=False) as parts:
+        await die_with(redis, service, "call-1", lock_ttl=0.1)
+        event = await next_event(parts)
+        assert isinstance(event, StreamExpired)
+        with in_doubt(parts):
+            lease = await parts.claims.claim(event.payload)
+            assert not lease.owned
+        assert lease.owned

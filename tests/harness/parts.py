@@ -14,7 +14,7 @@ from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.placement import placement_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Generator
 
     from redis_stream_client import Event
     from redis_stream_client._consumer.parts import Parts
@@ -41,6 +41,20 @@ async def joined(url: str, service: str, **given: Any) -> AsyncGenerator[Parts]:
             yield await lifecycle.join()
         finally:
             await lifecycle.close()
+
+
+@contextlib.contextmanager
+def in_doubt(parts: Parts) -> Generator[None]:
+    """Let the lock be in doubt in this block, as if peers could have taken this client for dead.
+
+    Only for clients without presence: others ask Redis, which ends the doubt.
+    """
+    parts.lock_state.declared(grace=0.1)
+    parts.lock_state.unseen(clock.now() - 1.0)
+    assert parts.lock_state.alive
+    assert not parts.lock_state.held
+    yield
+    parts.lock_state.withdrawn()
 
 
 async def next_event(parts: Parts) -> Event:
