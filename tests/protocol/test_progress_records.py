@@ -373,6 +373,16 @@ async def test_what_a_suspect_hears_takes_an_owner_out_once(redis: Connection, r
     assert (await suspect_of(records, 6)).deaths == 3
 
 
+async def test_an_owner_whose_death_a_peer_has_counted_stays_dead(redis: Connection, records: Records) -> None:
+    await begin(records, owner(1, "peer"))
+    await begin(records, owner(2, "a"), terms=Terms(trial=True))
+    assert (await suspect_of(records, 3)).trouble.trials == 1
+    asked = Begin(RECORD, owner(4, "a"), terms=Terms(0), lived_since=owner(2).fence)
+    suspect = await records.begin(asked)
+    assert isinstance(suspect, Suspect)
+    assert (suspect.deaths, suspect.trouble.trials) == (2, 1)
+
+
 async def test_who_has_tried_nothing_leaves_the_deaths_before_it(redis: Connection, records: Records) -> None:
     for number in (1, 2):
         await begin(records, owner(number))

@@ -12,7 +12,7 @@
 --       although its fence is greater ('' and '' for none); with how many deaths of owners before this one it may
 --       begin at the most ('' for any number); 1 if its death, should it die, was a trial, else 0; a fence of this
 --       consumer ('' for none): it has lived through the ends of all leases that it had from that one on, so
---       whichever of them began last has not died
+--       whichever of them began last has not died, unless a peer has taken it for dead
 -- Returns for each {'begun', checkpoint or '', attempts, entries added to the stream up to the checkpoint or ''}, and
 --                  of a stream in trouble also: failures, for how many ms it has been failing, error or '', and
 --                  lived or -1
@@ -81,20 +81,21 @@ for i = 1, #KEYS do
       before = count(before)
       local lived_on = ARGV[at + 9] ~= '' and older and stored[2] == me
         and string.sub(theirs, 1, NUMBERS) >= string.sub(ARGV[at + 9], 1, NUMBERS)
-      local mark = lived_on and theirs .. ' ' .. (checkpoint or '') -- as in fail: its attempt was taken out
-      local spared = lived_on and before > 0 and failed ~= mark
-      if spared then before = before - 1 end
-      local failures, failing, error, lived, trials, died = 0, now, '', -1, 0, false
       local known = failed and string.sub(failed, 1, LBS_ID) == announcement
         and string.match(failed, ' (.*)$') == (checkpoint or '')
+      local trouble = known and redis.call('HMGET', KEYS[i], 'failures', 'failing', 'error', 'began', 'lived', 'trials')
+      local mark = lived_on and theirs .. ' ' .. (checkpoint or '') -- as in fail: its attempt was taken out
+      local mourned = known and before > 1 and trouble[4] == '' -- a peer that took it for dead has counted it
+      local spared = lived_on and before > 0 and failed ~= mark and not mourned
+      if spared then before = before - 1 end
+      local failures, failing, error, lived, trials, died = 0, now, '', -1, 0, false
       if known then
-        local trouble = redis.call('HMGET', KEYS[i], 'failures', 'failing', 'error', 'began', 'lived', 'trials')
         failures, failing, error = count(trouble[1]), since(trouble[2]), trouble[3] or ''
         if before > 0 then -- where no deaths count, what they left does not either
           lived = trouble[5] and trouble[5] ~= '' and count(trouble[5]) or -1
           trials = count(trouble[6])
         end
-        local began = not mine and not lived_on and before > 0 and string.match(trouble[4] or '', '^%d+')
+        local began = not mine and not spared and before > 0 and string.match(trouble[4] or '', '^%d+')
         died = began and #began < 16
         if died then
           lived = math.min(999999999, math.max(lived, now - began))

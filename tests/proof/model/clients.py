@@ -304,7 +304,8 @@ class Model:
         tries = before.tries[stream]
         newest = (old.fence, old.consumer) == (fence, me)
         accepted = kind == "begin" and reply[0] != "refused" and args[2]
-        if accepted and old.consumer == me and (fence[0], args[2]) <= old.fence < fence:
+        mourned = len(tries.others) > 1 and not old.began  # by a peer, which has begun nothing
+        if accepted and not mourned and old.consumer == me and (fence[0], args[2]) <= old.fence < fence:
             tries = tries.without(old.fence)
         match kind, reply[0]:
             case "begin", "begun" if not newest:

@@ -54,6 +54,9 @@ DEEP = {
         streams=(0, 0), release=1, loss=1, checkpoints=1, prompt=True
     ),
     "two failures, two lost messages": Bounds(failure=2, loss=2, checkpoints=1, done=False, prompt=True),
+    "nothing was tried, a kill, a lapse, a lost message": Bounds(
+        counts=True, untried=True, release=1, crash=1, stall=1, loss=1, checkpoints=1, done=False, prompt=True
+    ),
     "two failures, a lapse": Bounds(failure=2, stall=1, checkpoints=1, done=False),
     "a failure, a kill and a newcomer": Bounds(
         consumers=3, joiners=1, failure=1, crash=1, checkpoints=1, done=False

@@ -353,12 +353,13 @@ def begin(
         mark = (*stored.fence, stored.checkpoint)
         lived_on = lived_since != NO_FENCE and theirs is not None and lived_since <= theirs < fence
         lived_on = lived_on and stored.consumer == me
-        spared = lived_on and before > 0 and stored.failed != mark
-        before -= spared
         known = stored.trouble(fence[0])
         old = known or Record()
+        mourned = known and before > 1 and not old.began
+        spared = lived_on and before > 0 and stored.failed != mark and not mourned
+        before -= spared
         lived, trials = (old.lived, old.trials) if before else (False, 0)
-        died = old.began > 0 and not mine and not lived_on and before > 0
+        died = old.began > 0 and not mine and not spared and before > 0
         if died:
             lived, trials = True, trials + (old.began == TRIED)
         said = (old.failures, old.error, lived, trials)
