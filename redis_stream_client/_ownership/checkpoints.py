@@ -251,6 +251,11 @@ class Progress:
         for lease in leases:
             lease.acquit()
 
+    async def clear(self, leases: Sequence[LeaseState]) -> None:
+        """Have the records of these streams, which are at work, forget the owners that died. The leases go on
+        counting them, since their handlers may fail."""
+        await self._record_store.settle(leases, 0)
+
     async def fail(self, lease: LeaseState, error: str) -> None:
         """Store in the record that the handler has failed. The lease ends next.
 

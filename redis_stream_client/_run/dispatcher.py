@@ -94,7 +94,13 @@ class Dispatcher:
         )
         self._outages.recovered.add(self._tell_of_recovery)
         self._probation = Probation(
-            rules, held=table, acquit=progress.acquit, counters=counters, has_peers=lambda: peers.live > 1
+            rules,
+            held=table,
+            acquit=progress.acquit,
+            clear=progress.clear,
+            counters=counters,
+            members=lambda: peers.live,
+            unseen=0.0 if options.presence else options.lock_ttl - options.heartbeat_interval,
         )
         self._drain_timeout = drain_timeout
         self._consumer = options.consumer

@@ -14,8 +14,8 @@ from redis_stream_client._run.suspects import Surroundings, Suspects, Verdict
 LOOK = 0.005
 """Seconds between two looks whether the one on probation has nothing left to do, while others wait for it."""
 
-ACQUITTING = 0.25
-"""Seconds that a suspect waits until others are acquitted. Redis may not answer."""
+FORGIVING = 0.25
+"""Seconds that a suspect waits until others are acquitted or cleared. Redis may not answer."""
 
 SELDOM = 20
 """At most one part in so many of the time goes into looks at all streams of this client: it may own thousands."""
@@ -31,8 +31,11 @@ class Probation:
         rules: the rules for handlers.
         held: the streams that this client owns.
         acquit: has the records of streams that have nothing left to do say so.
+        clear: has the records of streams that are at work forget the owners that died.
         counters: how many wait is counted here.
-        has_peers: whether there are other members.
+        members: how many members there are, this one included.
+        unseen: for how many seconds the death of a member goes unseen at the least. A record says when the death
+            of an owner was seen, and not when it died.
     """
 
     def __init__(
@@ -41,42 +44,47 @@ class Probation:
         *,
         held: Iterable[LeaseState],
         acquit: Callable[[Sequence[LeaseState]], Awaitable[None]],
+        clear: Callable[[Sequence[LeaseState]], Awaitable[None]],
         counters: Counters,
-        has_peers: Callable[[], bool],
+        members: Callable[[], int],
+        unseen: float,
     ) -> None:
         self._suspects = Suspects[LeaseState](rules.retry)
         self._held = held
         self._acquit = acquit
+        self._clear = clear
         self._counters = counters
-        self._has_peers = has_peers
+        self._members = members
+        self._unseen = unseen
         self._verdicts: dict[LeaseState, asyncio.Future[Verdict]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._around = Surroundings((), at_rest=False)
         self._around_until = float("-inf")
         self._idle: list[LeaseState] = []
-        self._unsaid: list[tuple[LeaseState, float]] = []  # arrivals of which the log does not tell yet
+        self._unsaid: list[LeaseState] = []  # arrivals of which the log does not tell yet
 
     async def verdict(self, lease: LeaseState) -> Verdict:
         """See `Gate`. Whoever waits is cancelled when the lease is lost, or the client drains."""
         now = clock.now()
         trouble = lease.trouble
-        rest = self._suspects.add(
+        lived = trouble.lived if trouble is not None else None
+        self._suspects.add(
             lease,
             lease.deaths,
-            lived=trouble.lived if trouble is not None else None,
+            lived=None if lived is None else max(0.0, lived - self._unseen),
             trials=trouble.trials if trouble is not None else 0,
             failing_for=lease.failing_for(now),
             now=now,
             name=lease.lbs_id,
         )
-        self._unsaid.append((lease, rest))
+        self._unsaid.append(lease)
         verdict = self._verdicts[lease] = asyncio.get_running_loop().create_future()
         self._count()
         self._look_at(now)
         try:
             decided: Verdict = await verdict
             if decided in ("start", "trial"):
-                await self._acquit_idle()
+                await self._forgive()
             return decided
         except BaseException:
             self.ended(lease)
@@ -87,7 +95,7 @@ class Probation:
     def progressed(self, lease: LeaseState) -> None:
         """See `Gate`."""
         if self._suspects:
-            awaited = self._suspects.probation is lease
+            awaited = lease in self._suspects.awaited
             now = clock.now()
             self._suspects.progressed(lease, now)
             if awaited:
@@ -107,7 +115,7 @@ class Probation:
     # Inside.
 
     def _count(self) -> None:
-        self._counters.suspects = len(self._suspects)
+        self._counters.suspects = len(self._suspects.waiting)
 
     def _look_at(self, when: float) -> None:
         if self._timer is not None:
@@ -117,9 +125,9 @@ class Probation:
     def _look(self) -> None:
         self._timer = None
         self._say_who_arrived()
-        on_probation = self._suspects.probation
-        if on_probation is not None and on_probation.at_rest:
-            self._suspects.got_on(on_probation)
+        for lease in self._suspects.awaited:
+            if lease.at_rest:
+                self._suspects.got_on(lease)
         now = clock.now()
         while (decision := self._suspects.next(now, self._surroundings)) is not None:
             lease, decided = decision
@@ -129,8 +137,7 @@ class Probation:
             self._count()
         again = self._suspects.look_again_at()
         if again is not None:
-            polling = self._suspects.probation is not None
-            self._look_at(min(again, now + LOOK) if polling else again)
+            self._look_at(min(again, now + LOOK) if self._suspects.awaited else again)
 
     def _surroundings(self) -> Surroundings:
         self._look_around()
@@ -143,33 +150,33 @@ class Probation:
             return
         held = list(self._held)
         at_rest = [lease for lease in held if lease.at_rest]
-        self._around = Surroundings([lease.deaths for lease in held], bool(at_rest), self._has_peers())
+        self._around = Surroundings([lease.deaths for lease in held], bool(at_rest), self._members())
         self._idle = [lease for lease in at_rest if lease.idle]
         took = clock.now() - began
         self._around_until = began + took * SELDOM
 
-    async def _acquit_idle(self) -> None:
-        """A suspect starts: it may kill, and those that have nothing left to do must not be charged with it."""
+    async def _forgive(self) -> None:
+        """A suspect starts: it may kill, and those that have nothing left to do, or live well here, must not be
+        charged with it."""
         self._look_around()
         idle, self._idle = self._idle, []
         idle = [lease for lease in idle if lease.idle and lease.at_rest]
-        if idle:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ACQUITTING):
+        cleared = [lease for lease in self._suspects.clear(clock.now()) if lease.begun and lease.lost is None]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FORGIVING):
+                if cleared:
+                    await self._clear(cleared)
+                if idle:
                     await self._acquit(idle)
 
     def _say_who_arrived(self) -> None:
         arrived, self._unsaid = self._unsaid, []
-        grave = [(lease, rest) for lease, rest in arrived if rest]
-        for lease, rest in grave[:NAMED]:
+        for lease in arrived[:NAMED]:
             log.warning(
-                "%d owners of %s have died, and it did not get on; it rests %.1f s, and starts alone",
+                "%d owners of %s have died, and it did not get on; it starts after others",
                 lease.deaths,
                 lease.stream,
-                rest,
                 extra=lease.log_fields(),
             )
-        if len(grave) > NAMED:
-            log.warning("so have owners of %d more streams", len(grave) - NAMED)
-        if len(arrived) > len(grave):
-            log.info("the last owner of %d streams has died; they start one by one", len(arrived) - len(grave))
+        if len(arrived) > NAMED:
+            log.warning("so have owners of %d more streams", len(arrived) - NAMED)

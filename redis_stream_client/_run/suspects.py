@@ -1,14 +1,21 @@
 """Suspects: streams whose owners have died, and which of them may start when. Pure state: no I/O, no clock.
 
 A process that dies leaves all its streams behind, and one of them may have killed it. Nobody saw which. Most
-deaths have other causes, so `run()` sends no stream here for its first one: see `Rules.spared`. Where a second
-owner has died, the next one starts those that were left without progress one after the other, each on probation
-until it gets on. If one of them kills again, the others have got on, or have not begun, and are not charged
-with this death.
+deaths have other causes, so `run()` sends no stream here for its first one: see `Rules.spared`. What a second
+owner left without progress comes here, in whichever process takes it over:
 
-A stream with several deaths rests first. A process that lives well without it, twice as long as any owner lived
-with it, then starts it, and dies: that is a trial. Only trials convict. A process that dies anyway, as in a bad
-deploy, does not live long enough to try anybody.
+- Where several come together, the process spreads them: it passes most of them on to its peers, each of them
+  once. Should one of them kill again, few others are charged with it.
+- Those that stay begin at once, one after the other, those with fewer deaths first.
+- The last one, if it has three deaths, rests before for two seconds: it is the likeliest to kill. With five deaths
+  each rests, for twice as long as any owner lived with it, or longer: each further death doubles the rest.
+- Before one begins, those are cleared that began here before it, and have lived longer than with any owner that
+  died. Their deaths are forgotten. So those with slow handlers do not pay for what the one that rested does.
+- A process that has lived without a stream twice as long as any owner lived with it, then starts it, and dies:
+  that was a trial. Only trials convict. A stream with six deaths and three trials goes to the dead letters if it
+  stands out among the other streams of its process, and these get on, or live long enough to be cleared.
+
+A process that dies anyway, as in a bad deploy, does not live long enough to try anybody, or to clear anybody.
 """
 
 import heapq
@@ -27,17 +34,30 @@ Verdict = Literal["start", "trial", "pass", "bury"]
 """What becomes of a suspect: its handler starts; or it starts, and if this process dies, that was a trial; or a
 peer gets it; or it goes to the dead letters."""
 
-TOGETHER = 1.5
-"""Seconds within which all suspects with one death begin. Most are innocent, and must not wait for long."""
+SPREAD = 100
+"""The most suspects that a process spreads among its peers. More than that are no single stream's doing."""
+
+AT_ONCE = 0.3
+"""Seconds within which those begin that do not rest. Most are innocent, and must not wait for long."""
 
 IN_LINE = 10.0
-"""Seconds within which those with more deaths begin, once they have rested."""
+"""Seconds within which those begin that have rested."""
 
-PROBATION = 1.0
-"""The longest time in seconds that others wait for one suspect to get on. Most get on within milliseconds."""
+CLEARED_AFTER, CLEARLY = 0.1, 1.25
+"""A suspect is cleared once it has lived here so many seconds longer than so many times as long as with any owner
+that died."""
 
-FIRST_REST = 0.5
-"""Seconds that a suspect with two deaths rests. Each further death doubles it."""
+LAST_RESTS = 3
+"""Deaths from which on a suspect rests if it is the last one in line."""
+
+ALL_REST = 5
+"""Deaths from which on each suspect rests. Innocent ones seldom get there."""
+
+SHORTEST_REST = 2.0
+"""Seconds that a suspect rests at the least: those that began before are cleared meanwhile."""
+
+DOUBLING = 0.5
+"""Seconds that each death from the third on doubles: with five it is 4 s."""
 
 ENOUGH = 6
 """Deaths after which a stream that stands out is convicted."""
@@ -48,17 +68,9 @@ TRIALS = 3
 LONGER = 2
 """For a trial, how many times as long as any owner lived with a suspect this process has lived without it."""
 
-TRIED_AT = 3
-"""Deaths after which a suspect rests long enough for a trial, even if that is longer than the doubling says."""
-
 FEW = 10
 """A suspect stands out where at most one in so many streams has half as many deaths. With each further trial
 one more may: members that were replaced own few streams, and several poisoned ones travel together."""
-
-PASSED = 0.75
-"""How often a process passes a suspect on to its peers that it can compare with no other stream. A member that was
-just replaced may own nothing but what killed the one before. Not always, and not twice: the peers may be no better
-off."""
 
 SHARE = 0.75
 """The longest rest, as a share of the policy's `longest_pause`: after a bad deploy all streams go on within the
@@ -77,12 +89,12 @@ class Surroundings(NamedTuple):
     Attributes:
         deaths: for each of them, how many owners have died since it last got on.
         at_rest: whether some of them wait for entries with nothing left to do.
-        peers: whether there are other members.
+        members: how many members there are, this one included.
     """
 
     deaths: Collection[int]
     at_rest: bool
-    peers: bool = False
+    members: int = 1
 
 
 class Stay(NamedTuple):
@@ -113,36 +125,83 @@ class Suspect(Generic[S]):
 
     Attributes:
         deaths: owners that died, since it last got on.
-        ready_at: when it has rested.
-        number: orders those that arrived at the same time.
+        draw: orders those with as many deaths, each time anew.
+        number: orders those that drew alike.
         stream: which stream.
         name: what it is known by when it comes back.
         arrived: when it arrived; earlier, if it has waited here before.
-        rest: for how many seconds it rests.
+        ready_at: when it has rested, should it have to.
         lived: the longest time in seconds that an owner has lived with it; None if not known.
         trials: how often it was tried.
         failing_since: when its troubles began.
         passed: whether it was passed on before.
-        in_line: whether it has rested.
+        line: the line in which it stands; None while it rests.
     """
 
     deaths: int
-    ready_at: float
+    draw: float
     number: int
     stream: S = field(compare=False)
     name: Hashable = field(compare=False)
     arrived: float = field(compare=False)
-    rest: float = field(compare=False)
+    ready_at: float = field(compare=False)
     lived: float | None = field(compare=False)
     trials: int = field(compare=False)
     failing_since: float = field(compare=False)
     passed: bool = field(compare=False)
-    in_line: bool = field(default=False, compare=False)
+    line: "Line[S] | None" = field(default=None, compare=False)
 
-    @property
-    def first(self) -> bool:
-        """Whether there was one death: it needs no rest."""
-        return self.deaths <= 1
+
+class Line(Generic[S]):
+    """Suspects that begin one after the other, those with fewer deaths first.
+
+    Args:
+        within: seconds in which all begin.
+
+    Attributes:
+        awaited: who began last, while the next one waits for it; None if it has got on.
+    """
+
+    def __init__(self, within: float) -> None:
+        self._within = within
+        self._heap: list[tuple[Suspect[S], float]] = []  # who waits no more is left in it
+        self._length = 0
+        self.awaited: S | None = None
+        self._awaited_until = float("-inf")
+
+    def __len__(self) -> int:
+        return self._length
+
+    def enter(self, suspect: Suspect[S], now: float) -> None:
+        """It waits here."""
+        suspect.line = self
+        heapq.heappush(self._heap, (suspect, now + self._within))
+        self._length += 1
+
+    def leave(self, suspect: Suspect[S]) -> None:
+        """It waits no more."""
+        suspect.line = None
+        self._length -= 1
+
+    def next_at(self) -> float | None:
+        """When the first one may begin; None if there is none."""
+        if not self._length:
+            return None
+        return float("-inf") if self.awaited is None else self._awaited_until
+
+    def pop(self, now: float) -> Suspect[S] | None:
+        """The one that may begin now, if there is one. The others wait for it until it is cleared, or until it is
+        time for the next one."""
+        at = self.next_at()
+        if at is None or now < at:
+            return None
+        while (top := heapq.heappop(self._heap))[0].line is not self:
+            pass
+        suspect, until = top
+        self.leave(suspect)
+        share = max(0.0, until - now) / (self._length + 1)
+        self.awaited, self._awaited_until = suspect.stream, now + min(share, _clearing(suspect.lived or 0.0))
+        return suspect
 
 
 class Suspects(Generic[S]):
@@ -157,24 +216,32 @@ class Suspects(Generic[S]):
         self._policy = policy
         self._chance = chance
         self._longest_rest = SHARE * policy.longest_pause
+        before_last = ENOUGH if policy.max_attempts is None else policy.max_attempts - 1
+        self._last_rests, self._all_rest = min(LAST_RESTS, before_last), min(ALL_REST, before_last)
         self._numbers = itertools.count()
         self._waiting: dict[S, Suspect[S]] = {}
-        self._resting: list[tuple[float, Suspect[S]]] = []  # heaps; who waits no more is left in them
-        self._ready: list[Suspect[S]] = []
-        self._in_line = [0, 0]  # who waits in `_ready`: those with more deaths, those with one
-        self._probation: S | None = None
-        self._probation_ends = float("-inf")
+        self._resting: list[tuple[float, Suspect[S]]] = []  # a heap; who rests no more is left in it
+        self._last: Suspect[S] | None = None  # the one of `_resting` that rests for being the last one
+        self._at_once: Line[S] = Line(AT_ONCE)
+        self._rested: Line[S] = Line(IN_LINE)
+        self._begun: dict[S, tuple[float, float]] = {}  # when, and how long owners lived, until it gets on
         self._progress_at = float("-inf")
         self._stays: OrderedDict[Hashable, Stay] = OrderedDict()
-
-    def __len__(self) -> int:
-        """How many wait."""
-        return len(self._waiting)
 
     @property
     def waiting(self) -> Collection[S]:
         """Those that wait: a live view."""
         return self._waiting.keys()
+
+    @property
+    def awaited(self) -> list[S]:
+        """Those that others wait for."""
+        lines = (self._at_once, self._rested)
+        return [line.awaited for line in lines if line.awaited is not None and line]
+
+    def __bool__(self) -> bool:
+        """Whether what becomes of streams is of interest here."""
+        return bool(self._waiting or self._begun)
 
     def add(
         self,
@@ -186,8 +253,8 @@ class Suspects(Generic[S]):
         failing_for: float,
         now: float,
         name: Hashable = None,
-    ) -> float:
-        """A stream arrives of which `deaths` owners have died. Returns for how many seconds it rests.
+    ) -> None:
+        """A stream arrives of which `deaths` owners have died.
 
         Args:
             stream: which.
@@ -199,38 +266,37 @@ class Suspects(Generic[S]):
             name: what it is known by when it comes back; by itself if None.
         """
         name = stream if name is None else name
-        rest = self._rest(deaths, lived)
         stay = self._stays.pop(name, None)
         if stay is None or (stay.deaths, stay.lived, stay.trials) != (deaths, lived, trials):
             stay = Stay(deaths, lived, trials)
         arrived = now - stay.waited
-        suspect = Suspect(
+        suspect = self._waiting[stream] = Suspect(
             deaths=deaths,
-            ready_at=arrived + rest,
+            draw=self._chance(),
             number=next(self._numbers),
             stream=stream,
             name=name,
             arrived=arrived,
-            rest=rest,
+            ready_at=arrived + self._rest(deaths, lived),
             lived=lived,
             trials=trials,
             failing_since=now - failing_for,
             passed=stay.passed,
         )
-        self._waiting[stream] = suspect
-        left = max(0.0, rest - stay.waited)
-        if left:
-            heapq.heappush(self._resting, (suspect.ready_at, suspect))
-        else:
-            self._enter_line(suspect)
-        return left
+        last = self._last
+        if last is not None and last.deaths <= deaths:
+            self._last = None
+            self._at_once.enter(last, now)
+        self._at_once.enter(suspect, now)
 
     def remove(self, stream: S, now: float) -> None:
         """A stream waits no more, or its handler has ended."""
         suspect = self._waiting.pop(stream, None)
         if suspect is not None:
-            if suspect.in_line:
-                self._in_line[suspect.first] -= 1
+            if suspect.line is not None:
+                suspect.line.leave(suspect)
+            if self._last is suspect:
+                self._last = None
             self._remember(suspect, now)
         self.got_on(stream)
 
@@ -245,13 +311,18 @@ class Suspects(Generic[S]):
 
     def got_on(self, stream: S) -> None:
         """A stream has progressed, has nothing left to do, or has ended: nobody waits for it."""
-        if self._probation == stream:
-            self._probation = None
+        self._begun.pop(stream, None)
+        for line in (self._at_once, self._rested):
+            if line.awaited == stream:
+                line.awaited = None
 
-    @property
-    def probation(self) -> S | None:
-        """Whom the others wait for, now."""
-        return self._probation if self._waiting else None
+    def clear(self, now: float) -> list[S]:
+        """A suspect begins: those that began before it, and have lived longer here than with any owner that died.
+        They are to be cleared, so that they are not charged with what it does."""
+        cleared = [each for each in self._begun if self._lives(each, now)]
+        for stream in cleared:
+            self.progressed(stream, now)
+        return cleared
 
     def next(self, now: float, look_around: Callable[[], Surroundings]) -> tuple[S, Verdict] | None:
         """Decide about one suspect. None: about none, now.
@@ -260,89 +331,118 @@ class Suspects(Generic[S]):
             now: the time.
             look_around: tells of the streams that this process owns.
         """
-        while self._resting and self._resting[0][0] <= now:
-            _, rested = heapq.heappop(self._resting)
-            if self._waiting.get(rested.stream) is rested:
-                self._enter_line(rested)
-        if self._probation is not None and now < self._probation_ends:
-            return None
-        suspect = self._pop()
-        if suspect is None:
-            return None
-        verdict = self._judge(suspect, now, look_around)
-        suspect.passed = suspect.passed or verdict == "pass"
-        self._remember(suspect, now)
-        if verdict in ("start", "trial"):
-            self._probation, self._probation_ends = suspect.stream, now + self._time_for(suspect, now)
-        return suspect.stream, verdict
+        while True:
+            self._line_up(now)
+            suspect = self._at_once.pop(now)
+            verdict: Verdict | None = None
+            if suspect is not None:
+                if self._passes_on(suspect, look_around()):
+                    verdict = "pass"
+                elif self._has_to_rest(suspect, now):
+                    self._let_rest(suspect)
+                    continue
+            elif not self._at_once:
+                suspect = self._rested.pop(now)
+            if suspect is None:
+                return None
+            verdict = verdict or self._judge(suspect, now, look_around)
+            if verdict is not None:
+                self._decided(suspect, verdict, now)
+                return suspect.stream, verdict
+            suspect.ready_at = min(now + SHORTEST_REST, suspect.arrived + self._longest_rest)
+            self._let_rest(suspect)
 
     def look_again_at(self) -> float | None:
         """When to ask `next` again, if nothing happens before; None: never."""
-        due = []
-        if any(self._in_line):
-            due.append(self._probation_ends if self._probation is not None else float("-inf"))
+        due = [self._at_once.next_at() if self._at_once else self._rested.next_at()]
+        while self._resting and not self._rests(self._resting[0][1]):
+            heapq.heappop(self._resting)
         if self._resting:
             due.append(self._resting[0][0])
-        return min(due, default=None)
+        return min((each for each in due if each is not None), default=None)
 
     # Inside.
 
+    def _line_up(self, now: float) -> None:
+        """Those that have rested get in line."""
+        while self._resting and self._resting[0][0] <= now:
+            _, rested = heapq.heappop(self._resting)
+            if self._rests(rested):
+                if self._last is rested:
+                    self._last = None
+                self._rested.enter(rested, now)
+
+    def _has_to_rest(self, suspect: Suspect[S], now: float) -> bool:
+        if now >= suspect.ready_at:
+            return False
+        if len(self._waiting) == 1:
+            self._last = suspect
+            return True
+        return suspect.deaths >= self._all_rest
+
+    def _decided(self, suspect: Suspect[S], verdict: Verdict, now: float) -> None:
+        del self._waiting[suspect.stream]
+        suspect.passed = suspect.passed or verdict == "pass"
+        self._remember(suspect, now)
+        if verdict not in ("start", "trial"):
+            self.got_on(suspect.stream)
+        elif suspect.lived is not None:
+            self._begun[suspect.stream] = now, suspect.lived
+
+    def _let_rest(self, suspect: Suspect[S]) -> None:
+        self.got_on(suspect.stream)  # nobody waits for it
+        heapq.heappush(self._resting, (suspect.ready_at, suspect))
+
+    def _rests(self, suspect: Suspect[S]) -> bool:
+        return suspect.line is None and self._waiting.get(suspect.stream) is suspect
+
     def _rest(self, deaths: int, lived: float | None) -> float:
-        if deaths <= 1:
+        if deaths <= 1 or deaths < self._last_rests:
             return 0.0
-        rest = FIRST_REST * 2.0 ** min(30, deaths - 2)
-        most = self._policy.max_attempts
-        if most is not None and lived is not None and deaths >= min(TRIED_AT, most - 1):
-            rest = max(rest, LONGER * lived)
-        return min(rest, self._longest_rest)
+        if deaths < self._all_rest:
+            return min(SHORTEST_REST, self._longest_rest)
+        doubled = DOUBLING * 2.0 ** min(30, deaths - 2)
+        return min(max(SHORTEST_REST, doubled, LONGER * (lived or 0.0)), self._longest_rest)
+
+    def _lives(self, stream: S, now: float) -> bool:
+        began, lived = self._begun[stream]
+        return now - began >= _clearing(lived)
 
     def _remember(self, suspect: Suspect[S], now: float) -> None:
-        if suspect.first:
-            return  # it waits for so short a time that it may wait again
         self._stays[suspect.name] = Stay(
             suspect.deaths, suspect.lived, suspect.trials, now - suspect.arrived, suspect.passed
         )
         if len(self._stays) > REMEMBERED:
             self._stays.popitem(last=False)
 
-    def _enter_line(self, suspect: Suspect[S]) -> None:
-        heapq.heappush(self._ready, suspect)
-        suspect.in_line = True
-        self._in_line[suspect.first] += 1
+    def _passes_on(self, suspect: Suspect[S], around: Surroundings) -> bool:
+        """Whether a peer is to have one that has just arrived."""
+        if suspect.passed or around.members < 2 or suspect.deaths < 2:
+            return False
+        if 1 < len(self._waiting) <= SPREAD and self._chance() > 1 / around.members:
+            return True
+        alike = sum(deaths * 2 >= suspect.deaths for deaths in around.deaths)
+        return len(around.deaths) == alike <= FEW  # there is nothing to compare it with
 
-    def _pop(self) -> Suspect[S] | None:
-        while self._ready:
-            suspect = heapq.heappop(self._ready)
-            if self._waiting.get(suspect.stream) is suspect:
-                del self._waiting[suspect.stream]
-                self._in_line[suspect.first] -= 1
-                return suspect
-        return None
-
-    def _time_for(self, suspect: Suspect[S], now: float) -> float:
-        """How long the others wait for it at the most: so that all of them begin in time."""
-        within = TOGETHER if suspect.first else IN_LINE
-        share = (suspect.ready_at + within - now) / (self._in_line[suspect.first] + 1)
-        return min(PROBATION, max(0.0, share))
-
-    def _judge(self, suspect: Suspect[S], now: float, look_around: Callable[[], Surroundings]) -> Verdict:
-        """Decide about one that has rested; this process has lived all the time."""
+    def _judge(self, suspect: Suspect[S], now: float, look_around: Callable[[], Surroundings]) -> Verdict | None:
+        """Decide about one whose turn it is. None: it rests for longer."""
         is_last = self._is_last(suspect, now, self._policy.patience)
-        if suspect.first and not is_last:
+        if suspect.deaths <= 1 and not is_last:
             return "start"
-        deaths, at_rest, peers = look_around()
+        deaths, at_rest, _ = look_around()
         if len(deaths) <= 1:  # there is nothing to compare it with
-            if is_last:
-                return "bury"
-            return "pass" if peers and not suspect.passed and self._chance() < PASSED else "start"
-        if suspect.lived is None:
+            return "bury" if is_last else "start"
+        if suspect.lived is None or now < suspect.ready_at:
             return "start"
-        if not at_rest and self._progress_at < suspect.arrived:
-            return "start"  # none of them gets on: should this process die, that may have any cause
         if self._is_convicted(suspect, suspect.lived, deaths, now):
-            return "bury"
+            get_on = at_rest or self._progress_at >= suspect.arrived
+            if get_on or any(self._lives(each, now) for each in self._begun):
+                return "bury"
+            if now < suspect.arrived + self._longest_rest:
+                return None  # it is not known yet whether the others get on
         enough = min(LONGER * suspect.lived, self._longest_rest)
-        return "trial" if suspect.rest >= enough else "start"
+        tried = suspect.deaths >= self._last_rests and now >= suspect.arrived + enough
+        return "trial" if tried else "start"
 
     def _is_last(self, suspect: Suspect[S], now: float, patience: float) -> bool:
         most = self._policy.max_attempts
@@ -360,3 +460,8 @@ class Suspects(Generic[S]):
             if alike <= max(1 + further, len(all_deaths) // FEW):
                 return True
         return self._is_last(suspect, now, max(PATIENCE, self._policy.patience))
+
+
+def _clearing(lived: float) -> float:
+    """For how many seconds one lives here that is cleared."""
+    return CLEARED_AFTER + CLEARLY * lived

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from tests.harness.connection import Connection
 
 SERVICE = "deaths"
+STARTS = "starts"
+"""A stream that says which process has started the handler of which stream."""
 FROZEN = 3.0
 """Seconds after which a process that has stopped itself is killed and replaced, as by a watchdog."""
 MOST_DEATHS = 8
@@ -48,6 +51,7 @@ class Setup:
         url: of the server.
         life: seconds after which a process dies, whatever it does; None: it lives.
         progress: whether handlers checkpoint entries; those of a stream named poison-… never do.
+        work: seconds that a handler works on one entry.
         kills: seconds from the start of the handler of such a stream until it kills its process.
         freezes: it stops its process, and does not kill it.
         retry: arguments of `RetryPolicy`.
@@ -56,6 +60,7 @@ class Setup:
     url: str
     life: float | None = None
     progress: bool = True
+    work: float = 0.0
     kills: float = 0.0
     freezes: bool = False
     retry: dict[str, Any] = field(default_factory=dict)
@@ -71,12 +76,15 @@ async def member(setup: Setup) -> None:
         if lease.stream.startswith("poison"):
             await asyncio.sleep(setup.kills)
             os.kill(os.getpid(), signal.SIGSTOP if setup.freezes else signal.SIGKILL)
+        await redis.xadd(STARTS, {"stream": lease.stream, "pid": os.getpid()})
         async for entry in lease.entries():
+            await asyncio.sleep(setup.work)
             if setup.progress:
                 await lease.checkpoint(entry.id)
 
     client = RedisStreamClient.from_url(setup.url, SERVICE)
-    async with client.running(handle, retry=RetryPolicy(**setup.retry)):
+    redis = Redis.from_url(setup.url)
+    async with redis, client.running(handle, retry=RetryPolicy(**setup.retry)):
         if setup.life is not None:
             await asyncio.sleep(setup.life)
             os._exit(1)
@@ -88,12 +96,12 @@ class Members:
 
     Attributes:
         setup: what processes do that start from now on.
-        deaths: how many have died.
+        died: the process ids of those that have died, and when.
     """
 
     def __init__(self, setup: Setup, members: int) -> None:
         self.setup = setup
-        self.deaths = 0
+        self.died: dict[int, float] = {}
         self._members = members
         self._processes: set[asyncio.subprocess.Process] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -118,7 +126,7 @@ class Members:
             self._processes.add(process)
             try:
                 await self._death(process)
-                self.deaths += 1
+                self.died[process.pid] = time.time()
             finally:
                 self._processes.discard(process)
                 with contextlib.suppress(ProcessLookupError):
@@ -135,6 +143,11 @@ class Members:
             frozen = frozen + 0.2 if self.setup.freezes and _is_stopped(process.pid) else 0.0
             if frozen >= FROZEN:
                 return
+
+    @property
+    def deaths(self) -> int:
+        """How many have died."""
+        return len(self.died)
 
     def kill(self) -> None:
         """Kill all of them, for a deploy."""
@@ -207,7 +220,8 @@ class Result:
     Attributes:
         deaths: how many processes died.
         letters: the streams in the dead letters, and why.
-        standstill: the longest one of a stream with work that does not kill, in seconds.
+        standstill: the longest one of a stream with work that does not kill, in seconds: without progress, or
+            where handlers are slow, without a living process that works on it.
         stream: whose it was.
         took: seconds until all was over: the burial, or until all had got on after the good deploy.
     """
@@ -219,8 +233,27 @@ class Result:
     took: float
 
 
+async def unattended(redis: Connection, fleet: Members, busy: list[str], since: float) -> tuple[float, str]:
+    """The longest time in seconds since then in which no living process worked on a stream, and whose it was."""
+    handled: dict[str, list[tuple[float, int]]] = {stream: [] for stream in busy}
+    for id, fields in await redis.xrange(STARTS):
+        if (stream := fields[b"stream"].decode()) in handled:
+            handled[stream].append((int(id.split(b"-")[0]) / 1000, int(fields[b"pid"])))
+    longest, now = (0.0, ""), time.time()
+    for stream, starts in handled.items():
+        for (began, pid), (again, _) in itertools.pairwise([*starts, (now, 0)]):
+            ended = max(fleet.died.get(pid, again), began)
+            if again > since:
+                longest = max(longest, (again - max(ended, since), stream))
+    return longest
+
+
 async def _letters(redis: Connection) -> dict[str, str]:
     return {str(letter.stream): letter.reason async for letter in DeadLetters(redis, SERVICE)}
+
+
+async def _joined(redis: Connection, members: int) -> bool:
+    return len(await redis.keys(Keys(SERVICE).lock("*"))) >= members
 
 
 async def _buried(redis: Connection, streams: int) -> bool:
@@ -246,19 +279,21 @@ async def play_poison(
     async with Redis.from_url(url) as redis:
         announce = LoadBalancerStream(redis, SERVICE)
         async with Members(Setup(url, **how), members) as fleet, _flowing(redis, busy) as streams:
+            await wait_until(lambda: _joined(redis, members), "all have joined", 60.0)
             await announce.add_many([*busy, *quiet])
             began = time.monotonic()
 
             await wait_until(lambda: streams.all_moved_since(began), "all are at work", 60.0)
             streams.forget()
-            began = time.monotonic()
+            began, since = time.monotonic(), time.time()
             await announce.add_many(poison)
             with contextlib.suppress(AssertionError):
                 await wait_until(lambda: _buried(redis, poisoned), "they are buried", timeout)
             took = time.monotonic() - began
             deaths = fleet.deaths
             await asyncio.sleep(5.0 if took > 30 else 1.0)
-            seconds, stream = streams.longest
+            slow = fleet.setup.work > 0
+            seconds, stream = await unattended(redis, fleet, busy, since) if slow else streams.longest
             return Result(deaths, await _letters(redis), seconds, stream, took)
 
 
@@ -295,6 +330,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, help="that do not kill (poison: 99, deploy: 40)")
     parser.add_argument("--poisoned", type=int, default=1, help="streams that kill")
     parser.add_argument("--idle", type=int, default=0, help="so many of the others have nothing to do")
+    parser.add_argument("--work", type=float, default=0.0, help="seconds for each entry of those that do not kill")
     parser.add_argument("--kills", type=float, default=0.0, help="after so many seconds of work")
     parser.add_argument("--freezes", action="store_true", help="they stop their process instead of killing it")
     parser.add_argument("--seconds", type=float, default=600.0, help="for which the bad deploy lasts")
@@ -306,7 +342,7 @@ def main() -> int:
             innocent = 99 if args.streams is None else args.streams
             scene = play_poison(
                 server.url, members=args.members, innocent=innocent, poisoned=args.poisoned, idle=args.idle,
-                kills=args.kills, freezes=args.freezes, timeout=1500.0,
+                work=args.work, kills=args.kills, freezes=args.freezes, timeout=1500.0,
             )  # fmt: skip
         else:
             scene = play_deploy(

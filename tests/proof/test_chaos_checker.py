@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redis_stream_client._run.suspects import TOGETHER
 from tests.proof.chaos.checker import Verdict, check
 from tests.proof.chaos.history import Event, Writer, read
 from tests.proof.chaos.liveness import LIVELY, UNDISTURBED
 from tests.proof.chaos.report import percentile, slice_of
 from tests.proof.chaos.schedule import DEPLOYMENTS, MEMBER_FAULTS, SERVER_FAULTS, schedule
-from tests.proof.chaos.trouble import LONGEST_PAUSE
+from tests.proof.chaos.trouble import LONGEST_PAUSE, PASSED_ON
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -671,7 +670,7 @@ def test_another_fault_delays_what_goes_on_after_an_outage() -> None:
 def test_a_stream_whose_owner_died_with_it_may_stand_in_line() -> None:
     history = handed_over()
     took = history.only("leased", source="m1")
-    wait = TOGETHER
+    wait = PASSED_ON
     later = [e._replace(time=e.time + wait) if e.time >= took.time else e for e in history.events]
     later = [e._replace(args=(e.args[0], "run")) if e.kind == "joined" else e for e in later]
     history.events = [event for event in later if event.kind != "offered"]

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import random
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from redis_stream_client import RetryPolicy
@@ -14,12 +15,16 @@ from redis_stream_client._run.suspects import Surroundings, Suspects
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FOUND_DEAD = (0.3, 0.7)
+FOUND_DEAD = (1.5, 2.1)
 """Seconds until peers take over the streams of a process that died: the shortest and the longest time."""
+
+SPARED = 1
+"""Deaths that make no suspect: see `Rules.spared`."""
 
 RESTART = (0.4, 1.0)
 """Seconds until it is replaced."""
 
+PASSING = 0.1
 ACQUITTED = 2.0
 """Seconds after which a stream that has nothing to do is not charged, even if no suspect starts."""
 
@@ -36,7 +41,8 @@ class Stream:
         work: seconds of work for each entry; None: it has nothing to do.
         kills: it kills its process so many seconds after its handler has started; None: it does not.
         killed: how many it has killed.
-        standstill: the longest time in seconds without progress.
+        standstill: the longest time in seconds in which no handler worked on it that was alive.
+        idle_since: since when none does; None if one does.
     """
 
     name: str
@@ -44,7 +50,7 @@ class Stream:
     kills: float | None = None
     killed: int = 0
     standstill: float = 0.0
-    progress_at: float = 0.0
+    idle_since: float | None = None
     buried: bool = False
     attempts: int = 0
     began: float | None = None
@@ -53,11 +59,13 @@ class Stream:
     trials: int = 0
     failing_since: float | None = None
 
-    def get_on(self, now: float) -> None:
-        """Its checkpoint advances."""
+    def stood_still(self, now: float) -> float:
+        """The longest time without a living handler, up to now."""
+        return max(self.standstill, 0.0 if self.idle_since is None else now - self.idle_since)
+
+    def get_on(self) -> None:
+        """Its checkpoint advances, or it is cleared."""
         self.attempts, self.began, self.lived, self.trials, self.failing_since = 0, None, None, 0, None
-        self.standstill = max(self.standstill, now - self.progress_at)
-        self.progress_at = now
 
 
 @dataclass(eq=False)
@@ -65,7 +73,7 @@ class Process:
     """One member, and the streams that it owns."""
 
     suspects: Suspects[Stream]
-    peers: Callable[[], bool]
+    members: Callable[[], int]
     alive: bool = True
     held: set[Stream] = field(default_factory=set)
     at_rest: set[Stream] = field(default_factory=set)
@@ -75,7 +83,7 @@ class Process:
         """All its streams."""
         waiting = self.suspects.waiting
         deaths = [each.attempts if each in waiting else max(0, each.attempts - 1) for each in self.held]
-        return Surroundings(deaths, bool(self.at_rest), self.peers())
+        return Surroundings(deaths, bool(self.at_rest), self.members())
 
 
 class Fleet:
@@ -119,6 +127,14 @@ class Fleet:
             event()
         self.now = end
 
+    def announce(self, *streams: Stream) -> None:
+        """More streams come; from now on the standstills count."""
+        for stream in self.streams:
+            stream.standstill = 0.0
+        self.streams += streams
+        self._orphans += streams
+        self._take_over()
+
     def run_until_buried(self, streams: int, timeout: float = 1200.0) -> None:
         """Let time pass until so many are buried, and 10 s more."""
         while len(self.buried) < streams and self.now < timeout:
@@ -134,7 +150,7 @@ class Fleet:
     def longest_standstill(self) -> float:
         """How long a stream that has work and does not kill stood still."""
         innocent = [each for each in self.streams if each.kills is None and each.work is not None]
-        return max((max(each.standstill, self.now - each.progress_at) for each in innocent), default=0.0)
+        return max((each.stood_still(self.now) for each in innocent), default=0.0)
 
     def deploy(self) -> None:
         """A good version, at last: the new processes live, and work fast."""
@@ -143,7 +159,8 @@ class Fleet:
             self._die(process)
         for stream in self.streams:
             stream.work = None if stream.work is None else min(stream.work, 0.1)
-            stream.standstill, stream.progress_at = 0.0, self.now
+            stream.standstill = 0.0
+            stream.idle_since = None if stream.idle_since is None else self.now
 
     def _after(self, seconds: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._numbers), event))
@@ -151,7 +168,7 @@ class Fleet:
     # Processes.
 
     def _join(self) -> None:
-        process = Process(Suspects(self._policy, self._random.random), peers=lambda: len(self._processes) > 1)
+        process = Process(Suspects(self._policy, self._random.random), members=lambda: len(self._processes))
         self._processes.append(process)
         if self.life is not None:
             self._after(self.life(self._random), lambda: self._die(process))
@@ -163,6 +180,9 @@ class Fleet:
         self.deaths += 1
         process.alive = False
         self._processes.remove(process)
+
+        for stream in process.held - set(process.suspects.waiting):
+            stream.idle_since = self.now
 
         def found_dead() -> None:
             self._orphans += sorted(process.held, key=lambda stream: stream.name)
@@ -178,6 +198,10 @@ class Fleet:
             self._give(process, self._orphans.pop())
 
     def _give(self, process: Process, stream: Stream) -> None:
+        if not process.alive:
+            self._orphans.append(stream)
+            self._after(2.0, self._take_over)
+            return
         process.held.add(stream)
         self._arrive(process, stream)
 
@@ -188,7 +212,7 @@ class Fleet:
             stream.lived = max(stream.lived or 0.0, self.now - stream.began)
             stream.trials += stream.trial
             stream.began = None
-        if not stream.attempts:
+        if stream.attempts <= SPARED:
             self._start(process, stream)
             return
         if stream.failing_since is None:
@@ -196,7 +220,7 @@ class Fleet:
         process.suspects.add(
             stream,
             stream.attempts,
-            lived=stream.lived,
+            lived=None if stream.lived is None else max(0.0, stream.lived - FOUND_DEAD[0]),
             trials=stream.trials,
             failing_for=self.now - stream.failing_since,
             now=self.now,
@@ -220,7 +244,7 @@ class Fleet:
             elif verdict == "pass":
                 process.held.discard(stream)
                 others = [each for each in self._processes if each is not process]
-                self._give(self._random.choice(others), stream)
+                self._after(PASSING, partial(self._give, self._random.choice(others), stream))
             else:
                 self._start(process, stream, trial=verdict == "trial")
         again = process.suspects.look_again_at()
@@ -229,8 +253,10 @@ class Fleet:
 
     def _start(self, process: Process, stream: Stream, *, trial: bool = False) -> None:
         process.suspects.forget(stream)
-        for idle in process.at_rest:
-            idle.attempts = 0
+        stream.standstill, stream.idle_since = stream.stood_still(self.now), None
+        if stream.attempts > SPARED:
+            for other in [*process.at_rest, *process.suspects.clear(self.now)]:
+                other.get_on()
         stream.attempts += 1
         if stream.attempts > 1:
             stream.began, stream.trial = self.now, trial
@@ -240,7 +266,11 @@ class Fleet:
         elif stream.work is None:
             self._after(0.01, lambda: self._come_to_rest(process, stream))
         else:
-            self._after(stream.work, lambda: self._get_on(process, stream))
+            self._after(self._first(stream.work), lambda: self._get_on(process, stream))
+
+    def _first(self, work: float) -> float:
+        """The first entry of all may be halfway done: no two streams work in step."""
+        return work * self._random.random() if self.deaths == 0 else work
 
     def _come_to_rest(self, process: Process, stream: Stream) -> None:
         if process.alive:
@@ -255,8 +285,8 @@ class Fleet:
 
     def _get_on(self, process: Process, stream: Stream) -> None:
         if process.alive and stream.work is not None:
-            stream.get_on(self.now)
+            stream.get_on()
             process.suspects.progressed(stream, self.now)
-            if process.suspects:
+            if process.suspects.waiting:
                 self._look_at(process, self.now)
             self._after(max(SHORTEST, stream.work), lambda: self._get_on(process, stream))

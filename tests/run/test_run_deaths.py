@@ -10,7 +10,6 @@ import pytest
 from redis_stream_client import DeadLetters, Fence, Lease, RetryPolicy
 from redis_stream_client._model.announcement import FIELD, encode
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._run import suspects
 from tests.harness.fleet import announce
 from tests.harness.runs import Running, idle
 from tests.harness.waiting import wait_until
@@ -119,9 +118,8 @@ async def test_one_that_has_killed_enough_is_buried_untried(
 
 
 async def test_one_whose_owner_has_no_other_stream_goes_to_a_peer_uncharged(
-    server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
+    server: Server, redis: Connection, service: str
 ) -> None:
-    monkeypatch.setattr(suspects, "PASSED", 1.0)
     async with Running(server.url, service, idle, lock_ttl=1.0) as peer:
         await announce(server.url, service, "healthy")
         await peer.handles("healthy")

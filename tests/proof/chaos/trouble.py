@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from redis_stream_client._run.suspects import FIRST_REST, IN_LINE, PROBATION, SHARE, TOGETHER
+from redis_stream_client._run.suspects import AT_ONCE, IN_LINE, SHARE
 from tests.proof.chaos.story import FOREVER, Fault, Interval, Member, Story, Stream
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ ASIDE = (DECOY, POISON)
 """Streams that have no effects."""
 BY_HOLDER = frozenset({"done", "released", "closed", "superseded", "dead"})
 """Why a lease ends that was not taken away."""
+PASSED_ON = 2.0
+"""Seconds in which members have passed on a stream whose owners have died, each of them once."""
 LONGEST_PAUSE = 2.0
 """Seconds that a stream rests at the most after a failure, and that a member pauses between two probes."""
 
@@ -86,7 +88,7 @@ def away(fault: Fault) -> Interval:
 
 def in_line(stream: Stream, time: float) -> float:
     """Seconds for which a stream may wait in a member in run() that has taken it over: its owners have died, so it
-    rests, and starts after others."""
+    is passed on, rests, and starts after others."""
     deaths = 0
     for lease in reversed(stream.leases):
         if lease.leased.time <= time:
@@ -94,8 +96,8 @@ def in_line(stream: Stream, time: float) -> float:
                 break
             deaths += lease.lost is None or lease.lost.args[1] not in BY_HOLDER
     if deaths < 2:
-        return deaths * (TOGETHER + PROBATION)
-    return min(FIRST_REST * 2.0 ** (deaths - 2), SHARE * LONGEST_PAUSE) + IN_LINE + PROBATION
+        return deaths * (PASSED_ON + AT_ONCE)
+    return PASSED_ON + SHARE * LONGEST_PAUSE + IN_LINE
 
 
 def violation(promise: str, what: str, *evidence: Event | None) -> Violation:
