@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ from tests.harness.waiting import wait_until
 from tests.harness.workers import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from benchmarks.member import Programs
@@ -51,6 +52,8 @@ class Process:
     program: Programs = "consume"
     consumers: int = 1
     """Members in this process."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """What the contender's program is called with besides; JSON."""
     spans: list[Span] = field(default_factory=list)
     entries: list[tuple[str, float]] = field(default_factory=list)
     """The entries that it has processed, as `<stream>@<id>`, and when."""
@@ -66,7 +69,7 @@ class Process:
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "benchmarks.member"),
-            *(self.contender, self.url, self.service, self.program, str(self.consumers)),
+            *(self.contender, self.url, self.service, self.program, str(self.consumers), json.dumps(self.options)),
             cwd=ROOT,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -1,19 +1,21 @@
 """A process of a fleet, as one of the contenders would write it.
 
-`python -m benchmarks.member CONTENDER URL SERVICE PROGRAM CONSUMERS`, where PROGRAM is `consume`, to follow every
-stream to its end, or `hold`, to own streams and nothing else. It says on its standard output, in lines of
-`<what> <stream> <time> <member>`, what it owns, lost and finished, and which entries it processed.
+`python -m benchmarks.member CONTENDER URL SERVICE PROGRAM CONSUMERS OPTIONS`, where PROGRAM is `consume`, to follow
+every stream to its end, or `hold`, to own streams and nothing else, and OPTIONS are what the contender takes besides,
+as JSON. It says on its standard output, in lines of `<what> <stream> <time> <member>`, what it owns, lost and
+finished, and which entries it processed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import logging
 import random
 import sys
 import time
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 Programs = Literal["consume", "hold"]
 
@@ -77,14 +79,14 @@ def flush(lines: list[str]) -> None:
 class Contender(Protocol):
     """What a module in `contenders` offers to be run as a process."""
 
-    async def consume(self, url: str, service: str, report: Report) -> None:
+    async def consume(self, url: str, service: str, report: Report, **options: Any) -> None:
         """Take part until SIGTERM: follow every stream to its end, remembering how far it got."""
 
-    async def hold(self, url: str, service: str, report: Report) -> None:
+    async def hold(self, url: str, service: str, report: Report, **options: Any) -> None:
         """Take part until killed: own streams, and leave them unread."""
 
 
-async def main(contender: str, url: str, service: str, program: Programs, consumers: str) -> None:
+async def main(contender: str, url: str, service: str, program: Programs, consumers: str, options: str) -> None:
     """Run so many members in this process."""
     module = cast("Contender", importlib.import_module(f"benchmarks.contenders.{contender}"))
     take_part = module.consume if program == "consume" else module.hold
@@ -97,7 +99,7 @@ async def main(contender: str, url: str, service: str, program: Programs, consum
     try:
         async with asyncio.TaskGroup() as group:
             for number in range(int(consumers)):
-                group.create_task(take_part(url, service, Report(number, lines)))
+                group.create_task(take_part(url, service, Report(number, lines), **json.loads(options)))
                 await asyncio.sleep(random.uniform(0, 2 * BETWEEN))
     finally:
         writing.cancel()

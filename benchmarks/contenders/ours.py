@@ -14,8 +14,11 @@ from tests.harness.waiting import wait_until
 if TYPE_CHECKING:
     from benchmarks.member import Report
 
-INTERVAL = 0.5
-"""Seconds between two beats: the default. Members that wait beat somewhat sooner or later each, as asking for the
+LOCK_TTL = 2.0
+"""The default."""
+
+BEATS = 4
+"""In the lifetime of a lock: the default. Members that wait beat somewhat sooner or later each, as asking for the
 turn to sweep has them do: beats in step would cost the server less for each, also when the sweeps have stopped."""
 
 
@@ -42,7 +45,9 @@ async def consume(url: str, service: str, report: Report) -> None:
     await running
 
 
-async def hold(url: str, service: str, report: Report) -> None:
+async def hold(
+    url: str, service: str, report: Report, *, lock_ttl: float = LOCK_TTL, presence: bool = True
+) -> None:
     """A handler for every stream, which waits. On SIGUSR1 it stops sweeping."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop_sweeping)
 
@@ -53,7 +58,13 @@ async def hold(url: str, service: str, report: Report) -> None:
         finally:
             report.lose(lease.stream)
 
-    interval = INTERVAL * random.uniform(0.8, 1.2)
-    async with RedisStreamClient.from_url(url, service, heartbeat_interval=interval).running(handle):
+    client = RedisStreamClient.from_url(
+        url,
+        service,
+        lock_ttl=lock_ttl,
+        heartbeat_interval=lock_ttl / BEATS * random.uniform(0.8, 1.2),
+        presence=presence,
+    )
+    async with client.running(handle):
         report.ready()
         await asyncio.get_running_loop().create_future()

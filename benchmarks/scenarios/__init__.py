@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks.scenarios import (
     burst,
     cache,
+    crash,
     entries,
     follow,
     hold,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ALL: tuple[Scenario, ...] = (
     hold.SCENARIO,
     takeover.SCENARIO,
+    crash.SCENARIO,
     cache.SCENARIO,
     rolling.SCENARIO,
     members.SCENARIO,

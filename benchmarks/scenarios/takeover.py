@@ -1,8 +1,8 @@
 """How long it takes until the streams of a killed process have new owners, and whether all get one.
 
-The clock starts at the kill, for all alike. The holder's last sign of life was renewed for 2 s at some moment
-before that (the lock of `run()` and `events()`, the locks per stream, the idle timeout of streaq), for 1 s with
-`XAUTOCLAIM`.
+The clock starts at the kill, for all alike. Peers of `run()` and `events()` see that the holder's connections ended.
+With the others its last sign of life was renewed for 2 s at some moment before that (the locks per stream, the idle
+timeout of streaq), for 1 s with `XAUTOCLAIM`. `crash` asks for more of the same.
 """
 
 from __future__ import annotations
@@ -66,22 +66,22 @@ async def take_over(contender: str, streams: int, peers: int, cache: int = 0) ->
         assert len(holder.owned) == streams, f"the holder lost {streams - len(holder.owned)} before it was killed"
         claimed = await _claims(redis, contender)
         killed = await holder.kill()
-        ended = await _recovered(heirs, streams)
+        ended = await recovered(heirs, streams)
         await asyncio.sleep(LAST_CLAIMS)
         claimed = await _claims(redis, contender) - claimed
-        delays = sorted(_delays(heirs, killed))
+        delays = sorted(delays_of(heirs, killed))
         return {
             "recovered": len(delays),
             "lost": streams - len(owned(heirs)),
             "twice": owned_twice([span for process in (holder, *heirs) for span in process.spans]),
-            **({"first s": delays[0], "p50 s": _quantile(delays, 0.5)} if delays else {}),
-            **({"p99 s": _quantile(delays, 0.99), "last s": delays[-1]} if delays else {}),
+            **({"first s": delays[0], "p50 s": quantile(delays, 0.5)} if delays else {}),
+            **({"p99 s": quantile(delays, 0.99), "last s": delays[-1]} if delays else {}),
             "claims/stream": claimed / streams,
             **({"most/least": unevenness(heirs)} if ended else {}),
         }
 
 
-async def _recovered(heirs: Sequence[Process], streams: int) -> bool:
+async def recovered(heirs: Sequence[Process], streams: int, patience: float = PATIENCE) -> bool:
     """Wait until all have an owner; false when there was no progress any more."""
     best = 0
     started = at = time.monotonic()
@@ -89,13 +89,13 @@ async def _recovered(heirs: Sequence[Process], streams: int) -> bool:
         now = time.monotonic()
         if number > best:
             best, at = number, now
-        if now - at > PATIENCE or now - started > LONGEST + streams / TAKEN_PER_SECOND:
+        if now - at > patience or now - started > LONGEST + streams / TAKEN_PER_SECOND:
             return False
         await asyncio.sleep(0.02)
     return True
 
 
-def _delays(heirs: Sequence[Process], killed: float) -> list[float]:
+def delays_of(heirs: Sequence[Process], killed: float) -> list[float]:
     """For each stream, the seconds until it was first owned again."""
     first: dict[str, float] = {}
     for span in (span for process in heirs for span in process.spans):
@@ -103,7 +103,7 @@ def _delays(heirs: Sequence[Process], killed: float) -> list[float]:
     return list(first.values())
 
 
-def _quantile(ordered: Sequence[float], part: float) -> float:
+def quantile(ordered: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
