@@ -1,9 +1,9 @@
 """A process of a fleet, as one of the contenders would write it.
 
-`python -m benchmarks.member CONTENDER URL SERVICE PROGRAM CONSUMERS OPTIONS`, where PROGRAM is `consume`, to follow
-every stream to its end, or `hold`, to own streams and nothing else, and OPTIONS are what the contender takes besides,
-as JSON. It says on its standard output, in lines of `<what> <stream> <time> <member>`, what it owns, lost and
-finished, and which entries it processed.
+`python -m benchmarks.member CONTENDER URL SERVICE PROGRAM CONSUMERS OPTIONS`, where PROGRAM is `consume`, to
+follow every stream to its end, or `hold`, to own streams and nothing else, and OPTIONS are what the contender
+takes besides, as JSON. It says on its standard output, in lines of `<what> <stream> <time> <member>`, what it
+owns, lost and finished, and which entries it processed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How soon a crash is noticed: the holder of N streams is killed beside four peers, again and again.
 
-The clock starts at the kill, and stops when a peer's handler begins. Each kill has a service and processes of its own,
-so that nothing is known of the streams. Besides the contenders that `takeover` has, this library runs without presence:
-then its peers wait for the lock, as they do for a process that is frozen.
+The clock starts at the kill, and stops when a peer's handler begins. Each kill has a service and processes of its
+own, so that nothing is known of the streams. Besides the contenders that `takeover` has, this library runs without
+presence: then its peers wait for the lock, as they do for a process that is frozen.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ STOPPING = 1.0
 
 MOST_LOGGED = 1_000_000
 
-SHOWN = ("sweeps", "beats", "reads")
+SHOWN = ("sweeps", "beats", "reads", "presence")
 
 INSIDE = "inside a script"
 """What no client sends: the script that calls it is what counts."""
@@ -61,7 +61,8 @@ KINDS = {
     "ours": {
         "PEXPIRE": "beats",
         **dict.fromkeys(("XREADGROUP", "XINFO", "share"), "reads"),
-        **dict.fromkeys(("EXISTS", "XLEN", "XRANGE"), INSIDE),
+        **dict.fromkeys(("watch", "present", "withdraw", "depose"), "presence"),
+        **dict.fromkeys(("EXISTS", "GET", "HGET", "HGETALL", "HLEN", "PUBSUB", "SET", "XLEN", "XRANGE"), INSIDE),
     },
     "lock_per_stream": {
         "EVALSHA": "beats",
@@ -84,14 +85,14 @@ class Cost(NamedTuple):
     seconds: float = 0.0
 
 
-async def idle_fleet(contender: str, consumers: int) -> Sample:
+async def idle_fleet(contender: str, consumers: int, **options: object) -> Sample:
     """A fleet that has ten streams for each consumer, and nothing to do."""
     async with contextlib.AsyncExitStack() as stack:
         server = stack.enter_context(Server())
         redis: Connection = await stack.enter_async_context(Redis.from_url(server.url))
         processes = [
             await stack.enter_async_context(
-                Process(contender, server.url, "bench", "hold", consumers=consumers // PROCESSES)
+                Process(contender, server.url, "bench", "hold", consumers=consumers // PROCESSES, options=options)
             )
             for _ in range(PROCESSES)
         ]
@@ -121,6 +122,8 @@ async def idle_fleet(contender: str, consumers: int) -> Sample:
         logged = (after.cpu - before.cpu) / (after.at - before.at)
         for kind in (kind for kind in SHOWN if kind in costs):
             sample[f"{kind} %"] = 100 * logged * _share(logged, costs[kind], costs["all"])
+        if "presence" in costs:
+            sample["presence/s"] = costs["presence"].calls
         return {**sample, "beats/s": costs["beats"].calls}
 
 
@@ -180,7 +183,11 @@ def _share(used: float, cost: Cost, total: Cost) -> float:
 SCENARIO = Scenario(
     name="members",
     title="an idle fleet whose consumers hold 10 streams each: Redis CPU in % of a core, and what for",
-    contenders={name: partial(idle_fleet, MODULES[name]) for name in ("run()", "lock per stream", "XAUTOCLAIM")},
+    contenders={
+        "run()": partial(idle_fleet, "ours"),
+        "run(), presence=False": partial(idle_fleet, "ours", presence=False),
+        **{name: partial(idle_fleet, MODULES[name]) for name in ("lock per stream", "XAUTOCLAIM")},
+    },
     cases=({"consumers": 10}, {"consumers": 50}, {"consumers": 200}),
     ratio="Redis CPU %",
     charts=(

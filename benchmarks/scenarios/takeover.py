@@ -1,8 +1,8 @@
 """How long it takes until the streams of a killed process have new owners, and whether all get one.
 
-The clock starts at the kill, for all alike. Peers of `run()` and `events()` see that the holder's connections ended.
-With the others its last sign of life was renewed for 2 s at some moment before that (the locks per stream, the idle
-timeout of streaq), for 1 s with `XAUTOCLAIM`. `crash` asks for more of the same.
+The clock starts at the kill, for all alike. The peers of `run()` and `events()` see that the holder's connections
+have ended. With the others its last sign of life was renewed for 2 s at some moment before that (the locks per
+stream, the idle timeout of streaq), for 1 s with `XAUTOCLAIM`.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ def delays_of(heirs: Sequence[Process], killed: float) -> list[float]:
 
 
 def quantile(ordered: Sequence[float], part: float) -> float:
+    """The value below which this part of them lies."""
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
