@@ -66,7 +66,7 @@ class Presence:
             self._say_if_impossible()
             step = self._next_step()
             if step is None:
-                await self._wake.wait()
+                await self._sleep(self._pause())
                 continue
             try:
                 if step == "withdraw":
@@ -92,8 +92,15 @@ class Presence:
             self._wake.clear()
         return self._state.step
 
-    async def _sleep(self, seconds: float) -> None:
-        """A pause; something that happens ends it."""
+    def _pause(self) -> float | None:
+        """Seconds until there is something to do by itself."""
+        if self._state.standing != "declared" or self._lock_state.state is not State.HELD:
+            return None
+        pause = self._state.declare_at - clock.now()
+        return None if pause == float("inf") else max(0.0, pause)
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """A pause; something that happens ends it. None: for ever."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -102,6 +109,7 @@ class Presence:
         epoch, subscription = self._lock_state.epoch, self._state.subscriptions
         grace, nonce = self._state.grace, self._state.declares()
         self._lock_state.declared(grace)
+        sent = clock.now()
         declaring = self._declaring = start_task(
             self._scripts.present(nonce, grace, self._timeout), "redis_stream_client declaring"
         )
@@ -109,16 +117,19 @@ class Presence:
             await asyncio.wait((declaring,))
         finally:
             self._declaring = None
-            declaring.cancel()
+            if not declaring.cancel() and not declaring.cancelled():
+                declaring.exception()  # marks it as retrieved
         if declaring.cancelled():
             return
         answer = declaring.result()
         if not self._lock_state.believed(epoch) or subscription != self._state.subscriptions:
             return
         if answer == "present":
-            self._state.has_declared()
+            self._state.has_declared(grace, clock.now() - sent)
         elif answer == "lapsed":
             self._lock_state.lapse("missing")
+        elif self._state.standing == "declared":
+            self._state.blind.notify()
         else:
             self._state.not_seen()
             await self._sleep(UNSEEN_PAUSE)

@@ -17,6 +17,13 @@ LEAST_GRACE = 0.15
 """Seconds that somebody must be absent before peers take it for dead. A listener that is cut off is back after 26
 ms (the median), and 51 ms at most, on an idle machine."""
 
+CONNECTING = 6
+"""Round trips that connecting and subscribing take."""
+
+ANEW = 1.0, 60.0
+"""The first and the longest pause in seconds, doubled in between, after which a grace that is longer than
+`LEAST_GRACE` is measured anew: perhaps the process was busy when it subscribed, as at its start."""
+
 TRIES = 3
 """After so many answers that Redis does not see our subscription, there is something in between that hides it."""
 
@@ -40,6 +47,7 @@ class PresenceState:
         unsubscribed_at: when it was last lost.
         subscriptions: how often it was subscribed. What was asked during another subscription does not count.
         grace: seconds that peers wait when they do not see us any more.
+        declare_at: when to declare anew with a shorter grace; infinite: never.
         nonce: number of the last declaration.
         others: whether anybody else has declared its presence.
         members: how many have, as last seen.
@@ -64,6 +72,8 @@ class PresenceState:
         self.unsubscribed_at = float("-inf")
         self.subscriptions = 0
         self.grace = LEAST_GRACE
+        self.declare_at = float("inf")
+        self._pause = ANEW[0]
         self.nonce = 0
         self.others = False
         self.members = 0
@@ -85,10 +95,15 @@ class PresenceState:
         self.subscribed = True
         self.subscribed_at = self._now()
         self.subscriptions += 1
-        self.grace = min(max(LEAST_GRACE, 3 * took), self._lock_ttl / 2)
+        self.grace = self._grace_for(took)
+        self._pause = ANEW[0]
+        self.declare_at = self.subscribed_at
         self._unseen = 0
         self.standing = "withdrawn"
         self.changed.notify()
+
+    def _grace_for(self, took: float) -> float:
+        return min(max(LEAST_GRACE, 3 * took), self._lock_ttl / 2)
 
     def heard_unsubscribed(self) -> None:
         """We do not have it any more: peers may take us for dead after our grace, unless we withdraw before."""
@@ -115,9 +130,9 @@ class PresenceState:
         """What to do next. To withdraw comes first."""
         if self._withdraw:
             return "withdraw"
-        if self.subscribed and self.standing == "withdrawn":
-            return "declare"
-        return None
+        if not self.subscribed or self.standing not in ("withdrawn", "declared"):
+            return None
+        return "declare" if self.standing == "withdrawn" or self._now() >= self.declare_at else None
 
     def declares(self) -> int:
         """A declaration is being sent: from now on Redis may have it, whether it answers or not. Returns its
@@ -126,12 +141,20 @@ class PresenceState:
         self._sent += 1
         return self.nonce
 
-    def has_declared(self) -> None:
-        """Redis has our declaration."""
-        if self.step == "declare":  # the subscription has not ended meanwhile
-            self._unseen = 0
-            self.standing = "declared"
-            self.changed.notify()
+    def has_declared(self, grace: float, round_trip: float) -> None:
+        """Redis has our declaration with this grace. Its answer took so many seconds, which says what grace the
+        next declaration should have."""
+        if self.step != "declare":  # the subscription has ended meanwhile
+            return
+        self._unseen = 0
+        self.standing = "declared"
+        if grace > min(LEAST_GRACE, self._lock_ttl / 2):
+            self.grace = min(grace, self._grace_for(CONNECTING * round_trip))
+            self.declare_at = self._now() + self._pause
+            self._pause = min(2 * self._pause, ANEW[1])
+        else:
+            self.declare_at = float("inf")
+        self.changed.notify()
 
     def refused(self, why: str) -> bool:
         """Redis does not permit a declaration, so it has not got it. Returns whether it has got none at all."""

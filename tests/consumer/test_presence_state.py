@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from redis_stream_client._consumer.presence_state import LEAST_GRACE, TRIES, PresenceState
+from redis_stream_client._consumer.presence_state import ANEW, LEAST_GRACE, TRIES, PresenceState
 
 
 class Time:
@@ -14,8 +14,8 @@ class Time:
         return self.now
 
 
-def state(lock_ttl: float = 10.0, *, wanted: bool = True) -> PresenceState:
-    return PresenceState(lock_ttl, wanted=wanted, now=Time())
+def state(lock_ttl: float = 10.0, *, wanted: bool = True, time: Time | None = None) -> PresenceState:
+    return PresenceState(lock_ttl, wanted=wanted, now=time or Time())
 
 
 def step(presence: PresenceState) -> str | None:
@@ -26,7 +26,7 @@ def declared(lock_ttl: float = 10.0) -> PresenceState:
     presence = state(lock_ttl)
     presence.heard_subscribed(0.01)
     presence.declares()
-    presence.has_declared()
+    presence.has_declared(presence.grace, 0.001)
     assert presence.standing == "declared"
     return presence
 
@@ -37,7 +37,7 @@ def test_a_subscription_leads_to_a_declaration() -> None:
     presence.heard_subscribed(0.01)
     assert step(presence) == "declare"
     assert presence.declares() == 1
-    presence.has_declared()
+    presence.has_declared(presence.grace, 0.001)
     assert presence.standing == "declared"
     assert step(presence) is None
 
@@ -57,6 +57,52 @@ def test_the_grace_suits_the_line_and_the_lock(took: float, lock_ttl: float, gra
     presence = state(lock_ttl)
     presence.heard_subscribed(took)
     assert presence.grace == pytest.approx(grace)
+
+
+def test_a_grace_that_is_long_because_the_process_was_busy_is_measured_anew_and_shortened() -> None:
+    time = Time()
+    presence = state(time=time)
+    presence.heard_subscribed(0.5)
+    presence.declares()
+    presence.has_declared(1.5, 0.1)
+    assert presence.standing == "declared"
+    assert step(presence) is None
+    time.now = presence.declare_at
+    assert time.now == 101.0
+    assert step(presence) == "declare"
+    assert presence.grace == 1.5  # 0.1 s for a round trip is no better
+    presence.declares()
+    presence.has_declared(presence.grace, 0.001)
+    assert presence.grace == LEAST_GRACE
+    time.now = presence.declare_at
+    assert time.now == 103.0
+    assert step(presence) == "declare"
+    presence.declares()
+    presence.has_declared(presence.grace, 0.001)
+    assert presence.declare_at == float("inf")
+    assert step(presence) is None
+
+
+def test_a_line_that_stays_slow_is_measured_rarely() -> None:
+    time = Time()
+    presence = state(time=time)
+    presence.heard_subscribed(0.3)
+    for _ in range(20):
+        presence.declares()
+        presence.has_declared(presence.grace, 0.05)
+        assert presence.grace == pytest.approx(0.9)
+        time.now = presence.declare_at
+    before = presence.declare_at
+    presence.has_declared(presence.grace, 0.05)
+    assert presence.declare_at == before + ANEW[1]
+
+
+def test_with_a_short_lock_nothing_is_measured_anew() -> None:
+    presence = state(0.2)
+    presence.heard_subscribed(0.5)
+    presence.declares()
+    presence.has_declared(presence.grace, 0.1)
+    assert presence.declare_at == float("inf")
 
 
 def test_a_lost_subscription_leads_to_a_withdrawal_and_a_new_one_to_a_new_declaration() -> None:
@@ -85,7 +131,7 @@ def test_an_answer_that_comes_after_the_loss_does_not_count() -> None:
     presence.heard_subscribed(0.01)
     presence.declares()
     presence.heard_unsubscribed()
-    presence.has_declared()
+    presence.has_declared(presence.grace, 0.001)
     assert presence.standing == "withdrawn"
     assert step(presence) == "withdraw"
 
@@ -173,7 +219,7 @@ def test_it_tells_of_what_has_changed() -> None:
     presence.changed.add(lambda: told.append(presence.step))
     presence.heard_subscribed(0.01)
     presence.declares()
-    presence.has_declared()
+    presence.has_declared(presence.grace, 0.001)
     presence.heard_unsubscribed()
     presence.heard_of_other()
     presence.heard_of_other()
