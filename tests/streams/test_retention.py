@@ -107,38 +107,42 @@ async def test_the_checkpoint_stays_until_the_stream_is_done_indeed(
 
 @pytest.mark.parametrize("how", ["no record", "deleted"])
 async def test_a_zombie_is_refused_though_there_is_no_record(
-    server: Server, redis: Connection, service: str, how: str
+    server: Server, redis: Connection, service: str, proxy: TcpProxy, how: str
 ) -> None:
     await write(server.url, CALL, 3, end=True)
-    async with Member(server.url, service, lock_ttl=30.0) as zombie:
+    async with Member(proxy.url, service, lock_ttl=30.0) as zombie:
         await add(redis, service, [CALL])
         await zombie.owns(CALL)
         lease = zombie.lease(CALL)
         first = await anext(lease.entries())
+        proxy.freeze()  # it does not hear what becomes of its lock
         await redis.delete(Keys(service).lock(zombie.client.id))
         rules: dict[str, Any] = {"progress_ttl": 0} if how == "no record" else {"on_done": "delete"}
         async with Running(server.url, service, Reader(), **TTL, **rules) as peer:
             await done(peer)
             await wait_until(lambda: no_record(redis, service), "the record has gone")
+            proxy.thaw()
             with pytest.raises(NotOwner):
                 await lease.checkpoint(first.id)
             assert await no_record(redis, service)
 
 
 async def test_a_zombie_that_begins_late_is_refused_though_there_is_no_record(
-    server: Server, redis: Connection, service: str
+    server: Server, redis: Connection, service: str, proxy: TcpProxy
 ) -> None:
     """It had not begun, and has not heard yet that it owns nothing."""
     await write(server.url, CALL, 3, end=True)
-    async with Member(server.url, service, lock_ttl=30.0, progress_ttl=0) as zombie:
+    async with Member(proxy.url, service, lock_ttl=30.0, progress_ttl=0) as zombie:
         await add(redis, service, [CALL])
         await zombie.owns(CALL)
         lease = zombie.lease(CALL)
+        proxy.freeze()
         await redis.delete(Keys(service).lock(zombie.client.id))
         async with Running(server.url, service, Reader(), **TTL, on_done="delete") as peer:
             await done(peer)
             await wait_until(lambda: no_record(redis, service), "the record has gone")
             [first, _] = await write(server.url, CALL, 2)
+            proxy.thaw()
             with pytest.raises(NotOwner):
                 await lease.checkpoint(first)
             await wait_until(lambda: no_record(redis, service), "its record has gone, too")
