@@ -46,7 +46,7 @@ class LockRenewal:
         """
         epoch = self._lock_state.epoch
         sent = clock.now()
-        self._lock_state.asking(sent)
+        self._lock_state.asking()
         timeout = min(self._patience, self._lock_state.beat_timeout)
         won = False
         if turn is None:

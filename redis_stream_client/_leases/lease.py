@@ -111,7 +111,8 @@ class Lease:
     def owned(self) -> bool:
         """Whether this client may still work on the stream. Computed from the local clock: false from the moment
         at which the lock may have expired, or at which peers may have taken this client for dead. Then it becomes
-        true again if Redis answers that nobody did. You may read it from any thread."""
+        true again if Redis answers that nobody did. You may read it from any thread: let work that it stops end
+        with an exception, since a normal end says done."""
         return self._state.lost is None and self._backend.held
 
     async def lost(self) -> LossReason:

@@ -43,8 +43,9 @@ class LockState:
     and if Redis says that the lock is there, all is as before. Doubt begins by the clock alone, without a timer:
 
     - half the grace after the subscription was lost (`unseen`), until the declaration is taken back (`withdrawn`);
-    - when a beat that was sent or is due has no answer in time, until one is answered: the network may have closed
-      our connections towards the server without telling us.
+    - when a beat is overdue, until one is answered: the network may have closed our connections towards the server
+      without telling us. A beat counts from when it is due: what is asked in between may take longer, since Redis,
+      too, stands still for a moment now and then.
 
     Args:
         lock_ttl: lifetime of the lock in Redis, in seconds.
@@ -72,7 +73,7 @@ class LockState:
         self._grace: float | None = None
         self._unseen_from = NEVER
         self._answer_by = 0.0
-        self._asked_at: float | None = None  # when the first beat was sent that has no answer yet
+        self._asking = False
         self._answered = False
         self.changed = Notifier[[]]()
         self.questioned = Notifier[[]]()
@@ -109,7 +110,7 @@ class LockState:
         if self.state is State.HELD and now >= self._deadline:
             late = now - self._deadline
             # Silence is Redis's only if it was asked: a loop that stood still sent no beat.
-            self.lapse("silent" if self._asked_at is not None and late <= self._interval else "stalled")
+            self.lapse("silent" if self._asking and late <= self._interval else "stalled")
         elif self.state is State.SUSPECT and now >= self._answer_by:
             self.state = State.ABSENT
             self._lapsed("silent")
@@ -144,7 +145,7 @@ class LockState:
 
     @property
     def beat_timeout(self) -> float:
-        """Seconds that a beat may go without an answer."""
+        """Seconds after which a beat without an answer is overdue."""
         if self._grace is None:
             return self._interval
         return min(self._interval, max(LEAST_TIMEOUT, self._grace / 2))
@@ -175,26 +176,20 @@ class LockState:
         before = self.held
         until = min(self._deadline, self._unseen_from)
         if self._grace is not None and self.beat_at is not None:
-            asked_at = self.beat_at + self._interval
-            if self._asked_at is not None:
-                asked_at = min(asked_at, self._asked_at)
-            until = min(until, asked_at + self.beat_timeout)
+            until = min(until, self.beat_at + self._interval + self.beat_timeout)
         self._held_until = until
         return self.held and not before
 
-    def asking(self, sent: float) -> None:
-        """A beat is being sent, at `sent`."""
-        if self._asked_at is None:
-            self._asked_at = sent
-            self._reckon()
+    def asking(self) -> None:
+        """A beat is being sent."""
+        self._asking = True
 
     def renewed(self, sent: float, epoch: int) -> None:
         """Redis has answered a beat that was sent at `sent`: the lock is there, and nobody has deleted it up to
-        then. That ends the doubt about earlier beats, but not that about a lost subscription."""
+        then. That ends the doubt about an overdue beat, but not that about a lost subscription."""
         if self.believed(epoch):
             self._deadline = max(self._deadline, sent + self._ttl)
-            if self._asked_at is not None and self._asked_at <= sent:
-                self._asked_at = None
+            self._asking = False
             self.beat_at = sent if self.beat_at is None else max(self.beat_at, sent)
             if self._reckon():
                 self.changed.notify()
@@ -216,7 +211,7 @@ class LockState:
             self.quiet_until = self._now() + 2 * self._interval
         self.state = State.HELD
         self._deadline = sent + self._ttl
-        self._asked_at = None
+        self._asking = False
         self.beat_at = sent
         self._grace = None  # joining takes a declaration back
         self._unseen_from = NEVER
