@@ -36,8 +36,8 @@ class RedisStreamClient:
             name. Two clients with the same name are two consumers.
         lock_ttl: lifetime of the consumer lock in seconds; default 2. Peers treat a consumer as dead that has not
             renewed its lock for so long, so never block the event loop for longer. All else goes at the pace of
-            ``min(lock_ttl, 2)`` seconds, so that a longer one only delays the replacement of a consumer that has
-            died. Members may use different values.
+            ``min(lock_ttl, 2)`` seconds, so that a longer one only delays the replacement of a consumer that
+            Redis has not seen die: one that froze, or whose host is gone. Members may use different values.
         heartbeat_interval: seconds between two renewals of the lock; default ``lock_ttl / 4``, at most
             ``lock_ttl / 2``.
         max_streams: the client stops reading announcements while it owns this many streams; default: no limit.

@@ -101,7 +101,8 @@ class LockState:
     @property
     def quiet(self) -> bool:
         """Whether this client must not take over streams yet. After a restart of Redis all locks are gone, and
-        every member must get the chance to resume before others take its streams."""
+        every member must get the chance to resume before others take its streams. It may not notice before its
+        next beat, so this lasts longer where beats are rare."""
         return self._now() < self.quiet_until
 
     def check(self) -> None:
