@@ -153,6 +153,7 @@ class Parts:
             options.pace,
             self.tasks.spawn,
             self.tasks.gone,
+            patience=options.longest_patience,
             lock=options.keys.lock(options.consumer),
             renewed=self.connections.met,
         )

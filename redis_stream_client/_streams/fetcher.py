@@ -17,7 +17,6 @@ from redis_stream_client._model.gaps import Count
 from redis_stream_client._model.logs import log
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
-from redis_stream_client._redis.opener import AttemptTime
 from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.cursor import Cursor
 from redis_stream_client._streams.intervals import LOOK_AROUND
@@ -30,6 +29,8 @@ class Fetcher:
     Args:
         placement: knows which server holds which stream.
         quiet: seconds of silence after which a connection is checked.
+        patience: timeout of a look-up of the servers, in seconds, if that is longer. It asks several nodes side by
+            side, so that this matters only where none answers.
         spawn: starts tasks that are cancelled at the end of the session.
         gone: makes the error after that end.
         lock: the key of the consumer lock, which changes with every beat.
@@ -46,11 +47,13 @@ class Fetcher:
         spawn: Spawn,
         gone: Callable[[], ClientClosed],
         *,
+        patience: float = 0.0,
         lock: str | None = None,
         renewed: Callable[[Endpoint, str], None] = lambda endpoint, history: None,
     ) -> None:
         self._placement = placement
         self._quiet = quiet
+        self._patience = max(quiet, patience)
         self._spawn = spawn
         self._gone = gone
         self._lock = lock
@@ -127,14 +130,12 @@ class Fetcher:
 
     async def _find(self) -> None:
         """Look up where the streams are, and read them there."""
-        backoff, attempt = Backoff(0.01, 0.5), AttemptTime(self._quiet)
+        backoff = Backoff(0.01, 0.5)
         while self._homeless or self._doubted:
             self._doubted = False
-            started = clock.now()
             try:
-                await self._placement.learn(attempt.seconds)
+                await self._placement.learn(self._patience)
             except (Unanswered, RedisRejected) as error:
-                attempt.failed(clock.now() - started)
                 log.debug("could not look up the servers of the data streams: %s", error)
                 self._doubted = True
                 await asyncio.sleep(backoff.pause())

@@ -88,11 +88,14 @@ class RecordStore:
         """The records of the server that holds this stream, looked up if not known. Raises `Unanswered`."""
         records = self.known(stream)
         if records is None:
-            await self._learn(timeout)
+            await self._learn(max(timeout, self._longest_patience))
             records = self.known(stream)
             if records is None:
                 raise Unanswered(f"no server holds {stream!r} now", maybe_executed=False)
         return records
+
+    async def _learn_again(self) -> None:
+        await self._learn(max(self._patience, self._longest_patience))
 
     async def _learn(self, timeout: float) -> None:
         await self._placement.learn(timeout)
@@ -110,7 +113,7 @@ class RecordStore:
         heard: Callable[[A, object], None],
     ) -> SettleQueue[A]:
         """A queue of updates for these records; see `SettleQueue`."""
-        queue = SettleQueue(say, heard, self.known, lambda: self._learn(self._patience), self.moved, self._spawn)
+        queue = SettleQueue(say, heard, self.known, self._learn_again, self.moved, self._spawn)
         self._queues.append(queue)
         return queue
 
