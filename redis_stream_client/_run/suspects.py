@@ -182,6 +182,8 @@ class Line(Generic[S]):
         """It waits no more."""
         suspect.line = None
         self._length -= 1
+        if not self._length:
+            self._heap.clear()
 
     def next_at(self) -> float | None:
         """When the first one may begin; None if there is none."""

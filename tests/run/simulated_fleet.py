@@ -25,6 +25,8 @@ RESTART = (0.4, 1.0)
 """Seconds until it is replaced."""
 
 PASSING = 0.1
+"""Seconds until a peer has a stream that was passed on."""
+
 ACQUITTED = 2.0
 """Seconds after which a stream that has nothing to do is not charged, even if no suspect starts."""
 
