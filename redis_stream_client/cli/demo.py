@@ -8,13 +8,13 @@ from redis_stream_client.cli.exit_status import UNUSABLE
 
 MOST_STREAMS = 500
 WORKERS = range(3, 17)
-LOCK_TTL = (0.2, 5.0)
+LOCK_TTL = (0.2, 10.0)
 
 _DESCRIPTION = """\
 Watch the library do its job: worker processes share data streams whose numbered entries keep coming. One worker is
 killed, another one is frozen and woken again, and then a rolling restart replaces all others, one by one. In the
 end every entry is accounted for, and the exit status says whether each had its effect exactly once and in order.
-It takes some 15 seconds. Without --redis it starts a Valkey server of its own, and ends it."""
+It takes some 25 seconds. Without --redis it starts a Valkey server of its own, and ends it."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -47,9 +47,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--lock-ttl",
         type=_lock_ttl,
-        default=2.0,
+        default=10.0,
         metavar="S",
-        help="seconds after which a silent worker counts as dead, %(default)g by default",
+        help="seconds after which a worker that is frozen counts as dead, %(default)g by default",
     )
     parser.set_defaults(command=run)
 

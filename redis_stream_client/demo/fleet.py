@@ -177,6 +177,10 @@ class Fleet:
                 worker.consumer = consumer
                 worker.state = "alive"
 
+    def in_state(self, state: State) -> list[WorkerProcess]:
+        """Those of now that are in this state."""
+        return [worker for worker in self.placement if worker.state == state]
+
     @property
     def joined(self) -> bool:
         """Whether nobody is still starting."""

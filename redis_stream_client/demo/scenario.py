@@ -28,6 +28,7 @@ BREATH = 0.3
 """Seconds between a fresh worker and the next one that leaves."""
 
 SIGNALS = {"kill": "killed (SIGKILL)", "freeze": "frozen (SIGSTOP)", "restart": "asked to leave (SIGTERM)"}
+NOTICED_BY = {"kill": "but its connections have ended", "freeze": "and its connections stay"}
 
 
 class Failed(Exception):
@@ -99,15 +100,15 @@ class Scenario:
         frozen_for = time.monotonic() - frozen_at
         victim.thaw()
         self._narrator.say(f"{victim.name} woken (SIGCONT) after {frozen_for:.2f} s")
-        # Whoever was away for so long leaves the streams of others alone for half a lock_ttl.
-        await asyncio.sleep(max(CALM, 0.6 * lock_ttl))
+        await asyncio.sleep(CALM)
         refused = self._history.count("refused", "freeze")
         self._narrator.say(f"{plural(refused, 'late write')} of {victim.name} refused")
         return recovered
 
     async def _replace_all(self) -> None:
         """The rolling restart: one after the other leaves, and a fresh one joins."""
-        remaining = [worker for worker in self._fleet.placement if worker.state in ("alive", "woken")]
+        # The woken one goes first: who was away for so long leaves the streams of others alone for a while.
+        remaining = [worker for state in ("woken", "alive") for worker in self._fleet.in_state(state)]
         began, produced = time.monotonic(), self._source.total
         for worker in remaining:
             incident = await self._strike("restart", worker, worker.drain)
@@ -128,6 +129,7 @@ class Scenario:
         if harm != "restart":  # a lock that is given back need not be found to have expired
             self._unlooked.add(worker.consumer)
         before = await self._truth.look(self._unlooked)
+        lives = await self._truth.lock_lives(worker.consumer)
         strike()
         held = {
             # "~" sorts behind whatever else a fence with these numbers ends with
@@ -139,6 +141,8 @@ class Scenario:
         self._history.happened(incident)
         self._harmed.add(worker)
         self._narrator.say(f"{worker.name} {SIGNALS[harm]}; it owned {plural(len(held), 'stream')}")
+        if harm != "restart":
+            self._narrator.say(f"its lock lives for {lives:.1f} s more, {NOTICED_BY[harm]}")
         return incident
 
     async def _recovered(self, incident: Incident) -> bool:

@@ -12,6 +12,12 @@ ENTRY_INTERVAL = 0.2
 
 MOST_ENTRIES_A_SECOND = 200
 
+CRASH = 0.35
+"""Between a crash and the moment at which a peer goes on, at most, however long the lock lives."""
+
+LONGEST_PACE = 2.0
+"""What the library does besides takes no longer with a `lock_ttl` beyond this one."""
+
 INSTALL = 'pip install "redis-stream-client[demo]"'
 
 
@@ -32,13 +38,18 @@ class Settings:
 
     @property
     def bound(self) -> float:
-        """The promise: a stream has a new owner this long after its owner died, at most."""
-        return self.lock_ttl * 1.25
+        """The promise: a stream has a new owner this long after its owner froze, at most."""
+        return self.lock_ttl + min(self.lock_ttl, LONGEST_PACE) / 4
 
     @property
-    def recovery_limit(self) -> float:
-        """From the death of a stream's owner to the next effect: the bound, and the work on an entry."""
+    def freeze_limit(self) -> float:
+        """From the freeze of a stream's owner to the next effect: the bound, and the work on an entry."""
         return self.bound + WORK + self._lull
+
+    @property
+    def kill_limit(self) -> float:
+        """The same from SIGKILL, which ends the connections of a process."""
+        return min(CRASH, self.bound) + WORK + self._lull
 
     @property
     def restart_limit(self) -> float:
@@ -49,7 +60,7 @@ class Settings:
     def patience(self) -> float:
         """How long a recovery may take before it counts as failed; far beyond the bound, so that a busy
         machine makes a slow run and not a failed one."""
-        return self.recovery_limit + 3.0
+        return self.freeze_limit + 3.0
 
     @property
     def time_limit(self) -> float:

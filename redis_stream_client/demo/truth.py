@@ -44,7 +44,12 @@ class Keys:
     @property
     def turns(self) -> list[str]:
         """The keys that say whose turn it is to do something for all; they expire soon."""
-        return [f"{{{self.lbs}}}:{what}" for what in ("sweep", "tidy", "rescue", "rescue-now")]
+        return [f"{{{self.lbs}}}:{what}" for what in ("sweep", "tidy", "rescue", "rescue-now", "watch")]
+
+    @property
+    def present(self) -> str:
+        """Who has declared its presence."""
+        return f"{{{self.lbs}}}:present"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,10 @@ class Truth:
             dead_letters=dead_letters,
         )
 
+    async def lock_lives(self, consumer: str) -> float:
+        """How many seconds a consumer's lock lives, unless it is renewed."""
+        return max(0, await self._redis.pttl(self._keys.lock(consumer))) / 1000
+
     async def _consumers(self) -> list[str] | None:
         """None before the first one joins."""
         try:
@@ -138,7 +147,7 @@ class Truth:
     async def erase(self, streams: Iterable[str], others: Iterable[str]) -> None:
         """Delete every key of the demo, also those that would expire: the library's, the data streams, and
         `others`."""
-        keys = [self._keys.lbs, self._keys.dead, *self._keys.turns, *others]
+        keys = [self._keys.lbs, self._keys.dead, self._keys.present, *self._keys.turns, *others]
         keys += [self._keys.lock(consumer) for consumer in await self._consumers() or ()]
         for stream in streams:
             keys += [stream, self._keys.progress(stream)]

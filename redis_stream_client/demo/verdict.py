@@ -177,7 +177,9 @@ def _by_stream(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 def _limit(facts: Facts, harm: Harm) -> float:
     """How soon a stream should go on."""
-    return facts.settings.restart_limit if harm == "restart" else facts.settings.recovery_limit
+    settings = facts.settings
+    limits = {"kill": settings.kill_limit, "freeze": settings.freeze_limit, "restart": settings.restart_limit}
+    return limits[harm]
 
 
 def _times(facts: Facts, incidents: Sequence[Incident], what: str) -> str:

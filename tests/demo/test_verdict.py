@@ -72,7 +72,7 @@ class TestVerdict:
     def test_a_good_run(self) -> None:
         records = [
             *notes("1a", at=10.0),
-            *notes("1br 2b", at=12.0),
+            *notes("1br 2b", at=10.875),
             *notes("3b", at=13.0),
             *notes("4c 4bx 5c", at=17.5),
             *notes("6d", at=20.25),
@@ -83,7 +83,7 @@ class TestVerdict:
         assert summary(facts) == [
             "  streams          1, shared by 4 workers",
             "  entries          6 produced, 6 effects: 0 lost, 0 twice, 0 out of order",
-            "  kill a           1 of 1 stream recovered, p50 1.50 s, max 1.50 s (limit 2.60 s)",
+            "  kill a           1 of 1 stream recovered, p50 0.38 s, max 0.38 s (limit 0.45 s)",
             "  freeze b         1 of 1 stream recovered, p50 2.50 s, max 2.50 s (limit 2.60 s)",
             "  refused          1 late write: 1 of b",
             "  rolling restart  1 worker in 3.0 s, while 300 entries came",
