@@ -44,12 +44,17 @@ class Keys:
     @property
     def turns(self) -> list[str]:
         """The keys that say whose turn it is to do something for all; they expire soon."""
-        return [f"{{{self.lbs}}}:{what}" for what in ("sweep", "tidy", "rescue", "rescue-now", "watch")]
+        return [f"{{{self.lbs}}}:{what}" for what in ("sweep", "tidy", "rescue", "rescue-now")]
 
     @property
     def present(self) -> str:
         """Who has declared its presence."""
         return f"{{{self.lbs}}}:present"
+
+    @property
+    def watch(self) -> str:
+        """Who watches those that are present; it expires soon."""
+        return f"{{{self.lbs}}}:watch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,7 @@ class Truth:
     async def erase(self, streams: Iterable[str], others: Iterable[str]) -> None:
         """Delete every key of the demo, also those that would expire: the library's, the data streams, and
         `others`."""
-        keys = [self._keys.lbs, self._keys.dead, self._keys.present, *self._keys.turns, *others]
+        keys = [self._keys.lbs, self._keys.dead, *self._keys.turns, self._keys.present, self._keys.watch, *others]
         keys += [self._keys.lock(consumer) for consumer in await self._consumers() or ()]
         for stream in streams:
             keys += [stream, self._keys.progress(stream)]

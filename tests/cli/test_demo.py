@@ -21,7 +21,7 @@ class TestCommandLine:
             (["--workers", "2"], "2 is not between 3 and 16 (one is killed, one frozen, and one must be left)"),
             (["--workers", "many"], "'many' is not a whole number"),
             (["--streams", "0"], "0 is not between 1 and 500"),
-            (["--lock-ttl", "0"], "0 s is not between 0.2 s and 5 s"),
+            (["--lock-ttl", "0"], "0 s is not between 0.2 s and 10 s"),
             (["--lock-ttl", "nan"], "nan s is not between"),
             (["--lock-ttl", "soon"], "'soon' is not a number of seconds"),
             (["--redis", "localhost"], "--redis: Redis URL must specify one of the following schemes"),
