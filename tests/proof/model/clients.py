@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.proof.model import protocol
 from tests.proof.model.mutations import BROKEN, SCRIPTS, Mutation
+from tests.proof.model.presence import PresenceSteps
 from tests.proof.model.protocol import (
     FIRST,
     NO_FENCE,
@@ -73,6 +74,7 @@ class Model:
         self._counts = bounds.counts or bounds.failure > 0
         self._ids = range(len(bounds.streams))
         self._spoiled = 1 if mutation is Mutation.DONE_AFTER_FAIL_OVER else 2
+        self._presence = PresenceSteps(bounds, mutation, self._run, self._missing)
 
     def initial(self) -> World:
         """All but the joiners have joined; everything is announced."""
@@ -85,8 +87,11 @@ class Model:
         redis = protocol.new(len(nothing), b.consumers, max(b.streams) + 1)
         redis = redis._replace(locks=tuple(i < members for i in range(b.consumers)))
         clients = (client,) * members + (client._replace(mode=ABSENT),) * b.joiners
-        budget = (b.stall, b.loss, b.crash, b.leave, b.evict, b.fail_over, b.release, b.failure)
-        return World(redis, clients, (), (), budget)
+        budget = (
+            *(b.stall, b.loss, b.crash, b.leave, b.evict, b.fail_over, b.release, b.failure),
+            *(b.cut, b.half, b.overdue),
+        )
+        return self._presence.initial(World(redis, clients, (), (), budget))
 
     def steps(self, w: World) -> Iterator[Step]:
         """All that can happen next."""
@@ -105,7 +110,8 @@ class Model:
             if client.mode != CLOSED:
                 for sort, label, after in self._of(w, me, client):
                     yield sort, f"{name(me)}: {label}", after
-            if w.redis.locks[me - FIRST] and (client.mode != HELD or client.robbed):
+            may_expire = client.mode != HELD or client.robbed
+            if w.redis.locks[me - FIRST] and may_expire and not self._presence.kept(w, me):
                 too_late = client.heart[:1] == ("look",)  # it must try again
                 after = update(w, me, client._replace(heart=() if too_late else client.heart))
                 redis = protocol.set_lock(w.redis, me, False)
@@ -116,6 +122,8 @@ class Model:
             yield "run", f"Redis: never gets the {kind} that {name(me)} gave up", left
             after, reply = self._execute(left, me, kind, id, args)
             yield "run", f"Redis: executes late the {kind}{of_id(id)} that {name(me)} gave up: {say(reply)}", after
+        if w.redis.watch != UNOWNED and self.mutation is not Mutation.WATCHER_FOR_EVER:
+            yield "run", "Redis: the watch expires", w._replace(redis=w.redis._replace(watch=UNOWNED))
         yield from self._fail_over(w)
 
     # One client.
@@ -131,10 +139,11 @@ class Model:
         if client.mode == SUSPECT:
             yield "run", "has doubted for too long", update(w, me, self._lapsed(client, ABSENT))
         yield from self._heart(w, me, client)
+        yield from self._presence.steps(w, me, client)
         yield from self._reader(w, me, client)
         for op in client.ops:
             yield from self._op(w, me, client, op)
-        if client.mode == HELD:
+        if client.holds:
             yield from self._user(w, me, client)
 
     def _faults(self, w: World, me: int, client: Client) -> Iterator[Step]:
@@ -146,6 +155,7 @@ class Model:
                 "its lock is evicted, or will go early",
                 update(paid, me, client._replace(robbed=True)),
             )
+        yield from self._presence.faults(w, me, client)
         if paid := pay(w, "crash"):
             yield "fault", "is killed", self._close(paid, me, client)
         if paid := pay(w, "leave"):
@@ -169,7 +179,8 @@ class Model:
     def _close(self, w: World, me: int, client: Client) -> World:
         nothing = tuple(0 for _ in self._ids)
         closed = Client(CLOSED, (NONE,) * len(nothing), nothing, nothing)
-        w = update(w, me, closed)
+        w = update(w, me, closed)._replace(redis=protocol.listen(w.redis, me, False))
+        w = self._presence.closed(w, me, client)
         for op in client.ops:
             if op.phase == SENT:
                 w = give_up(w, me, op.kind, op.id, op.args)
@@ -228,8 +239,10 @@ class Model:
         broken: tuple[str, ...] = ()
         before = redis.entries[id]
         match kind:
-            case "read" | "join" | "leave":
+            case "read" | "join" | "leave" | "withdraw":
                 redis, reply = run[kind](redis, me)
+            case "present":
+                redis, reply = run[kind](redis, me, *args)
             case "adopt":
                 redis, reply = run[kind](redis, me, args)
             case "claim":
@@ -367,9 +380,9 @@ class Model:
                     "gets the answer to its beat",
                     update(w, me, client._replace(mode=HELD, heart=())),
                 )
-            case () if client.mode == HELD and client.robbed:
-                after = client._replace(robbed=False) if alive else self._lapsed(client, SUSPECT)
-                yield "run", f"beats: {'renewed' if alive else 'no lock'}", update(w, me, after)
+            case () if client.mode == HELD and (client.robbed or self._presence.beats(w, client, alive)):
+                beaten = update(w, me, self._presence.renewed(client)) if alive else self._missing(w, me)
+                yield "run", f"beats: {'renewed' if alive else 'no lock'}", beaten
             case () if client.mode in (SUSPECT, ABSENT):
                 after = client._replace(heart=("look", self._pending(w.redis, me)), robbed=False)
                 redis = w.redis if looks_first else self._run["join"](w.redis, me)[0]
@@ -378,7 +391,8 @@ class Model:
             case ("look", pending):
                 if looks_first:
                     w = w._replace(redis=self._run["join"](w.redis, me)[0])
-                w = update(w, me, client._replace(heart=(), mode=HELD))
+                client = self._presence.resumed(client._replace(heart=(), mode=HELD))
+                w = update(w, me, client)
                 for id in self._ids:
                     taken = client.table[id].deliveries not in (0, pending[id])
                     if taken and self.mutation is not Mutation.RESUME_KEEPS_ALL:
@@ -389,6 +403,18 @@ class Model:
 
     def _pending(self, redis: Redis, me: int) -> tuple[int, ...]:
         return tuple(entry.deliveries if entry.owner == me else 0 for entry in redis.entries)
+
+    def _missing(self, w: World, me: int) -> World:
+        """Redis says that the lock is not there: what nobody took is kept."""
+        client = client_of(w, me)
+        gives_up = self.mutation is Mutation.DEPOSED_GIVES_UP
+        after = self._lapsed(client, ABSENT if gives_up else SUSPECT)
+        broken: tuple[str, ...] = ()
+        for id, entry in enumerate(w.redis.entries):
+            ours = (entry.owner, entry.deliveries) == (me, client.table[id].deliveries)
+            if ours and not after.table[id].deliveries:
+                broken = ("presence", f"{id} was given up, which nobody took")
+        return update(w, me, after)._replace(broken=w.broken or broken)
 
     def _lapsed(self, client: Client, mode: str) -> Client:
         """liveness.lapse: what was asked before is not believed; silence loses all leases."""
@@ -408,9 +434,10 @@ class Model:
             if self.bounds.fail_over:
                 lost = tuple(max(n, le.deliveries) for n, le in zip(lost, table, strict=True))
             table = (NONE,) * len(table)
-        return client._replace(
+        client = client._replace(
             mode=mode, ops=tuple(sorted(ops)), reader=reader, table=table, lost=lost, lived_since=lived
         )  # fmt: skip
+        return self._presence.lapsed(client)
 
     def _stood_still(self, client: Client) -> Client:
         """losses.lapsed: whatever it held may be the cause."""
@@ -430,7 +457,7 @@ class Model:
 
     def _reader(self, w: World, me: int, client: Client) -> Iterator[Step]:
         match client.reader:
-            case () if client.mode == HELD:
+            case () if client.holds:
                 if protocol.waiting(w.redis):
                     apart = self.mutation is Mutation.AUDIT_OVERLAPS_READ
                     reader = () if apart else ("read", SENT, True, (), ())
@@ -619,7 +646,7 @@ class Model:
         if op.phase == WAITING:
             if client.mode == ABSENT or not holds:
                 yield "run", f"{op.kind}{of_id(id)} has lapsed", gone
-            elif client.mode == HELD:
+            elif client.holds:
                 args = (op.args[0], True) if op.kind == "done" else op.args
                 again = instead(client, op, op._replace(phase=SENT, args=args))
                 yield "run", f"repeats the {op.kind}{of_id(id)}", update(w, me, again)
@@ -640,7 +667,7 @@ class Model:
                 return
             after = let_go
         elif op.kind in ("begin", "checkpoint", "fail"):
-            phase = SENT if client.mode == HELD else WAITING
+            phase = SENT if client.holds else WAITING
             if op.reply[0] == "refused":
                 if _audits(client):
                     return  # examine waits for the gate
@@ -663,7 +690,7 @@ class Model:
         client = client_of(w, me)
         if _audits(client):
             return None
-        phase = SENT if client.mode == HELD else WAITING
+        phase = SENT if client.holds else WAITING
         parted = update(w, me, client._replace(table=put(client.table, op.id, NONE))) if op.kind == "fail" else w
         return start(parted, me, Op("release", op.id, phase, True, op.args))
 
@@ -715,7 +742,7 @@ class Model:
     def _examined(self, w: World, me: int, op: Op) -> World:
         """progress._examine, after its reply."""
         client, id = client_of(w, me), op.id
-        phase = SENT if client.mode == HELD else WAITING
+        phase = SENT if client.holds else WAITING
         match op.reply:
             case ("begin", replaces):
                 return start(w, me, Op("begin", id, phase, True, self._begin(client.table[id], replaces)))
@@ -780,7 +807,9 @@ class Model:
             clients = w.clients
             if "lbs" in what:
                 redis = redis._replace(entries=old.entries, last=old.last, locks=old.locks, finished=old.finished)
+                redis = protocol.restarted(redis._replace(present=old.present))._replace(watch=old.watch)
                 clients = tuple(map(self._reconnected, w.clients, old.locks))
+                clients = tuple(map(self._presence.reconnected, clients, w.redis.listened))
             if "records" in what:
                 redis = redis._replace(records=old.records)
             after = paid._replace(redis=redis, clients=clients, replica=(), stray=())

@@ -298,6 +298,8 @@ class Mirror:
             records=tuple(self._record(*record) for record in records),
             finished=model.finished,
             tries=model.tries,
+            listened=model.listened,
+            present=model.present,
         )
 
     def _record(self, fence: Any, consumer: Any, position: Any, attempts: Any, *trouble: Any) -> Record:

@@ -15,6 +15,7 @@ from tests.proof.model.world import Client
 
 if TYPE_CHECKING:
     from tests.proof.model.clients import Model
+    from tests.proof.model.protocol import Redis
     from tests.proof.model.world import World
 
 
@@ -48,9 +49,10 @@ class Symmetry:
 
     def canonical(self, w: World) -> World:
         """The state that stands for this one and all its renamings; equal parts are one object."""
-        clients, entries, locks = w.clients, w.redis.entries, w.redis.locks
+        clients, redis = w.clients, w.redis
         ranks = [
-            (clients[i], locks[i], [entry.owner == i + FIRST for entry in entries], i) for i in range(len(clients))
+            (clients[i], _of(redis, i), [entry.owner == i + FIRST for entry in redis.entries], i)
+            for i in range(len(clients))
         ]
         order = sorted(ranks)
         if order != ranks:
@@ -77,10 +79,10 @@ class Symmetry:
         rename = self._part
         redis, replica = rename(w.redis, names), rename(w.replica, names)
         return w._replace(
-            redis=redis._replace(locks=tuple(w.redis.locks[i] for i in order)),
+            redis=_ordered(redis, order),
             clients=tuple(rename(w.clients[i], names) for i in order),
             stray=tuple(sorted(rename(w.stray, names))),
-            replica=tuple(r._replace(locks=tuple(r.locks[i] for i in order)) for r in replica),
+            replica=tuple(_ordered(r, order) for r in replica),
         )
 
     def _part(self, part: Any, names: tuple[int, ...]) -> Any:
@@ -96,6 +98,15 @@ class Symmetry:
                 known = known._replace(ops=tuple(sorted(known.ops)))
             self._renamed[kind, part, names] = known
         return known
+
+
+def _of(redis: Redis, i: int) -> tuple[Any, ...]:
+    return redis.locks[i], redis.listened[i], redis.present[i], redis.watch == i + FIRST
+
+
+def _ordered(redis: Redis, order: list[int]) -> Redis:
+    each: list[Any] = [tuple(kept[i] for i in order) for kept in (redis.locks, redis.listened, redis.present)]
+    return redis._replace(locks=each[0], listened=each[1], present=each[2])
 
 
 def explore(model: Model, *, most: int = 50_000_000) -> Result:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.proof.model import presence
 from tests.proof.model.protocol import FIRST, NO_FENCE, UNOWNED
-from tests.proof.model.world import CLOSED, FAULTS, HELD
+from tests.proof.model.world import CLOSED, FAULTS
 
 if TYPE_CHECKING:
     from tests.proof.model.clients import Model
@@ -22,7 +23,7 @@ def violated(model: Model, w: World) -> tuple[str, ...]:
         return ("G3", "a stream is passed on and on")
     believing: dict[int, int] = {}
     for me, client in enumerate(w.clients):
-        if client.mode != HELD or client.robbed:
+        if not client.holds or client.robbed or presence.surprised(w, me + FIRST):
             continue
         if not w.redis.locks[me]:
             return ("G5", "a client believes that it holds its lock, which does not exist")
@@ -46,6 +47,6 @@ def settled(w: World) -> bool:
             return False
         else:
             client = w.clients[entry.owner - FIRST]
-            if client.mode != HELD or client.table[id].deliveries != entry.deliveries:
+            if not client.holds or client.table[id].deliveries != entry.deliveries:
                 return False
     return True

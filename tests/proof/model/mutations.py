@@ -6,7 +6,7 @@ import enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tests.proof.model import protocol
-from tests.proof.model.protocol import NO_FENCE, Fence, Record, Redis, Reply
+from tests.proof.model.protocol import FIRST, NO_FENCE, UNOWNED, Fence, Record, Redis, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +57,17 @@ class Mutation(enum.Enum):
     SETTLE_FORGETS_DEATHS = "settle forgets the deaths before an owner that has tried nothing"
     SETTLE_FORGETS_FAILURES = "settle forgets the failures before it"
     SETTLE_WITHOUT_FENCE = "settle does not compare the fence"
+    DEPOSE_WITHOUT_COMPARING = "depose does not compare again"
+    DEPOSE_ANOTHER_NONCE = "depose does not compare the nonce"
+    DECLARATION_SURVIVES = "a declaration counts after a fail-over, too"
+    WATCHER_FOR_EVER = "who watches is never replaced"
+    BELIEVES_UNSEEN = "a client that lost its listener has no doubt"
+    BEAT_ENDS_DOUBT = "an answered beat ends the doubt of a lost listener"
+    RESUME_ENDS_DOUBT = "a resume ends the doubt of a lost listener, though nothing was withdrawn"
+    WITHDRAW_WAITS = "withdrawing waits behind a declaration that has no answer"
+    NOT_WITHDRAWN = "a client whose declaration was not answered does not withdraw"
+    LATE_DECLARATION = "a withdrawal makes sure that a declaration without an answer is not executed later"
+    DEPOSED_GIVES_UP = "a client that was deposed gives up what nobody took"
 
 
 def _claim(redis: Redis, me: int, expected: int, id: int) -> tuple[Redis, Reply]:
@@ -204,6 +215,30 @@ def _settle_unfenced(
     return protocol.settle(redis, stored.consumer, stream, owner)
 
 
+def _depose_blindly(redis: Redis, me: int, victim: int, _: int) -> tuple[Redis, Reply]:
+    there = protocol.exists(redis, victim)
+    return protocol.set_lock(protocol.set_present(redis, victim, ()), victim, False), (victim,) if there else ()
+
+
+def _depose_any(redis: Redis, me: int, victim: int, nonce: int) -> tuple[Redis, Reply]:
+    declaration = redis.present[victim - FIRST]
+    return protocol.depose(redis, me, victim, declaration[0] if declaration else nonce)
+
+
+def _everywhere(script: Callable[..., tuple[Redis, Reply]]) -> Callable[..., tuple[Redis, Reply]]:
+    def run(redis: Redis, *args: Any) -> tuple[Redis, Reply]:
+        here = tuple(declaration and (declaration[0], True) for declaration in redis.present)
+        return script(redis._replace(present=here), *args)
+
+    return run
+
+
+def _watch_for_ever(redis: Redis, me: int) -> tuple[Redis, Reply]:
+    if redis.watch in (UNOWNED, me) or not protocol.listened(redis, me):
+        return protocol.watch(redis, me)
+    return redis, ("other", 0)
+
+
 def _changed(redis: Redis, stream: int, **fields: Any) -> Redis:
     return protocol.set_record(redis, stream, redis.records[stream]._replace(**fields))
 
@@ -213,7 +248,7 @@ Scripts: TypeAlias = "dict[str, Callable[..., tuple[Redis, Reply]]]"
 SCRIPTS: Scripts = {
     name: getattr(protocol, name)
     for name in ("join", "leave", "read", "beat", "claim", "claim_many", "adopt", "done", "release", "begin",
-                 "fail", "settle", "checkpoint", "lift")
+                 "fail", "settle", "checkpoint", "lift", "present", "withdraw", "watch", "depose")
 }  # fmt: skip
 
 BROKEN: dict[Mutation | None, Scripts] = {
@@ -239,4 +274,8 @@ BROKEN: dict[Mutation | None, Scripts] = {
     Mutation.SETTLE_FORGETS_DEATHS: {"settle": _settle_deaths},
     Mutation.SETTLE_FORGETS_FAILURES: {"settle": _settle_all},
     Mutation.SETTLE_WITHOUT_FENCE: {"settle": _settle_unfenced},
+    Mutation.DEPOSE_WITHOUT_COMPARING: {"depose": _depose_blindly},
+    Mutation.DEPOSE_ANOTHER_NONCE: {"depose": _depose_any},
+    Mutation.DECLARATION_SURVIVES: {"watch": _everywhere(protocol.watch), "depose": _everywhere(protocol.depose)},
+    Mutation.WATCHER_FOR_EVER: {"watch": _watch_for_ever},
 }

@@ -74,6 +74,10 @@ class Tries(NamedTuple):
 class Redis(NamedTuple):
     """The LBS with its group, the locks, and the records. Entries are numbered as their ids are ordered.
 
+    `listened`: whether this server sees a subscription to each consumer's own channel. `present`: each consumer's
+    declaration: its nonce, and whether it was made on this server run; empty where there is none. `watch`: who
+    watches.
+
     `finished` and `tries` are no part of Redis, but for the invariants: who finished an announcement, and which
     owners tried each data stream since its last progress.
     """
@@ -84,13 +88,16 @@ class Redis(NamedTuple):
     records: tuple[Record, ...]
     finished: tuple[Fence, ...]
     tries: tuple[Tries, ...]
+    listened: tuple[bool, ...]
+    present: tuple[tuple[()] | tuple[int, bool], ...]
+    watch: int = UNOWNED
 
 
 def new(announcements: int, consumers: int, streams: int) -> Redis:
     """Announced, and nothing delivered yet."""
     return Redis(
         (Entry(),) * announcements, -1, (False,) * consumers, (Record(),) * streams,
-        (NO_FENCE,) * announcements, (Tries(),) * streams,
+        (NO_FENCE,) * announcements, (Tries(),) * streams, (False,) * consumers, ((),) * consumers,
     )  # fmt: skip
 
 
@@ -110,6 +117,32 @@ def exists(redis: Redis, consumer: int) -> bool:
 def set_lock(redis: Redis, consumer: int, there: bool) -> Redis:
     """SET or DEL of a consumer's lock."""
     return redis._replace(locks=put(redis.locks, consumer - FIRST, there))
+
+
+def listened(redis: Redis, consumer: int) -> bool:
+    """PUBSUB NUMSUB of a consumer's own channel."""
+    return redis.listened[consumer - FIRST]
+
+
+def listen(redis: Redis, consumer: int, there: bool) -> Redis:
+    """SUBSCRIBE to a consumer's own channel, or the end of that connection."""
+    return redis._replace(listened=put(redis.listened, consumer - FIRST, there))
+
+
+def set_present(redis: Redis, consumer: int, declaration: tuple[()] | tuple[int, bool]) -> Redis:
+    """HSET or HDEL of a consumer's declaration."""
+    return redis._replace(present=put(redis.present, consumer - FIRST, declaration))
+
+
+def declared_here(redis: Redis, consumer: int) -> bool:
+    """Whether a consumer declared its presence on this server run."""
+    return redis.present[consumer - FIRST][1:] == (True,)
+
+
+def restarted(redis: Redis) -> Redis:
+    """The same data on another server run: nobody is subscribed, and who declared did so elsewhere."""
+    elsewhere = tuple(declaration and (declaration[0], False) for declaration in redis.present)
+    return redis._replace(listened=(False,) * len(redis.listened), present=elsewhere)
 
 
 def set_entry(redis: Redis, id: int, entry: Entry) -> Redis:
@@ -199,7 +232,51 @@ def join(redis: Redis, me: int) -> tuple[Redis, Reply]:
 def leave(redis: Redis, me: int) -> tuple[Redis, Reply]:
     """leave.lua."""
     there = exists(redis, me)
-    return set_lock(redis, me, False), (int(there),)
+    return set_present(set_lock(redis, me, False), me, ()), (int(there),)
+
+
+def present(redis: Redis, me: int, nonce: int) -> tuple[Redis, Reply]:
+    """present.lua; the grace and the hint are left out."""
+    if not exists(redis, me):
+        return redis, ("lapsed",)
+    if not listened(redis, me):
+        return redis, ("absent",)
+    return set_present(redis, me, (nonce, True)), ("present",)
+
+
+def withdraw(redis: Redis, me: int) -> tuple[Redis, Reply]:
+    """withdraw.lua."""
+    return set_present(redis, me, ()), (int(exists(redis, me)),)
+
+
+def watch(redis: Redis, me: int) -> tuple[Redis, Reply]:
+    """watch.lua."""
+    if not exists(redis, me):
+        return redis, ("lapsed",)
+    if not listened(redis, me):
+        return redis, ("blind",)
+    n = sum(map(bool, redis.present))
+    if redis.watch not in (UNOWNED, me) and listened(redis, redis.watch):
+        return redis, ("other", n)
+    absent: list[tuple[int, int]] = []
+    for consumer, declaration in enumerate(redis.present, FIRST):
+        if declaration and not listened(redis, consumer):
+            nonce, here = declaration
+            if here:
+                absent.append((consumer, nonce))
+            else:
+                redis = set_present(redis, consumer, ())
+    return redis._replace(watch=me), ("watching", n, *absent)
+
+
+def depose(redis: Redis, me: int, victim: int, nonce: int) -> tuple[Redis, Reply]:
+    """depose.lua, for one of the absent."""
+    if not exists(redis, me) or not declared_here(redis, me) or not listened(redis, me):
+        return redis, ()
+    if redis.present[victim - FIRST] != (nonce, True) or listened(redis, victim):
+        return redis, ()
+    there = exists(redis, victim)
+    return set_lock(set_present(redis, victim, ()), victim, False), (victim,) if there else ()
 
 
 def claim(redis: Redis, me: int, expected: int, id: int) -> tuple[Redis, Reply]:

@@ -42,6 +42,43 @@ class Op(NamedTuple):
 
 NONE = Lease(0)
 
+# What a client knows of its own declaration. ATTEMPTED: it was sent, and has no answer yet.
+WITHDRAWN, ATTEMPTED, DECLARED = "withdrawn", "attempted", "declared"
+SILENT = "silent"  # its answer will not come
+# How a client that may be declared lost its listener. AWARE: it knew at once. UNAWARE: the server lost it before.
+AWARE, UNAWARE, IN_DOUBT = "aware", "unaware", "in doubt"
+
+
+class Presence(NamedTuple):
+    """A client's presence.
+
+    `listens`: it believes that its listener is subscribed. `nonce`: of its newest attempt to declare.
+    `unanswered`: an attempt was given up: it may have been executed, or will be. `lost`: its listener was lost,
+    and no withdrawal was answered since: AWARE, UNAWARE, IN_DOUBT or nothing. `overdue`: its beat is. `declaring`,
+    `withdrawing`: the request that it waits for: phase, reply, and whether no lapse came since. `suspect`: whom it
+    saw absent: consumer, nonce, and whether the victim's grace may be over since.
+    """
+
+    listens: bool = True
+    declared: str = DECLARED
+    nonce: int = 1
+    unanswered: bool = False
+    lost: str = ""
+    overdue: bool = False
+    declaring: tuple[Any, ...] = ()
+    withdrawing: tuple[Any, ...] = ()
+    suspect: tuple[Any, ...] = ()
+
+    @property
+    def exposed(self) -> bool:
+        """Whether peers may take this client for dead."""
+        return self.declared != WITHDRAWN or self.unanswered
+
+    @property
+    def doubts(self) -> bool:
+        """Whether they may have done so."""
+        return self.lost == IN_DOUBT or self.overdue
+
 
 class Client(NamedTuple):
     """One client.
@@ -49,6 +86,7 @@ class Client(NamedTuple):
     `robbed`: its lock may go before its deadline. `top`: the highest count that it had a lease under; `lost`: of
     the leases that were lost since the last audit, and `lived_since` their `Lease.lived_since`. `stood_still`: of
     those that were held when it did. `compared`: its leases were, since Redis last forgot something.
+    `presence`: None for a member that has no such thing.
     """
 
     mode: str
@@ -62,6 +100,12 @@ class Client(NamedTuple):
     compared: bool = True
     lived_since: tuple[int, ...] = ()
     stood_still: tuple[int, ...] = ()
+    presence: Presence | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it believes that its lock is held."""
+        return self.mode == HELD and not (self.presence and self.presence.doubts)
 
 
 class World(NamedTuple):
@@ -76,10 +120,10 @@ class World(NamedTuple):
     broken: tuple[str, ...] = ()
 
 
-Step: TypeAlias = tuple[Literal["run", "user", "fault"], str, World]
-"""Who takes it, what happens, and the state after it."""
+Step: TypeAlias = tuple[Literal["run", "user", "fault", "patience"], str, World]
+"""Who takes it, what happens, and the state after it. `patience`: a time-out, which liveness must not wait for."""
 
-FAULTS = ("stall", "loss", "crash", "leave", "evict", "fail-over", "release", "failure")
+FAULTS = ("stall", "loss", "crash", "leave", "evict", "fail-over", "release", "failure", "cut", "half", "overdue")
 
 
 @dataclass(frozen=True)
@@ -100,6 +144,13 @@ class Bounds:
     fail_over: int = 0
     release: int = 0
     failure: int = 0  # of a handler
+    cut: int = 0  # of a listener's connection
+    half: int = 0  # the same, and the client is not told
+    overdue: int = 0  # a beat is not answered in time
+    present: bool = False  # members have presence
+    without: int = 0  # but so many
+    tenure: bool = False  # one watches at a time; else anybody may at any time
+    patient: bool = False  # the locks of those that died declared do not expire
     forgets: tuple[tuple[str, ...], ...] = (("lbs", "records"),)
     checkpoints: int = 0  # positions; 0: no data plane
     untried: bool = False  # a release leaves the deaths of the owners before
