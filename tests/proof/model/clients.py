@@ -103,7 +103,7 @@ class Model:
             if client.reader[1:2] == (SENT,) or any(op.phase == SENT for op in client.ops):
                 _, _, w = next(self._executions(w, me, client))
                 return self._executed(w)
-        return w
+        return self._presence.executed(w) if self.bounds.instant else w
 
     def _steps(self, w: World) -> Iterator[Step]:
         for me, client in enumerate(w.clients, FIRST):
@@ -386,13 +386,13 @@ class Model:
             case () if client.mode in (SUSPECT, ABSENT):
                 after = client._replace(heart=("look", self._pending(w.redis, me)), robbed=False)
                 redis = w.redis if looks_first else self._run["join"](w.redis, me)[0]
+                w = self._presence.joins(w, me)
                 label = "looks" if looks_first else "takes its lock, and looks"
                 yield "run", f"{label} what is pending for it", update(w, me, after)._replace(redis=redis)
             case ("look", pending):
                 if looks_first:
                     w = w._replace(redis=self._run["join"](w.redis, me)[0])
-                client = self._presence.resumed(client._replace(heart=(), mode=HELD))
-                w = update(w, me, client)
+                w = self._presence.resumed(update(w, me, client._replace(heart=(), mode=HELD)), me)
                 for id in self._ids:
                     taken = client.table[id].deliveries not in (0, pending[id])
                     if taken and self.mutation is not Mutation.RESUME_KEEPS_ALL:

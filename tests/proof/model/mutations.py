@@ -67,6 +67,8 @@ class Mutation(enum.Enum):
     WITHDRAW_WAITS = "withdrawing waits behind a declaration that has no answer"
     NOT_WITHDRAWN = "a client whose declaration was not answered does not withdraw"
     LATE_DECLARATION = "a withdrawal makes sure that a declaration without an answer is not executed later"
+    LATE_WITHOUT_DOUBT = "a declaration that may be executed late is withdrawn, but nothing is in doubt until then"
+    WITHDRAWN_BEFORE = "the answer to a withdrawal counts, though the listener was lost again since it was sent"
     DEPOSED_GIVES_UP = "a client that was deposed gives up what nobody took"
 
 
@@ -215,14 +217,14 @@ def _settle_unfenced(
     return protocol.settle(redis, stored.consumer, stream, owner)
 
 
-def _depose_blindly(redis: Redis, me: int, victim: int, _: int) -> tuple[Redis, Reply]:
+def _depose_blindly(redis: Redis, me: int, mine: int, victim: int, theirs: int) -> tuple[Redis, Reply]:
     there = protocol.exists(redis, victim)
     return protocol.set_lock(protocol.set_present(redis, victim, ()), victim, False), (victim,) if there else ()
 
 
-def _depose_any(redis: Redis, me: int, victim: int, nonce: int) -> tuple[Redis, Reply]:
+def _depose_any(redis: Redis, me: int, mine: int, victim: int, theirs: int) -> tuple[Redis, Reply]:
     declaration = redis.present[victim - FIRST]
-    return protocol.depose(redis, me, victim, declaration[0] if declaration else nonce)
+    return protocol.depose(redis, me, mine, victim, declaration[0] if declaration else theirs)
 
 
 def _everywhere(script: Callable[..., tuple[Redis, Reply]]) -> Callable[..., tuple[Redis, Reply]]:
@@ -233,9 +235,9 @@ def _everywhere(script: Callable[..., tuple[Redis, Reply]]) -> Callable[..., tup
     return run
 
 
-def _watch_for_ever(redis: Redis, me: int) -> tuple[Redis, Reply]:
+def _watch_for_ever(redis: Redis, me: int, nonce: int) -> tuple[Redis, Reply]:
     if redis.watch in (UNOWNED, me) or not protocol.listened(redis, me):
-        return protocol.watch(redis, me)
+        return protocol.watch(redis, me, nonce)
     return redis, ("other", 0)
 
 

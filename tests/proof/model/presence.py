@@ -127,15 +127,25 @@ class PresenceSteps:
         p = client.presence
         if p is None:
             return client
-        withdrawing = p.withdrawing and (*p.withdrawing[:2], False)
-        return client._replace(presence=p._replace(withdrawing=withdrawing, suspect=(), overdue=False))
+        return client._replace(presence=self._outdated(p)._replace(suspect=(), overdue=False))
 
-    def resumed(self, client: Client) -> Client:
-        """It holds its lock again; what it has to withdraw is in doubt still."""
-        p = client.presence
-        if p and p.lost and self._mutation is Mutation.RESUME_ENDS_DOUBT:
-            p = p._replace(lost=TOLD)
-        return client._replace(presence=p)
+    def joins(self, w: World, me: int) -> World:
+        """It takes its lock. A join of it that was given up before is not executed after this one."""
+        return w._replace(stray=tuple(stray for stray in w.stray if stray[:2] != (me, "join")))
+
+    def resumed(self, w: World, me: int) -> World:
+        """It holds its lock again, and declares anew. What it has to withdraw is in doubt still.
+
+        Taking the lock has withdrawn its declaration; but one that was under way may have been executed after that.
+        """
+        p = client_of(w, me).presence
+        if p is None:
+            return w
+        w = give_up(w, me, "present", -1, (p.nonce,)) if p.declaring == (SENT,) else w
+        p = p._replace(declared=WITHDRAWN, declaring=(), unanswered=p.exposed)
+        if p.lost and self._mutation is Mutation.RESUME_ENDS_DOUBT:
+            p = p._replace(lost="" if p.listens else TOLD)
+        return self._with(w, me, p)
 
     def beats(self, w: World, client: Client, alive: bool) -> bool:
         """Whether a beat would tell it something."""
@@ -164,6 +174,13 @@ class PresenceSteps:
         if p.withdrawing[:1] == (SENT,):
             p = p._replace(withdrawing=())
         return client._replace(presence=p)
+
+    def executed(self, w: World) -> World:
+        """Redis has executed all that was sent."""
+        for me, client in enumerate(w.clients, FIRST):
+            for _, _, after in self.executions(w, me, client):
+                return self.executed(after)
+        return w
 
     def executions(self, w: World, me: int, client: Client) -> Iterator[Step]:
         """Redis executes what was sent."""
@@ -227,21 +244,28 @@ class PresenceSteps:
     def _withdraws(self, w: World, me: int, client: Client, p: Presence) -> Iterator[Step]:
         waits = p.declaring and self._mutation is Mutation.WITHDRAW_WAITS
         skips = p.declared == ATTEMPTED and self._mutation is Mutation.NOT_WITHDRAWN
-        if p.lost and not p.withdrawing and not waits and not skips:
+        if client.mode == HELD and p.lost and not p.withdrawing and not waits and not skips:
             after = give_up(w, me, "present", -1, (p.nonce,)) if p.declaring == (SENT,) else w
             if p.declaring:  # nobody waits for it any more
                 p = p._replace(declaring=(), unanswered=True)
             yield "run", "withdraws", self._with(after, me, p._replace(withdrawing=(SENT, 0, True)))
         if p.withdrawing[:1] == (ANSWERED,):
             _, there, ok = p.withdrawing
+            if not (ok and client.mode == HELD):
+                yield (
+                    "run",
+                    "gets an answer to its withdrawal that does not count",
+                    self._with(w, me, p._replace(withdrawing=())),
+                )
+                return
             unanswered = p.unanswered and self._mutation is not Mutation.LATE_DECLARATION
             sure = p._replace(declared=WITHDRAWN, lost="", withdrawing=(), unanswered=unanswered)
             after = self._grace_over(self._with(w, me, sure), me)
-            after = self._missing(after, me) if ok and not there and client.mode == HELD else after
+            after = self._missing(after, me) if not there else after
             yield "run", "gets the answer to its withdrawal", after
 
     def _watches(self, w: World, me: int, p: Presence) -> Iterator[Step]:
-        redis, reply = self._run["watch"](w.redis, me)
+        redis, reply = self._run["watch"](w.redis, me, p.nonce)
         if not self._bounds.tenure:
             redis = redis._replace(watch=UNOWNED)
         w = w._replace(redis=redis)
@@ -254,6 +278,9 @@ class PresenceSteps:
                         yield "run", f"misses {name(victim)}", self._with(w, me, p._replace(suspect=suspect))
                 if p.suspect and p.suspect[:2] not in absent:
                     yield "run", f"sees {name(p.suspect[0])} again", self._with(w, me, p._replace(suspect=()))
+            case ("undeclared",):
+                undeclared = p._replace(declared=WITHDRAWN, suspect=())
+                yield "run", "looks, and hears that it is not declared", self._with(w, me, undeclared)
             case ("lapsed",):
                 yield "run", "looks, and hears that it has lapsed", self._missing(w, me)
             case ("blind",):
@@ -267,7 +294,7 @@ class PresenceSteps:
     def _deposes(self, w: World, me: int, p: Presence) -> Iterator[Step]:
         """It may have been sent long ago: who was suspected once stays so."""
         victim, nonce, _ = p.suspect
-        redis, reply = self._run["depose"](w.redis, me, victim, nonce)
+        redis, reply = self._run["depose"](w.redis, me, p.nonce, victim, nonce)
         after = self._with(w, me, p._replace(suspect=()))._replace(redis=redis)
         if reply and client_of(w, victim).mode != CLOSED and protocol.listened(w.redis, victim):
             after = after._replace(
@@ -277,8 +304,16 @@ class PresenceSteps:
 
     def _unsubscribed(self, p: Presence, knew: str) -> Presence:
         """It lost its listener: it does not watch, and what it has declared it must withdraw."""
+        if self._mutation is not Mutation.WITHDRAWN_BEFORE:
+            p = self._outdated(p)
         exposed = p.exposed and not (p.declared == ATTEMPTED and self._mutation is Mutation.NOT_WITHDRAWN)
+        if p.declared == WITHDRAWN and self._mutation is Mutation.LATE_WITHOUT_DOUBT:
+            knew = TOLD
         return p._replace(listens=False, suspect=(), lost=p.lost or (knew if exposed else ""))
+
+    def _outdated(self, p: Presence) -> Presence:
+        """The answer to a withdrawal that is under way will not count."""
+        return p._replace(withdrawing=p.withdrawing and (*p.withdrawing[:2], False))
 
     def _grace_over(self, w: World, me: int) -> World:
         """From now on nothing says that somebody who was seen absent has some of its grace left."""

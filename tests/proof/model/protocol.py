@@ -226,7 +226,7 @@ def beat(redis: Redis, me: int) -> tuple[Redis, Reply]:
 
 def join(redis: Redis, me: int) -> tuple[Redis, Reply]:
     """join.lua; the group exists."""
-    return set_lock(redis, me, True), (1,)
+    return set_present(set_lock(redis, me, True), me, ()), (1,)
 
 
 def leave(redis: Redis, me: int) -> tuple[Redis, Reply]:
@@ -249,12 +249,14 @@ def withdraw(redis: Redis, me: int) -> tuple[Redis, Reply]:
     return set_present(redis, me, ()), (int(exists(redis, me)),)
 
 
-def watch(redis: Redis, me: int) -> tuple[Redis, Reply]:
-    """watch.lua."""
+def watch(redis: Redis, me: int, nonce: int) -> tuple[Redis, Reply]:
+    """watch.lua; a full Redis is left out."""
     if not exists(redis, me):
         return redis, ("lapsed",)
     if not listened(redis, me):
         return redis, ("blind",)
+    if redis.present[me - FIRST][:1] != (nonce,):
+        return redis, ("undeclared",)
     n = sum(map(bool, redis.present))
     if redis.watch not in (UNOWNED, me) and listened(redis, redis.watch):
         return redis, ("other", n)
@@ -269,11 +271,11 @@ def watch(redis: Redis, me: int) -> tuple[Redis, Reply]:
     return redis._replace(watch=me), ("watching", n, *absent)
 
 
-def depose(redis: Redis, me: int, victim: int, nonce: int) -> tuple[Redis, Reply]:
+def depose(redis: Redis, me: int, mine: int, victim: int, theirs: int) -> tuple[Redis, Reply]:
     """depose.lua, for one of the absent."""
-    if not exists(redis, me) or not declared_here(redis, me) or not listened(redis, me):
+    if not exists(redis, me) or redis.present[me - FIRST] != (mine, True) or not listened(redis, me):
         return redis, ()
-    if redis.present[victim - FIRST] != (nonce, True) or listened(redis, victim):
+    if redis.present[victim - FIRST] != (theirs, True) or listened(redis, victim):
         return redis, ()
     there = exists(redis, victim)
     return set_lock(set_present(redis, victim, ()), victim, False), (victim,) if there else ()

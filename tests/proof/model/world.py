@@ -55,7 +55,7 @@ class Presence(NamedTuple):
     `listens`: it believes that its listener is subscribed. `nonce`: of its newest attempt to declare.
     `unanswered`: an attempt was given up: it may have been executed, or will be. `lost`: its listener was lost,
     and no withdrawal was answered since: AWARE, UNAWARE, IN_DOUBT or nothing. `overdue`: its beat is. `declaring`,
-    `withdrawing`: the request that it waits for: phase, reply, and whether no lapse came since. `suspect`: whom it
+    `withdrawing`: the request that it waits for: phase, reply, and whether its answer counts. `suspect`: whom it
     saw absent: consumer, nonce, and whether the victim's grace may be over since.
     """
 
@@ -151,6 +151,7 @@ class Bounds:
     without: int = 0  # but so many
     tenure: bool = False  # one watches at a time; else anybody may at any time
     patient: bool = False  # the locks of those that died declared do not expire
+    instant: bool = False  # with `prompt`: declarations and withdrawals, too, are executed as they are sent
     forgets: tuple[tuple[str, ...], ...] = (("lbs", "records"),)
     checkpoints: int = 0  # positions; 0: no data plane
     untried: bool = False  # a release leaves the deaths of the owners before
@@ -160,7 +161,7 @@ class Bounds:
     stale_offers: bool = False  # claims of whatever was offered long ago
     idle_audits: bool = False  # audits when there is nothing to find, too
     done: bool = True
-    prompt: bool = False  # what is sent is executed at once
+    prompt: bool = False  # what is sent is executed at once, but for declarations and withdrawals
     robs: bool = True  # after a fail-over any lock may expire before its holder's deadline
 
 
