@@ -18,6 +18,7 @@ from tests.proof.model.protocol import (
     NOBODY,
     TRIED,
     UNOWNED,
+    Entry,
     Fence,
     Record,
     Redis,
@@ -85,6 +86,8 @@ class Model:
         )  # fmt: skip
         members = b.consumers - b.joiners
         redis = protocol.new(len(nothing), b.consumers, max(b.streams) + 1)
+        if b.nothing:
+            redis = redis._replace(entries=(Entry(False),) * len(nothing), finished=((0, 1),) * len(nothing))
         redis = redis._replace(locks=tuple(i < members for i in range(b.consumers)))
         clients = (client,) * members + (client._replace(mode=ABSENT),) * b.joiners
         budget = (

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.proof.model.mutations import Mutation
 from tests.proof.model.world import Bounds
 
 LBS = (("lbs",),)
 EVERYTHING = (("lbs", "records"),)
 EITHER = (("lbs",), ("records",), ("lbs", "records"))
+
+PRESENCE = Bounds(present=True, prompt=True)
+LOCKS = replace(PRESENCE, nothing=True)
+"""A violation shows as a lock that somebody believes in; streams would only add states."""
+
+FAILS_OVER = replace(LOCKS, cut=1, fail_over=1, forgets=LBS, robs=False, instant=True)
 
 QUICK = {
     "a lapse": Bounds(stall=1),
@@ -35,6 +43,19 @@ QUICK = {
     "announced twice, a handler fails": Bounds(streams=(0, 0), failure=1, checkpoints=1, prompt=True),
     "a fail-over and a lost message": Bounds(fail_over=1, loss=1, forgets=LBS, prompt=True, robs=False),
     "a fail-over under checkpoints": Bounds(fail_over=1, forgets=LBS, checkpoints=1, done=False, robs=False),
+    "presence: a listener is cut": replace(PRESENCE, cut=1),
+    "presence: a listener is cut, and its client not told": replace(PRESENCE, half=1),
+    "presence: two cuts": replace(LOCKS, cut=2),
+    "presence: a cut, and one that its client is not told": replace(LOCKS, cut=1, half=1),
+    "presence: a cut, a beat is overdue": replace(LOCKS, cut=1, overdue=1),
+    "presence: kills": replace(PRESENCE, consumers=3, crash=2, patient=True, tenure=True, done=False),
+    "presence: a newcomer, two cuts": replace(LOCKS, joiners=1, cut=2),
+    "presence: a newcomer, a cut, a lost message": replace(LOCKS, joiners=1, cut=1, loss=1),
+    "presence: a newcomer, a cut, a lapse": replace(LOCKS, joiners=1, cut=1, stall=1),
+    "presence: a cut, a kill, a member without": replace(
+        PRESENCE, consumers=3, without=1, cut=1, crash=1, done=False, instant=True
+    ),
+    "presence: a fail-over, a cut": FAILS_OVER,
 }
 """With every change; a minute in all."""
 
@@ -78,10 +99,42 @@ DEEP = {
     "announced twice, a fail-over": Bounds(
         streams=(0, 0), fail_over=1, forgets=LBS, checkpoints=1, prompt=True, robs=False
     ),
+    "presence: a cut, a lost message": replace(PRESENCE, cut=1, loss=1),
+    "presence: two cuts of owners": replace(PRESENCE, cut=2),
+    "presence: a cut, a lapse": replace(PRESENCE, cut=1, stall=1),
+    "presence: two cuts, a lapse": replace(LOCKS, cut=2, stall=1),
+    "presence: a newcomer, two cuts, a lost message": replace(LOCKS, joiners=1, cut=2, loss=1),
+    "presence: unnoticed and overdue": replace(PRESENCE, half=1, cut=1, overdue=1, done=False),
+    "presence: three members, kills and cuts": replace(
+        PRESENCE, consumers=3, cut=1, crash=2, patient=True, tenure=True, done=False, instant=True
+    ),
+    "presence: evicted, a cut": replace(PRESENCE, evict=1, cut=1, done=False),
+    "presence: somebody leaves, a cut, a lost message": replace(
+        PRESENCE, leave=1, cut=1, loss=1, done=False, instant=True
+    ),
+    "presence: owners fail over": replace(PRESENCE, fail_over=1, forgets=LBS, robs=False, done=False),
+    "presence: a fail-over, a cut, step by step": replace(FAILS_OVER, instant=False),
 }
 """Run by hand: ``python -m tests.proof.model --deep``."""
 
 MUTANTS = {
+    Mutation.DEPOSE_WITHOUT_COMPARING: ("presence", replace(PRESENCE, cut=1)),
+    Mutation.DEPOSE_ANOTHER_NONCE: ("G5", replace(LOCKS, cut=2)),
+    Mutation.DECLARATION_SURVIVES: ("G5", FAILS_OVER),
+    Mutation.WATCHER_FOR_EVER: (
+        "G3", replace(PRESENCE, consumers=3, crash=2, patient=True, tenure=True, done=False)
+    ),
+    Mutation.BELIEVES_UNSEEN: ("G5", replace(PRESENCE, cut=1)),
+    Mutation.BEAT_ENDS_DOUBT: ("G5", replace(PRESENCE, cut=1)),
+    Mutation.RESUME_ENDS_DOUBT: ("G5", replace(LOCKS, joiners=1, cut=1, stall=1)),
+    Mutation.WITHDRAW_WAITS: (
+        "G3", replace(PRESENCE, consumers=1, joiners=1, cut=1, loss=1, done=False)
+    ),
+    Mutation.NOT_WITHDRAWN: ("G5", replace(LOCKS, joiners=1, cut=1, loss=1)),
+    Mutation.LATE_DECLARATION: ("G5", replace(LOCKS, joiners=1, cut=2)),
+    Mutation.LATE_WITHOUT_DOUBT: ("G5", replace(LOCKS, joiners=1, cut=2)),
+    Mutation.WITHDRAWN_BEFORE: ("G5", replace(LOCKS, joiners=1, cut=2)),
+    Mutation.DEPOSED_GIVES_UP: ("presence", replace(PRESENCE, cut=1)),
     Mutation.CLAIM_IN_TWO_STEPS: ("G3", Bounds(consumers=3, stall=1)),
     Mutation.CLAIM_FROM_THE_LIVING: ("G3", Bounds(stale_offers=True, stall=1)),
     Mutation.DONE_WITHOUT_FENCE: ("G1", Bounds(release=1, stall=1)),

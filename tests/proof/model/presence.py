@@ -48,7 +48,7 @@ TOLD = "told"
 def surprised(w: World, me: int) -> bool:
     """Whether the server lost a client's listener before the client knew: until then it cannot know better."""
     p = client_of(w, me).presence
-    if p is None or not p.exposed:
+    if not p or not p.exposed:
         return False
     return p.lost == UNAWARE or (p.listens and not protocol.listened(w.redis, me))
 
@@ -89,7 +89,7 @@ class PresenceSteps:
     def faults(self, w: World, me: int, client: Client) -> Iterator[Step]:
         """Its listener is lost, and replies."""
         p = client.presence
-        if p is None:
+        if not p:
             return
         deaf = w._replace(redis=protocol.listen(w.redis, me, False))
         if protocol.listened(w.redis, me):
@@ -125,7 +125,7 @@ class PresenceSteps:
     def lapsed(self, client: Client) -> Client:
         """lock_state.lapse."""
         p = client.presence
-        if p is None:
+        if not p:
             return client
         return client._replace(presence=self._outdated(p)._replace(suspect=(), overdue=False))
 
@@ -136,10 +136,10 @@ class PresenceSteps:
     def resumed(self, w: World, me: int) -> World:
         """It holds its lock again, and declares anew. What it has to withdraw is in doubt still.
 
-        Taking the lock has withdrawn its declaration; but one that was under way may have been executed after that.
+        Taking the lock has withdrawn its declaration; but one that was under way may be executed after that.
         """
         p = client_of(w, me).presence
-        if p is None:
+        if not p:
             return w
         w = give_up(w, me, "present", -1, (p.nonce,)) if p.declaring == (SENT,) else w
         p = p._replace(declared=WITHDRAWN, declaring=(), unanswered=p.exposed)
@@ -151,12 +151,12 @@ class PresenceSteps:
         """Whether a beat would tell it something."""
         p = client.presence
         ends = self._mutation is Mutation.BEAT_ENDS_DOUBT
-        return p is not None and (not alive or p.overdue or (ends and p.lost == IN_DOUBT))
+        return p != () and (not alive or p.overdue or (ends and p.lost == IN_DOUBT))
 
     def renewed(self, client: Client) -> Client:
         """A beat was answered: nobody had deposed this client until then."""
         p = client.presence
-        if p is not None:
+        if p:
             p = p._replace(overdue=False)
             if p.lost == IN_DOUBT and self._mutation is Mutation.BEAT_ENDS_DOUBT:
                 p = p._replace(lost=TOLD)
@@ -165,7 +165,7 @@ class PresenceSteps:
     def reconnected(self, client: Client, listened: bool) -> Client:
         """The server has failed over: what was not executed never will be; answers on their way arrive."""
         p = client.presence
-        if p is None:
+        if not p:
             return client
         knew = AWARE if listened else UNAWARE
         p = self._unsubscribed(p, knew) if p.listens else p
@@ -185,7 +185,7 @@ class PresenceSteps:
     def executions(self, w: World, me: int, client: Client) -> Iterator[Step]:
         """Redis executes what was sent."""
         p = client.presence
-        if p is None:
+        if not p:
             return
         if p.declaring[:1] == (SENT,):
             redis, reply = self._run["present"](w.redis, me, p.nonce)
@@ -201,7 +201,7 @@ class PresenceSteps:
     def steps(self, w: World, me: int, client: Client) -> Iterator[Step]:
         """What it does by itself, and what time does."""
         p = client.presence
-        if p is None:
+        if not p:
             return
         yield from self.executions(w, me, client)
         if p.lost in (AWARE, UNAWARE) and self._mutation is not Mutation.BELIEVES_UNSEEN:
@@ -273,7 +273,7 @@ class PresenceSteps:
             case ("watching", _, *absent):
                 for victim, nonce in absent:
                     if p.suspect[:2] != (victim, nonce):
-                        aware = (v := client_of(w, victim).presence) is not None and v.lost == AWARE
+                        aware = (v := client_of(w, victim).presence) and v.lost == AWARE
                         suspect = (victim, nonce, not aware)
                         yield "run", f"misses {name(victim)}", self._with(w, me, p._replace(suspect=suspect))
                 if p.suspect and p.suspect[:2] not in absent:

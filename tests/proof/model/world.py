@@ -86,7 +86,7 @@ class Client(NamedTuple):
     `robbed`: its lock may go before its deadline. `top`: the highest count that it had a lease under; `lost`: of
     the leases that were lost since the last audit, and `lived_since` their `Lease.lived_since`. `stood_still`: of
     those that were held when it did. `compared`: its leases were, since Redis last forgot something.
-    `presence`: None for a member that has no such thing.
+    `presence`: empty for a member that has no such thing.
     """
 
     mode: str
@@ -100,7 +100,7 @@ class Client(NamedTuple):
     compared: bool = True
     lived_since: tuple[int, ...] = ()
     stood_still: tuple[int, ...] = ()
-    presence: Presence | None = None
+    presence: Presence | tuple[()] = ()
 
     @property
     def holds(self) -> bool:
@@ -151,6 +151,7 @@ class Bounds:
     without: int = 0  # but so many
     tenure: bool = False  # one watches at a time; else anybody may at any time
     patient: bool = False  # the locks of those that died declared do not expire
+    nothing: bool = False  # is announced: only the locks matter
     instant: bool = False  # with `prompt`: declarations and withdrawals, too, are executed as they are sent
     forgets: tuple[tuple[str, ...], ...] = (("lbs", "records"),)
     checkpoints: int = 0  # positions; 0: no data plane
