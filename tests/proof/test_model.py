@@ -38,6 +38,12 @@ WORDS = {
     "fail": {"failed", "refused"},
     "checkpoint": {"advanced", "kept", "refused"},
 }
+WORDS_OF_PRESENCE = {
+    "present": {"present", "absent", "lapsed"},
+    "withdraw": {"0", "1"},
+    "watch": {"watching", "other", "blind", "undeclared", "lapsed"},
+    "depose": {"nobody", "somebody"},
+}
 
 
 @pytest.fixture
@@ -90,3 +96,20 @@ async def test_the_model_does_what_the_scripts_do(redis: Connection, service: st
             )
             said[call.name].update(map(str, words))
     assert {name: said[name] & words for name, words in WORDS.items()} == WORDS, "some answer was never given"
+
+
+async def test_the_model_does_what_the_scripts_of_presence_do(redis: Connection, service: str) -> None:
+    mirror = Mirror(redis, service)
+    said: defaultdict[str, set[str]] = defaultdict(set)
+    for _ in range(WALKS // 10):
+        seed = random.random()
+        calls = walk(random.Random(seed), 2 * LENGTH, keeps_trimmed=False, presence=True)
+        real = await mirror.repeat_presence(calls)
+        for i, (call, (reply, state)) in enumerate(zip(calls, real, strict=True), 1):
+            way = "\n".join(f"{c.name}{c.args}: {c.reply}" for c in calls[:i])
+            assert reply == call.reply, f"walk {seed}:\n{way}"
+            assert state == call.after, f"walk {seed}:\n{way}"
+            word = ("somebody" if reply else "nobody") if call.name == "depose" else str((*reply, "")[0])
+            said[call.name].add(word)
+    words = WORDS_OF_PRESENCE
+    assert {name: said[name] & words[name] for name in words} == words, "some answer was never given"

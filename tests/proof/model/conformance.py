@@ -37,6 +37,22 @@ STREAMS = ("call-1", "call-1", "call-2", "call-1")
 ERRORS = ("ValueError: 1", "Boom: ß", "")
 CONSUMERS = 3
 TTL = 600_000
+GRACE = 150  # ms
+UNNAMED = ("join", "leave", "beat", "withdraw")
+"""What answers with numbers that are no consumers."""
+ELSEWHERE = "0" * 40
+"""The run id of another server."""
+RESTART = """
+    local there = redis.call('HGETALL', KEYS[1])
+    for i = 1, #there, 2 do
+      redis.call('HSET', KEYS[1], there[i], (string.gsub(there[i + 1], '^%x+', ARGV[1])))
+    end
+"""
+LOOK_AT_PRESENCE = """
+    local seen = redis.call('PUBSUB', 'NUMSUB', unpack(ARGV))
+    local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+    return {redis.call('HGETALL', KEYS[1]), redis.call('GET', KEYS[2]), seen, run_id}
+"""
 LOOK = """
     local locks = {}
     for i = 2, 4 do locks[i - 1] = redis.call('EXISTS', KEYS[i]) end
@@ -61,18 +77,25 @@ class Call(NamedTuple):
     after: Redis
 
 
-def walk(dice: random.Random, length: int, *, keeps_trimmed: bool) -> list[Call]:
-    """Some calls in a row, mostly of what makes sense. `keeps_trimmed`: XCLAIM moves what was trimmed."""
+def walk(dice: random.Random, length: int, *, keeps_trimmed: bool, presence: bool = False) -> list[Call]:
+    """Some calls in a row, mostly of what makes sense. `keeps_trimmed`: XCLAIM moves what was trimmed. `presence`:
+    of its scripts alone."""
     redis = protocol.new(len(IDS), CONSUMERS, len(set(STREAMS)))
     calls: list[Call] = []
     while len(calls) < length:
-        name, args = _choose(dice, redis)
+        name, args = (_choose_of_presence if presence else _choose)(dice, redis)
         if keeps_trimmed and name in ("release", "lift") and not redis.entries[args[1]].present:
             continue
         if name == "trim":
             redis, reply = protocol.xdel(redis, args[0]), ()
         elif name == "expire":
             redis, reply = protocol.set_lock(redis, args[0], False), ()
+        elif name == "listen":
+            redis, reply = protocol.listen(redis, *args), ()
+        elif name == "restart":
+            redis, reply = protocol.restarted(redis), ()
+        elif name == "unwatch":
+            redis, reply = redis._replace(watch=UNOWNED), ()
         else:
             script: Callable[..., tuple[Redis, Reply]] = getattr(protocol, name)
             redis, reply = script(redis, *args)
@@ -140,6 +163,36 @@ def _choose(dice: random.Random, redis: Redis) -> tuple[str, tuple[Any, ...]]:
     return name, calls[name]
 
 
+def _choose_of_presence(dice: random.Random, redis: Redis) -> tuple[str, tuple[Any, ...]]:
+    me, victim = dice.sample(range(FIRST, FIRST + CONSUMERS), 2)
+    if dice.random() < 0.6:  # whoever may
+        fit = {c: (protocol.listened(redis, c), protocol.exists(redis, c)) for c in (me, victim)}
+        me, victim = sorted(fit, key=fit.__getitem__, reverse=True)
+        if protocol.declared_here(redis, me) and protocol.declared_here(redis, victim) and dice.random() < 0.5:
+            if protocol.listened(redis, victim):
+                return "listen", (victim, False)
+            return "depose", (me, redis.present[me - FIRST][0], victim, redis.present[victim - FIRST][0])
+
+    def nonce(consumer: int) -> int:
+        declaration = redis.present[consumer - FIRST]
+        return declaration[0] if declaration and dice.random() < 0.9 else dice.randint(1, 3)
+
+    calls: dict[str, tuple[float, tuple[Any, ...]]] = {
+        "join": (2, (me,)),
+        "leave": (0.3, (me,)),
+        "expire": (1, (victim,)),
+        "listen": (3, (victim, dice.random() < 0.6)),
+        "restart": (0.4, (me,)),
+        "unwatch": (0.5, (me,)),
+        "present": (4, (me, dice.randint(1, 3))),
+        "withdraw": (1, (me,)),
+        "watch": (4, (me, nonce(me))),
+        "depose": (4, (me, nonce(me), victim, nonce(victim))),
+    }
+    name = dice.choices(list(calls), [weight for weight, _ in calls.values()])[0]
+    return name, calls[name][1]
+
+
 class Mirror:
     """A server on which a walk is repeated, with the real scripts."""
 
@@ -148,7 +201,50 @@ class Mirror:
         self._keys = Keys(service)
         self._names = {FIRST + i: f"redis-consumer-{i}" for i in range(CONSUMERS)} | {NOBODY: NOBODY_NAME}
         self._numbers = {name.encode(): number for number, name in self._names.items()}
+        self._run_id = b""
         self._records = [self._keys.progress(stream) for stream in sorted(set(STREAMS))]
+
+    async def repeat_presence(self, calls: list[Call]) -> list[tuple[Reply, Redis]]:
+        """The same for a walk of the scripts of presence, one call after the other."""
+        channels = [self._keys.presence_channel(self._names[c], 0) for c in self._names if c != NOBODY]
+        await self._redis.delete(*map(self._lock, self._numbers.values()), self._keys.present, self._keys.watch)
+        told: list[tuple[Reply, Redis]] = []
+        heard: set[str] = set()
+        async with self._redis.pubsub() as listener:
+
+            async def listen(channel: str, there: bool) -> None:
+                (heard.add if there else heard.discard)(channel)
+                await (listener.subscribe if there else listener.unsubscribe)(channel)
+                while await listener.get_message(timeout=1) is None:
+                    pass
+
+            for call in calls:
+                match call.name, call.args:
+                    case "listen", (consumer, there) if there != (channels[consumer - FIRST] in heard):
+                        await listen(channels[consumer - FIRST], there)
+                    case "restart", _:
+                        for channel in sorted(heard):
+                            await listen(channel, False)
+                    case _:
+                        pass
+                reply = await self._redis.execute_command(*self._command(call.name, call.args))
+                told.append((self._reply(call, reply), await self._presence(channels, call.after)))
+        return told
+
+    async def _presence(self, channels: list[str], model: Redis) -> Redis:
+        keys = (self._keys.present, self._keys.watch)
+        there, watcher, seen, self._run_id = await self._redis.eval(LOOK_AT_PRESENCE, 2, *keys, *channels)
+        present: list[tuple[()] | tuple[int, bool]] = [()] * CONSUMERS
+        for consumer, declaration in zip(there[::2], there[1::2], strict=True):
+            run_id, _, nonce = declaration.split()
+            present[self._numbers[consumer] - FIRST] = (int(nonce), run_id == self._run_id)
+        locks = [await self._redis.exists(self._lock(c)) for c in self._names if c != NOBODY]
+        return model._replace(
+            locks=tuple(map(bool, locks)),
+            listened=tuple(map(bool, seen[1::2])),
+            present=tuple(present),
+            watch=self._numbers[watcher] if watcher else UNOWNED,
+        )
 
     async def repeat(self, calls: list[Call]) -> list[tuple[Reply, Redis]]:
         """What each call answers here, and the state after it, in one pipeline."""
@@ -194,9 +290,28 @@ class Mirror:
             case "read", (_, n):
                 return ("XREADGROUP", "GROUP", *group, "COUNT", n, "STREAMS", k.lbs, ">")
             case "join", (_,):
-                return script([k.lbs, self._lock(args[0])], *group, TTL, '{"ttl": 600000}', "0")
+                return script([k.lbs, self._lock(args[0]), k.present], *group, TTL, '{"ttl": 600000}', "0")
             case "leave", (_,):
-                return script([self._lock(args[0])], me, k.control)
+                return script([self._lock(args[0]), k.present], me, k.control)
+            case "listen", _:
+                return ("PING",)
+            case "restart", _:
+                return ("EVAL", RESTART, 1, k.present, ELSEWHERE)
+            case "unwatch", _:
+                return ("DEL", k.watch)
+            case "present", (_, nonce):
+                channel = k.presence_channel(me, 0)
+                return script([self._lock(args[0]), k.present], me, channel, GRACE, nonce, k.control)
+            case "withdraw", _:
+                return script([self._lock(args[0]), k.present], me, TTL)
+            case "watch", (_, nonce):
+                prefix = k.presence_channel("", 0)
+                return script([self._lock(args[0]), k.watch, k.present], me, TTL, prefix, nonce)
+            case "depose", (_, mine, victim, theirs):
+                keys = [self._lock(args[0]), k.present, self._lock(victim)]
+                declaration = f"{self._run_id.decode()} {GRACE} {theirs}"
+                prefix = k.presence_channel("", 0)
+                return script(keys, me, prefix, mine, k.control, self._names[victim], declaration)
             case "share", (_, most, patient, others):
                 keys = [k.lbs, self._lock(args[0]), *map(self._lock, others)]
                 return script(keys, *group, most, PLENTY, int(patient), *(self._names[o] for o in others))
@@ -238,8 +353,14 @@ class Mirror:
     def _reply(self, call: Call, reply: Any) -> Reply:
         """In the model's words."""
         match call.name:
-            case "trim" | "expire":
+            case "trim" | "expire" | "listen" | "restart" | "unwatch":
                 return ()
+            case "watch" if reply[0] == b"watching":
+                absent = zip(reply[2::3], reply[4::3], strict=True)
+                told = ((self._numbers[name], int(declaration.split()[-1])) for name, declaration in absent)
+                return ("watching", reply[1], *sorted(told))
+            case "depose":
+                return tuple(self._numbers[name] for name in reply)
             case "read":
                 return (
                     self._ids(next(iter(reply))[1] if isinstance(reply, list) else next(iter(reply.values()))[0])
@@ -264,9 +385,7 @@ class Mirror:
                 pass
         words = reply if isinstance(reply, list) else [reply]
         said = tuple(self._word(word) for word in words)
-        return (
-            ("owner", *said) if isinstance(said[0], int) and call.name not in ("join", "leave", "beat") else said
-        )
+        return ("owner", *said) if isinstance(said[0], int) and call.name not in UNNAMED else said
 
     def _word(self, word: Any) -> Any:
         return self._numbers.get(word, word.decode()) if isinstance(word, bytes) else word

@@ -151,7 +151,7 @@ class PresenceSteps:
         """Whether a beat would tell it something."""
         p = client.presence
         ends = self._mutation is Mutation.BEAT_ENDS_DOUBT
-        return p != () and (not alive or p.overdue or (ends and p.lost == IN_DOUBT))
+        return not alive or p.overdue or (ends and p.lost == IN_DOUBT) if p else False
 
     def renewed(self, client: Client) -> Client:
         """A beat was answered: nobody had deposed this client until then."""
