@@ -37,6 +37,12 @@ STREAMS = ("call-1", "call-1", "call-2", "call-1")
 ERRORS = ("ValueError: 1", "Boom: ß", "")
 CONSUMERS = 3
 TTL = 600_000
+ALL_DECLARE: list[tuple[str, tuple[Any, ...]]] = [
+    call
+    for consumer in range(FIRST, FIRST + CONSUMERS)
+    for call in (("join", (consumer,)), ("listen", (consumer, True)), ("present", (consumer, 1)))
+]
+"""How a walk of the scripts of presence begins."""
 GRACE = 150  # ms
 UNNAMED = ("join", "leave", "beat", "withdraw")
 """What answers with numbers that are no consumers."""
@@ -83,7 +89,10 @@ def walk(dice: random.Random, length: int, *, keeps_trimmed: bool, presence: boo
     redis = protocol.new(len(IDS), CONSUMERS, len(set(STREAMS)))
     calls: list[Call] = []
     while len(calls) < length:
-        name, args = (_choose_of_presence if presence else _choose)(dice, redis)
+        if presence and len(calls) < len(ALL_DECLARE):
+            name, args = ALL_DECLARE[len(calls)]
+        else:
+            name, args = (_choose_of_presence if presence else _choose)(dice, redis)
         if keeps_trimmed and name in ("release", "lift") and not redis.entries[args[1]].present:
             continue
         if name == "trim":
@@ -168,15 +177,12 @@ def _choose_of_presence(dice: random.Random, redis: Redis) -> tuple[str, tuple[A
     if dice.random() < 0.6:  # whoever may
         fit = {c: (protocol.listened(redis, c), protocol.exists(redis, c)) for c in (me, victim)}
         me, victim = sorted(fit, key=fit.__getitem__, reverse=True)
-        if protocol.declared_here(redis, me) and protocol.declared_here(redis, victim) and dice.random() < 0.5:
-            if protocol.listened(redis, victim):
-                return "listen", (victim, False)
-            return "depose", (me, redis.present[me - FIRST][0], victim, redis.present[victim - FIRST][0])
 
     def nonce(consumer: int) -> int:
         declaration = redis.present[consumer - FIRST]
         return declaration[0] if declaration and dice.random() < 0.9 else dice.randint(1, 3)
 
+    due = protocol.depose(redis, me, nonce(me), victim, nonce(victim))[1]
     calls: dict[str, tuple[float, tuple[Any, ...]]] = {
         "join": (2, (me,)),
         "leave": (0.3, (me,)),
@@ -187,7 +193,7 @@ def _choose_of_presence(dice: random.Random, redis: Redis) -> tuple[str, tuple[A
         "present": (4, (me, dice.randint(1, 3))),
         "withdraw": (1, (me,)),
         "watch": (4, (me, nonce(me))),
-        "depose": (4, (me, nonce(me), victim, nonce(victim))),
+        "depose": (20 if due else 2, (me, nonce(me), victim, nonce(victim))),
     }
     name = dice.choices(list(calls), [weight for weight, _ in calls.values()])[0]
     return name, calls[name][1]
