@@ -19,7 +19,8 @@ CHEAP = 250
 """Members up to which a look costs Redis less than half a millisecond; with more the looks are rarer."""
 
 SETTLING = 1.0
-"""If many vanish at once, they get so many seconds more: perhaps Redis has cut the connections of all."""
+"""If many vanish at once, or after a moment in which Redis did not answer us, they get so many seconds more:
+perhaps Redis, or what stands before it, has cut the connections of many that live."""
 
 STALE = 0.5
 """Seconds. A look that comes or takes longer than it should proves nothing about the time in between."""
@@ -34,8 +35,8 @@ class Absences:
 
     def __init__(self) -> None:
         self._due: dict[Absent, float] = {}  # when to depose it
-        self._looked_at = float("-inf")
         self._period = PERIOD
+        self._settled_at = float("-inf")
         self.next_look = float("-inf")
 
     @property
@@ -48,29 +49,31 @@ class Absences:
         """Seconds for which a look makes us the one that watches."""
         return TENURE * self._period
 
-    def forget(self) -> None:
-        """Begin anew: we were not able to look."""
+    def begin(self, at: float) -> None:
+        """Begin anew: we were not able to look, and may look from `at` on."""
         self._due.clear()
-        self._looked_at = float("-inf")
+        self.next_look = at
+
+    def unanswered(self, now: float) -> None:
+        """A look has got no answer: whoever was cut off as we were needs time to come back."""
+        self._settled_at = now + SETTLING
 
     def saw(self, found: Watch, asked: float, answered: float) -> None:
         """Note what a look found that was sent at `asked`."""
+        late = asked > self.next_look + STALE  # we stood still, or were cut off ourselves
+        if late or answered - asked > STALE:  # we do not know of which moment it tells
+            self.unanswered(answered)
+        known, self._due = {} if late else self._due, {}
         self._period = PERIOD * max(1.0, found.present / CHEAP)
-        if found.what in ("watching", "full"):
-            self._note(found, asked, answered)
-        else:
-            self.forget()
+        if found.what in ("watching", "full") and answered - asked <= STALE:
+            self._note(found, known, answered)
         self.next_look = self._after(found, asked, answered)
 
-    def _note(self, found: Watch, asked: float, answered: float) -> None:
-        known = self._due if asked - self._looked_at <= self._between(found) + STALE else {}
-        self._looked_at = asked
-        self._due = {}
-        if answered - asked > STALE:  # we do not know when it was
-            return
-        settling = SETTLING if len(found.absent) > max(1, found.present / 2) else 0.0
+    def _note(self, found: Watch, known: dict[Absent, float], answered: float) -> None:
+        many = len(found.absent) > max(1, found.present / 2)
+        settled_at = answered + SETTLING if many else self._settled_at
         for absent in found.absent:
-            first = answered + max(LEAST_GRACE, absent.grace) + settling
+            first = max(answered, settled_at) + max(LEAST_GRACE, absent.grace)
             self._due[absent] = known.get(absent, first)
 
     def _after(self, found: Watch, asked: float, answered: float) -> float:

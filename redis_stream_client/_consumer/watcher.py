@@ -51,7 +51,7 @@ class Watcher:
         while True:
             await self._sleep()
             if not self._may_look:
-                self._absences.forget()
+                self._absences.begin(self._state.subscribed_at + SETTLING)
                 continue
             try:
                 if clock.now() >= self._absences.next_look:
@@ -60,6 +60,7 @@ class Watcher:
                 self._backoff.reset()
             except (Unanswered, GroupMissing) as error:
                 log.debug("watcher: %s", error)
+                self._absences.unanswered(clock.now())
                 await asyncio.sleep(self._backoff.pause())
             except RedisRejected as error:
                 self._state.impossible(str(error))
@@ -97,8 +98,7 @@ class Watcher:
         asked = clock.now()
         found = await self._scripts.watch(self._state.nonce, self._absences.tenure, self._timeout)
         if not self._lock_state.believed(epoch) or subscription != self._state.subscriptions:
-            self._absences.forget()
-            return
+            return  # `run` begins anew
         self._absences.saw(found, asked, clock.now())
         match found.what:
             case "blind":  # so peers may have been without us for our whole grace

@@ -27,16 +27,22 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from redis_stream_client import Event, ExpiredStream
+    from tests.harness.connection import Connection
 
 
 class Member:
     """A client that reads its events all the time, and claims what expires unless `claim` is false.
 
-    `async with` joins and leaves. Further `options` are arguments of `RedisStreamClient`.
+    It connects to a URL, or as a client of redis-py does. `async with` joins and leaves. Further `options` are
+    arguments of `RedisStreamClient`.
     """
 
-    def __init__(self, url: str, service: str, *, claim: bool = True, **options: Any) -> None:
-        self.client = OpenClient.from_url(url, service, **options)
+    def __init__(self, redis: str | Connection, service: str, *, claim: bool = True, **options: Any) -> None:
+        self.client = (
+            OpenClient.from_url(redis, service, **options)
+            if isinstance(redis, str)
+            else OpenClient(redis, service, **options)
+        )
         self.events: list[Event] = []
         self.leases: list[Lease] = []
         """Every lease it ever got, in order."""
