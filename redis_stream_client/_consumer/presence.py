@@ -139,16 +139,16 @@ class Presence:
             self._lock_state.withdrawn()
 
     async def _withdraw(self) -> None:
-        epoch, sent = self._lock_state.epoch, clock.now()
+        epoch, sent, losses = self._lock_state.epoch, clock.now(), self._state.losses
         there = await self._scripts.withdraw(self._timeout)
         if not self._lock_state.believed(epoch):
             return
-        self._state.has_withdrawn()
         if there:
             self._lock_state.renewed(sent, epoch)
-            self._lock_state.withdrawn()
         else:
             self._lock_state.lapse("missing")
+        if self._state.has_withdrawn(losses):
+            self._lock_state.withdrawn()
 
     def _say_if_impossible(self) -> None:
         if self._state.why and not self._said:

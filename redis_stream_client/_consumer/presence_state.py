@@ -45,6 +45,7 @@ class PresenceState:
         subscribed: whether the listener has our own channel, as far as we know.
         subscribed_at: since when.
         unsubscribed_at: when it was last lost.
+        losses: how often it was lost.
         subscriptions: how often it was subscribed. What was asked during another subscription does not count.
         grace: seconds that peers wait when they do not see us any more.
         declare_at: when to declare anew with a shorter grace; infinite: never.
@@ -70,6 +71,7 @@ class PresenceState:
         self.subscribed = False
         self.subscribed_at = float("-inf")
         self.unsubscribed_at = float("-inf")
+        self.losses = 0
         self.subscriptions = 0
         self.grace = LEAST_GRACE
         self.declare_at = float("inf")
@@ -111,6 +113,7 @@ class PresenceState:
             return
         self.subscribed = False
         self.unsubscribed_at = self._now()
+        self.losses += 1
         self.watching = False
         self._withdraw_if_declared()
         if self.standing == "declared":
@@ -176,14 +179,20 @@ class PresenceState:
         self._withdraw_if_declared()
         self.changed.notify()
 
-    def has_withdrawn(self) -> None:
-        """Redis has no declaration of ours."""
+    def has_withdrawn(self, losses: int) -> bool:
+        """Redis has answered a withdrawal; when it was sent, we had lost the subscription `losses` times. Returns
+        False if we have lost it again since: a declaration that was given up may have been executed in between,
+        while we were subscribed, so we must withdraw again."""
+        if self.losses != losses:
+            return False
         self._withdraw = False
         self.withdrawals += 1
+        return True
 
     def lock_taken_anew(self) -> None:
-        """The lock was taken again after a lapse, and that has withdrawn our declaration."""
-        self._withdraw = False
+        """The lock was taken again after a lapse, and that has withdrawn our declaration. Only a declaration that
+        Redis executed afterwards has to be withdrawn still: if we lost the subscription meanwhile, peers may miss
+        us."""
         if not self.subscribed:
             self._withdraw_if_declared()  # one that was sent before and is still under way
         if self.standing == "declared":

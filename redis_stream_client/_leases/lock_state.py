@@ -71,6 +71,7 @@ class LockState:
         self._deadline = 0.0
         self._held_until = 0.0  # the deadline, or an earlier doubt: `held` is asked for each checkpoint
         self._grace: float | None = None
+        self._last_grace: float | None = None
         self._unseen_from = NEVER
         self._answer_by = 0.0
         self._asking = False
@@ -154,19 +155,22 @@ class LockState:
     def declared(self, grace: float) -> None:
         """A declaration of presence is about to be sent; only while the lock is held. From now on peers may delete
         the lock when Redis has not seen the subscription for `grace` seconds, even if no answer comes."""
-        self._grace = grace if self._grace is None else min(grace, self._grace)
+        self._grace = self._last_grace = grace if self._grace is None else min(grace, self._grace)
         self._reckon()
 
     def unseen(self, at: float) -> None:
-        """The subscription was lost at `at`. Without a declaration that means nothing."""
+        """The subscription was lost at `at`. Without a declaration that means nothing. One that was withdrawn
+        counts: Redis may execute it late, if its answer was given up."""
+        if self._grace is None:
+            self._grace = self._last_grace
         if self._grace is not None:
             self._unseen_from = min(self._unseen_from, at + self._grace / 2)
             self._reckon()
         self.doubt()
 
     def withdrawn(self) -> None:
-        """Redis has answered that the declaration is taken back, and that the lock was there. From now on only the
-        lock itself tells."""
+        """Redis has answered that the declaration is taken back. From now on only the lock itself tells; if it was
+        not there, it has lapsed already."""
         self._grace = None
         self._unseen_from = NEVER
         if self._reckon():
@@ -214,8 +218,8 @@ class LockState:
         self._deadline = sent + self._ttl
         self._asking = False
         self.beat_at = sent
-        self._grace = None  # joining takes a declaration back
-        self._unseen_from = NEVER
+        if self._unseen_from == NEVER:
+            self._grace = None  # joining takes a declaration back, but not one that Redis executed after it
         self._reckon()
         self.changed.notify()
         return True

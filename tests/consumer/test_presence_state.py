@@ -112,7 +112,7 @@ def test_a_lost_subscription_leads_to_a_withdrawal_and_a_new_one_to_a_new_declar
     assert step(presence) == "withdraw"
     presence.heard_subscribed(0.01)
     assert step(presence) == "withdraw"  # it comes first
-    presence.has_withdrawn()
+    assert presence.has_withdrawn(presence.losses)
     assert presence.withdrawals == 1
     assert step(presence) == "declare"
     assert presence.declares() == 2
@@ -146,10 +146,22 @@ def test_who_never_declared_has_nothing_to_withdraw() -> None:
 def test_a_declaration_that_was_given_up_may_arrive_late_so_the_next_loss_withdraws_again() -> None:
     presence = declared()
     presence.heard_unsubscribed()
-    presence.has_withdrawn()
+    assert presence.has_withdrawn(presence.losses)
     presence.heard_subscribed(0.01)
     presence.heard_unsubscribed()
     assert step(presence) == "withdraw"
+
+
+def test_a_withdrawal_that_was_sent_before_the_last_loss_does_not_count() -> None:
+    presence = declared()
+    presence.heard_unsubscribed()
+    losses = presence.losses
+    presence.heard_subscribed(0.01)
+    presence.heard_unsubscribed()  # in between, Redis may have executed a declaration that was given up
+    assert not presence.has_withdrawn(losses)
+    assert step(presence) == "withdraw"
+    assert presence.has_withdrawn(presence.losses)
+    assert step(presence) is None
 
 
 def test_losing_it_twice_is_losing_it_once() -> None:
@@ -171,7 +183,7 @@ def test_who_is_not_seen_for_long_gives_up_until_the_next_subscription() -> None
     assert presence.standing == "impossible"
     assert "proxy" in presence.why
     assert step(presence) == "withdraw"  # should one of the answers be wrong
-    presence.has_withdrawn()
+    assert presence.has_withdrawn(presence.losses)
     assert step(presence) is None
     presence.heard_subscribed(0.01)
     assert step(presence) == "declare"
@@ -205,6 +217,14 @@ def test_taking_the_lock_anew_withdraws() -> None:
     assert step(presence) == "withdraw"
     presence.lock_taken_anew()
     assert step(presence) == "withdraw"  # one that is still under way
+
+
+def test_a_loss_while_the_lock_was_taken_anew_is_not_forgotten() -> None:
+    presence = declared()
+    presence.heard_unsubscribed()
+    presence.heard_subscribed(0.01)
+    presence.lock_taken_anew()
+    assert step(presence) == "withdraw"
 
 
 def test_a_declaration_that_redis_has_lost_is_made_again() -> None:

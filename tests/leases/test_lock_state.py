@@ -416,13 +416,33 @@ def test_a_doubted_lock_lapses_as_any_other(fleet: Fleet) -> None:
 
 def test_a_resume_takes_the_declaration_back(fleet: Fleet) -> None:
     lock_state = fleet.declared()
-    lock_state.unseen(fleet.time)
-    fleet.time += GRACE
     lock_state.lapse("missing")
     assert not lock_state.alive
     assert lock_state.held_since(fleet.time)
     fleet.time = lock_state.deadline - 0.001
     assert lock_state.held
+
+
+def test_a_resume_does_not_end_the_doubt_about_a_lost_subscription(fleet: Fleet) -> None:
+    """A declaration that was under way may have been executed after the lock was taken."""
+    lock_state = fleet.declared()
+    lock_state.unseen(fleet.time)
+    fleet.time += GRACE
+    lock_state.lapse("missing")
+    assert lock_state.held_since(fleet.time)
+    assert lock_state.alive
+    assert not lock_state.held
+    lock_state.withdrawn()
+    assert lock_state.held
+
+
+def test_a_withdrawn_declaration_may_be_executed_late(fleet: Fleet) -> None:
+    lock_state = fleet.declared()
+    lock_state.withdrawn()
+    lock_state.unseen(fleet.time)
+    assert lock_state.held
+    fleet.time += GRACE / 2
+    assert not lock_state.held
 
 
 def test_a_question_is_no_change(fleet: Fleet) -> None:
