@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from redis_stream_client._concurrency import clock
+from redis_stream_client._consumer.presence_state import LEAST_GRACE
 from redis_stream_client._model.keys import Keys
 from tests.harness.fleet import Member, announce
 from tests.harness.waiting import wait_until
@@ -121,6 +122,39 @@ async def test_who_is_deposed_by_such_a_network_learns_it_with_the_next_connecti
         await wait_until(lambda: belief.lease in belief.member.disowned, "it is told")
         await peer.owns("call-1")
         assert peer.lease("call-1").fence > belief.lease.fence
+
+
+async def test_who_is_cut_off_is_in_doubt_when_half_its_grace_is_over(
+    server: Server, proxy: TcpProxy, service: str
+) -> None:
+    async with declared(proxy.url, server, service, 10.0) as belief:
+        await proxy.refuse()
+        began = clock.now()
+        proxy.cut()
+        await belief.doubted(within=1.0)
+        assert clock.now() - began < LEAST_GRACE / 2 + SLACK
+        await proxy.accept()
+        await belief.held_again()
+
+
+async def test_who_is_cut_off_does_not_believe_when_a_peer_has_its_streams(
+    server: Server, proxy: TcpProxy, service: str
+) -> None:
+    async with (
+        declared(proxy.url, server, service, 10.0) as belief,
+        Member(server.url, service, lock_ttl=10.0) as peer,
+    ):
+        await wait_until(lambda: peer.client.statistics().presence.members == 2, "the peer has looked")
+        await proxy.refuse()
+        proxy.cut()
+
+        def taken() -> bool:
+            assert not (belief.lease.owned and peer.owned)
+            return bool(peer.owned)
+
+        await wait_until(taken, "the peer has taken over", 2.0)
+        await proxy.accept()
+        await wait_until(lambda: belief.lease in belief.member.disowned, "it is told")
 
 
 @BOTH
