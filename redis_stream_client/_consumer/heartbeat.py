@@ -47,12 +47,11 @@ class LockRenewal:
         epoch = self._lock_state.epoch
         sent = clock.now()
         self._lock_state.asking()
-        timeout = min(self._patience, self._lock_state.beat_timeout)
         won = False
         if turn is None:
-            alive = await self._lock.beat(timeout)
+            alive = await self._lock.beat(self._patience)
         else:
-            alive, won = await self._lock.beat_and_turn(turn, timeout)
+            alive, won = await self._lock.beat_and_turn(turn, self._patience)
         self._outage.answered()
         if not self._lock_state.believed(epoch):
             return False

@@ -9,7 +9,9 @@ from redis_stream_client._concurrency.notifier import Notifier
 
 NEVER = float("inf")
 
-LEAST_TIMEOUT = 0.5  # seconds; a server that pauses for less than that is not worth a new connection
+OVERDUE = 0.5
+"""Seconds without an answer after which a beat that was due is overdue; half the grace if that is more, since
+connecting took long. Redis and event loops stand still for shorter times all the while."""
 
 LapseCause = Literal["silent", "stalled", "missing"]
 """Why a lock lapsed.
@@ -44,8 +46,7 @@ class LockState:
 
     - half the grace after the subscription was lost (`unseen`), until the declaration is taken back (`withdrawn`);
     - when a beat is overdue, until one is answered: the network may have closed our connections towards the server
-      without telling us. A beat counts from when it is due: what is asked in between may take longer, since Redis,
-      too, stands still for a moment now and then.
+      without telling us. It counts from when it is due: what is asked in between may take longer.
 
     Args:
         lock_ttl: lifetime of the lock in Redis, in seconds.
@@ -145,13 +146,6 @@ class LockState:
         """Something hints that the lock is gone: have the heartbeat ask Redis now."""
         self.questioned.notify()
 
-    @property
-    def beat_timeout(self) -> float:
-        """Seconds after which a beat without an answer is overdue."""
-        if self._grace is None:
-            return self._interval
-        return min(self._interval, max(LEAST_TIMEOUT, self._grace / 2))
-
     def declared(self, grace: float) -> None:
         """A declaration of presence is about to be sent; only while the lock is held. From now on peers may delete
         the lock when Redis has not seen the subscription for `grace` seconds, even if no answer comes."""
@@ -181,7 +175,7 @@ class LockState:
         before = self.held
         until = min(self._deadline, self._unseen_from)
         if self._grace is not None and self.beat_at is not None:
-            until = min(until, self.beat_at + self._interval + self.beat_timeout)
+            until = min(until, self.beat_at + self._interval + max(OVERDUE, self._grace / 2))
         self._held_until = until
         return self.held and not before
 
