@@ -442,6 +442,44 @@ def test_a_member_in_run_shows_only_what_it_takes() -> None:
     assert [violation.promise for violation in only_run(late(0.9))] == ["recovery"]
 
 
+def with_long_locks(history: History, *declared: str) -> History:
+    """The same with locks that outlive the run; these members have declared their presence."""
+    began = history.only("began")
+    history.events[history.events.index(began)] = began._replace(args=(10.0, *began.args[1:]))
+    for member in declared:
+        history.say(member, "presence", "declared", at=-1.0)
+    return history
+
+
+def test_a_crash_is_noticed_by_presence_however_long_locks_live() -> None:
+    assert with_long_locks(late(0.9)).found() == []
+    assert with_long_locks(late(0.4), "m0", "m1", "m2").found() == []
+    violation = the_only(with_long_locks(late(0.9), "m0", "m1", "m2").found())
+    assert violation.promise == "recovery"
+    assert violation.what == "s1 was offered to no peer in time after kill: 1.91 s, due 1.54 s"
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [("m1", "m2"), ("m0",)],  # by it, and by one that can see it
+)
+def test_presence_shows_only_what_was_declared(declared: Sequence[str]) -> None:
+    assert with_long_locks(late(0.9), *declared).found() == []
+
+
+def test_presence_that_was_withdrawn_shows_nothing() -> None:
+    history = with_long_locks(late(0.9), "m0", "m1", "m2")
+    history.say("m0", "presence", "withdrawn", at=0.8)
+    assert history.found() == []
+
+
+@pytest.mark.parametrize(("kind", "member"), [("storm", ""), ("freeze", "m0")])
+def test_presence_shows_nothing_while_listeners_or_their_network_suffer(kind: str, member: str) -> None:
+    history = with_long_locks(late(0.9), "m0", "m1", "m2")
+    outage(history, -0.1, 0.5, kind, member)
+    assert history.found() == []
+
+
 def outage(history: History, begin: float, end: float, kind: str = "outage", member: str = "") -> None:
     killed = history.only("fault").time
     number = 100 + len(history.events)
@@ -519,6 +557,18 @@ def test_a_stall_is_a_fault() -> None:
     history.events[history.events.index(lost)] = lost._replace(args=(1, "expired"))
     assert [violation.promise for violation in history.found()] == ["kept"]
     history.say("run", "lag", 1.0, at=lost.time + 0.2)
+    assert history.found() == []
+
+
+def test_a_storm_of_cut_listeners_costs_nothing_but_who_is_late() -> None:
+    history = tell([6])
+    lost = history.only("lost")
+    history.events[history.events.index(lost)] = lost._replace(args=(1, "expired"))
+    history.say("m0", "presence", "declared", at=0.0)
+    history.say("run", "fault", 1, "storm", "", at=lost.time - 0.6)
+    history.say("run", "over", 1, at=lost.time - 0.1)
+    assert [violation.promise for violation in history.found()] == ["kept"]
+    history.say("m0", "lag", 0.1, at=lost.time - 0.2)
     assert history.found() == []
 
 

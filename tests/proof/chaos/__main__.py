@@ -10,9 +10,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.harness.binaries import SERVERS, chosen
 from tests.proof.chaos.checker import check
+from tests.proof.chaos.fleet import PRESENCE
 from tests.proof.chaos.history import SUFFIX, read
 from tests.proof.chaos.report import report
 from tests.proof.chaos.run import Run
@@ -31,6 +33,10 @@ def main() -> int:
         choices=sorted(DEPLOYMENTS),
         help="default: one after the other, each for its share of the time",
     )
+    parser.add_argument("--lock-ttl", type=float, default=1.0, help="of every member, in seconds; default: 1")
+    parser.add_argument(
+        "--presence", choices=PRESENCE, default="mixed", help="which members declare it; default: mixed"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="write the histories there, and keep them")
     parser.add_argument("--check", type=Path, metavar="DIR", help="do not run, but check histories that were kept")
     given = parser.parse_args()
@@ -43,18 +49,32 @@ def main() -> int:
         parser.error(f"{directory} has histories already")
     deployments = [given.deployment] if given.deployment else sorted(DEPLOYMENTS, reverse=True)
     minutes = given.minutes / len(deployments)
-    status = max([_run(directory / name, minutes, seed, given.rate, given.server, name) for name in deployments])
+    fleet = {"lock_ttl": given.lock_ttl, "presence": given.presence}
+    status = max(
+        [_run(directory / name, minutes, seed, given.rate, given.server, name, fleet) for name in deployments]
+    )
     if status == 0 and given.keep is None:
         shutil.rmtree(directory)
     return status
 
 
-def _run(directory: Path, minutes: float, seed: int, rate: float, server: str | None, deployment: str) -> int:
+def _run(
+    directory: Path,
+    minutes: float,
+    seed: int,
+    rate: float,
+    server: str | None,
+    deployment: str,
+    fleet: dict[str, Any],
+) -> int:
     started = time.monotonic()
     directory.mkdir(parents=True)
-    _say(f"chaos: {deployment}, {minutes:g} min, seed {seed}, {server or chosen()}, histories in {directory}")
+    _say(
+        f"chaos: {deployment}, {minutes:g} min, seed {seed}, {server or chosen()}, "
+        f"lock_ttl {fleet['lock_ttl']:g}, presence {fleet['presence']}, histories in {directory}"
+    )
     try:
-        asyncio.run(Run(directory, minutes, seed, rate, server, deployment, _say).run())
+        asyncio.run(Run(directory, minutes, seed, rate, server, deployment, _say, **fleet).run())
     except BaseException:
         _say(f"the run broke off; its histories are in {directory}")
         raise

@@ -9,7 +9,8 @@
 | two leases of an announcement never begin under one fence | fences |
 | what one owner's accepted checkpoint covers is handed to no newer owner: none is accepted twice | checkpoints |
 | every stream is finished; dead letters are the malformed and the poisoned alone | finished, dead letters |
-| whose owner is gone is offered to a peer within `lock_ttl` + `lock_ttl` / 4 + one round trip | recovery |
+| whose owner is gone is offered to a peer within `lock_ttl` + a quarter of the pace + one round trip | recovery |
+| … and within `NOTICED` + the same, if it crashed, and both had declared their presence | recovery |
 | who hears nothing from the server believes that it is alive for no longer than `lock_ttl` | beliefs |
 | no member ends but those that were told to | members |
 | what is there is worked on within a bound (`liveness.py`) | unread announcement, owned and unhandled, … |
@@ -41,8 +42,10 @@ from tests.proof.chaos.trouble import (
     DEPENDENCY_AWAY,
     FEW_SWEEPS,
     FOR_EVER,
+    HALF_A_GRACE,
     JUST,
     LEAVES,
+    LISTENERS_CUT,
     MEASURED_FROM,
     OPERATOR,
     STALL,
@@ -63,6 +66,11 @@ if TYPE_CHECKING:
 
     from tests.proof.chaos.history import Event
 
+NOTICED = 1.0
+"""Seconds within which presence shows a crash: a third of it, and the rest for a machine with other work."""
+SETTLED = 1.5
+"""Seconds within which presence is the same as before, after all listeners were cut or a member was lost."""
+CRASHES = frozenset({"kill", "suicide"})
 ROUND_TRIPS = 3
 """Of a recovery, one after the other: a look whose lock is gone, a claim, a handler's beginning."""
 EACH = 0.001
@@ -294,7 +302,8 @@ def _kept(story: Story) -> Iterator[Violation]:
             if any(since.time <= end and until >= begin for since, until in member.blocked):
                 continue
             lags = total(member.lags, begin, end) + total(story.run_lags, begin, end)
-            if lags < STALL * story.lock_ttl:
+            cut = any(f.kind in LISTENERS_CUT and f.interval.meets(begin, end) for f in story.faults_of(""))
+            if lags < (HALF_A_GRACE if cut and member.presence else STALL * story.lock_ttl):
                 what = f"{name} lost {lease.stream} ({lease.lost.args[1]}), though nothing had befallen it"
                 yield violation("kept", what, lease.leased, lease.lost)
 
@@ -506,22 +515,47 @@ def _due(story: Story, loss: _Loss, *, taken_by_run: bool) -> tuple[float, Event
     """
     due: tuple[float, Event | None] = (FOREVER, None)
     of_server = {by_run: list(_of_server(story, loss, by_run or taken_by_run)) for by_run in (False, True)}
+    lives: list[tuple[float, list[Interval], bool]] = [(story.lock_ttl, [], False)]
+    if _present(story, loss):
+        lives.append((NOTICED, list(_of_presence(story, loss)), True))
     for name, member in story.members.items():
         if name == loss.lease.source or member.joined is None or member.gone < loss.event.time:
             continue
         by_run = member.in_run
-        # In run() nothing shows that a stream was offered, but that it was taken: each member takes its share,
-        # and after a quarter of the lock's lifetime what others left, in parts.
-        length = story.lock_ttl * (1.75 if by_run else 1.25)
-        disturbed = [*of_server[by_run], *of_member(story, name, member)]
-        start = earliest(loss.event.time, length, disturbed)
-        if start == FOREVER:
-            continue
-        at = start + length + 2 * MEASURED_FROM + loss.together * EACH
-        lags = total(member.lags, start, at) + total(story.run_lags, start, at)
-        slow = ROUND_TRIPS * max(within(story.slow, start, at), default=0.0)
-        due = min(due, (at + lags + slow, member.joined), key=lambda pair: pair[0])
+        for life, more, present in lives:
+            # In run() nothing shows that a stream was offered, but that it was taken: each member takes its share,
+            # and after a quarter of the pace what others left, in parts.
+            length = life + story.pace * (0.75 if by_run else 0.25)
+            disturbed = [*of_server[by_run], *of_member(story, name, member), *more]
+            start = earliest(loss.event.time, length, disturbed)
+            if start == FOREVER:
+                continue
+            at = start + length + 2 * MEASURED_FROM + loss.together * EACH
+            if present and not member.declared(loss.event.time - SETTLED, at):
+                continue
+            lags = total(member.lags, start, at) + total(story.run_lags, start, at)
+            slow = ROUND_TRIPS * max(within(story.slow, start, at), default=0.0)
+            due = min(due, (at + lags + slow, member.joined), key=lambda pair: pair[0])
     return due
+
+
+def _present(story: Story, loss: _Loss) -> bool:
+    """Whether presence shows the loss: its sockets were closed, and it had declared itself."""
+    begin = loss.event.time
+    return loss.cause in CRASHES and story.members[loss.lease.source].declared(begin - SETTLED, begin)
+
+
+def _of_presence(story: Story, loss: _Loss) -> Iterator[Interval]:
+    """When the loss may not be seen: the servers suffer something, its network does, or others are lost, too."""
+    for fault in story.faults_of(""):
+        yield Interval(fault.interval.begin, fault.interval.end + SETTLED)
+    for name, member in story.members.items():
+        if name == loss.lease.source:
+            for fault in story.faults_of(name):
+                if fault.kind not in CRASHES:
+                    yield fault.interval
+        elif loss.event.time - SETTLED < member.gone:
+            yield Interval(member.gone, member.gone + SETTLED)
 
 
 def _of_server(story: Story, loss: _Loss, by_run: bool) -> Iterator[Interval]:

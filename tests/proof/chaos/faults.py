@@ -30,6 +30,8 @@ T = TypeVar("T")
 DELAYS = (0.02, 0.2)
 BANDWIDTHS = (100_000, 4_000_000)
 """Bytes per second, the fewest and the most."""
+STORM = 0.02
+"""Seconds between two cuts of all listeners."""
 REQUESTS = (b"EVALSHA", b"XREADGROUP", b"PEXPIRE", b"XREAD ", b"XRANGE")
 MALFORMED = (
     (b"no-such-field", b"%s"),
@@ -190,6 +192,11 @@ class Faults(Generic[S]):
             else:
                 place.network.half_close_server()
 
+    async def _vanish(self, fault: Fault, place: Place) -> None:
+        """All connections are closed towards the server alone: the member is not told."""
+        async with self.noted(fault, place.running()):
+            place.network.vanish()
+
     # What an operator does to one member.
 
     async def _consumer(self, name: str) -> str:
@@ -231,6 +238,14 @@ class Faults(Generic[S]):
     async def _kill_pubsub(self, fault: Fault) -> None:
         async with self.noted(fault):
             await self.servers.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    async def _storm(self, fault: Fault) -> None:
+        """All listeners are cut, again and again."""
+        async with self.noted(fault, "", fault.seconds):
+            end = now() + fault.seconds
+            while now() < end:
+                await self.servers.command("CLIENT", "KILL", "TYPE", "pubsub")
+                await asyncio.sleep(STORM)
 
     async def _pause(self, fault: Fault) -> None:
         async with self.noted(fault, "", fault.seconds):

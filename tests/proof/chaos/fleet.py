@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MEMBERS = 5
 BY_EVENTS = (1, 3)
 """Places whose members use `events()`; the others use `run()`."""
+PRESENCE = ("on", "off", "mixed")
+PRESENT = (0, 1, 2)
+"""Places whose members declare their presence, where it is mixed."""
 EXIT_TIMEOUT = 15.0
 JOIN_TIMEOUT = 30.0
 HEAD = 100_000
@@ -43,7 +46,8 @@ class Place:
         self._history = history
         self._directory = directory
         mode = "events" if number in BY_EVENTS else "run"
-        self._setup = {**setup, "proxies": network.setup, "mode": mode}
+        present = number in PRESENT if setup["presence"] == "mixed" else setup["presence"] == "on"
+        self._setup = {**setup, "proxies": network.setup, "mode": mode, "presence": present}
         self._process: asyncio.subprocess.Process | None = None
         self._count = 0
         self._name = ""

@@ -8,6 +8,7 @@ that is killed loses nothing that it has written. *lease* is the number of a lea
 | member | `joined` | consumer id, "run" or "events" |
 | | `leased` | lease, stream, LBS id, fence, attempts, position |
 | | `alive`, `lapsed` | nothing: what the client believes of itself has changed |
+| | `presence` | what the client has declared about its presence: "declared", "withdrawn", … |
 | | `stuck` | what the client says is stuck: each what, its stream, and for how many seconds |
 | | `offered` | stream, LBS id: a `StreamExpired` |
 | | `fenced` | lease, fence: it was raised |

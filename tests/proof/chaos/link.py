@@ -111,6 +111,10 @@ class Network:
         for proxy in self.proxies:
             proxy.half_close_server()
 
+    def vanish(self) -> None:  # noqa: D102
+        for proxy in self.proxies:
+            proxy.vanish()
+
     def _share(self, fault: Fault) -> None:
         for proxy in self.proxies[1:]:
             proxy.faults.append(fault)

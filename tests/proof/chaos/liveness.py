@@ -21,7 +21,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from tests.proof.chaos.story import FOREVER, Fault, Interval, Lease, Story, Stream, earliest
+from tests.proof.chaos.story import FOREVER, Fault, Interval, Lease, Story, Stream, earliest, pace
 from tests.proof.chaos.trouble import (
     ASIDE,
     DEPENDENCY_AWAY,
@@ -45,9 +45,14 @@ if TYPE_CHECKING:
     from tests.proof.chaos.history import Event
 
 LIVELY = 6.0
-"""In lifetimes of a lock."""
+"""In units of the fleet's pace. A longer lock adds what it lives longer: so does a dead owner without presence."""
 UNDISTURBED = 3.0
-"""In lifetimes of a lock: so long after each fault, and then for so long, nothing happens to anybody."""
+"""In the same: so long after each fault, and then for so long, nothing happens to anybody."""
+
+
+def lively(lock_ttl: float) -> float:
+    """Seconds after which something stands still."""
+    return LIVELY * pace(lock_ttl) + lock_ttl - pace(lock_ttl)
 
 
 def liveness(story: Story) -> Iterator[Violation]:
@@ -66,7 +71,7 @@ class _Judge:
 
     def __init__(self, story: Story) -> None:
         self.story = story
-        self.bound = LIVELY * story.lock_ttl
+        self.bound = lively(story.lock_ttl)
         self.of_servers = sorted(self._of_servers())
         self.consumers = {
             str(member.joined.args[0]): name for name, member in story.members.items() if member.joined is not None
@@ -177,7 +182,7 @@ class _Judge:
     def outages(self) -> Iterator[Violation]:
         """What handlers need is back: all streams that they failed go on."""
         faults = self.story.faults.values()
-        bound = UNDISTURBED * self.story.lock_ttl
+        bound = UNDISTURBED * self.story.pace + self.story.lock_ttl - self.story.pace
         everything = [Interval(fault.interval.begin, fault.interval.end + bound) for fault in faults]
         everything.append(Interval(self.story.closing, FOREVER))
         for lags in (self.story.run_lags, *(member.lags for member in self.story.members.values())):

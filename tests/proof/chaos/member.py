@@ -97,6 +97,7 @@ class Member:
             setup["service"],
             consumer_name=self.name,
             lock_ttl=setup["lock_ttl"],
+            presence=setup["presence"],
             connect_timeout=CONNECT_TIMEOUT,
         )
         self.ledger = Ledger(connect(setup["ledger"]))
@@ -133,8 +134,10 @@ class Member:
                 self.orders.append(said)
 
     async def watch_beliefs(self) -> None:
-        """Write down when the client has joined, and when it believes that it is alive, or no longer."""
+        """Write down when the client has joined, when it believes that it is alive, or no longer, and whether its
+        presence is declared."""
         believed: bool | None = None
+        present = ""
         while True:
             if self.client.alive is not (believed or False):
                 if believed is None:
@@ -143,6 +146,8 @@ class Member:
                         asyncio.get_running_loop().call_later(random.uniform(*BAD), self.die)
                 believed = self.client.alive
                 self.history.write("alive" if believed else "lapsed")
+            if believed and present != (present := self.client.statistics().presence.state):
+                self.history.write("presence", present)
             await asyncio.sleep(LOOK)
 
     async def watch_health(self) -> None:

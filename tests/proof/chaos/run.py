@@ -15,11 +15,12 @@ from tests.proof.chaos.cluster import ClusterFaults, ClusterServers
 from tests.proof.chaos.fleet import MEMBERS, Fleet
 from tests.proof.chaos.history import Writer
 from tests.proof.chaos.ledger import Ledger, Scribe, connect
-from tests.proof.chaos.liveness import LIVELY
+from tests.proof.chaos.liveness import lively
 from tests.proof.chaos.member import watch_lag
 from tests.proof.chaos.schedule import schedule
 from tests.proof.chaos.servers import NotNow
 from tests.proof.chaos.standalone import StandaloneFaults, StandaloneServers
+from tests.proof.chaos.story import pace
 from tests.proof.chaos.watch import Watch
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from tests.proof.chaos.schedule import Fault
 
 SERVICE = "chaos"
-LOCK_TTL = 1.0
 SETTLE_TIMEOUT = 20.0
 """Seconds after the last fault within which everything is to be finished."""
 FAULT_TIMEOUT = 30.0
@@ -51,11 +51,16 @@ class Run:
         server: str | None,
         deployment: str,
         say: Callable[[str], None],
+        *,
+        lock_ttl: float = 1.0,
+        presence: str = "mixed",
     ) -> None:
         self.seconds = 60 * minutes
         self.seed = seed
         self.deployment = deployment
         self.say = say
+        self.lock_ttl = lock_ttl
+        self.presence = presence
         self.history = Writer(directory, "run")
         self.keys = Keys(SERVICE)
         kind = ClusterServers if deployment == "cluster" else StandaloneServers
@@ -63,7 +68,7 @@ class Run:
         self.faults_done: Counter[str] = Counter()
         self.faults_skipped: Counter[str] = Counter()
         self._directory = directory
-        self._plan = schedule(seed, self.seconds, rate, MEMBERS, LOCK_TTL, deployment)
+        self._plan = schedule(seed, self.seconds, rate, MEMBERS, pace(lock_ttl), deployment)
         self._started = 0.0
 
     async def run(self) -> None:
@@ -73,11 +78,13 @@ class Run:
             await self.servers.start()
             binary = self.servers.ledger.binary
             version = ".".join(map(str, binary.version))
-            self.history.write("began", LOCK_TTL, self.seed, f"{binary.name} {version}, {self.deployment}")
+            what = f"{binary.name} {version}, {self.deployment}, lock_ttl {self.lock_ttl:g}"
+            self.history.write("began", self.lock_ttl, self.seed, f"{what}, presence {self.presence}")
             setup = {
                 "ledger": self.servers.ledger.url,
                 "service": SERVICE,
-                "lock_ttl": LOCK_TTL,
+                "lock_ttl": self.lock_ttl,
+                "presence": self.presence,
                 "seed": self.seed,
                 "cluster": self.deployment == "cluster",
             }
@@ -137,7 +144,7 @@ class Run:
             await place.network.mend()
         await faults.remove_decoys()
         self.history.write("ended")
-        await asyncio.sleep(LIVELY * LOCK_TTL + 1.0)  # what stands still now is found by the checker
+        await asyncio.sleep(lively(self.lock_ttl) + 1.0)  # what stands still now is found by the checker
 
     async def _do(self, faults: StandaloneFaults | ClusterFaults, fault: Fault) -> None:
         try:
@@ -163,7 +170,7 @@ class Run:
             return not waiting and not await self.servers.pending(keys.lbs, keys.group)
 
         try:
-            await wait_until(empty, "every stream is finished", SETTLE_TIMEOUT)
+            await wait_until(empty, "every stream is finished", SETTLE_TIMEOUT + self.lock_ttl)
         except AssertionError:
             await fleet.explain()
         left = [_text(id) for id, _ in await self.servers.command("XRANGE", keys.lbs, "-", "+")]

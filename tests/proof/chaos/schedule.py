@@ -19,6 +19,7 @@ MEMBER_FAULTS = {
     "drop requests": 2,
     "lose a reply": 4,
     "half-close": 2,
+    "vanish": 2,
     "bandwidth": 4,
     "block": 2,
     "raise": 3,
@@ -32,6 +33,7 @@ MEMBER_FAULTS = {
 SERVER_FAULTS = {
     "kill connections": 2,
     "kill pubsub": 2,
+    "storm": 1,
     "pause": 2,
     "flush scripts": 2,
     "notifications off": 2,
@@ -74,6 +76,7 @@ SECONDS = {
     "bandwidth": (1.0, 4.0),
     "block": (0.5, 3.0),
     "pause": (0.05, 0.6),
+    "storm": (0.2, 2.0),
     "full": (0.3, 1.0),
     "freeze the server": (0.2, 1.8),
     "freeze a node": (0.2, 3.0),
@@ -85,7 +88,7 @@ SECONDS = {
     "member's dependency away": (2.0, 5.0),
     "bad deploy": (2.0, 5.0),
 }
-"""How long they last, in lifetimes of a lock."""
+"""How long they last, in units of the fleet's pace: of a lock's lifetime, if that is not a long one."""
 
 
 LONG_RUN = 600.0
@@ -94,7 +97,7 @@ LONG_OUTAGES = ("ledger away", 60.0, 0.2)
 """Such an outage of what all handlers need, how many seconds it lasts, and how many of them are so long."""
 
 CYCLE, CALM = 40.0, 10.0
-"""Each so many lifetimes of a lock end with so many in which nothing happens: then all must be well again."""
+"""Each so many units end with so many in which nothing happens: then all must be well again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +113,14 @@ class Fault:
     variant: float
 
 
-def schedule(
-    seed: int, duration: float, rate: float, members: int, lock_ttl: float, deployment: str
-) -> list[Fault]:
-    """All faults of a run of `duration` seconds, `rate` of them a second."""
+def schedule(seed: int, duration: float, rate: float, members: int, unit: float, deployment: str) -> list[Fault]:
+    """All faults of a run of `duration` seconds, `rate` of them a second. `unit`: the fleet's pace in seconds."""
     kinds = MEMBER_FAULTS | SERVER_FAULTS | DEPLOYMENTS[deployment]
     dice = random.Random(seed)
     faults: list[Fault] = []
     at = 0.0
     bag: list[str] = []
-    cycle, calm = CYCLE * lock_ttl, CALM * lock_ttl
+    cycle, calm = CYCLE * unit, CALM * unit
     while (at := at + dice.uniform(1 / 3, 5 / 3) / rate) < duration:
         if at % cycle > cycle - calm:
             at += cycle - at % cycle
@@ -129,7 +130,7 @@ def schedule(
             dice.shuffle(bag)
         kind = bag.pop()
         place = dice.randrange(members) if kind in MEMBER_FAULTS else None
-        seconds = dice.uniform(*SECONDS.get(kind, (0.0, 0.0))) * lock_ttl
+        seconds = dice.uniform(*SECONDS.get(kind, (0.0, 0.0))) * unit
         variant = dice.random()
         if duration >= LONG_RUN and kind == LONG_OUTAGES[0] and variant < LONG_OUTAGES[2]:
             seconds = LONG_OUTAGES[1]

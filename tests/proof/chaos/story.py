@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tests.proof.chaos.history import Event
 
 FOREVER = math.inf
+LONGEST_PACE = 2.0  # seconds
 
 
 class Interval(NamedTuple):
@@ -94,6 +95,8 @@ class Member:
     stuck: list[Event] = field(default_factory=list)
     beliefs: list[Event] = field(default_factory=list)
     """When the client began to believe that it is alive, and ceased to."""
+    presence: list[Event] = field(default_factory=list)
+    """When what it has declared about its presence changed."""
     blocked: list[tuple[Event, float]] = field(default_factory=list)
     """Since when, and until when, the handler blocked the event loop."""
     lags: list[Event] = field(default_factory=list)
@@ -103,6 +106,11 @@ class Member:
     def in_run(self) -> bool:
         """Whether it uses `run()`."""
         return self.joined is not None and self.joined.args[1] == "run"
+
+    def declared(self, begin: float, end: float) -> bool:
+        """Whether its presence was declared all that time."""
+        before = [event for event in self.presence if event.time <= end]
+        return bool(before) and before[-1].args[0] == "declared" and before[-1].time < begin
 
     @property
     def gone(self) -> float:
@@ -140,6 +148,11 @@ class Fault:
         return Interval(self.event.time, self.end)
 
 
+def pace(lock_ttl: float) -> float:
+    """The time scale of all but the lock's own life, in seconds."""
+    return min(lock_ttl, LONGEST_PACE)
+
+
 class Story:
     """All that happened."""
 
@@ -174,6 +187,11 @@ class Story:
                     self._of_producer(event)
                 case _:
                     self._of_member(event)
+
+    @property
+    def pace(self) -> float:
+        """The time scale of all but the lock's own life, in seconds."""
+        return pace(self.lock_ttl)
 
     def lease(self, written: Event) -> Lease | None:
         """The lease under which an effect was written."""
@@ -250,6 +268,8 @@ class Story:
                 member.joined = event
             case "alive" | "lapsed":
                 member.beliefs.append(event)
+            case "presence":
+                member.presence.append(event)
             case "stuck":
                 member.stuck.append(event)
             case "suicide":

@@ -45,7 +45,7 @@ OPERATOR = frozenset({"destroy the group", "delete the consumer", "acknowledge"}
 FEW_SWEEPS = 6.0
 """In lifetimes of a lock: the fleet tidies up every other one, and must come to it three times."""
 STALL = 0.25
-"""Lifetimes of a lock from which on a lag of the proxies is an outage, and one of a member a fault of this one."""
+"""Units of the fleet's pace from which on a lag of the proxies is an outage, and one of a member its own fault."""
 LONGEST = 10.0
 """Seconds that a lag takes at the most."""
 DEPENDENCY_AWAY = frozenset({"ledger away", "member's dependency away"})
@@ -54,6 +54,10 @@ HARMLESS = frozenset({"raise", "acknowledge", "suicide", "block", "delete the co
 """Faults after which a member can take over as well as before, or whose own lines say from when on it can not."""
 LEAVES = frozenset({"terminate", "bad deploy"})
 """The process leaves. After a bad deploy those that follow it in its place die soon, and say so."""
+LISTENERS_CUT = frozenset({"kill pubsub", "storm"})
+"""No listener is spared. Who cannot withdraw its presence within half a grace because it is late loses all."""
+HALF_A_GRACE = 0.075
+"""The least, in seconds."""
 FOR_EVER = frozenset({"kill"}) | LEAVES
 
 
@@ -141,5 +145,5 @@ def total(lags: Sequence[Event], begin: float, end: float) -> float:
 def stalls(story: Story, lags: Iterable[Event]) -> Iterator[Interval]:
     """When something stood still for so long that it is like a fault: a member misses a beat by it."""
     for lag in lags:
-        if lag.args[0] >= STALL * story.lock_ttl:
+        if lag.args[0] >= STALL * story.pace:
             yield Interval(lag.time - lag.args[0], lag.time)
