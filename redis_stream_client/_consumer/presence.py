@@ -129,7 +129,7 @@ class Presence:
         elif answer == "lapsed":
             self._lock_state.lapse("missing")
         elif self._state.standing == "declared":
-            self._state.blind.notify()
+            self._state.not_seen_any_more()
         else:
             self._state.not_seen()
             await self._sleep(UNSEEN_PAUSE)

@@ -205,6 +205,11 @@ class PresenceState:
 
     # What the watcher has seen.
 
+    def not_seen_any_more(self) -> None:
+        """Redis has lost the subscription by which we had declared our presence."""
+        if self.subscribed:  # otherwise the listener is connecting already
+            self.blind.notify()
+
     def undeclared(self) -> None:
         """Redis has lost our declaration."""
         if self.standing == "declared":

@@ -54,9 +54,9 @@ class Watcher:
                 self._absences.begin(self._state.subscribed_at + SETTLING)
                 continue
             try:
+                await self._depose()
                 if clock.now() >= self._absences.next_look:
                     await self._look()
-                await self._depose()
                 self._backoff.reset()
             except (Unanswered, GroupMissing) as error:
                 log.debug("watcher: %s", error)
@@ -103,7 +103,7 @@ class Watcher:
         match found.what:
             case "blind":  # so peers may have been without us for our whole grace
                 self._lock_state.unseen(asked - self._state.grace)
-                self._state.blind.notify()
+                self._state.not_seen_any_more()
             case "undeclared":
                 self._state.undeclared()
             case "lapsed":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._protocol import scripts
 from tests.harness.fleet import Member, announce
 from tests.harness.servers import clients_of
 from tests.harness.waiting import wait_until
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from redis_stream_client import RedisStreamClient
     from tests.harness.connection import Connection
+    from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
 
 LONG = 10.0
@@ -83,6 +85,22 @@ async def test_a_client_whose_listener_is_cut_off_withdraws_declares_anew_and_ke
         assert all(before[name] != after[name] for name in before)
         assert all(lease.owned for lease in [*one.leases, *two.leases])
         assert one.client.statistics().lapses == two.client.statistics().lapses == 0
+
+
+async def test_a_declaration_without_an_answer_does_not_keep_a_client_from_withdrawing(
+    server: Server, redis: Connection, proxy: TcpProxy, service: str
+) -> None:
+    async with Member(server.url, service, lock_ttl=LONG) as peer:
+        await declared(peer)
+        fault = proxy.drop_replies_after(scripts.load("present").sha.encode(), connections=1)
+        async with Member(proxy.url, service, lock_ttl=LONG) as member:
+            await wait_until(lambda: fault.swallowed, "it has declared, and does not know")
+            assert member.client.id in await declarations(redis, service)
+            await redis.client_kill_filter(_type="pubsub")
+            await withdrawn(member, 1)
+            await declared(peer, member)
+            assert member.client.statistics().lapses == 0
+            assert peer.client.statistics().presence.deposed == 0
 
 
 async def test_a_client_that_was_taken_for_dead_resumes_and_keeps_what_nobody_took(

@@ -233,6 +233,16 @@ def test_a_declaration_that_redis_has_lost_is_made_again() -> None:
     assert step(presence) == "declare"
 
 
+def test_a_subscription_that_redis_has_lost_is_made_anew_unless_we_know() -> None:
+    presence = declared()
+    told = []
+    presence.blind.add(lambda: told.append(presence.subscribed))
+    presence.not_seen_any_more()
+    presence.heard_unsubscribed()
+    presence.not_seen_any_more()
+    assert told == [True]
+
+
 def test_it_tells_of_what_has_changed() -> None:
     presence = state()
     told = []

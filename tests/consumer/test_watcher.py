@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,22 @@ async def all_watched(redis: Connection, service: str, members: int, *watchers: 
         return seen and await redis.hlen(Keys(service).present) == members
 
     await wait_until(watched, "somebody watches", timeout=10)
+
+
+async def all_present(redis: Connection, service: str, members: int) -> None:
+    async def present() -> bool:
+        keys = Keys(service)
+        names = [keys.lock(name.decode()) for name in await redis.hkeys(keys.present)]
+        return len(names) == members and await redis.exists(*names) == members
+
+    await wait_until(present, f"{members} are present", timeout=10)
+
+
+async def gone(redis: Connection, lock: str) -> None:
+    async def is_gone() -> bool:
+        return not await redis.exists(lock)
+
+    await wait_until(is_gone, f"{lock} is gone", timeout=5)
 
 
 async def test_a_process_that_is_killed_is_noticed_long_before_its_lock_expires(
@@ -56,38 +72,24 @@ async def test_a_process_that_is_killed_is_noticed_long_before_its_lock_expires(
 async def test_when_the_one_that_watches_dies_another_one_does(
     server: Server, redis: Connection, service: str
 ) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        workers = [
-            await stack.enter_async_context(Worker(url=server.url, service=service, lock_ttl=LONG))
-            for _ in range(3)
-        ]
-        member = await stack.enter_async_context(Member(server.url, service, lock_ttl=LONG))
-        for worker in workers:
-            await worker.joined()
-        keys = Keys(service)
+    keys = Keys(service)
+    async with Worker(url=server.url, service=service, lock_ttl=LONG) as watcher:
+        await watcher.joined()
 
-        async def watcher() -> Worker | None:
-            name = await redis.get(keys.watch)
-            if await redis.hlen(keys.present) == len(alive) + 1:
-                return next((each for each in alive if name and each.client == name.decode()), None)
-            return None
+        async def watches() -> bool:
+            return bool(await redis.get(keys.watch) == watcher.client.encode())
 
-        alive = [*workers]
-        # Whoever looks first watches: have the member look last.
-        await redis.delete(keys.watch)
-        for _ in range(2):
-            if member.client.statistics().presence.watching:
-                break
-            worker = await wait_until(watcher, "a worker watches", timeout=10)
-            alive.remove(worker)
+        async with (
+            Member(server.url, service, lock_ttl=LONG) as one,
+            Member(server.url, service, lock_ttl=LONG) as two,
+        ):
+            await all_present(redis, service, 3)
+            await wait_until(watches, "the first one watches", timeout=10)
             killed = time.monotonic()
-            worker.kill()
-
-            async def gone(lock: str = keys.lock(worker.client)) -> bool:
-                return not await redis.exists(lock)
-
-            await wait_until(gone, "it is deposed", timeout=5)
+            watcher.kill()
+            await gone(redis, keys.lock(watcher.client))
             assert time.monotonic() - killed < LONG / 4
+            await all_watched(redis, service, 2, one, two)
 
 
 async def test_a_process_that_is_stopped_is_not_deposed(server: Server, redis: Connection, service: str) -> None:
@@ -100,13 +102,42 @@ async def test_a_process_that_is_stopped_is_not_deposed(server: Server, redis: C
         worker.freeze()
         lock = Keys(service).lock(worker.client)
         frozen = time.monotonic()
-
-        async def gone() -> bool:
-            return not await redis.exists(lock)
-
-        await wait_until(gone, "its lock expires", timeout=5)
+        await gone(redis, lock)
         assert time.monotonic() - frozen > 1.0
         assert member.client.statistics().presence.deposed == 0
+
+
+async def test_a_frozen_watcher_is_replaced_and_takes_nobody_for_dead_when_it_wakes(
+    server: Server, redis: Connection, service: str
+) -> None:
+    keys = Keys(service)
+    async with Worker(url=server.url, service=service, lock_ttl=2.0) as watcher:
+        await watcher.joined()
+
+        async def watches() -> bool:
+            return bool(await redis.get(keys.watch) == watcher.client.encode())
+
+        async with (
+            Worker(url=server.url, service=service, lock_ttl=LONG) as victim,
+            Member(server.url, service, lock_ttl=LONG) as one,
+            Member(server.url, service, lock_ttl=LONG) as two,
+        ):
+            await victim.joined()
+            await wait_until(watches, "the first one watches", timeout=10)
+            await all_present(redis, service, 4)
+            watcher.freeze()
+            await all_watched(redis, service, 4, one, two)
+            victim.kill()
+            killed = time.monotonic()
+            await gone(redis, keys.lock(victim.client))
+            assert time.monotonic() - killed < LONG / 4
+            await gone(redis, keys.lock(watcher.client))  # by its lock
+            assert time.monotonic() - killed > 1.0
+            watcher.thaw()
+            await all_present(redis, service, 3)
+            await asyncio.sleep(1.5)  # time itself: it watches again, or could
+            assert one.client.statistics().lapses == two.client.statistics().lapses == 0
+            assert sum(each.client.statistics().presence.deposed for each in (one, two)) == 1
 
 
 async def test_old_members_without_presence_are_not_missed(
