@@ -18,6 +18,9 @@ from redis_stream_client._protocol.deliveries import Deliveries
 from redis_stream_client._protocol.replies import Delivered, Refusal, Taken, Won
 from redis_stream_client._redis.error_mapping import Unanswered
 
+FIRST_PAGE = 50
+"""Streams in the first page of a share, at most: work on them begins while the other pages are taken."""
+
 
 class Takeover:
     """Takes pages of the streams of a dead owner. They arrive like new ones.
@@ -54,8 +57,10 @@ class Takeover:
     async def take_share(self, owner: str, heirs: Sequence[str]) -> tuple[int, int]:
         """Take our fair share, page by page: as much as brings us level with the heirs. Returns how many the last
         page had, and how many are left for anybody."""
+        most = FIRST_PAGE
         while True:
-            page, left = await self._take_page(owner, heirs, PAGE)
+            page, left = await self._take_page(owner, heirs, most)
+            most = PAGE
             if not ((page.entries or page.more) and left and self._capacity.free):
                 return len(page.entries), left
 
