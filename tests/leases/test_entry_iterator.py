@@ -238,6 +238,27 @@ async def test_while_the_lock_is_in_doubt_nothing_is_handed_over(lease: LeaseSta
     assert await step == entry(2)
 
 
+async def test_a_long_doubt_is_looked_at_seldom(
+    lease: LeaseState, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of leases may wait for its end."""
+    looks: list[float] = []
+    loop = asyncio.get_running_loop()
+    entries = Entries(lease, backend)
+    step, source = await first_step(entries, backend)
+    source.give(entry(1), entry(2))
+    await step
+
+    def held(self: Backend) -> bool:
+        looks.append(loop.time())
+        return looks[-1] > looks[0] + 1.0
+
+    monkeypatch.setattr(Backend, "held", property(held), raising=False)
+    assert await anext(entries) == entry(2)
+    assert len(looks) < 15
+    assert looks[1] < looks[0] + 0.1  # most doubts are short
+
+
 async def test_after_the_end_of_the_lease_nothing_is_handed_over(lease: LeaseState, backend: Backend) -> None:
     entries = Entries(lease, backend)
     step, source = await first_step(entries, backend)
