@@ -99,6 +99,8 @@ class Watcher:
         found = await self._scripts.watch(self._state.nonce, self._absences.tenure, self._timeout)
         if not self._lock_state.believed(epoch) or subscription != self._state.subscriptions:
             return  # `run` begins anew
+        if not self._state.subscribed:
+            return  # that we are not seen is known, and withdrawn, perhaps
         self._absences.saw(found, asked, clock.now())
         match found.what:
             case "blind":  # so peers may have been without us for our whole grace

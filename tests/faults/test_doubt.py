@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ import pytest
 from redis_stream_client._concurrency import clock
 from redis_stream_client._consumer.presence_state import LEAST_GRACE
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._protocol.presence import PresenceScripts
+from redis_stream_client._protocol.replies import Watch
 from tests.harness.fleet import Member, announce
 from tests.harness.waiting import wait_until
 
@@ -193,6 +196,31 @@ async def test_a_subscription_that_is_cut_again_and_again_costs_nothing(
             await wait_until(lambda: withdrawals() >= n, "it has withdrawn")
             assert belief.member.client.alive
             await is_declared(belief.member)
+        await belief.held_again()
+
+
+async def test_an_answer_that_comes_after_the_loss_and_the_withdrawal_means_no_doubt(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing would end it."""
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def watch(scripts: PresenceScripts, *arguments: object) -> Watch:
+        asked.set()
+        await answers.wait()
+        monkeypatch.undo()
+        return Watch("blind")
+
+    async with declared(proxy.url, server, service, 10.0) as belief:
+        monkeypatch.setattr(PresenceScripts, "watch", watch)
+        await asked.wait()
+        await proxy.refuse()  # the open connections stay
+        await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await wait_until(lambda: belief.member.client.statistics().presence.withdrawals, "it has withdrawn")
+        answers.set()
+        await asyncio.sleep(0)
+        await proxy.accept()
+        await is_declared(belief.member)
         await belief.held_again()
 
 
