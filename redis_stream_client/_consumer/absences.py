@@ -18,6 +18,9 @@ LONE = 2.0
 CHEAP = 250
 """Members up to which a look costs Redis less than half a millisecond; with more the looks are rarer."""
 
+RAREST = 15.0
+"""The longest time between two looks, in seconds: soon after a large fleet has shrunk, somebody watches again."""
+
 SETTLING = 1.0
 """If many vanish at once, or after a moment in which Redis did not answer us, they get so many seconds more:
 perhaps Redis, or what stands before it, has cut the connections of many that live."""
@@ -80,7 +83,7 @@ class Absences:
         if found.present <= 1 and found.what in ("watching", "other", "full"):
             return answered + LONE
         if found.what in ("other", "full"):
-            return answered + self._between(found) * random.uniform(0.7, 1.2)
+            return answered + min(self._between(found), RAREST) * random.uniform(0.7, 1.2)
         return asked + self._period
 
     def _between(self, found: Watch) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from redis_stream_client._consumer.absences import CHEAP, LONE, PERIOD, SETTLING, STALE, Absences
+from redis_stream_client._consumer.absences import CHEAP, LONE, PERIOD, RAREST, SETTLING, STALE, Absences
 from redis_stream_client._consumer.presence_state import LEAST_GRACE
 from redis_stream_client._protocol.replies import Absent, Watch
 
@@ -192,6 +192,12 @@ def test_all_others_together_look_no_more_often_than_twenty_times_a_second(membe
     looking = members if what == "full" else members - 1
     assert looking / mean < 23
     assert len(set(pauses)) > 100
+
+
+def test_however_many_there_are_each_looks_now_and_then() -> None:
+    absences = begun()
+    absences.saw(Watch("other", 100 * CHEAP), 10.0, 10.0)
+    assert absences.next_look < 10.0 + 1.2 * RAREST
 
 
 def test_in_a_very_large_fleet_looks_are_rarer_and_the_tenure_longer() -> None:

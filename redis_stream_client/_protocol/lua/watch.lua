@@ -14,7 +14,8 @@ local CHUNK = 1000 -- channels that are asked for at once
 local me, prefix = ARGV[1], ARGV[3]
 local function mine(declaration) return string.match(declaration or '', '(%S+)$') == ARGV[4] end
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'lapsed'} end
-local watcher = redis.call('GET', KEYS[2]) or me
+local watcher = redis.pcall('GET', KEYS[2]) or me
+if type(watcher) == 'table' then watcher = me end -- a key of another type: it is overwritten
 local seen = redis.call('PUBSUB', 'NUMSUB', prefix .. me, prefix .. watcher)
 if seen[2] == 0 then return {'blind'} end
 if watcher ~= me and seen[4] > 0 then
