@@ -51,6 +51,8 @@ class RedisStreamClient:
         presence: whether peers notice a crash of this client within about a third of a second, whatever the
             `lock_ttl`, because Redis sees its connections end. Default: True. Use False where a network is known
             to cut the connections of processes that live.
+        weight: how many streams this client gets, in proportion to other members, from 0.001 to 1000; default 1.
+            One of weight 2 gets twice as many as one of weight 1: of new streams, and of those of dead members.
 
     Raises:
         TypeError, ValueError: an argument is not allowed; the message names it.
@@ -72,6 +74,7 @@ class RedisStreamClient:
         connect_timeout: float = 5.0,
         progress_ttl: float = options.PROGRESS_TTL,
         presence: bool = True,
+        weight: float = 1.0,
     ) -> None:
         checked = options.check(
             service,
@@ -83,6 +86,7 @@ class RedisStreamClient:
             connect_timeout=connect_timeout,
             progress_ttl=progress_ttl,
             presence=presence,
+            weight=weight,
         )
         endpoint = endpoint_for(redis, checked.keys.lbs)
         self._lifecycle = Lifecycle(checked, endpoint, placement_for(redis, endpoint))

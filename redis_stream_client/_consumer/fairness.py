@@ -10,11 +10,14 @@ up again, the one that was served longest ago first. For that, each counts in ``
 served longer ago than itself, and waits that many times `STEP` before it asks again. An idle Redis ends reads that
 are due only every 100 ms, but any command wakes it. So each member sends a ``PING`` at that moment (`NUDGE` later,
 when the read is surely due).
+
+All this serves members of equal weights. Where weights differ, `Yielding` keeps those out of the queue that have
+their share.
 """
 
 from collections.abc import Sequence
 
-from redis_stream_client._protocol.replies import Member
+from redis_stream_client._protocol.replies import Member, Share
 
 NUDGE = 0.002
 """Seconds after the common moment: more than the error in comparing the clocks."""
@@ -28,6 +31,9 @@ place in the queue hardly matters."""
 
 CLOCK_PERIOD = 30.0
 """Seconds between two looks at the server's clock. In that time two clocks drift apart by about 2 ms."""
+
+FIRST_LOOK = 0.01
+"""Seconds after which a member that yields looks for the first time what the others have left."""
 
 _LONGEST_PAUSE = 0.1  # the longest pause, as a part of the period; a large fleet queues up in smaller steps
 
@@ -79,6 +85,41 @@ class Fairness:
 
     def _step(self, members: int) -> float:
         return min(STEP, self._period * _LONGEST_PAUSE / max(1, members))
+
+
+class Yielding:
+    """When this member leaves to others what arrives, since it has its share by weight already.
+
+    In the queue, Redis would serve it as often as a member of any other weight. So it stays out of the queue, and
+    looks from time to time whether something waits that is for it: at short intervals while much arrives.
+
+    Args:
+        longest: the longest interval, in seconds.
+        no_more: seconds for which it queues up like the others, after those have not taken what was left to them.
+    """
+
+    def __init__(self, longest: float, no_more: float) -> None:
+        self._longest = longest
+        self._no_more = no_more
+        self._pause = FIRST_LOOK
+        self._until = float("-inf")
+        self._satisfied = False
+
+    def seen(self, share: Share, now: float, patient: bool) -> None:
+        """Note the result of a fair read. `patient`: it left to the others what was theirs."""
+        if not patient:
+            self._until = now + self._no_more
+        if share.entries:
+            self._pause = FIRST_LOOK
+        self._satisfied = share.satisfied and now >= self._until
+
+    def pause(self) -> float | None:
+        """Seconds until the next look at what waits; None: queue up."""
+        if not self._satisfied:
+            return None
+        pause = self._pause
+        self._pause = min(2 * pause, self._longest)
+        return pause
 
 
 class Backlog:

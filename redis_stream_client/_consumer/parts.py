@@ -130,7 +130,7 @@ class Parts:
         self.audit_lock = SharedLock()
         self.audits = AuditSchedule(options.pace, late=options.block + 1.0)
         self.sweeps = SweepSchedule(options.pace)
-        self.peers = Peers()
+        self.peers = Peers(options.weight)
         self.presence_state = PresenceState(options.lock_ttl, wanted=options.presence)
         self.oldest_announcement = OldestAnnouncement()
 

@@ -7,7 +7,7 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.audit import Auditor
-from redis_stream_client._consumer.fairness import FAIR_UP_TO, NUDGE, Backlog, Fairness
+from redis_stream_client._consumer.fairness import FAIR_UP_TO, NUDGE, Backlog, Fairness, Yielding
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._leases.capacity import Capacity
@@ -31,7 +31,8 @@ class Reader:
     While no announcement waits, it blocks for one at a time, so that Redis serves the blocked consumers in turn.
     After each one it looks whether more wait. Redis would give such a backlog to the first consumer that asks.
     Instead, each client takes what brings it level with its live peers, and then waits a moment for the others to
-    do the same. A lone client takes all for which it has room.
+    do the same. A lone client takes all for which it has room. In a fleet of different weights, a client that has
+    its share yields: it does not block, but looks now and then.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Reader:
         self._served = False
         self._changed = asyncio.Event()
         self._backlog = Backlog(grace=options.pace / 4)
+        self._yielding = Yielding(options.pace / 8, no_more=10 * options.pace)
         self._backoff = Backoff(FIRST_PAUSE, options.longest_pause)
         for state in (lock_state, capacity, audits):
             state.changed.add(self._changed.set)
@@ -79,6 +81,9 @@ class Reader:
                     continue  # this does not prove that reading works
                 if self._backlog.expected:
                     await self._read_share()
+                elif (pause := self._yielding.pause()) is not None:
+                    await asyncio.sleep(pause)
+                    self._backlog.expect()
                 else:
                     await self._read_one()
                 self._backoff.reset()
@@ -183,6 +188,7 @@ class Reader:
             if share is None:
                 self._lock_state.lapse("missing")
                 return
+            self._yielding.seen(share, clock.now(), self._backlog.patient)
             self._backlog.seen(share.waiting, clock.now(), bool(share.entries))
             if not share.waiting:
                 self._oldest_announcement.seen(None, clock.now())

@@ -6,7 +6,6 @@ is pending for a dead consumer is always looked up in Redis, and never remembere
 """
 
 import asyncio
-import math
 import random
 
 from redis_stream_client._concurrency import clock
@@ -170,7 +169,7 @@ class Sweeper:
         alive = await self._look([member for member in others if member.pending or everybody])
         if everybody:
             self._recount = False
-            self._peers.counted(sum(alive.values()))
+            self._peers.counted([name for name, lives in alive.items() if lives])
         dead = [member.name for member in others if member.pending and not alive[member.name]]
         dead += [member.name for member in members if member.name == NOBODY and member.pending]
         self._sweeps.swept_at = clock.now()
@@ -194,7 +193,14 @@ class Sweeper:
         alive: dict[str, bool] = {}
         for start in range(0, len(members), LOOKS):
             names = [member.name for member in members[start : start + LOOKS]]
-            looked = await self._group.look(names, self._patience)
+            if all(map(self._peers.knows, names)):
+                looked = await self._group.look(names, self._patience)
+            else:
+                holders = await self._group.holders(names, self._patience)
+                for name, holder in zip(names, holders, strict=True):
+                    if holder is not None:
+                        self._peers.described(name, holder)
+                looked = [holder is not None for holder in holders]
             alive.update(zip(names, looked, strict=True))
         return alive
 
@@ -306,7 +312,7 @@ class Sweeper:
     def _part_of(self, owner: str, members: list[Member]) -> int:
         """How many of its streams we may take, since peers have room, too."""
         pending = sum(member.pending for member in members if member.name == owner)
-        return math.ceil(pending / self._peers.live) or 1
+        return max(1, self._peers.share_of(pending))
 
     def _heirs(self, owner: str, members: list[Member]) -> list[str]:
         """The other consumers that may take a share."""

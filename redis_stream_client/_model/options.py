@@ -12,6 +12,8 @@ from redis_stream_client._model.keys import Keys, require_name
 
 MIN_LOCK_TTL = 0.1
 MAX_OFFER_PAUSE = 5.0
+MIN_WEIGHT = 0.001
+MAX_WEIGHT = 1000.0
 
 DAY = 86_400.0
 YEAR = 365 * DAY
@@ -37,6 +39,7 @@ class Parameters(TypedDict, total=False):
     connect_timeout: float
     progress_ttl: float
     presence: bool
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Options:
     connect_timeout: float
     progress_ttl: float
     presence: bool
+    weight: float
 
     def renamed(self) -> "Options":
         """The same options under a new consumer id."""
@@ -118,6 +122,7 @@ def check(
     connect_timeout: float,
     progress_ttl: float,
     presence: bool = True,
+    weight: float = 1.0,
 ) -> Options:
     """Check the arguments of the constructor. A ``TypeError`` or ``ValueError`` names the parameter."""
     keys = Keys(require_name(service, "service"))
@@ -142,6 +147,7 @@ def check(
         connect_timeout=seconds(connect_timeout, "connect_timeout", at_least=0.01),
         progress_ttl=seconds(progress_ttl, "progress_ttl", at_least=0.0, at_most=10 * YEAR),
         presence=switch(presence, "presence"),
+        weight=_weight(weight),
     )
 
 
@@ -155,6 +161,14 @@ def _consumer_id(name: str | None) -> str:
     elif not name or not name.isprintable() or " " in name:
         raise ValueError(f"consumer_name must be printable, without spaces and not empty: {name!r}")
     return f"redis-consumer-{name}-{secrets.token_hex(4)}"
+
+
+def _weight(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"weight must be a number, not {type(value).__name__}")
+    if not MIN_WEIGHT <= value <= MAX_WEIGHT:  # also refuses NaN
+        raise ValueError(f"weight must be between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}, not {value}")
+    return float(value)
 
 
 def seconds(value: Any, parameter: str, *, at_least: float, at_most: float = DAY) -> float:

@@ -65,7 +65,7 @@ class Announcements:
         await self._reads.request("PING", timeout=timeout)
 
     async def share(self, most: int, patient: bool, others: Sequence[str], timeout: float) -> Share | None:
-        """Read waiting announcements, up to our fair share. None: our lock does not exist."""
+        """Read waiting announcements, up to our fair share by weight. None: our lock does not exist."""
         names = [encode_name(other) for other in others]
         keys: list[str | bytes] = [self._keys.lbs, self._lock]
         keys += [encode_name(self._keys.lock(other)) for other in others]
@@ -77,8 +77,8 @@ class Announcements:
         reply = await sized(self._sizes.announcements, timeout, send)
         if reply[0] == b"lapsed":
             return None
-        waiting, members, entries = reply
-        return Share(await self._delivered(entries, timeout), waiting, members)
+        waiting, members, entries, satisfied = reply
+        return Share(await self._delivered(entries, timeout), waiting, members, bool(satisfied))
 
     async def server_time(self, timeout: float) -> float:
         """The server's clock, in seconds since the epoch."""

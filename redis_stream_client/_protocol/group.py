@@ -8,9 +8,9 @@ from typing import Any
 from redis_stream_client._model.entry import order
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.options import Options
-from redis_stream_client._protocol import scripts
+from redis_stream_client._protocol import lock_value, scripts
 from redis_stream_client._protocol.base import PAGE, SEEN_BYTES, behind, decode_name, encode_name
-from redis_stream_client._protocol.replies import Census, Member
+from redis_stream_client._protocol.replies import Census, Holder, Member
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import Unanswered
 
@@ -38,10 +38,19 @@ class Group:
 
         It shortens locks and turns that would live for longer than their holder or we want.
         """
+        return [bool(n) for n in await self._look(consumers, 0, timeout)]
+
+    async def holders(self, consumers: Sequence[str], timeout: float) -> list[Holder | None]:
+        """Do what `look` does, and read what the holders say about themselves. None: this consumer is dead."""
+        said = await self._look(consumers, 1, timeout)
+        return [lock_value.decode(value) if isinstance(value, bytes) else None for value in said]
+
+    async def _look(self, consumers: Sequence[str], read: int, timeout: float) -> list[Any]:
         turns = [encode_name(turn) for turn in self._keys.turns]
         keys = [*turns, *(encode_name(self._keys.lock(consumer)) for consumer in consumers)]
-        looked = await self._commands.run(scripts.load("look"), keys, [self._lock_ttl_ms], timeout=timeout)
-        return [bool(n) for n in looked[len(turns) :]]
+        args = [self._lock_ttl_ms, read]
+        looked: list[Any] = await self._commands.run(scripts.load("look"), keys, args, timeout=timeout)
+        return looked[len(turns) :]
 
     async def census(self, timeout: float) -> Census:
         """Compare the number of entries in the stream with the number of pending ones."""

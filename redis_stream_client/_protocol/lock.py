@@ -1,13 +1,7 @@
 """The consumer lock in Redis: take it, renew it, give it up. While it exists, no peer takes our streams."""
 
-import json
-import os
-import socket
-import time
-
 from redis_stream_client._model.options import Options
-from redis_stream_client._model.version import __version__
-from redis_stream_client._protocol import scripts
+from redis_stream_client._protocol import lock_value, scripts
 from redis_stream_client._protocol.base import Patience
 from redis_stream_client._protocol.group import turn_request
 from redis_stream_client._redis import error_mapping
@@ -42,20 +36,9 @@ class Lock:
             begin: if the group does not exist yet, it delivers the entries after this one.
         """
         keys = [self._keys.lbs, self._key, self._keys.present]
-        args = [self._keys.group, self._me, self._options.lock_ttl_ms, self._value(), begin]
+        args = [self._keys.group, self._me, self._options.lock_ttl_ms, lock_value.encode(self._options), begin]
         script = scripts.load("join")
         await self._patience.wait(timeout, lambda patience: self._beats.run(script, keys, args, timeout=patience))
-
-    def _value(self) -> str:
-        return json.dumps(
-            {
-                "ttl": self._options.lock_ttl_ms,
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "version": __version__,
-            }
-        )
 
     async def probe(self, timeout: float) -> None:
         """Raise `RedisRejected` if a command that we will need is not permitted."""

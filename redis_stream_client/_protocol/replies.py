@@ -28,11 +28,15 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The entries of a fair read."""
+    """The entries of a fair read.
+
+    `satisfied`: the members have different weights, and the next announcement is for another one.
+    """
 
     entries: list[Delivered]
     waiting: int
     members: int
+    satisfied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,14 @@ class Member:
     pending: int
     idle_ms: int
     served_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What the holder of a lock can bear. `max_streams` is None: no limit, or not known."""
+
+    weight: float = 1.0
+    max_streams: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from redis_stream_client._consumer.fairness import CLOCK_PERIOD, STEP, Backlog, Fairness
-from redis_stream_client._protocol.replies import Member
+from redis_stream_client._consumer.fairness import CLOCK_PERIOD, FIRST_LOOK, STEP, Backlog, Fairness, Yielding
+from redis_stream_client._protocol.replies import Delivered, Member, Share
 
 PERIOD = 1.0
 
@@ -194,3 +194,35 @@ def test_a_new_backlog_meets_patience_again() -> None:
     backlog.seen(0, 200.0, took=False)
     backlog.expect()
     assert backlog.patient
+
+
+# Members of different weights.
+
+
+def share(took: int = 0, *, satisfied: bool) -> Share:
+    return Share([Delivered(f"{n}-0", 1, ()) for n in range(took)], 0, 2, satisfied)
+
+
+def test_who_has_its_share_by_weight_looks_ever_more_rarely_while_nothing_is_for_it() -> None:
+    yielding = Yielding(0.25, no_more=20.0)
+    assert yielding.pause() is None
+    yielding.seen(share(1, satisfied=True), 100.0, patient=True)
+    pauses = [yielding.pause() for _ in range(8)]
+    assert pauses[:3] == [FIRST_LOOK, 2 * FIRST_LOOK, 4 * FIRST_LOOK]
+    assert pauses[-1] == 0.25
+    yielding.seen(share(satisfied=True), 101.0, patient=True)
+    assert yielding.pause() == 0.25
+    yielding.seen(share(1, satisfied=True), 102.0, patient=True)
+    assert yielding.pause() == FIRST_LOOK
+    yielding.seen(share(satisfied=False), 103.0, patient=True)
+    assert yielding.pause() is None
+
+
+def test_who_left_something_to_others_in_vain_queues_up_for_a_while() -> None:
+    yielding = Yielding(0.25, no_more=20.0)
+    yielding.seen(share(1, satisfied=True), 100.0, patient=False)
+    assert yielding.pause() is None
+    yielding.seen(share(1, satisfied=True), 119.9, patient=True)
+    assert yielding.pause() is None
+    yielding.seen(share(1, satisfied=True), 120.0, patient=True)
+    assert yielding.pause() is not None

@@ -80,6 +80,64 @@ async def test_a_burst_is_shared(server: Server, redis: Connection, service: str
         assert max(shares(members)) <= 1.5 * min(shares(members)), Counter(shares(members))
 
 
+WEIGHTS = (2.0, 1.0, 1.0)
+
+
+async def weighted(
+    stack: contextlib.AsyncExitStack, server: Server, service: str, *weights: float
+) -> list[Member]:
+    members = [await stack.enter_async_context(Member(server.url, service, weight=weight)) for weight in weights]
+    await wait_until(
+        lambda: all(member.client.statistics().live_members == len(weights) for member in members),
+        "they know each other",
+    )
+    return members
+
+
+@pytest.mark.parametrize("burst", [40, 400])
+async def test_a_burst_is_shared_by_weight(server: Server, redis: Connection, service: str, burst: int) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        members = await weighted(stack, server, service, *WEIGHTS)
+        await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(burst)])
+        await wait_until(lambda: sum(shares(members)) == burst, "all arrived")
+        assert all(
+            abs(has - burst * part) <= 2 for has, part in zip(shares(members), (0.5, 0.25, 0.25), strict=True)
+        )
+
+
+@pytest.mark.parametrize("pause", [0.02, pytest.param(0.3, marks=pytest.mark.long)])
+async def test_announcements_one_by_one_are_shared_by_weight(
+    server: Server, redis: Connection, service: str, pause: float
+) -> None:
+    lbs = LoadBalancerStream(redis, service)
+    async with contextlib.AsyncExitStack() as stack:
+        members = await weighted(stack, server, service, *WEIGHTS)
+        for n in range(40):
+            await lbs.add(f"call-{n}")
+            await asyncio.sleep(pause)  # the pace is what is tested
+        await wait_until(lambda: sum(shares(members)) == 40, "all arrived")
+        heavy, *light = shares(members)
+        assert 18 <= heavy <= 22, shares(members)
+        assert max(light) <= 12, shares(members)
+
+
+async def test_what_a_heavy_member_does_not_take_comes_to_the_others_soon(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """It reads no events, so it takes no more than one. The others learn that."""
+    lbs = LoadBalancerStream(redis, service)
+    lazy = RedisStreamClient.from_url(server.url, service, prefetch=1, weight=50.0)
+    async with lazy, Member(server.url, service) as busy:
+        await lbs.add_many(["call-0", "call-1"])
+        await wait_until(lambda: len(lazy.leases) == len(busy.leases) == 1, "each has one", timeout=5)
+        await lbs.add("call-2")
+        await wait_until(lambda: len(busy.leases) == 2, "it was left to the heavy one for a while", timeout=2)
+        for n in range(3, 8):
+            await wait_until(lambda: _blocked(redis), "the busy one does not yield, but blocks")
+            await lbs.add(f"call-{n}")
+            await wait_until(lambda: len(busy.leases) == n, "it is there at once", timeout=0.4)
+
+
 async def test_what_full_members_cannot_take_goes_to_the_others(
     server: Server, redis: Connection, service: str
 ) -> None:
@@ -111,14 +169,15 @@ async def test_a_lone_consumer_is_not_slowed_down(server: Server, redis: Connect
         assert stats["cmdstat_evalsha"]["calls"] < 20
 
 
+async def _blocked(redis: Connection) -> bool:
+    return bool((await redis.info("clients"))["blocked_clients"])
+
+
 async def test_in_doubt_nothing_new_is_read_and_at_its_end_everything_at_once(
     server: Server, redis: Connection, service: str
 ) -> None:
-    async def blocked() -> bool:
-        return bool((await redis.info("clients"))["blocked_clients"])
-
     async with joined(server.url, service, lock_ttl=4.0, presence=False) as parts:
-        await wait_until(blocked, "it reads")
+        await wait_until(lambda: _blocked(redis), "it reads")
         with in_doubt(parts):
             await announce(server.url, service, "call-1")  # for the read that had begun
             await wait_until(lambda: len(parts.table) == 1, "the answer counts")

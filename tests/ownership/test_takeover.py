@@ -101,6 +101,18 @@ async def test_peers_split_the_orphans_of_a_dead_one(server: Server, redis: Conn
         assert len(set((await owners(redis, service)).values())) == 4
 
 
+async def test_peers_split_the_orphans_by_weight(server: Server, redis: Connection, service: str) -> None:
+    peers = [Running(server.url, service, weight=weight, **TTL) for weight in (2.0, 1.0, 1.0)]
+    async with fleet(*peers):
+        before = await calls(redis, "xclaim")
+        await ghost(redis, service, bodies([f"call-{i}" for i in range(ORPHANS)]))
+        await all_taken(*peers, streams=ORPHANS)
+        heavy, *light = held(*peers)
+        assert abs(heavy - ORPHANS / 2) <= 2, held(*peers)
+        assert all(abs(has - ORPHANS / 4) <= 2 for has in light), held(*peers)
+        assert await calls(redis, "xclaim") - before <= 1.1 * ORPHANS
+
+
 async def test_who_holds_less_takes_more(server: Server, redis: Connection, service: str) -> None:
     peers = [Running(server.url, service, **TTL) for _ in range(2)]
     late = [Running(server.url, service, **TTL) for _ in range(2)]

@@ -27,16 +27,26 @@ SOON = 5.0
 class Consumer:
     """One consumer's stubs, without a client around them; `async with` takes its lock."""
 
-    def __init__(self, redis: Connection, service: str, name: str, lock_ttl: float = 60.0) -> None:
+    def __init__(
+        self,
+        redis: Connection,
+        service: str,
+        name: str,
+        lock_ttl: float = 60.0,
+        *,
+        weight: float = 1.0,
+        max_streams: int | None = None,
+    ) -> None:
         self.options = options.check(
             service,
             consumer_name=name,
             lock_ttl=lock_ttl,
             heartbeat_interval=None,
-            max_streams=None,
+            max_streams=max_streams,
             prefetch=32,
             connect_timeout=5.0,
             progress_ttl=0.0,
+            weight=weight,
         )
         self.redis = redis
         self.id = self.options.consumer

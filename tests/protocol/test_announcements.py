@@ -54,6 +54,8 @@ async def test_a_nudge_is_answered_after_the_read(redis: Connection, a: Consumer
         pytest.param(4, [0], 10, True, 100, 3, 2, id="what makes us level"),
         pytest.param(0, [6], 4, True, 100, 4, 2, id="they have more: all"),
         pytest.param(8, [0], 4, True, 100, 0, 2, id="we have more: nothing"),
+        pytest.param(0, [100, 0], 20, True, 100, 10, 3, id="one has much more: half, for the third one"),
+        pytest.param(0, [100, 50, 1, 0], 20, True, 100, 7, 5, id="two have much more: a third"),
         pytest.param(8, [0], 4, False, 100, 2, 2, id="we have more, they had their chance: half"),
         pytest.param(0, [0, 0], 7, False, 100, 3, 3, id="they had their chance: a third"),
         pytest.param(0, [0], 10, True, 2, 2, 2, id="room for less than our share"),
@@ -98,3 +100,64 @@ async def test_nothing_is_shared_without_a_lock(a: Consumer) -> None:
     before = await a.snapshot()
     assert await a.announcements.share(10, False, [], SOON) is None
     assert await a.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("weight", "mine", "theirs", "waiting", "patient", "takes", "satisfied"),
+    [
+        pytest.param(2.0, 0, {1.0: 0, 1.001: 0}, 400, True, 200, False, id="half"),
+        pytest.param(1.0, 0, {2.0: 0, 1.001: 0}, 400, True, 100, False, id="a quarter"),
+        pytest.param(1.0, 101, {2.0: 0, 1.001: 0}, 299, True, 0, True, id="the others' share"),
+        pytest.param(1.0, 101, {2.0: 0, 1.001: 0}, 300, False, 75, True, id="they had their chance"),
+        pytest.param(2.0, 1, {1.0: 1}, 0, True, 0, False, id="the next one is ours"),
+        pytest.param(1.0, 1, {2.0: 1}, 0, True, 0, True, id="the next one is not ours"),
+        pytest.param(1.0, 3, {1.0: 1}, 0, True, 0, False, id="equal weights: whoever is next in the queue"),
+        pytest.param(0.1, 0, {0.3: 0}, 40, True, 10, False, id="no rounding errors"),
+    ],
+)
+async def test_a_share_is_by_weight(
+    redis: Connection,
+    service: str,
+    weight: float,
+    mine: int,
+    theirs: dict[float, int],
+    waiting: int,
+    patient: bool,
+    takes: int,
+    satisfied: bool,
+) -> None:
+    peers = [Consumer(redis, service, f"peer-{heavy}", weight=heavy) for heavy in theirs]
+    for peer, count in zip(peers, theirs.values(), strict=True):
+        async with peer:
+            if count:
+                await peer.take(count)
+    async with Consumer(redis, service, "me", weight=weight) as me:
+        if mine:
+            await me.take(mine)
+        await me.announce(waiting)
+        share = await me.announcements.share(1000, patient, [peer.id for peer in peers], SOON)
+        assert share is not None
+        # Weights of 1.001 tell the peers apart, and must not matter here.
+        assert abs(len(share.entries) - takes) <= waiting / 1000
+        assert share.satisfied == satisfied
+
+
+@pytest.mark.parametrize("value", ["{}", '{"ttl": 4000}', '{"weight": 0.0}', '{"weight": .}', '{"weight": null}'])
+async def test_members_of_older_versions_weigh_one(redis: Connection, a: Consumer, value: str) -> None:
+    await redis.set(a.keys.lock("older"), value, px=60_000)
+    await redis.xgroup_createconsumer(a.keys.lbs, a.keys.group, "older")
+    await a.announce(10)
+    share = await a.announcements.share(100, True, ["older"], SOON)
+    assert share is not None
+    assert (len(share.entries), share.members, share.satisfied) == (5, 2, False)
+
+
+async def test_a_member_without_room_is_left_out_of_the_shares(
+    redis: Connection, service: str, a: Consumer
+) -> None:
+    async with Consumer(redis, service, "full", weight=100.0, max_streams=3) as full:
+        await full.take(3)
+        await a.announce(10)
+        share = await a.announcements.share(100, True, [full.id], SOON)
+        assert share is not None
+        assert (len(share.entries), share.members, share.satisfied) == (10, 2, False)

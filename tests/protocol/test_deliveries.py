@@ -100,6 +100,42 @@ async def test_claiming_many_leaves_to_live_peers_what_is_theirs(
         )
 
 
+async def test_claiming_many_raises_those_that_have_the_fewest(
+    redis: Connection, service: str, a: Consumer, b: Consumer
+) -> None:
+    async with Consumer(redis, service, "tall") as tall, Consumer(redis, service, "dead") as dead:
+        await tall.take(50)
+        await b.take(2)
+        await dead.take(8)
+        await dead.die()
+        for member, share in ((tall, 0), (a, 5), (b, 3)):
+            others = [other.id for other in (a, b, tall, dead) if other is not member]
+            taken = await member.deliveries.claim_many(dead.id, 250, SOON, level_with=others)
+            assert isinstance(taken, Taken)
+            assert len(taken.entries) == share
+
+
+async def test_claiming_many_shares_by_weight(redis: Connection, service: str) -> None:
+    async with (
+        Consumer(redis, service, "heavy", weight=2.0) as heavy,
+        Consumer(redis, service, "light") as light,
+        Consumer(redis, service, "full", weight=50.0, max_streams=5) as full,
+        Consumer(redis, service, "dead") as dead,
+    ):
+        await redis.set(heavy.keys.lock("older"), '{"ttl": 60000}', px=60_000)
+        await redis.xgroup_createconsumer(heavy.keys.lbs, heavy.keys.group, "older")
+        await full.take(5)
+        await dead.take(41)
+        await dead.die()
+        everybody = [heavy.id, light.id, full.id, dead.id, "older"]
+        for member, share in ((light, 11), (heavy, 20), (light, 0)):
+            others = [name for name in everybody if name != member.id]
+            taken = await member.deliveries.claim_many(dead.id, 250, SOON, level_with=others)
+            assert isinstance(taken, Taken)
+            assert len(taken.entries) == share
+            assert taken.left >= 10
+
+
 async def test_claiming_many_goes_on_behind_what_was_trimmed_and_says_whether_more_is_left(
     a: Consumer, b: Consumer
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._protocol import group
-from redis_stream_client._protocol.replies import Won
+from redis_stream_client._protocol.replies import Holder, Won
 from tests.harness.waiting import wait_until
 from tests.protocol.consumer import SOON, Consumer
 
@@ -52,6 +52,17 @@ async def test_looking_tells_who_lives(a: Consumer, b: Consumer) -> None:
     assert await a.group.look([b.id, "nobody-ever", a.id], SOON) == [True, False, True]
     await b.die()
     assert await a.group.look([b.id], SOON) == [False]
+
+
+async def test_looking_also_reads_what_the_locks_say(redis: Connection, service: str, a: Consumer) -> None:
+    await redis.set(a.keys.lock("older"), json.dumps({"ttl": 4000, "host": "x"}), px=4000)
+    await redis.set(a.keys.lock("strange"), "", px=4000)
+    await redis.lpush(a.keys.lock("stranger"), "no string")
+    async with Consumer(redis, service, "heavy", weight=2.5, max_streams=7) as heavy:
+        names = [a.id, "nobody-ever", "older", "strange", "stranger", heavy.id]
+        unknown = Holder(1.0, None)
+        assert await a.group.holders(names, SOON) == [unknown, None, unknown, unknown, unknown, Holder(2.5, 7)]
+        assert await a.group.look(names, SOON) == [True, False, True, True, True, True]
 
 
 @pytest.mark.parametrize("lifetime", [10_000_000, None], ids=["too long", "endless"])

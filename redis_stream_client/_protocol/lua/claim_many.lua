@@ -1,6 +1,6 @@
 -- claim_many: take up to n pending entries of one dead owner. On request, take no more than brings this consumer level
--- with its live peers, so that they share the streams of the dead owner, whichever asks first. A repeated call takes
--- more. So after a lost reply, audit before the next call.
+-- with its live peers that have room, by weight. So they share the streams of the dead owner, whichever asks first.
+-- A repeated call takes more. So after a lost reply, audit before the next call.
 --
 -- KEYS  1 load balancer stream   2 this consumer's lock   3 the owner's lock   then the locks of the other consumers
 -- ARGV  1 group   2 consumer   3 owner   4 n   5 bytes of announcements after which to stop   6 control channel
@@ -13,24 +13,27 @@
 -- Hint  claimed <id> <id> ...
 local LOOKED = 500 -- entries that one call looks at: those that were trimmed are cleaned up, and bring nothing
 local PAGE = 100
-if redis.call('EXISTS', KEYS[2]) == 0 then return {'lapsed'} end
+--#include shares
+local weight = holder_of(KEYS[2])
+if not weight then return {'lapsed'} end
 if redis.call('EXISTS', KEYS[3]) == 1 then return {'alive', ARGV[3]} end
 local want, bytes, skips = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[8])
 local skip, lock_of = {}, {}
 for i = 9, 8 + skips do skip[ARGV[i]] = true end
 for i = 9 + skips, #ARGV do lock_of[ARGV[i]] = KEYS[i - skips - 5] end
-local orphans, held, mine, members = 0, 0, 0, 1
+local orphans, mine, others = 0, 0, {}
 for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local name, pending = info[2], info[4]
   if name == ARGV[3] then
     orphans = pending
   elseif name == ARGV[2] then
-    mine, held = pending, held + pending
-  elseif lock_of[name] and redis.call('EXISTS', lock_of[name]) == 1 then
-    members, held = members + 1, held + pending
+    mine = pending
+  elseif lock_of[name] then
+    local its_weight, limit = holder_of(lock_of[name])
+    if its_weight and pending < limit then others[#others + 1] = {pending, its_weight} end
   end
 end
-if ARGV[7] == '1' then want = math.min(want, math.ceil((held + orphans) / members) - mine) end
+if ARGV[7] == '1' then want = math.min(want, level(orphans, mine, weight, others)) end
 local won, ids = {'won', orphans, 0}, {}
 local from, looked, ended = '-', 0, false
 while #ids < want and not ended and won[3] == 0 do

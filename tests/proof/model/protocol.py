@@ -195,20 +195,27 @@ def read(redis: Redis, me: int, count: int = 1) -> tuple[Redis, Reply]:
     return redis, tuple(ids)
 
 
+def level(streams: int, mine: int, theirs: list[int]) -> int:
+    """include/shares.lua; all weigh the same, and have room."""
+    while True:
+        total, members = mine + streams + sum(theirs), 1 + len(theirs)
+        below = [has for has in theirs if has * members <= total]
+        if len(below) == len(theirs):
+            return -(-total // members) - mine
+        theirs = below
+
+
 def share(redis: Redis, me: int, most: int, patient: bool, others: tuple[int, ...]) -> tuple[Redis, Reply]:
     """share.lua."""
     if not exists(redis, me):
         return redis, ("lapsed",)
-    mine = len(pending_for(redis, me))
-    held, members = mine, 1
-    for name in others:
-        if exists(redis, name):
-            members, held = members + 1, held + len(pending_for(redis, name))
+    theirs = [len(pending_for(redis, name)) for name in others if exists(redis, name)]
+    members = 1 + len(theirs)
     pending = sum(entry.owner != UNOWNED for entry in redis.entries)
     waits = max(0, sum(entry.present for entry in redis.entries) - pending)
     want = most
     if members > 1:
-        part = -(-(held + waits) // members) - mine if patient else -(-waits // members)
+        part = level(waits, len(pending_for(redis, me)), theirs) if patient else -(-waits // members)
         want = min(want, part)
     if want < 1:
         return redis, (waits, members)
@@ -313,12 +320,10 @@ def claim_many(
         return redis, ("alive", owner)
     want = n
     orphans, mine = len(pending_for(redis, owner)), len(pending_for(redis, me))
-    held, members = mine, 1
-    for name in others or ():
-        if exists(redis, name):
-            members, held = members + 1, held + len(pending_for(redis, name))
     if others is not None:
-        want = min(want, -(-(held + orphans) // members) - mine)
+        want = min(
+            want, level(orphans, mine, [len(pending_for(redis, name)) for name in others if exists(redis, name)])
+        )
     left = orphans
     won: list[tuple[int, int]] = []
     if want > 0:

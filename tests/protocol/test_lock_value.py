@@ -1,0 +1,65 @@
+"""What a lock says of its holder: also older versions' locks are read, and what makes no sense is not believed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from redis_stream_client._model import options
+from redis_stream_client._protocol import lock_value
+from redis_stream_client._protocol.replies import Holder
+
+
+@pytest.mark.parametrize("weight", [options.MIN_WEIGHT, 0.5, 1, 2.0, 1 / 3, options.MAX_WEIGHT])
+@pytest.mark.parametrize("max_streams", [None, 1, 10_000])
+def test_what_is_said_is_read(weight: float, max_streams: int | None) -> None:
+    checked = options.check(
+        "orders",
+        consumer_name=None,
+        lock_ttl=2.0,
+        heartbeat_interval=None,
+        max_streams=max_streams,
+        prefetch=32,
+        connect_timeout=5.0,
+        progress_ttl=0.0,
+        weight=weight,
+    )
+    value = lock_value.encode(checked)
+    assert lock_value.decode(value.encode()) == Holder(weight, max_streams)
+    assert "e-" not in value  # the scripts look for digits and a point
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"ttl": 4000, "host": "an older version"}',
+        b'{"weight": null, "max_streams": null}',
+        b'{"weight": "2", "max_streams": "2"}',
+        b'{"weight": 0, "max_streams": 0}',
+        b'{"weight": -1.0, "max_streams": -1}',
+        b'{"weight": NaN, "max_streams": 1.5}',
+        b'{"weight": Infinity}',
+    ],
+)
+def test_what_makes_no_sense_is_not_believed(value: bytes) -> None:
+    assert lock_value.decode(value) == Holder(1.0, None)
+
+
+def test_it_is_for_people_too() -> None:
+    checked = options.check(
+        "orders",
+        consumer_name=None,
+        lock_ttl=2.0,
+        heartbeat_interval=None,
+        max_streams=None,
+        prefetch=32,
+        connect_timeout=5.0,
+        progress_ttl=0.0,
+    )
+    said = json.loads(lock_value.encode(checked))
+    assert set(said) == {"ttl", "host", "pid", "started", "version", "weight", "max_streams"}
