@@ -20,6 +20,10 @@ PACE = 0.25
 PATIENCE, LONGEST_PATIENCE = 1.0, 60.0
 """Seconds in which the first stream that was asked for should be here; they double as long as none comes."""
 
+DEPLOY = 4
+"""After a member has drained, the fleet must be still for so many times `settle`: whoever drains one member often
+drains others, and what moves meanwhile would move again."""
+
 GIVE_UP = 10.0
 """A member that has waited in vain for so many seconds asks again only if it is still far from its share. Those
 that give leave a handler alone that has reached no checkpoint in this time."""
@@ -44,7 +48,8 @@ class BalanceSchedule:
 
     Args:
         consumer: this member.
-        settle: seconds for which nobody must have joined or left before streams move.
+        settle: seconds for which nobody must have joined or died before streams move; `DEPLOY` times as long for
+            drained.
 
     Attributes:
         changed: notified when something is due earlier than before.
@@ -57,7 +62,8 @@ class BalanceSchedule:
         self._now = now
         self.changed = Notifier[[]]()
         self.asking = False
-        self._changed_at = now()
+        self._still_at = now() + settle
+        self._drifted = False
         self._short_since: float | None = None
         self._look_at = float("inf")
         self._asked: Asked | None = None
@@ -68,17 +74,22 @@ class BalanceSchedule:
 
     # What others have learned.
 
-    def membership_changed(self) -> None:
+    def membership_changed(self, *, drained: bool = False) -> None:
         """Somebody has joined, drains, has left or has died, or this member's own lock was in doubt: wait until
-        the fleet is still again."""
-        self._changed_at = self._now()
+        the fleet is still again.
+
+        Args:
+            drained: somebody drains, or has drained and left.
+        """
+        self._still_at = max(self._still_at, self._now() + self._settle * (DEPLOY if drained else 1))
         self._wishes.clear()
         self._nothing_to_give = False
+        self._drifted = False
         self._stop()
 
     def wants(self, consumer: str, streams: int) -> None:
         """A peer asks for so many streams."""
-        if consumer != self._me and streams > 0 and not self._nothing_to_give:
+        if consumer != self._me and streams > 0 and self._may_give and not self._nothing_to_give:
             self._wishes[consumer] = streams
             self.changed.notify()
 
@@ -113,8 +124,10 @@ class BalanceSchedule:
         if now < self._asked_until(taken):
             return 0
         self._count_what_came(taken)
-        wanted = min(wish(loads, self._me, asking=self.asking, released=released), room)
+        short = wish(loads, self._me, asking=self.asking, released=released, drifted=self._drifted)
+        wanted = min(short, room)
         if wanted <= 0:
+            self._drifted |= now >= self._still_at
             self._stop()
             return 0
         if not self.asking and not self._certain(now):
@@ -141,8 +154,8 @@ class BalanceSchedule:
     def _certain(self, now: float) -> bool:
         """Whether an earlier look has found the same, long enough ago, and the fleet was still meanwhile."""
         half = self._settle / 2
-        if now < self._changed_at + half:
-            self._look_at = self._changed_at + half
+        if now < self._still_at - half:
+            self._look_at = self._still_at - half
             return False
         if self._short_since is None:
             self._short_since = now
@@ -157,6 +170,12 @@ class BalanceSchedule:
         self._patience = PATIENCE
 
     # Answering.
+
+    @property
+    def _may_give(self) -> bool:
+        """Whether the fleet is still. Who asks has waited for this; it may have heard of the last change a little
+        earlier."""
+        return self._now() >= self._still_at - self._settle / 2
 
     @property
     def answer_at(self) -> float:
@@ -177,8 +196,7 @@ class BalanceSchedule:
         wishes, self._wishes = self._wishes, {}
         now = self._now()
         self._answered_at = now
-        # Who asks has waited for `settle`. It may have heard of the last change a little earlier than we.
-        if loads is None or self._me not in loads or now < self._changed_at + self._settle / 2:
+        if loads is None or self._me not in loads or not self._may_give:
             return 0
         mine = loads[self._me]
         room = step(mine.streams) - going

@@ -71,13 +71,18 @@ def _exact_shares(loads: Mapping[str, Load], total: int) -> dict[str, float]:
     return shares
 
 
-def threshold(share: float) -> float:
-    """How far from its share a member must be before anything moves: three times what chance makes of it, but no
-    more than half of it."""
-    return max(2.0, min(3 * math.sqrt(share), share / 2))
+def threshold(share: float, *, drifted: bool = False) -> float:
+    """How far from its share a member must be before anything moves: clearly further than by chance.
+
+    If nobody has come or gone since the fleet was even, only chance can have made it uneven. Streams that end at
+    random make a difference of about the square root of the share, so three times as much says something. After a
+    change of membership it takes twice as much, and no more than a third of the share.
+    """
+    chance = math.sqrt(share)
+    return max(2.0, 3 * chance if drifted else min(2 * chance, share / 3))
 
 
-def wish(loads: Mapping[str, Load], me: str, *, asking: bool, released: int = 0) -> int:
+def wish(loads: Mapping[str, Load], me: str, *, asking: bool, released: int = 0, drifted: bool = False) -> int:
     """How many streams this member should ask for.
 
     Nobody begins to ask unless somebody is clearly off its share, this member or another one; see `threshold`.
@@ -87,15 +92,19 @@ def wish(loads: Mapping[str, Load], me: str, *, asking: bool, released: int = 0)
         me: this member.
         asking: it asks already, and goes on until it has its share.
         released: how many streams nobody owns. This member takes them without asking.
+        drifted: see `threshold`.
     """
     fair = fair_shares(loads, released)
     short = fair[me] - loads[me].streams
     if asking or short <= 0:
         return max(0, short)
     short = max(0, short - released)
-    if short >= threshold(fair[me]):
+    if short >= threshold(fair[me], drifted=drifted):
         return short
-    return short if any(load.streams - fair[name] >= threshold(fair[name]) for name, load in loads.items()) else 0
+    too_tall = any(
+        load.streams - fair[name] >= threshold(fair[name], drifted=drifted) for name, load in loads.items()
+    )
+    return short if too_tall else 0
 
 
 def allot(loads: Mapping[str, Load], wishes: Mapping[str, int], released: int = 0) -> dict[str, int]:

@@ -8,6 +8,7 @@ import math
 import pytest
 
 from redis_stream_client._consumer.balance_schedule import (
+    DEPLOY,
     GIVE_UP,
     LONGEST_PATIENCE,
     PACE,
@@ -21,6 +22,7 @@ SETTLE = 10.0
 EVEN = {"me": Load(6), "a": Load(6), "b": Load(6)}
 SHORT = {"me": Load(0), "a": Load(60), "b": Load(60)}
 TALL = {"me": Load(60), "a": Load(60), "b": Load(0)}
+BY_CHANCE = {"me": Load(27), "a": Load(44), "b": Load(49)}
 LITTLE = {"me": Load(39), "a": Load(41), "b": Load(40)}
 NEVER = math.inf
 
@@ -108,6 +110,33 @@ def test_a_rolling_restart_moves_nothing_while_members_come_and_go(scene: Scene)
         scene.time += SETTLE * 0.8
         assert scene.saw(SHORT) == 0
         scene.schedule.membership_changed()
+
+
+def test_after_a_drain_it_waits_for_longer_since_more_may_follow(scene: Scene) -> None:
+    scene.time += SETTLE
+    scene.schedule.membership_changed(drained=True)
+    drained = scene.time
+    scene.time += SETTLE / 10
+    scene.schedule.membership_changed()
+    scene.schedule.wants("b", 40)
+    assert scene.schedule.answer_at == NEVER
+    scene.saw(SHORT)
+    while not scene.wait_and_look(SHORT):
+        pass
+    assert scene.time == drained + DEPLOY * SETTLE
+
+
+def test_what_is_uneven_by_chance_is_evened_out_after_a_change_only(scene: Scene) -> None:
+    scene.time += SETTLE
+    assert scene.saw(BY_CHANCE) == 0
+    assert scene.wait_and_look(BY_CHANCE) == 13
+    scene.taken += 13
+    assert scene.wait_and_look(EVEN) == 0
+    assert scene.saw(BY_CHANCE) == 0
+    assert scene.look_in == NEVER
+    scene.schedule.membership_changed()
+    assert scene.saw(BY_CHANCE) == 0
+    assert scene.look_in == SETTLE / 2
 
 
 def test_an_even_fleet_needs_no_look_of_its_own(scene: Scene) -> None:
@@ -247,7 +276,7 @@ def test_requests_from_before_a_change_are_void_and_soon_after_it_nobody_gives(s
     scene.schedule.membership_changed()
     assert scene.schedule.answer_at == NEVER
     scene.schedule.wants("b", 40)
-    assert scene.answer(TALL) == 0
+    assert scene.schedule.answer_at == NEVER, "it does not even look"
     scene.time += SETTLE * 0.9  # who asks may have heard of the change a little earlier
     scene.schedule.wants("b", 40)
     assert scene.answer(TALL) == 3

@@ -119,9 +119,15 @@ def test_a_weight_that_no_float_holds_exactly_costs_nobody_a_stream() -> None:
 # Who asks.
 
 
-@pytest.mark.parametrize(("share", "far"), [(0, 2), (1, 2), (4, 2), (6, 3), (20, 10), (36, 18), (100, 30)])
-def test_clearly_off_is_three_times_what_chance_makes_or_half_the_share(share: float, far: float) -> None:
-    assert threshold(share) == far
+@pytest.mark.parametrize(
+    ("share", "after_a_change", "by_chance"),
+    [(0, 2, 2), (1, 2, 3), (6, 2, 7.3), (9, 3, 9), (36, 12, 18), (100, 20, 30), (2500, 100, 150)],
+)
+def test_clearly_off_is_more_than_what_chance_makes_and_after_a_change_at_most_a_third(
+    share: float, after_a_change: float, by_chance: float
+) -> None:
+    assert threshold(share) == after_a_change
+    assert threshold(share, drifted=True) == pytest.approx(by_chance, abs=0.1)
 
 
 @given(limited_fleets)
@@ -139,11 +145,12 @@ def test_a_fleet_that_is_even_says_nothing() -> None:
             assert wish(loads, name, asking=False) == wish(loads, name, asking=True) == 0
 
 
-@given(fleets)
-def test_what_chance_makes_moves_nothing(loads: Loads) -> None:
+@given(fleets, st.booleans())
+def test_what_chance_makes_moves_nothing(loads: Loads, drifted: bool) -> None:
     fair = fair_shares(loads)
-    if all(abs(load.streams - fair[name]) < threshold(fair[name]) for name, load in loads.items()):
-        assert not any(wish(loads, name, asking=False) for name in loads)
+    far = {name: threshold(share, drifted=drifted) for name, share in fair.items()}
+    if all(abs(load.streams - fair[name]) < far[name] for name, load in loads.items()):
+        assert not any(wish(loads, name, asking=False, drifted=drifted) for name in loads)
 
 
 def test_a_newcomer_asks_for_its_share() -> None:
