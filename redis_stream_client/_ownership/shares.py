@@ -74,12 +74,13 @@ def _exact_shares(loads: Mapping[str, Load], total: int) -> dict[str, float]:
 def threshold(share: float, *, drifted: bool = False) -> float:
     """How far from its share a member must be before anything moves: clearly further than by chance.
 
-    If nobody has come or gone since the fleet was even, only chance can have made it uneven. Streams that end at
-    random make a difference of about the square root of the share, so three times as much says something. After a
-    change of membership it takes twice as much, and no more than a third of the share.
+    Streams that come and end at random make a difference of about the square root of the share. After a change of
+    membership, twice as much is clearly further, or a third of the share. If nobody has come or gone since the
+    fleet was even, chance has made it uneven; in a large fleet somebody is often off by three times as much. So it
+    takes four times as much.
     """
     chance = math.sqrt(share)
-    return max(2.0, 3 * chance if drifted else min(2 * chance, share / 3))
+    return max(2.0, 4 * chance if drifted else min(2 * chance, share / 3))
 
 
 def wish(loads: Mapping[str, Load], me: str, *, asking: bool, released: int = 0, drifted: bool = False) -> int:

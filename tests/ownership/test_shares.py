@@ -121,7 +121,7 @@ def test_a_weight_that_no_float_holds_exactly_costs_nobody_a_stream() -> None:
 
 @pytest.mark.parametrize(
     ("share", "after_a_change", "by_chance"),
-    [(0, 2, 2), (1, 2, 3), (6, 2, 7.3), (9, 3, 9), (36, 12, 18), (100, 20, 30), (2500, 100, 150)],
+    [(0, 2, 2), (1, 2, 4), (6, 2, 9.8), (9, 3, 12), (36, 12, 24), (100, 20, 40), (2500, 100, 200)],
 )
 def test_clearly_off_is_more_than_what_chance_makes_and_after_a_change_at_most_a_third(
     share: float, after_a_change: float, by_chance: float

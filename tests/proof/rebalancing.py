@@ -201,7 +201,7 @@ class Fleet:
         member.drains = True
         self._membership_changed(member)
         for stream in list(member.streams):
-            self.after(min(DRAIN, self._until_checkpoint(member)), lambda s=stream: self._release(member, s))
+            self.after(min(DRAIN, self._until_checkpoint(member)), partial(self._release, member, stream))
         self._leave_when_empty(member)
 
     def _leave_when_empty(self, member: Member) -> None:
@@ -284,7 +284,7 @@ class Fleet:
             member.rest_at = None
             for peer in self.members.values():
                 if peer is not member and self._balances(peer):
-                    self.soon(HINT, lambda peer=peer: self._hear(peer, member.name, wanted))
+                    self.soon(HINT, partial(self._hear, peer, member.name, wanted))
         self._wake(member)
 
     def _hear(self, peer: Member, who: str, wanted: int) -> None:
@@ -303,7 +303,7 @@ class Fleet:
             member.leaving.begin(stream)
             delay = self._until_checkpoint(member)
             if delay < UNWILLING:
-                self.after(delay, lambda s=stream: self._give(member, s))
+                self.after(delay, partial(self._give, member, stream))
         on_their_way = sum(len(member.leaving) for member in self.members.values())
         self.most_given = max(self.most_given, on_their_way)
         self._wake(member)
@@ -382,19 +382,19 @@ class Fleet:
     # Streams that come and end.
 
     def drift(self, life: float) -> None:
-        """From now on streams end at random, after `life` seconds on average, and others come in turn."""
-        turn = itertools.cycle(list(self.members.values()))
+        """From now on streams come and end at random; each lasts `life` seconds on average."""
+        members = list(self.members.values())
         rate = self.total / life
 
         def arrive() -> None:
-            stream, member = next(self._stream_ids), next(turn)
+            stream, member = next(self._stream_ids), self._random.choice(members)
             member.streams.add(stream)
             self.owner[stream] = member
             self.after(self._random.expovariate(1 / life), lambda: self._end(stream))
             self.after(self._random.expovariate(rate), arrive)
 
         for stream in self.owner:
-            self.after(self._random.expovariate(1 / life), lambda s=stream: self._end(s))
+            self.after(self._random.expovariate(1 / life), partial(self._end, stream))
         arrive()
 
     def _end(self, stream: int) -> None:
@@ -467,7 +467,7 @@ def rolling(
 
 
 def random_ends(members: int, average: int, life: float, hours: float, *, seed: int = 3) -> Fleet:
-    """Streams end at random, and others come in turn."""
+    """Streams come and end at random. In a real fleet they come in turn, which makes less of a difference."""
     fleet = Fleet([Kind()] * members, members * average, seed=seed)
     fleet.drift(life)
     fleet.play(hours * 3600)
