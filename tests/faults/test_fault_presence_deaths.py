@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from redis.asyncio import Redis
 
 from redis_stream_client._model.keys import Keys
 from tests.faults.test_process_faults import happened, lock_expiry
 from tests.harness.fleet import Member, announce
 from tests.harness.flow import Flow
+from tests.harness.ports import HOST
 from tests.harness.presence import (
     LONG,
     SOON,
@@ -23,7 +26,9 @@ from tests.harness.presence import (
 )
 from tests.harness.runs import Running, RunWorker, add, owners
 from tests.harness.servers import clients_of
+from tests.harness.tls import Certificate, NoOpenSSL, serve_tls
 from tests.harness.waiting import wait_until
+from tests.harness.workers import Crowd
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -68,6 +73,33 @@ async def test_a_killed_process_is_replaced_at_once_at_any_lifetime_of_its_lock(
         assert time.monotonic() - killed < SOON
         assert deposed(peer) == 1
         assert {offer.previous_owner for offer in peer.expired} == {worker.client}
+
+
+@pytest.mark.parametrize("how", ["TLS", "protocol 2"])
+async def test_however_members_connect_a_killed_process_is_replaced_at_once(
+    own_server: Callable[..., Server],
+    tmp_path_factory: pytest.TempPathFactory,
+    service: str,
+    start_worker: StartWorker,
+    how: str,
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        if how == "TLS":
+            try:
+                certificate = Certificate(tmp_path_factory.mktemp("tls"))
+            except NoOpenSSL as error:
+                pytest.skip(str(error))
+            port = await stack.enter_async_context(serve_tls(own_server, certificate))
+            url = f"rediss://{HOST}:{port}?ssl_ca_certs={certificate.path}"
+        else:
+            url = f"{own_server().url}?protocol=2"
+        redis = await stack.enter_async_context(Redis.from_url(url))
+        worker = await (await start_worker(url=url, lock_ttl=LONG)).joined()
+        member = await stack.enter_async_context(Member(url, service, lock_ttl=LONG))
+        await all_present(redis, service, worker.client, member.client.id)
+        killed = time.monotonic()
+        worker.kill()
+        assert await lock_gone(redis, service, worker.client) - killed < SOON
 
 
 async def test_what_flows_goes_on_at_once_when_its_handlers_process_is_killed(
@@ -148,6 +180,40 @@ async def test_more_than_half_of_a_fleet_that_are_killed_at_once_are_replaced_a_
             return set((await owners(redis, service)).values()) <= set(alive)
 
         await wait_until(taken, "its stream is owned by one that lives")
+
+
+@pytest.mark.long
+async def test_thirty_of_a_hundred_that_are_killed_at_once_are_replaced_at_once_and_nobody_else(
+    server: Server, redis: Connection, service: str, start_worker: StartWorker
+) -> None:
+    victims = await crowd(start_worker, 30)
+    others = await crowd(start_worker, 69)
+    async with Member(server.url, service, lock_ttl=LONG, max_streams=5) as member:
+        await wait_until(lambda: len(victims.clients) == 30 and len(others.clients) == 69, "all have joined", 60)
+        await announce(server.url, service, *(f"call-{n}" for n in range(200)))
+        alive = {member.client.id, *others.clients}
+        await all_present(redis, service, *alive, *victims.clients, timeout=30)
+        await wait_until(lambda: owners_are(redis, service, alive | set(victims.clients), 200), "all are owned")
+        await watches(redis, service, member.client.id)
+        killed = time.monotonic()
+        victims.kill()
+        assert await lock_gone(redis, service, *victims.clients) - killed < SOON
+        assert await redis.exists(*(Keys(service).lock(consumer) for consumer in alive)) == len(alive)
+        await all_present(redis, service, *alive)
+        await wait_until(lambda: deposed(member) == 30, "one has deposed them all")
+
+
+async def crowd(start_worker: StartWorker, count: int) -> Crowd:
+    """Start a process with so many members."""
+    started = await start_worker(Crowd, lock_ttl=LONG, max_streams=5, clients=count)
+    assert isinstance(started, Crowd)
+    return started
+
+
+async def owners_are(redis: Connection, service: str, consumers: set[str], count: int) -> bool:
+    """Whether so many announcements are owned, by all of these."""
+    owned = await owners(redis, service)
+    return len(owned) == count and set(owned.values()) <= consumers
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])

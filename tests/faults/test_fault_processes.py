@@ -136,9 +136,11 @@ async def test_handlers_that_go_on_are_too_late_for_everything(
 async def test_what_flows_goes_on_in_time_when_its_handlers_process_is_gone(
     server: Server, redis: Connection, service: str, start_worker: StartWorker, how: str
 ) -> None:
-    """All streams have new owners within the bound of G3, and each goes on where the old one stopped."""
+    """All streams have new owners within the bound of G3, and each goes on where the old one stopped.
+
+    Its lock must expire: it has no presence, as an older version."""
     flow = Flow(server.url, service, 24)
-    victim = await (await start_worker(RunWorker, lock_ttl=TTL)).joined()
+    victim = await (await start_worker(RunWorker, lock_ttl=TTL, presence=False)).joined()
     await add(redis, service, flow.streams)
     async with flow.written():
         await wait_until(lambda: happened(victim, "accepted") == set(flow.streams), "all streams flow")

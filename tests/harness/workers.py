@@ -173,3 +173,14 @@ class Worker:
         assert stream is not None
         while line := await stream.readline():
             self.errors += line.decode(errors="replace")
+
+
+class Crowd(Worker):
+    """A process with as many members as its option `clients` says: the program `crowd.py` beside this."""
+
+    program = "tests.harness.crowd"
+
+    @property
+    def clients(self) -> list[str]:
+        """The consumer ids of those that have joined so far."""
+        return [event.client for event in self.events if event.event == "joined"]
