@@ -92,7 +92,7 @@ class Model:
         clients = (client,) * members + (client._replace(mode=ABSENT),) * b.joiners
         budget = (
             *(b.stall, b.loss, b.crash, b.leave, b.evict, b.fail_over, b.release, b.failure),
-            *(b.cut, b.half, b.overdue),
+            *(b.cut, b.half, b.overdue, b.again),
         )
         return self._presence.initial(World(redis, clients, (), (), budget))
 

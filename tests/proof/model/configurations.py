@@ -55,6 +55,7 @@ QUICK = {
     "presence: a cut, a kill, a member without": replace(
         PRESENCE, consumers=3, without=1, cut=1, crash=1, done=False, instant=True
     ),
+    "presence: declared anew, a cut, a lost message": replace(LOCKS, again=1, cut=1, loss=1),
     "presence: a fail-over, a cut": FAILS_OVER,
 }
 """With every change; a minute in all."""
@@ -102,6 +103,8 @@ DEEP = {
     "presence: a cut, a lost message": replace(PRESENCE, cut=1, loss=1),
     "presence: two cuts of owners": replace(PRESENCE, cut=2),
     "presence: a cut, a lapse": replace(PRESENCE, cut=1, stall=1),
+    "presence: declared anew, two cuts": replace(LOCKS, again=1, cut=2),
+    "presence: declared anew, a cut, a lapse": replace(LOCKS, again=1, cut=1, stall=1),
     "presence: two cuts, a lapse": replace(LOCKS, cut=2, stall=1),
     "presence: a newcomer, two cuts, a lost message": replace(LOCKS, joiners=1, cut=2, loss=1),
     "presence: unnoticed and overdue": replace(PRESENCE, half=1, cut=1, overdue=1, done=False),

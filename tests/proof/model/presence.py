@@ -224,16 +224,20 @@ class PresenceSteps:
         if client.holds and p.listens and not p.lost and p.declared != DECLARED and not p.declaring:
             attempt = p._replace(declared=ATTEMPTED, nonce=p.nonce + 1, declaring=(SENT,))
             yield "run", f"declares its presence, {attempt.nonce}", self._with(w, me, attempt)
+        declared = client.holds and p.listens and not p.lost and p.declared == DECLARED
+        if declared and not p.declaring and (paid := pay(w, "again")):
+            attempt = p._replace(nonce=p.nonce + 1, declaring=(SENT,))
+            yield "fault", f"declares its presence anew, {attempt.nonce}", self._with(paid, me, attempt)
         match p.declaring:
             case ("answered", "present"):
                 after = self._with(w, me, p._replace(declared=DECLARED, declaring=()))
                 yield "run", "is declared", after
             case ("answered", "absent"):
-                p = p._replace(declared=WITHDRAWN, declaring=())
+                p = p._replace(declaring=())
                 after = self._with(w, me, self._unsubscribed(p, UNAWARE) if p.listens else p)
                 yield "run", "hears that it is absent, and subscribes anew", after
             case ("answered", "lapsed"):
-                after = self._with(w, me, p._replace(declared=WITHDRAWN, declaring=()))
+                after = self._with(w, me, p._replace(declaring=()))
                 yield "run", "hears that it has lapsed", self._missing(after, me) if client.mode == HELD else after
             case ("silent",):
                 given_up = p._replace(declaring=(), unanswered=True)
@@ -279,7 +283,7 @@ class PresenceSteps:
                 if p.suspect and p.suspect[:2] not in absent:
                     yield "run", f"sees {name(p.suspect[0])} again", self._with(w, me, p._replace(suspect=()))
             case ("undeclared",):
-                undeclared = p._replace(declared=WITHDRAWN, suspect=())
+                undeclared = p._replace(declared=ATTEMPTED, suspect=())  # an older one may be there
                 yield "run", "looks, and hears that it is not declared", self._with(w, me, undeclared)
             case ("lapsed",):
                 yield "run", "looks, and hears that it has lapsed", self._missing(w, me)

@@ -123,7 +123,20 @@ class World(NamedTuple):
 Step: TypeAlias = tuple[Literal["run", "user", "fault", "patience"], str, World]
 """Who takes it, what happens, and the state after it. `patience`: a time-out, which liveness must not wait for."""
 
-FAULTS = ("stall", "loss", "crash", "leave", "evict", "fail-over", "release", "failure", "cut", "half", "overdue")
+FAULTS = (
+    "stall",
+    "loss",
+    "crash",
+    "leave",
+    "evict",
+    "fail-over",
+    "release",
+    "failure",
+    "cut",
+    "half",
+    "overdue",
+    "again",
+)
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,7 @@ class Bounds:
     cut: int = 0  # of a listener's connection
     half: int = 0  # the same, and the client is not told
     overdue: int = 0  # a beat is not answered in time
+    again: int = 0  # who is declared declares anew, with a grace that suits better
     present: bool = False  # members have presence
     without: int = 0  # but so many
     tenure: bool = False  # one watches at a time; else anybody may at any time
