@@ -12,7 +12,6 @@ import heapq
 import itertools
 import math
 import random
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -82,7 +81,7 @@ class Member:
     taken: int = 0
     drains: bool = False
     gone: bool = False
-    claims_at: float | None = None
+    claims_at: float = math.inf
     rest_at: float | None = None
     wakes_at: float = math.inf
 
@@ -93,6 +92,17 @@ class Member:
         return 1 << 30 if limit is None else max(0, limit - len(self.streams))
 
 
+def level(released: int, mine: int, weight: float, others: list[tuple[int, float]]) -> int:
+    """How many of the released streams bring a member level with those that have the fewest, as ``shares.lua``."""
+    while True:
+        total = mine + released + sum(streams for streams, _ in others)
+        weights = math.fsum([weight, *(its_weight for _, its_weight in others)])
+        below = [other for other in others if other[0] * weights <= total * other[1]]
+        if len(below) == len(others):
+            return math.ceil(total * weight / weights - 1e-9) - mine
+        others = below
+
+
 class Fleet:
     """Members, their streams, and what happened to these.
 
@@ -100,6 +110,7 @@ class Fleet:
         kinds: of the members that are there at first; they share the streams evenly.
         streams: how many streams.
         settle: `Rebalance.settle`, in seconds; None: nothing is shared out anew.
+        lost: the part of the hints that are lost.
 
     Attributes:
         moves: streams that came to another owner than before.
@@ -111,13 +122,22 @@ class Fleet:
         gaps: for each stream that was given up, the seconds for which nobody owned it.
     """
 
-    def __init__(self, kinds: Iterable[Kind], streams: int, *, settle: float | None = 10.0, seed: int = 1) -> None:
+    def __init__(
+        self,
+        kinds: Iterable[Kind],
+        streams: int,
+        *,
+        settle: float | None = 10.0,
+        lost: float = 0.0,
+        seed: int = 1,
+    ) -> None:
         self.now = 0.0
         self._random = random.Random(seed)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._names = itertools.count()
         self._settle = settle
+        self._lost = lost
         self.members: dict[str, Member] = {}
         self.released: dict[int, tuple[Member, float]] = {}
         self.owner: dict[int, Member] = {}
@@ -142,6 +162,11 @@ class Fleet:
     def soon(self, span: tuple[float, float], what: Callable[[], None]) -> None:
         """Do this after some time of that span."""
         self.after(self._random.uniform(*span), what)
+
+    def tell(self, what: Callable[[], None]) -> None:
+        """A hint arrives, or is lost."""
+        if self._random.random() >= self._lost:
+            self.soon(HINT, what)
 
     def play(self, seconds: float) -> None:
         """Let so many seconds pass."""
@@ -226,7 +251,7 @@ class Fleet:
     def _membership_changed(self, about: Member) -> None:
         for member in self.members.values():
             if member is not about:
-                self.soon(HINT, partial(member.schedule.membership_changed, drained=about.drains))
+                self.tell(partial(member.schedule.membership_changed, drained=about.drains))
 
     # Balance.
 
@@ -284,7 +309,7 @@ class Fleet:
             member.rest_at = None
             for peer in self.members.values():
                 if peer is not member and self._balances(peer):
-                    self.soon(HINT, partial(self._hear, peer, member.name, wanted))
+                    self.tell(partial(self._hear, peer, member.name, wanted))
         self._wake(member)
 
     def _hear(self, peer: Member, who: str, wanted: int) -> None:
@@ -330,17 +355,20 @@ class Fleet:
 
     def _tell_of_release(self) -> None:
         for member in self.members.values():
-            if not member.drains and member.claims_at is None:
-                delay = self._random.uniform(*HEARD)
-                self._claim_after(member, delay)
+            if not member.drains:
+                self._claim_at(member, self.now + self._random.uniform(*HEARD))
 
-    def _claim_after(self, member: Member, delay: float) -> None:
-        member.claims_at = self.now + delay
-        self.after(delay, lambda: self._claim(member))
+    def _claim_at(self, member: Member, at: float) -> None:
+        """Claim at that time, or earlier."""
+        if at < member.claims_at:
+            member.claims_at = at
+            self.after(at - self.now, partial(self._claim, member, at))
 
-    def _claim(self, member: Member) -> None:
+    def _claim(self, member: Member, at: float) -> None:
         """As the sweeper: our share at first, and after a while what others have left."""
-        member.claims_at = None
+        if at != member.claims_at:
+            return
+        member.claims_at = math.inf
         if member.gone or member.drains:
             return
         if not self.released:
@@ -349,17 +377,19 @@ class Fleet:
         if member.rest_at is None:
             member.rest_at = self.now + REST
         if self.now < member.rest_at:
-            heirs = [peer for peer in self.members.values() if not peer.drains]
-            level = math.fsum(peer.kind.weight for peer in heirs)
-            held = sum(len(peer.streams) for peer in heirs) + len(self.released)
-            most = math.ceil(held * member.kind.weight / level) - len(member.streams)
+            heirs = [
+                (len(peer.streams), peer.kind.weight)
+                for peer in self.members.values()
+                if peer is not member and not peer.drains and (peer.room or not peer.kind.told)
+            ]
+            most = level(len(self.released), len(member.streams), member.kind.weight, heirs)
             again = member.rest_at
         else:
             most = math.ceil(len(self.released) / len(self.members))
             again = self.now + REST / 8
         self._take(member, min(most, member.room, PAGE))
         if self.released and member.room:
-            self._claim_after(member, again - self.now if most < PAGE else ROUND_TRIP[0])
+            self._claim_at(member, again if most < PAGE else self.now + ROUND_TRIP[0])
 
     def _take(self, member: Member, most: int) -> None:
         takes = [
@@ -411,20 +441,45 @@ LONG = 900.0
 """Seconds that a fleet has to become even."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a scene came to.
+
+    Attributes:
+        fleet: the fleet at the end.
+        least: how few streams had to move.
+        since: when the membership changed last.
+    """
+
+    fleet: Fleet
+    least: int
+    since: float
+
+    @property
+    def even_after(self) -> float:
+        """Seconds from the last change of membership to the last move."""
+        return max(0.0, self.fleet.last_move - self.since)
+
+
 def scale(
-    before: Iterable[Kind], joining: Iterable[Kind], streams: int, *, settle: float | None = 10.0, seed: int = 1
-) -> tuple[Fleet, int]:
-    """Members join a fleet that is even. Returns the fleet, and how few streams must move."""
-    fleet = Fleet(before, streams, settle=settle, seed=seed)
+    before: Iterable[Kind],
+    joining: Iterable[Kind],
+    streams: int,
+    *,
+    settle: float | None = 10.0,
+    lost: float = 0.0,
+    lasting: float = LONG,
+    seed: int = 1,
+) -> Outcome:
+    """Members join a fleet that is even, and `lasting` seconds pass."""
+    fleet = Fleet(before, streams, settle=settle, lost=lost, seed=seed)
     fleet.play(60)
-    assert fleet.moves == 0
-    assert fleet.asks == 0
-    assert fleet.looks == 0, "an even fleet says nothing"
+    assert (fleet.moves, fleet.asks, fleet.looks) == (0, 0, 0), "an even fleet says nothing"
     for kind in joining:
         fleet.join(kind)
-    least = fleet.off
-    fleet.play(LONG)
-    return fleet, least
+    least, since = fleet.off, fleet.now
+    fleet.play(lasting)
+    return Outcome(fleet, least, since)
 
 
 def rolling(
@@ -435,20 +490,22 @@ def rolling(
     new_first: bool,
     settle: float | None = 10.0,
     between: float = 1.0,
+    lasting: float = LONG,
     seed: int = 1,
-) -> tuple[Fleet, int]:
+) -> Outcome:
     """All members are replaced, one after the other, `gap` seconds apart.
 
-    Returns the fleet, and how few streams must move: those that the restarts move anyway, and then as few as make
-    even what these leave behind.
+    The least are those streams that the restarts move anyway, and then as few as make even what these leave
+    behind.
 
     Args:
         between: seconds between the two halves of a replacement.
     """
 
-    def play(settle: float | None) -> Fleet:
+    def play(settle: float | None) -> tuple[Fleet, float]:
         fleet = Fleet([Kind()] * members, streams, settle=settle, seed=seed)
         fleet.play(60)
+        since = fleet.now
         for member in list(fleet.members.values()):
             if new_first:
                 fleet.join()
@@ -458,23 +515,22 @@ def rolling(
                 fleet.leave(member)
                 fleet.play(between)
                 fleet.join()
+            since = fleet.now
             fleet.play(max(0.0, gap - between))
-        fleet.play(LONG)
-        return fleet
+        fleet.play(lasting)
+        return fleet, since
 
-    without = play(None)
-    return play(settle) if settle is not None else without, without.moves + without.off
+    without, since = play(None)
+    least = without.moves + without.off
+    fleet, since = (without, since) if settle is None else play(settle)
+    return Outcome(fleet, least, since)
 
 
-def random_ends(members: int, average: int, life: float, hours: float, *, seed: int = 3) -> Fleet:
+def random_ends(
+    members: int, average: int, life: float, hours: float, *, settle: float | None = 10.0, seed: int = 3
+) -> Fleet:
     """Streams come and end at random. In a real fleet they come in turn, which makes less of a difference."""
-    fleet = Fleet([Kind()] * members, members * average, seed=seed)
+    fleet = Fleet([Kind()] * members, members * average, settle=settle, seed=seed)
     fleet.drift(life)
     fleet.play(hours * 3600)
     return fleet
-
-
-def spread(fleet: Fleet) -> str:
-    """How many streams the members have, from the least to the most."""
-    counts = Counter(fleet.heights)
-    return f"{min(counts)}–{max(counts)}"
