@@ -170,6 +170,7 @@ def _scripts() -> dict[str, str]:
     names = [
         path.name.removesuffix(".lua")
         for path in files("redis_stream_client").joinpath("_protocol", "lua").iterdir()
+        if path.name.endswith(".lua")
     ]
     return {scripts.load(name).sha: name for name in names}
 

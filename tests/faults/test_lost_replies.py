@@ -42,7 +42,8 @@ def lose(proxy: TcpProxy, operation: str, loss: Loss) -> Fault:
 async def load_scripts(redis: Connection) -> None:
     """Let the server know all scripts, so that each is one EVALSHA."""
     for file in resources.files("redis_stream_client").joinpath("_protocol", "lua").iterdir():
-        await redis.script_load(scripts.load(file.name.removesuffix(".lua")).text)
+        if file.name.endswith(".lua"):
+            await redis.script_load(scripts.load(file.name.removesuffix(".lua")).text)
 
 
 async def owners(redis: Connection, service: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LONG = 10.0
 """A lock's lifetime that no test waits for: what happens sooner happens by presence."""
 
-SOON = 2.0
+SOON = 3.0
 """Seconds within which a dead member is replaced: 0.35 s, and what a busy machine adds. Far below `LONG`."""
 
 
