@@ -243,7 +243,9 @@ async def test_names_with_odd_characters(server: Server, redis: Connection, serv
         await all_present(clients, 3)
         worker.kill()
         await gone(redis, Keys(service).lock(worker.client))
-        assert sum(client.statistics().presence.deposed for client in clients) == 1
+        await wait_until(
+            lambda: sum(client.statistics().presence.deposed for client in clients) == 1, "one of them did it"
+        )
 
 
 async def test_in_another_database(server: Server, service: str) -> None:
@@ -311,7 +313,7 @@ async def test_in_a_cluster_a_crash_is_noticed(cluster: Cluster, service: str) -
         kill()
         killed = time.monotonic()
         await gone(redis, Keys(service).lock(name))
-        assert time.monotonic() - killed < LONG / 4
+        assert time.monotonic() - killed < LONG / 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -329,5 +331,5 @@ async def test_the_crash_of_a_process_is_noticed_though_its_forked_child_lives_o
         kill()
         killed = time.monotonic()
         await gone(redis, Keys(service).lock(name))
-        assert time.monotonic() - killed < LONG / 4
+        assert time.monotonic() - killed < LONG / 2
         os.kill(child, 0)

@@ -63,10 +63,12 @@ async def test_a_process_that_is_killed_is_noticed_long_before_its_lock_expires(
         await wait_until(
             lambda: len(one.leases) + len(two.leases) == before + 6, "the peers have its streams", timeout=5
         )
-        assert time.monotonic() - killed < LONG / 4
+        assert time.monotonic() - killed < LONG / 2
         assert not await redis.exists(Keys(service).lock(worker.client))
-        presences = [each.client.statistics().presence for each in (one, two)]
-        assert sum(each.deposed for each in presences) == 1
+        await wait_until(
+            lambda: sum(each.client.statistics().presence.deposed for each in (one, two)) == 1,
+            "one of them did it",
+        )
 
 
 async def test_when_the_one_that_watches_dies_another_one_does(
@@ -79,6 +81,7 @@ async def test_when_the_one_that_watches_dies_another_one_does(
         async def watches() -> bool:
             return bool(await redis.get(keys.watch) == watcher.client.encode())
 
+        await wait_until(watches, "the first one watches before others come", timeout=10)
         async with (
             Member(server.url, service, lock_ttl=LONG) as one,
             Member(server.url, service, lock_ttl=LONG) as two,
@@ -88,7 +91,7 @@ async def test_when_the_one_that_watches_dies_another_one_does(
             killed = time.monotonic()
             watcher.kill()
             await gone(redis, keys.lock(watcher.client))
-            assert time.monotonic() - killed < LONG / 4
+            assert time.monotonic() - killed < LONG / 2
             await all_watched(redis, service, 2, one, two)
 
 
@@ -117,6 +120,7 @@ async def test_a_frozen_watcher_is_replaced_and_takes_nobody_for_dead_when_it_wa
         async def watches() -> bool:
             return bool(await redis.get(keys.watch) == watcher.client.encode())
 
+        await wait_until(watches, "the first one watches before others come", timeout=10)
         async with (
             Worker(url=server.url, service=service, lock_ttl=LONG) as victim,
             Member(server.url, service, lock_ttl=LONG) as one,
@@ -126,13 +130,16 @@ async def test_a_frozen_watcher_is_replaced_and_takes_nobody_for_dead_when_it_wa
             await wait_until(watches, "the first one watches", timeout=10)
             await all_present(redis, service, 4)
             watcher.freeze()
-            await all_watched(redis, service, 4, one, two)
+            frozen = time.monotonic()
+
+            async def replaced() -> bool:
+                return await redis.get(keys.watch) not in (None, watcher.client.encode())
+
+            await wait_until(replaced, "another one watches", timeout=5)
             victim.kill()
-            killed = time.monotonic()
             await gone(redis, keys.lock(victim.client))
-            assert time.monotonic() - killed < LONG / 4
             await gone(redis, keys.lock(watcher.client))  # by its lock
-            assert time.monotonic() - killed > 1.0
+            assert time.monotonic() - frozen > 1.0
             watcher.thaw()
             await all_present(redis, service, 3)
             await asyncio.sleep(1.5)  # time itself: it watches again, or could
