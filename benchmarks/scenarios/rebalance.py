@@ -15,13 +15,13 @@ from benchmarks.scenarios.takeover import quantile
 from tests.proof.rebalancing import OLD, SLOW, Kind, Outcome, random_ends, rolling, scale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from benchmarks.scenario import Contender, Sample
+    from benchmarks.scenario import Case, Contender, Sample
 
 PLAIN = Kind()
 
-SCENES: dict[str, Callable[..., Outcome]] = {
+SCENES: Mapping[str, Callable[..., Outcome]] = {
     "4 → 5": partial(scale, [PLAIN] * 4, [PLAIN]),
     "4 → 8": partial(scale, [PLAIN] * 4, [PLAIN] * 4),
     "50 → 60": partial(scale, [PLAIN] * 50, [PLAIN] * 10),
@@ -40,7 +40,7 @@ SCENES: dict[str, Callable[..., Outcome]] = {
     for gap in (4, 30)
 }
 
-CASES = (
+CASES: tuple[Case, ...] = (
     *[{"scene": "4 → 5", "streams": streams} for streams in (24, 100, 10_000)],
     *[{"scene": "4 → 8", "streams": streams} for streams in (24, 10_000)],
     {"scene": "50 → 60", "streams": 10_000},
