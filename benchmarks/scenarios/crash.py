@@ -50,7 +50,7 @@ async def crashes(contender: str, lock_ttl: float, streams: int, kills: int, *, 
         found = [await crash(contender, server.url, f"bench{i}", streams, options) for i in range(kills)]
     firsts, lasts = (sorted(delays[which] for delays in found) for which in (0, -1))
     return {
-        "kills": kills,
+        "killed": kills,
         "lost": sum(max(0, streams - len(delays)) for delays in found),
         "first p50 s": statistics.median(firsts),
         "first p99 s": quantile(firsts, 0.99),
