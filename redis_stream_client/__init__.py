@@ -24,6 +24,7 @@ from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.health import Health, Stuck
 from redis_stream_client._model.poison import PoisonError
 from redis_stream_client._model.public_names import claim_exports as _claim_exports
+from redis_stream_client._model.rebalance import Rebalance
 from redis_stream_client._model.retry_policy import RetryLater, RetryPolicy
 from redis_stream_client._model.statistics import FailingStream, Outage, Presence, Statistics
 from redis_stream_client._model.version import __version__
@@ -55,6 +56,7 @@ __all__ = [
     "Outage",
     "PoisonError",
     "Presence",
+    "Rebalance",
     "RedisRejected",
     "RedisStreamClient",
     "RedisStreamClientError",

@@ -13,6 +13,7 @@ from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model import options
 from redis_stream_client._model.fence import is_held_by
 from redis_stream_client._model.health import Health
+from redis_stream_client._model.rebalance import Rebalance
 from redis_stream_client._model.retention import OnDone
 from redis_stream_client._model.retry_policy import NOT_GIVEN, NotGiven, RetryPolicy
 from redis_stream_client._model.statistics import Statistics
@@ -22,6 +23,7 @@ from redis_stream_client._run.handler import Handler
 from redis_stream_client._run.run import Run, Running
 
 _NOT_GIVEN: Final = object()
+_REBALANCE: Final = Rebalance()
 
 
 class RedisStreamClient:
@@ -167,6 +169,7 @@ class RedisStreamClient:
         handle_signals: bool = False,
         on_done: OnDone = "keep",
         trim: bool = False,
+        rebalance: Rebalance | None = _REBALANCE,
     ) -> None:
         """Call `handler` for every stream that this client owns, each in a task of its own, and take over the
         streams of dead peers.
@@ -218,6 +221,8 @@ class RedisStreamClient:
                 Redis has accepted `done`. If the process dies in between, the stream stays.
             trim: with ``"trim"`` or ``"delete"``: trim the stream up to its checkpoint while the handler reads it,
                 too, every 1,000 entries or 10 s. Default False.
+            rebalance: how streams move to a member that has clearly fewer than its share, as after a rolling
+                restart; default ``Rebalance()``. None: this client neither asks for streams nor gives any.
 
         Raises:
             TypeError, ValueError: an argument is not allowed, or both `retry` and `max_attempts` are given.
@@ -235,6 +240,7 @@ class RedisStreamClient:
             handle_signals=handle_signals,
             on_done=on_done,
             trim=trim,
+            rebalance=rebalance,
         )
         await run.join()
         await run.until_closed()
@@ -250,6 +256,7 @@ class RedisStreamClient:
         handle_signals: bool = False,
         on_done: OnDone = "keep",
         trim: bool = False,
+        rebalance: Rebalance | None = _REBALANCE,
     ) -> "Running[RedisStreamClient]":
         """Do what `run()` does in the background of an ``async with`` block, such as the lifespan of a web
         application.
@@ -267,6 +274,7 @@ class RedisStreamClient:
             handle_signals=handle_signals,
             on_done=on_done,
             trim=trim,
+            rebalance=rebalance,
         )
         return Running(run, self)
 

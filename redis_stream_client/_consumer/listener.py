@@ -29,6 +29,7 @@ from redis_stream_client._protocol.hints import (
     Present,
     Recovered,
     Released,
+    Wants,
 )
 from redis_stream_client._protocol.notifications import KeyspaceEvents, LockGone, missing_flags
 from redis_stream_client._redis import error_mapping, wire
@@ -145,8 +146,12 @@ class Listener:
                 self._lock_state.doubt()
             case LockGone(owner):
                 self._sweeps.suspect(owner)
+                self._peers.died()
             case Released():
                 self._sweeps.suspect(NOBODY)
+            case Wants(consumer, streams):
+                self._sweeps.shared_anew.add(NOBODY)  # what peers give away now is for those that have too few
+                self._peers.wants.notify(consumer, streams)
             case Claimed(lbs_ids):
                 for lbs_id in lbs_ids:
                     self._event_queue.withdraw(lbs_id)  # if the hint is wrong, the next look offers it again
@@ -174,6 +179,8 @@ class Listener:
                 self._peers.left(peer)
             case Dead(peer):
                 self._sweeps.suspect(peer)
+                if peer != NOBODY:
+                    self._peers.died()
             case Recovered():
                 self._peers.recovered.notify()
             case Present():

@@ -4,6 +4,7 @@ from redis_stream_client._concurrency.home import Home
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.shared_lock import SharedLock
 from redis_stream_client._consumer.audit import Auditor
+from redis_stream_client._consumer.balancer import Balancer
 from redis_stream_client._consumer.connections import Connections
 from redis_stream_client._consumer.heartbeat import Heartbeat, LockRenewal
 from redis_stream_client._consumer.listener import Listener
@@ -13,6 +14,7 @@ from redis_stream_client._consumer.presence import Presence
 from redis_stream_client._consumer.presence_state import PresenceState
 from redis_stream_client._consumer.reader import Reader
 from redis_stream_client._consumer.report import Report
+from redis_stream_client._consumer.roll_call import RollCall
 from redis_stream_client._consumer.session import Session
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._consumer.sweeper import Sweeper
@@ -307,6 +309,7 @@ class Parts:
             lock_state=self.lock_state,
             presence_state=self.presence_state,
         )
+        roll_call = RollCall(options=self.options, group=self.group, peers=self.peers)
         self.sweeper = Sweeper(
             options=self.options,
             group=self.group,
@@ -319,8 +322,19 @@ class Parts:
             capacity=self.capacity,
             sweeps=self.sweeps,
             peers=self.peers,
+            roll_call=roll_call,
             counters=self.counters,
             takeover=self.takeover,
+        )
+        self.balancer = Balancer(
+            options=self.options,
+            group=self.group,
+            hints=self.hints,
+            lock_state=self.lock_state,
+            capacity=self.capacity,
+            peers=self.peers,
+            roll_call=roll_call,
+            counters=self.counters,
         )
         self.listener = Listener(
             options=self.options,
@@ -372,6 +386,7 @@ class Parts:
             reader=self.reader,
             listener=self.listener,
             sweeper=self.sweeper,
+            balancer=self.balancer,
             presence=self.presence,
             watcher=self.watcher,
         )

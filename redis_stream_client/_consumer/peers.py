@@ -1,10 +1,10 @@
 """The peers: what is known about the other members. Pure state; the listener and the sweeper write it."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from redis_stream_client._concurrency.notifier import Notifier
-from redis_stream_client._protocol.replies import Holder
+from redis_stream_client._protocol.replies import Holder, Member
 
 ROUNDING = 1e-9
 """A share that is so little above a whole number is that number."""
@@ -19,6 +19,10 @@ class Peers:
     Attributes:
         departing: members that drain, and take no new streams.
         live: live members of the fleet, this one included, as last counted or heard.
+        changed: notified when somebody joins, drains, leaves or dies, with whether it drains, or has drained.
+        wants: notified when a member asks for streams, with its name and their number.
+        looked_at: notified when the sweeper has looked at all consumers, with what each has, and which of the
+            others live.
         recovered: notified when the handlers of a member progress again after an outage of what they depend on.
     """
 
@@ -28,6 +32,9 @@ class Peers:
         self._holders: dict[str, Holder] = {}
         self.departing: set[str] = set()
         self.live = 1
+        self.changed = Notifier[[bool]]()
+        self.wants = Notifier[[str, int]]()
+        self.looked_at = Notifier[[Sequence[Member], Mapping[str, bool]]]()
         self.recovered = Notifier[[]]()
 
     def counted(self, others: Collection[str]) -> None:
@@ -38,19 +45,26 @@ class Peers:
     def joined(self) -> None:
         """Note that a member has joined."""
         self.live += 1
+        self.changed.notify(False)
 
     def departs(self, consumer: str) -> None:
         """Note that a member drains."""
         if consumer not in self.departing:
             self.departing.add(consumer)
             self._one_less(consumer)
+            self.changed.notify(True)
 
     def left(self, consumer: str) -> None:
         """Note that a member has left. If it was draining, it no longer counted."""
-        if consumer in self.departing:
-            self.departing.discard(consumer)
-        else:
+        drained = consumer in self.departing
+        self.departing.discard(consumer)
+        if not drained:
             self._one_less(consumer)
+        self.changed.notify(drained)
+
+    def died(self) -> None:
+        """Note that a member has died, or may have: its lock is gone."""
+        self.changed.notify(False)
 
     def takers(self, consumers: Iterable[str], *, without: Collection[str]) -> list[str]:
         """The consumers that take new streams, except those in `without`."""

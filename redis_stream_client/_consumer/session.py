@@ -11,6 +11,7 @@ from redis_stream_client._concurrency.chunks import CHUNK, in_chunks
 from redis_stream_client._concurrency.home import Home
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._consumer.balancer import Balancer
 from redis_stream_client._consumer.connections import Connections
 from redis_stream_client._consumer.heartbeat import Heartbeat
 from redis_stream_client._consumer.listener import Listener
@@ -63,6 +64,7 @@ class Session:
         reader: Reader,
         listener: Listener,
         sweeper: Sweeper,
+        balancer: Balancer,
         presence: Presence,
         watcher: Watcher,
     ) -> None:
@@ -80,7 +82,7 @@ class Session:
         self._retention = retention
         self._fetcher = fetcher
         self._listener = listener
-        self._parts = (heartbeat, presence, reader, listener, watcher, sweeper)
+        self._parts = (heartbeat, presence, reader, listener, watcher, sweeper, balancer)
         self._supervisor: asyncio.Task[None] | None = None
         self._joined = False
         self.leave_by = float("inf")  # when the end must be over: see `leave_within`

@@ -14,6 +14,7 @@ from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._consumer.heartbeat import LockRenewal
 from redis_stream_client._consumer.peers import Peers
+from redis_stream_client._consumer.roll_call import RollCall
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
@@ -41,7 +42,6 @@ FORGET_AFTER = 10  # lifetimes of the lock, since a member that slept for long m
 RECHECK_DISTANCE = 50  # looks that only repeat offers take a fiftieth of the time
 THOROUGH = 8  # one period in so many looks for entries that are pending for nobody, even if the census is even
 REST = 1 / 4  # paces after which any member may take what is left of a dead consumer's streams
-LOOKS = 200  # the most locks in one script call
 
 
 class Sweeper:
@@ -61,6 +61,7 @@ class Sweeper:
         capacity: Capacity,
         sweeps: SweepSchedule,
         peers: Peers,
+        roll_call: RollCall,
         counters: Counters,
         takeover: Takeover,
     ) -> None:
@@ -79,6 +80,7 @@ class Sweeper:
         self._capacity = capacity
         self._sweeps = sweeps
         self._peers = peers
+        self._roll_call = roll_call
         self._counters = counters
         self._takeover = takeover
         self._wake = asyncio.Event()
@@ -166,10 +168,11 @@ class Sweeper:
         others = [member for member in members if member.name not in (self._consumer, NOBODY)]
         tidy = self._sweeps.tidy_asked or clock.now() - self._tidied_at > self._tidy_period
         everybody = self._recount or tidy
-        alive = await self._look([member for member in others if member.pending or everybody])
+        alive = await self._roll_call.alive([member.name for member in others if member.pending or everybody])
         if everybody:
             self._recount = False
             self._peers.counted([name for name, lives in alive.items() if lives])
+            self._peers.looked_at.notify(members, alive)
         dead = [member.name for member in others if member.pending and not alive[member.name]]
         dead += [member.name for member in members if member.name == NOBODY and member.pending]
         self._sweeps.swept_at = clock.now()
@@ -188,21 +191,6 @@ class Sweeper:
             )
         if tidy:
             await self._tidy(members, alive, mine=tell)
-
-    async def _look(self, members: list[Member]) -> dict[str, bool]:
-        alive: dict[str, bool] = {}
-        for start in range(0, len(members), LOOKS):
-            names = [member.name for member in members[start : start + LOOKS]]
-            if all(map(self._peers.knows, names)):
-                looked = await self._group.look(names, self._patience)
-            else:
-                holders = await self._group.holders(names, self._patience)
-                for name, holder in zip(names, holders, strict=True):
-                    if holder is not None:
-                        self._peers.described(name, holder)
-                looked = [holder is not None for holder in holders]
-            alive.update(zip(names, looked, strict=True))
-        return alive
 
     @property
     def _tidy_period(self) -> float:

@@ -218,6 +218,15 @@ class Lease:
         entry and storing a checkpoint do the same. You may call it from any thread."""
         self._state.progress()
 
+    def pin(self, pinned: bool = True) -> None:
+        """Keep this stream when `run()` evens out the load: it is not given to a peer that has fewer. A drain, a
+        crash or an error hands it over all the same.
+
+        Args:
+            pinned: False: the stream may be given away again.
+        """
+        self._state.pinned = bool(pinned)
+
     async def done(self) -> None:
         """Finish the stream: acknowledge its announcement and delete it.
 

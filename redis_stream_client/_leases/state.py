@@ -87,6 +87,7 @@ class LeaseState:
         waiting: how many steps of ``entries()`` or ``batches()`` wait for an entry now.
         collecting: how many of them have entries already, and wait for more.
         draining: whether to stop at the first step of ``entries()`` or ``batches()`` after a checkpoint.
+        pinned: whether it is not given to a peer that has fewer streams.
         refused: the last `RedisRejected` of an operation on this lease. By its identity we tell it apart from one
             that the handler got elsewhere.
         rest: the pause while somebody else's record is in the way; None otherwise.
@@ -115,6 +116,7 @@ class LeaseState:
         "lived_since",
         "lost",
         "on_done",
+        "pinned",
         "position",
         "progress_at",
         "reading",
@@ -162,6 +164,7 @@ class LeaseState:
         self.waiting: int = 0
         self.collecting: int = 0
         self.draining: bool = False
+        self.pinned: bool = False
         self.refused: RedisRejected | None = None
         self.rest: Rest | None = None
         self.done_sent: tuple[int, str | None] | None = None
@@ -481,6 +484,11 @@ class LeaseState:
         self.draining = True
         if self.waiting and self.settled:
             self.cancel("draining")
+
+    def undrain(self) -> None:
+        """Let the holder go on that `drain` was to stop, unless it was cancelled already."""
+        if self.cancel_scope is None or not self.cancel_scope.fired:
+            self.draining = False
 
     def start_waiting(self, *, collecting: bool = False) -> "asyncio.Future[None]":
         """A step of ``entries()`` or ``batches()`` begins to wait. It wakes when the lease ends, too.

@@ -89,6 +89,10 @@ class Statistics:
             failed too often.
         audits: how often the client compared its leases with what is pending in Redis.
         sweeps: how often the client looked for dead consumers.
+        rebalance_asks: how often this client has asked its peers for streams, because it had clearly fewer.
+        streams_received: streams that came while it asked.
+        streams_given: streams that it has given to peers that had fewer.
+        streams_going: streams that it is giving away now: their handlers have not come to a checkpoint yet.
         gaps: how often entries of a data stream were missing: trimmed or deleted before they were read.
         entries_skipped: how many entries these gaps had.
         live_members: live consumers of the group, this one included, as last counted or heard.
@@ -120,6 +124,10 @@ class Statistics:
     dead_letters: int
     audits: int
     sweeps: int
+    rebalance_asks: int
+    streams_received: int
+    streams_given: int
+    streams_going: int
     gaps: int
     entries_skipped: int
     live_members: int
@@ -150,6 +158,10 @@ class Counters:
     dead_letters: int = 0
     audits: int = 0
     sweeps: int = 0
+    rebalance_asks: int = 0
+    streams_received: int = 0
+    streams_given: int = 0
+    streams_going: int = 0
     gaps: int = 0
     entries_skipped: int = 0
 

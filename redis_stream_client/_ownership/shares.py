@@ -35,6 +35,7 @@ def fair_shares(loads: Mapping[str, Load], released: int = 0) -> dict[str, int]:
     limit.
 
     Who has more than its share rounded down is rounded up first, so that as few streams as possible must move.
+    Those come first that have the least: what moves should come from the tallest.
 
     Args:
         loads: the live members that take streams.
@@ -46,7 +47,7 @@ def fair_shares(loads: Mapping[str, Load], released: int = 0) -> dict[str, int]:
 
     def order(name: str) -> tuple[bool, float, int, str]:
         streams, weight, _ = loads[name]
-        return (streams <= fair[name], (fair[name] + 1) / weight, -streams, name)
+        return (streams <= fair[name], (fair[name] + 1) / weight, streams, name)
 
     rest = total - sum(fair.values())
     for name in sorted(open_to_more, key=order)[:rest]:

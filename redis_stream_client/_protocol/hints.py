@@ -4,6 +4,7 @@ A hint makes recovery faster, and correctness never depends on it: it may be los
 publish some of them, in one step with the change that they announce. `WORDS` has the first word of each.
 """
 
+import re
 from dataclasses import dataclass
 
 from redis_stream_client._model.keys import Keys
@@ -67,9 +68,17 @@ class Released:
     lbs_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """A consumer has clearly fewer streams than its share, and wants so many."""
+
+    consumer: str
+    streams: int
+
+
 AboutConsumer = Joined | Draining | Left | Dead | Recovered | Present
 AboutEntries = Claimed | Released
-Hint = AboutConsumer | AboutEntries
+Hint = AboutConsumer | AboutEntries | Wants
 
 _ABOUT_CONSUMERS: dict[str, type[AboutConsumer]] = {
     "joined": Joined,
@@ -81,7 +90,7 @@ _ABOUT_CONSUMERS: dict[str, type[AboutConsumer]] = {
 }
 _ABOUT_ENTRIES: dict[str, type[AboutEntries]] = {"claimed": Claimed, "released": Released}
 _WORD_OF: dict[type[Hint], str] = {
-    kind: word for words in (_ABOUT_CONSUMERS, _ABOUT_ENTRIES) for word, kind in words.items()
+    kind: word for words in (_ABOUT_CONSUMERS, _ABOUT_ENTRIES, {"wants": Wants}) for word, kind in words.items()
 }
 
 WORDS = frozenset(_WORD_OF.values())
@@ -90,7 +99,13 @@ WORDS = frozenset(_WORD_OF.values())
 
 def encode(hint: Hint) -> bytes:
     """Encode a hint: its word, and the consumer or entries that it is about."""
-    about = " ".join(hint.lbs_ids) if isinstance(hint, Claimed | Released) else hint.consumer
+    match hint:
+        case Claimed(lbs_ids) | Released(lbs_ids):
+            about = " ".join(lbs_ids)
+        case Wants(consumer, streams):
+            about = f"{consumer} {streams}"
+        case _:
+            about = hint.consumer
     return encode_name(f"{_WORD_OF[type(hint)]} {about}")
 
 
@@ -101,6 +116,10 @@ def decode(message: bytes) -> Hint | None:
         return _ABOUT_CONSUMERS[word](about)
     if word in _ABOUT_ENTRIES:
         return _ABOUT_ENTRIES[word](tuple(about.split()))
+    if word == "wants":
+        consumer, _, streams = about.rpartition(" ")
+        if consumer and re.fullmatch(r"[0-9]{1,9}", streams):
+            return Wants(consumer, int(streams))
     return None
 
 

@@ -9,6 +9,7 @@ from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.standstill import stood_still
 from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._consumer.balancer import Balancer
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.session import Session
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
@@ -23,12 +24,14 @@ from redis_stream_client._model import leaving
 from redis_stream_client._model.errors import ClientClosed
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import Options
+from redis_stream_client._model.rebalance import Rebalance
 from redis_stream_client._model.statistics import Counters, Outage
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.endings import Endings
 from redis_stream_client._protocol.hints import Draining, Hint, Hints, Recovered
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._run.breaker import Breaker
+from redis_stream_client._run.giving import Giving
 from redis_stream_client._run.handler import Handler
 from redis_stream_client._run.handler_task import HandlerTask
 from redis_stream_client._run.outage_watch import TICK, OutageWatch
@@ -59,6 +62,7 @@ class Dispatcher:
         handler: the handler of the user.
         rules: the rules for handlers.
         drain_timeout: seconds that draining gives the handlers to reach a checkpoint.
+        rebalance: how to even out the load; None: not at all.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Dispatcher:
         handler: Handler,
         rules: Rules,
         drain_timeout: float,
+        rebalance: Rebalance | None,
         *,
         options: Options,
         session: Session,
@@ -75,6 +80,7 @@ class Dispatcher:
         capacity: Capacity,
         sweeps: SweepSchedule,
         peers: Peers,
+        balancer: Balancer,
         backend: LeaseBackend,
         endings: Endings,
         progress: Progress,
@@ -103,6 +109,8 @@ class Dispatcher:
             unseen=0.0 if options.presence else options.lock_ttl - options.heartbeat_interval,
         )
         self._drain_timeout = drain_timeout
+        self._rebalance = rebalance
+        self._balancer = balancer
         self._consumer = options.consumer
         self._patience = options.patience
         self._session = session
@@ -118,6 +126,7 @@ class Dispatcher:
         self._hints = hints
         self._counters = counters
         self._at_work: dict[asyncio.Task[None], HandlerTask] = {}
+        self._giving = Giving(self._at_work.values(), may_give=lambda: not self._outages.open, counters=counters)
         self._changed = asyncio.Event()
         self._draining = False
         self._cut_short = False
@@ -125,11 +134,15 @@ class Dispatcher:
     def start(self) -> "asyncio.Task[None]":
         """Start the main loop. Its task ends when all streams are released and the client has left."""
         self._capacity.handled_at_once = True
+        if self._rebalance is not None and not self._draining:
+            self._balancer.start(self._rebalance.settle, self._giving)
         return start_task(self._serve(), "redis_stream_client run")
 
     def drain(self) -> None:
         """Take no new streams, let the handlers reach a checkpoint, and release their streams."""
         self._draining = True
+        self._balancer.stop()
+        self._giving.stop()
         self._changed.set()
         self._event_queue.end()
 
@@ -173,6 +186,8 @@ class Dispatcher:
         finally:
             for watch in watches:
                 watch.cancel()
+            self._balancer.stop()
+            self._giving.stop()
             self._session.leave()
             await self._session.closed.wait()
             # Closing has cancelled the handlers of the leases that were held; here the others are. All get time to
@@ -262,7 +277,9 @@ class Dispatcher:
 
     def _attended(self, task: "asyncio.Task[None]") -> None:
         """The task has ended, even if it was cancelled before it began."""
-        lease = self._at_work.pop(task).lease
+        handler_task = self._at_work.pop(task)
+        lease = handler_task.lease
+        self._giving.ended(handler_task)
         self._counters.handlers -= 1
         self._probation.ended(lease)
         self._outages.ended(lease)

@@ -180,6 +180,18 @@ class HandlerTask:
         if not self._working:
             self.stop("drained")
 
+    def undrain(self) -> None:
+        """Let the handler go on that `drain` was to stop, if it has not come to that step yet."""
+        self.lease.undrain()
+
+    @property
+    def may_be_given(self) -> bool:
+        """Whether its stream may go to a peer that has fewer: the handler is at work, and is not stopped already,
+        and the stream is neither pinned nor in trouble, which a peer should not inherit."""
+        lease = self.lease
+        busy = not self._working or lease.draining or self._stop is not None or lease.lost is not None
+        return not (busy or lease.pinned or lease.deaths or lease.failures)
+
     def stop(self, why: Stop) -> None:
         """Cancel the handler."""
         self._stop = self._stop or why

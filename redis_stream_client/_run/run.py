@@ -14,6 +14,7 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model import leaving, options, retention, retry_policy
 from redis_stream_client._model.failures import is_a
 from redis_stream_client._model.logs import log
+from redis_stream_client._model.rebalance import Rebalance
 from redis_stream_client._model.retention import OnDone
 from redis_stream_client._model.retry_policy import NotGiven, RetryPolicy
 from redis_stream_client._model.statistics import Outage
@@ -40,6 +41,7 @@ class Run:
         handle_signals: bool,
         on_done: OnDone,
         trim: bool,
+        rebalance: Rebalance | None,
     ) -> None:
         self._lifecycle = lifecycle
         self._handler = require_handler(handler)
@@ -51,6 +53,9 @@ class Run:
         self._rules = Rules(policy, progress_timeout, lifecycle.options.pace, on_done=on_done, trim=trim)
         if not isinstance(handle_signals, bool):
             raise TypeError(f"handle_signals must be a bool, not {type(handle_signals).__name__}")
+        if not isinstance(rebalance, Rebalance | None):
+            raise TypeError(f"rebalance must be a Rebalance or None, not {type(rebalance).__name__}")
+        self._rebalance = rebalance
         self._handle_signals = handle_signals
         self._signalled = False
         self._dispatcher: Dispatcher | None = None
@@ -64,6 +69,7 @@ class Run:
             self._handler,
             self._rules,
             self._drain_timeout,
+            self._rebalance,
             options=parts.options,
             session=parts.session,
             tasks=parts.tasks,
@@ -72,6 +78,7 @@ class Run:
             capacity=parts.capacity,
             sweeps=parts.sweeps,
             peers=parts.peers,
+            balancer=parts.balancer,
             backend=parts.backend,
             endings=parts.endings,
             progress=parts.progress,

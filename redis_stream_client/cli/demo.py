@@ -14,7 +14,7 @@ _DESCRIPTION = """\
 Watch the library do its job: worker processes share data streams whose numbered entries keep coming. One worker is
 killed, another one is frozen and woken again, and then a rolling restart replaces all others, one by one. In the
 end every entry is accounted for, and the exit status says whether each had its effect exactly once and in order.
-It takes some 25 seconds. Without --redis it starts a Valkey server of its own, and ends it."""
+It takes some 30 seconds. Without --redis it starts a Valkey server of its own, and ends it."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

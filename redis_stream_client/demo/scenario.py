@@ -21,6 +21,7 @@ from redis_stream_client.demo.verdict import Facts
 START_TIMEOUT = 15.0
 ASSIGN_TIMEOUT = 10.0
 FINISH_TIMEOUT = 8.0
+EVEN_TIMEOUT = 10.0
 CALM = 1.0
 """Seconds of undisturbed work between two events."""
 
@@ -53,6 +54,7 @@ class Scenario:
         self._unlooked: set[str] = set()  # consumers whose lock is left alone while it is waited for
         self._harmed: set[WorkerProcess] = set()
         self._restart: tuple[float, int] | None = None
+        self._rebalanced: float | None = None
 
     async def run(self) -> Facts:
         """Play it. Raises `Failed`."""
@@ -70,6 +72,7 @@ class Scenario:
             await asyncio.sleep(CALM)
             if await self._kill() and await self._freeze_and_wake():
                 await self._replace_all()
+                await self._even_out()
                 await asyncio.sleep(CALM)
             self._source.end()
             await producing
@@ -124,6 +127,25 @@ class Scenario:
             await asyncio.sleep(BREATH)
         self._restart = time.monotonic() - began, self._source.total - produced
 
+    async def _even_out(self) -> None:
+        """The killed one gets a successor, too. Then the members even out the load by themselves."""
+        for worker in self._fleet.in_state("killed"):
+            fresh = await self._fleet.replace(worker)
+            if not await self._until(lambda: self._fleet.joined, START_TIMEOUT):
+                raise Failed(f"{fresh.name} did not join within {START_TIMEOUT:g} s")
+            self._narrator.say(f"{fresh.name} has joined in place of {worker.name}; owners: {self._shares}")
+        began = time.monotonic()
+        even = await self._until(self._even, EVEN_TIMEOUT)
+        self._narrator.tell([change for change in self._history.taken_over if change.incident is None])
+        if even:
+            self._rebalanced = time.monotonic() - began
+            self._narrator.say(f"the load is even again; owners: {self._shares}")
+
+    def _even(self) -> bool:
+        """Whether every stream has an owner that works on it, and no worker has two more than another."""
+        loads = [self._snapshot.owned_by(worker.consumer) for worker in self._fleet.placement]
+        return self._all_owned() and max(loads) - min(loads) <= 1
+
     async def _strike(self, harm: Harm, worker: WorkerProcess, strike: Callable[[], None]) -> Incident:
         """Do something to a worker, and note what it held."""
         if harm != "restart":  # a lock that is given back need not be found to have expired
@@ -170,8 +192,7 @@ class Scenario:
             self._require_workers()
             self._snapshot = await self._truth.look(self._unlooked)
             self._fleet.recognise(self._snapshot.consumers)
-            changes = self._history.add(await self._ledger.news())
-            self._narrator.tell([change for change in changes if change.incident is None])
+            self._history.add(await self._ledger.news())
             self._narrator.show(self._snapshot)
             self._looked.set()
             await asyncio.sleep(self._settings.look_interval)
@@ -214,4 +235,5 @@ class Scenario:
             announcements_left=snapshot.announced,
             dead_letters=snapshot.dead_letters,
             restart=self._restart,
+            rebalanced=self._rebalanced,
         )

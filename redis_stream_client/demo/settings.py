@@ -12,6 +12,10 @@ ENTRY_INTERVAL = 0.2
 
 MOST_ENTRIES_A_SECOND = 200
 
+SETTLE = 0.5
+"""For so long nobody must have joined before streams move to those that have too few, and four times as long
+nobody must have left. The library's default is made for deploys that last longer than this demo."""
+
 CRASH = 0.35
 """Between a crash and the moment at which a peer goes on, at most, however long the lock lives."""
 
@@ -65,7 +69,7 @@ class Settings:
     @property
     def time_limit(self) -> float:
         """The demo gives up after so long, whatever it waits for."""
-        return 30.0 + 4 * self.lock_ttl + (2 + self.entry_interval) * self.workers
+        return 40.0 + 4 * self.lock_ttl + (2 + self.entry_interval) * self.workers
 
     @property
     def entry_interval(self) -> float:

@@ -27,6 +27,7 @@ class Facts:
         announcements_left: on the load balancer stream, where none should be.
         restart: how long the rolling restart took, and how many entries were added meanwhile; None if there was
             none.
+        rebalanced: seconds after the last worker had joined until the load was even; None if it was not.
     """
 
     settings: Settings
@@ -35,6 +36,7 @@ class Facts:
     announcements_left: int
     dead_letters: int
     restart: tuple[float, int] | None
+    rebalanced: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,10 @@ def summary(facts: Facts) -> list[str]:
         rows.append(("rolling restart", text))
         rows.append(("", _times(facts, restarted, "handed over")))
     rows.append(("repeats", _repeats(history)))
-    if others := sum(change.incident is None for change in history.taken_over):
+    others = sum(change.incident is None for change in history.taken_over)
+    if facts.rebalanced is not None:
+        rows.append(("rebalanced", f"{plural(others, 'stream')} moved; even after {facts.rebalanced:.1f} s"))
+    elif others:
         rows.append(("other", f"{plural(others, 'stream')} taken over for other reasons"))
     left = plural(facts.announcements_left, "announcement")
     rows.append(

@@ -11,9 +11,10 @@ import sys
 
 from redis.exceptions import RedisError
 
-from redis_stream_client import Lease, RedisStreamClient, RedisStreamClientError
+from redis_stream_client import Lease, Rebalance, RedisStreamClient, RedisStreamClientError
 from redis_stream_client.demo.connection import connect
 from redis_stream_client.demo.ledger import LAST, NUMBER, Ledger
+from redis_stream_client.demo.settings import SETTLE
 
 
 class Worker:
@@ -42,7 +43,7 @@ async def main(url: str, service: str, name: str, lock_ttl: float, work: float) 
     async with connect(url) as redis:
         worker = Worker(client, Ledger(redis, service), work)
         _at_end_of_input(client)
-        await client.run(worker.handle, handle_signals=True)
+        await client.run(worker.handle, handle_signals=True, rebalance=Rebalance(SETTLE))
 
 
 def _at_end_of_input(client: RedisStreamClient) -> None:

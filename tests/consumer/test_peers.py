@@ -34,6 +34,19 @@ def test_who_drains_and_leaves_is_subtracted_once() -> None:
     assert (peers.live, peers.departing) == (2, set())
 
 
+def test_whoever_comes_or_goes_is_a_change() -> None:
+    peers, drained = Peers(), list[bool]()
+    peers.changed.add(drained.append)
+    peers.joined()
+    peers.left("one")
+    peers.died()
+    assert drained == [False, False, False]
+    peers.departs("two")
+    peers.departs("two")
+    peers.left("two")
+    assert drained[3:] == [True, True]
+
+
 def test_there_is_always_one() -> None:
     """More may be heard to leave than were counted."""
     peers = Peers()

@@ -61,13 +61,18 @@ class TestVerdict:
 
     @staticmethod
     def facts(
-        records: Sequence[Record], *incidents: Incident, produced: int = 3, left: int = 0, dead: int = 0
+        records: Sequence[Record],
+        *incidents: Incident,
+        produced: int = 3,
+        left: int = 0,
+        dead: int = 0,
+        rebalanced: float | None = None,
     ) -> Facts:
         history = History(incidents)
         history.add(records)
         restarted = any(incident.harm == "restart" for incident in incidents)
         restart = (3.0, 300) if restarted else None
-        return Facts(Settings(4, 1, None, 2.0), {"call-1": produced}, history, left, dead, restart)
+        return Facts(Settings(4, 1, None, 2.0), {"call-1": produced}, history, left, dead, restart, rebalanced)
 
     def test_a_good_run(self) -> None:
         records = [
@@ -127,3 +132,8 @@ class TestVerdict:
             in said
         )
         assert "  other     1 stream taken over for other reasons" in said
+
+    def test_what_moved_when_the_load_was_evened_out(self) -> None:
+        facts = self.facts(notes("1a 2a 3b"), incident("restart", "c", 0.5), rebalanced=1.25)
+        assert problems(facts) == []
+        assert "  rebalanced       1 stream moved; even after 1.2 s" in summary(facts)

@@ -13,14 +13,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from redis_stream_client import Lease, NotOwner, RedisStreamClient, RetryPolicy
+from redis_stream_client import Lease, NotOwner, Rebalance, RedisStreamClient, RetryPolicy
 from tests.harness.loops import loop_factory
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-RULES = ("drain_timeout", "retry", "max_attempts", "progress_timeout", "handle_signals")
+RULES = ("drain_timeout", "retry", "max_attempts", "progress_timeout", "handle_signals", "rebalance")
 
 
 class Program:
@@ -31,6 +31,8 @@ class Program:
         self.rules = {name: options.pop(name) for name in RULES if name in options}
         if "retry" in self.rules:  # JSON's word for it
             self.rules["retry"] = RetryPolicy(**self.rules["retry"])
+        if "rebalance" in self.rules:
+            self.rules["rebalance"] = Rebalance(**self.rules["rebalance"])
         self.client = RedisStreamClient.from_url(setup["url"], setup["service"], **options)
 
     async def main(self) -> None:
@@ -53,6 +55,11 @@ class Program:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "deaf":  # it reads nothing, and ends when it is cancelled
                 await asyncio.get_running_loop().create_future()
+            case "dying":  # of the cancellation, before its stream is released
+                try:
+                    await self.follow(lease, frozen=False)
+                except asyncio.CancelledError:
+                    os.kill(os.getpid(), signal.SIGKILL)
             case "failing":
                 raise LookupError("no such customer")
             case "blocked":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from redis.asyncio import Redis
@@ -15,13 +16,16 @@ from tests.harness.waiting import wait_until
 from tests.harness.workers import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from redis_stream_client._run.handler import Handler
     from tests.harness.connection import Connection
+    from tests.harness.servers import Server
 
-RULES = ("drain_timeout", "retry", "max_attempts", "progress_timeout", "handle_signals", "on_done", "trim")
+RULES = (
+    "drain_timeout", "retry", "max_attempts", "progress_timeout", "handle_signals", "on_done", "trim", "rebalance",
+)  # fmt: skip
 """The parameters of `run()`; all others are the client's."""
 
 END = b"end"
@@ -197,6 +201,71 @@ async def dead_letters(redis: Connection, service: str) -> list[dict[str, str]]:
 async def add(redis: Connection, service: str, streams: Iterable[str]) -> list[str]:
     """Announce streams; returns the announcements' ids."""
     return await LoadBalancerStream(redis, service).add_many(list(streams))
+
+
+def loads(runs: Iterable[Running]) -> list[int]:
+    """How many streams each of these clients owns."""
+    return [len(run.owned) for run in runs]
+
+
+def even(runs: Iterable[Running], streams: int) -> bool:
+    """Whether they own so many streams between them, and none has two more than another."""
+    counts = loads(runs)
+    return sum(counts) == streams and max(counts) - min(counts) <= 1
+
+
+async def shared_out(redis: Connection, service: str, runs: Sequence[Running], streams: Sequence[str]) -> None:
+    """Announce streams, and wait until these clients own them."""
+    await add(redis, service, streams)
+    await wait_until(lambda: sum(len(run.working) for run in runs) == len(streams), "all are handled")
+
+
+class RunningFleet:
+    """Clients in `run()` that come and go, with the same handler."""
+
+    def __init__(self, server: Server, service: str, handler: Any = idle, **options: Any) -> None:
+        self._client = partial(Running, server.url, service, handler)
+        self._options = options
+        self._stack = contextlib.AsyncExitStack()
+        self.all: list[Running] = []
+        self.now: list[Running] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def join(self, members: int = 1, **options: Any) -> Sequence[Running]:
+        """So many more join, at the same time."""
+        joined = [self._client(**{**self._options, **options}) for _ in range(members)]
+        await asyncio.gather(*map(self._stack.enter_async_context, joined))
+        self.all += joined
+        self.now += joined
+        return joined
+
+    async def leave(self, run: Running) -> None:
+        """One drains."""
+        self.now.remove(run)
+        run.client.drain()
+        await run.task
+
+    def total(self, name: str) -> int:
+        """The sum of a figure of all statistics."""
+        return sum(getattr(run.client.statistics(), name) for run in self.all)
+
+    @property
+    def moves(self) -> int:
+        """How often a handler was called."""
+        return sum(len(run.leases) for run in self.all)
+
+    async def even(self, streams: int, timeout: float = 30.0) -> None:
+        """Wait until the load is even, and every stream has its handler."""
+        await wait_until(
+            lambda: even(self.now, streams) and sum(len(run.working) for run in self.now) == streams,
+            "the load is even",
+            timeout,
+        )
 
 
 async def fail_alone(run: Running, redis: Connection, service: str, streams: Iterable[str]) -> None:

@@ -262,6 +262,25 @@ async def test_draining_stops_it_at_once_only_where_it_waits_for_an_entry(lease:
     assert working.cancelled()
 
 
+async def test_a_drain_can_be_taken_back_until_it_has_cancelled(lease: LeaseState) -> None:
+    async def work() -> None:
+        lease.enter()
+        await asyncio.get_running_loop().create_future()
+
+    read(lease, "1-0")
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    lease.drain()
+    lease.undrain()
+    lease.checkpointed("1-0", advanced=True, handed_over=1)
+    assert not lease.drained
+    lease.drain()
+    lease.cancel("draining")
+    lease.undrain()
+    assert lease.drained
+    await asyncio.wait((working,))
+
+
 def test_what_its_holder_waits_for_is_counted_and_a_refusal_remembered(lease: LeaseState) -> None:
     lease.start_asking()
     lease.start_asking()

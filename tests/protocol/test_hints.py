@@ -20,6 +20,7 @@ from redis_stream_client._protocol.hints import (
     Left,
     Recovered,
     Released,
+    Wants,
 )
 from redis_stream_client._protocol.replies import Refusal, Won
 from tests.protocol.consumer import SOON, Consumer
@@ -62,6 +63,7 @@ class Channel:
         (Recovered("a"), b"recovered a"),
         (Claimed(("1-0", "2-0")), b"claimed 1-0 2-0"),
         (Released(("1-0",)), b"released 1-0"),
+        (Wants("a b", 12), b"wants a b 12"),
     ],
 )
 def test_a_hint_is_understood_as_it_was_meant(hint: Hint, message: bytes) -> None:
@@ -72,6 +74,13 @@ def test_a_hint_is_understood_as_it_was_meant(hint: Hint, message: bytes) -> Non
 @pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"mark", b"Joined a", b"{}", b" left a"])
 def test_what_is_no_hint_says_nothing(garbage: bytes) -> None:
     assert hints.decode(garbage) is None
+
+
+@pytest.mark.parametrize(
+    "ask", ["wants", "wants 1", "wants a", "wants a -1", "wants a 1.5", "wants a " + "9" * 5_000]
+)
+def test_an_ask_without_a_name_or_a_number_says_nothing(ask: str) -> None:
+    assert hints.decode(ask.encode()) is None
 
 
 def test_a_name_that_is_not_utf_8_is_told_as_it_is() -> None:
