@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tests.proof.model.explore import Result
     from tests.proof.model.world import Bounds
 
+SECONDS = 300
+"""The largest configuration takes 8 s of a core; a machine may have much else to do."""
 WALKS = 300
 LENGTH = 40  # calls
 WORDS = {
@@ -61,6 +63,7 @@ def correct(bounds: Bounds) -> Result:
     return explore(Model(bounds))
 
 
+@pytest.mark.timeout(SECONDS)
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("name", QUICK)
 def test_no_interleaving_breaks_a_guarantee(name: str) -> None:
@@ -69,6 +72,7 @@ def test_no_interleaving_breaks_a_guarantee(name: str) -> None:
     assert result.states > 100
 
 
+@pytest.mark.timeout(SECONDS)
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("mutation", Mutation, ids=lambda mutation: mutation.name.lower())
 def test_a_known_bug_is_found(mutation: Mutation) -> None:
