@@ -4,7 +4,14 @@ When an owner dies, a peer takes over its streams. Start with `RedisStreamClient
 `LoadBalancerStream`.
 """
 
-from redis_stream_client._leases.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
+from redis_stream_client._leases.events import (
+    Event,
+    ExpiredStream,
+    StreamAdded,
+    StreamDisowned,
+    StreamExpired,
+    StreamWanted,
+)
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model.entry import Entry
 from redis_stream_client._model.errors import (
@@ -68,6 +75,7 @@ __all__ = [
     "StreamDisowned",
     "StreamExpired",
     "StreamGone",
+    "StreamWanted",
     "Stuck",
     "__version__",
 ]

@@ -8,7 +8,14 @@ from typing import Any, Final, NoReturn, Protocol, Unpack, overload
 from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client._consumer.lifecycle import Lifecycle
-from redis_stream_client._leases.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
+from redis_stream_client._leases.events import (
+    Event,
+    ExpiredStream,
+    StreamAdded,
+    StreamDisowned,
+    StreamExpired,
+    StreamWanted,
+)
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model import options
 from redis_stream_client._model.fence import is_held_by
@@ -144,16 +151,26 @@ class RedisStreamClient:
 
     # Events.
 
-    def events(self) -> "EventIterator":
+    def events(self, *, rebalance: bool | Rebalance = False) -> "EventIterator":
         """The iterator of this client's events. There is one; every call returns it.
 
         You lose no event by leaving the loop with ``break``, or by cancelling ``anext()``. Without ``async with``
         the client joins at the first ``anext()``; end it with ``done()`` or ``aclose()``.
 
+        Args:
+            rebalance: take part in evening out the load, from the first ``anext()`` on; default: no. If a peer has
+                clearly fewer streams than its share, and this client more, you are asked to release some: see
+                `StreamWanted`. If this client has clearly fewer, it asks its peers; what they release comes as
+                `StreamExpired`, so claim that. True: with the ``settle`` of ``Rebalance()``.
+
         Raises (from ``anext()``):
             RuntimeError: another task waits for the next event, or `run()` takes the events.
             ClientClosed: the client was closed before. The first ``anext()`` may also raise what joining raises.
         """
+        if not isinstance(rebalance, bool | Rebalance):
+            raise TypeError(f"rebalance must be a bool or a Rebalance, not {type(rebalance).__name__}")
+        if rebalance:
+            self._lifecycle.rebalance_events(rebalance if isinstance(rebalance, Rebalance) else _REBALANCE)
         return self._events
 
     # Running.
@@ -431,6 +448,6 @@ def _not_a_lease(payload: object) -> str:
         hint = "; to finish everything, call done() without an argument"
     elif isinstance(payload, ExpiredStream | StreamExpired):
         hint = "; claim the stream first"
-    elif isinstance(payload, StreamAdded | StreamDisowned):
+    elif isinstance(payload, StreamAdded | StreamDisowned | StreamWanted):
         hint = "; pass event.payload"
     return f"done() takes a lease, not {type(payload).__name__}{hint}"

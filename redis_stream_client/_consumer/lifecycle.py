@@ -19,6 +19,7 @@ from redis_stream_client._model import leaving
 from redis_stream_client._model.errors import ClientClosed, NotJoined, NotOwner
 from redis_stream_client._model.health import Health, judge
 from redis_stream_client._model.options import Options
+from redis_stream_client._model.rebalance import Rebalance
 from redis_stream_client._model.statistics import NOTHING, Outage, Statistics
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.placement import Placement
@@ -64,6 +65,7 @@ class Lifecycle:
         self._named_in = forks.here()
         self._ready: asyncio.Future[None] | None = None  # resolved when the session has joined; fails if it cannot
         self._runner: Runner | None = None
+        self._rebalance: Rebalance | None = None  # what a reader of events has asked for, until it reads
         self.parts: Parts | None = None
         self.reading = False
         self.drain_requested = False
@@ -144,6 +146,10 @@ class Lifecycle:
 
     # One user.
 
+    def rebalance_events(self, rebalance: Rebalance) -> None:
+        """The user of events takes part in rebalancing, as soon as it reads."""
+        self._rebalance = rebalance
+
     async def next_event(self) -> Event:
         """Wait for the next event. Only one task may do so. Joins, if the client has not joined yet.
 
@@ -161,6 +167,9 @@ class Lifecycle:
             if self.parts is None or (self._ready is not None and not self._ready.done()):
                 await self.join()
             assert self.parts is not None
+            if self._rebalance is not None:
+                self.parts.balancer.start(self._rebalance.settle, self.parts.wanted_streams)
+                self._rebalance = None
             return await _next_event(self.parts)  # even after the end, which it raises
         finally:
             self.reading = False
@@ -184,6 +193,10 @@ class Lifecycle:
         if self.reading:
             raise RuntimeError("a task reads this client's events(); use the one or the other")
         self._runner = runner
+        self._rebalance = None
+        if self.parts is not None:
+            self.parts.balancer.stop()
+            self.parts.wanted_streams.stop()
         return await self.join_or_close()
 
     def _require_here(self) -> None:
@@ -197,6 +210,7 @@ class Lifecycle:
         self.drain_requested = True
         if self.parts is not None:
             self.parts.capacity.draining = True
+            self.parts.wanted_streams.stop()
         if self._runner is not None:
             self._runner.drain()
 

@@ -18,6 +18,7 @@ from redis_stream_client._consumer.roll_call import RollCall
 from redis_stream_client._consumer.session import Session
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._consumer.sweeper import Sweeper
+from redis_stream_client._consumer.wanted_streams import WantedStreams
 from redis_stream_client._consumer.watcher import Watcher
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
@@ -335,6 +336,9 @@ class Parts:
             peers=self.peers,
             roll_call=roll_call,
             counters=self.counters,
+        )
+        self.wanted_streams = WantedStreams(
+            table=self.table, event_queue=self.event_queue, capacity=self.capacity, counters=self.counters
         )
         self.listener = Listener(
             options=self.options,

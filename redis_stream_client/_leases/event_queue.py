@@ -10,7 +10,14 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from redis_stream_client._leases.events import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
+from redis_stream_client._leases.events import (
+    Event,
+    ExpiredStream,
+    StreamAdded,
+    StreamDisowned,
+    StreamExpired,
+    StreamWanted,
+)
 from redis_stream_client._leases.lease import Lease, lease_of
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import LossReason
@@ -27,12 +34,14 @@ class _Offer:
 
 
 class EventQueue:
-    """Unread events, in the order in which the user gets them: losses first, because they mean *stop*."""
+    """Unread events, in the order in which the user gets them: losses first, because they mean *stop*, then what
+    peers want."""
 
     def __init__(self, first_pause: float, longest_pause: float) -> None:
         self._first_pause = first_pause
         self._longest_pause = max(first_pause, longest_pause)
         self._disowned: deque[StreamDisowned] = deque()
+        self._wanted: dict[LeaseState, None] = {}  # in this order
         self._unread: OrderedDict[str, LeaseState | None] = OrderedDict()  # by LBS id; None: an offer
         self._unread_added = 0
         self._offers: dict[str, _Offer] = {}
@@ -54,8 +63,18 @@ class EventQueue:
             self._disowned.append(StreamDisowned(lease_of(lease), reason))
             self.wake()
 
+    def want(self, lease: LeaseState) -> None:
+        """Queue the event that a peer could take this stream. It is withdrawn when the lease ends."""
+        self._wanted[lease] = None
+        self.wake()
+
+    def unwant(self, lease: LeaseState) -> None:
+        """Withdraw this event, if it is unread."""
+        self._wanted.pop(lease, None)
+
     def unadd(self, lease: LeaseState) -> None:
-        """Remove the unread event of a lease that has ended."""
+        """Remove the unread events of a lease that has ended."""
+        self.unwant(lease)
         if self._unread.get(lease.lbs_id) is lease:
             del self._unread[lease.lbs_id]
             self._unread_added -= 1
@@ -117,7 +136,7 @@ class EventQueue:
     @property
     def unread(self) -> int:
         """How many events are unread."""
-        return len(self._disowned) + len(self._unread)
+        return len(self._disowned) + len(self._wanted) + len(self._unread)
 
     def offered(self, owner: str) -> list[str]:
         """The LBS ids of all offers of this owner's orphans."""
@@ -148,6 +167,10 @@ class EventQueue:
         """The next event, or None. Taking it is one synchronous step, so a cancelled reader loses nothing."""
         if self._disowned:
             return self._disowned.popleft()
+        if self._wanted:
+            wanted = next(iter(self._wanted))
+            del self._wanted[wanted]
+            return StreamWanted(lease_of(wanted))
         if not self._unread:
             return None
         lbs_id, lease = self._unread.popitem(last=False)

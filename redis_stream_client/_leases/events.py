@@ -54,5 +54,17 @@ class StreamDisowned:
     reason: LossReason
 
 
-Event = StreamAdded | StreamExpired | StreamDisowned
+@dataclass(frozen=True, slots=True)
+class StreamWanted:
+    """A peer has clearly fewer streams than its share: it could take this one. The payload is your lease of it.
+
+    To give it up, stop working on it, and ``await event.payload.release()``, best right after a checkpoint. Or do
+    nothing, and keep it: you are not asked for this lease again for a minute. You get this event only with
+    ``client.events(rebalance=True)``.
+    """
+
+    payload: Lease
+
+
+Event = StreamAdded | StreamExpired | StreamDisowned | StreamWanted
 """What ``async for`` over ``client.events()`` yields."""

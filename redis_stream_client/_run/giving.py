@@ -9,10 +9,10 @@ import random
 from collections.abc import Callable, Collection
 
 from redis_stream_client._concurrency import clock
+from redis_stream_client._consumer.on_their_way import OnTheirWay
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._run.handler_task import HandlerTask
-from redis_stream_client._run.on_their_way import OnTheirWay
 
 
 class Giving:

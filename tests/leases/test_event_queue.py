@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from redis_stream_client import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired
+from redis_stream_client import Event, ExpiredStream, StreamAdded, StreamDisowned, StreamExpired, StreamWanted
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lease import lease_of
 from redis_stream_client._model.keys import NOBODY
@@ -253,3 +253,45 @@ async def test_a_reader_that_is_cancelled_in_the_moment_of_an_arrival_loses_noth
         await reader
     assert not event_queue.being_read
     assert take_all(event_queue) == [StreamAdded(lease_of(arrived))]
+
+
+# What peers want.
+
+
+def test_what_peers_want_comes_behind_the_losses_and_before_all_else(event_queue: EventQueue) -> None:
+    lost, wanted, arrived = (new_lease(f"{number}-0") for number in range(3))
+    for one in (lost, wanted):
+        event_queue.added(one)
+    take_all(event_queue)
+    event_queue.added(arrived)
+    event_queue.want(wanted)
+    event_queue.want(wanted)
+    event_queue.lost(lost, "claimed")
+    assert event_queue.unread == 3
+    assert take_all(event_queue) == [
+        StreamDisowned(lease_of(lost), "claimed"),
+        StreamWanted(lease_of(wanted)),
+        StreamAdded(lease_of(arrived)),
+    ]
+    assert event_queue.unread == 0
+
+
+def test_what_peers_want_is_withdrawn_when_the_lease_ends(event_queue: EventQueue) -> None:
+    finished, kept = new_lease("1-0"), new_lease("2-0")
+    for one in (finished, kept):
+        event_queue.added(one)
+    take_all(event_queue)
+    for one in (finished, kept):
+        event_queue.want(one)
+    event_queue.unadd(finished)
+    event_queue.unwant(kept)
+    assert take_all(event_queue) == []
+    event_queue.unwant(kept)
+
+
+async def test_what_peers_want_wakes_the_reader(event_queue: EventQueue) -> None:
+    lease = new_lease("1-0")
+    reader = asyncio.create_task(event_queue.wait())
+    await wait_until(lambda: event_queue.being_read, "it waits")
+    event_queue.want(lease)
+    await reader

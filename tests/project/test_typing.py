@@ -23,6 +23,7 @@ from redis_stream_client import (
     StreamAdded,
     StreamDisowned,
     StreamExpired,
+    StreamWanted,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def events_are_a_closed_union(event: Event) -> None:
         case StreamDisowned(lease, reason):
             assert_type(lease, Lease)
             assert_type(reason, LossReason)
+        case StreamWanted(lease):
+            assert_type(lease, Lease)
         case _:
             assert_never(event)
 

@@ -17,8 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from redis_stream_client._consumer.balance_schedule import BalanceSchedule
+from redis_stream_client._consumer.on_their_way import UNWILLING, OnTheirWay
 from redis_stream_client._ownership.shares import Load, fair_shares
-from redis_stream_client._run.on_their_way import UNWILLING, OnTheirWay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from redis_stream_client import Lease, Rebalance
-from redis_stream_client._run import on_their_way
+from redis_stream_client._consumer import on_their_way
 from tests.harness.runs import Ledger, RunningFleet, add, loads, owners, shared_out
 from tests.harness.waiting import wait_until
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from redis_stream_client._run.on_their_way import ALONE, UNWILLING, OnTheirWay
+from redis_stream_client._consumer.on_their_way import ALONE, UNWILLING, OnTheirWay
 
 
 class Scene:
