@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tests.harness.servers import Server
 
 CALLS = ("call-1", "call-2", "call-3")
+SLACK = 0.2
+"""Seconds that a busy machine may be late."""
+
 SELF_CHECK = 0.12
 """Seconds, at the most, between two looks of one of two members."""
 
@@ -79,7 +82,8 @@ async def test_one_that_hears_that_its_listener_is_cut_and_cannot_withdraw_is_in
 async def test_a_network_that_closes_connections_towards_redis_alone_leaves_two_believers_for_a_moment(
     server: Server, proxy: TcpProxy, redis: Connection, service: str, lock_ttl: float, after: str
 ) -> None:
-    """For no longer than one answer may take: then the one that heard nothing is in doubt."""
+    """The one that heard nothing is told by the next connection that works, soon after an answer has not come in time.
+    Where none works it is in doubt when a beat is overdue."""
     async with Member(proxy.url, service, lock_ttl=lock_ttl) as cut_off:
         await announce(server.url, service, *CALLS)
         await cut_off.owns(*CALLS)
@@ -96,7 +100,8 @@ async def test_a_network_that_closes_connections_towards_redis_alone_leaves_two_
             assert time.monotonic() - cut < SOON
             assert deposed(peer) == 1
             await wait_until(lambda: not cut_off.owned, "it is in doubt, or knows")
-            assert belief.both < 0.5 + SELF_CHECK + 2 * belief.gap
+            asks_again = SELF_CHECK if after == "new connections work" else lock_ttl / 4
+            assert belief.both < asks_again + 0.5 + SLACK + 2 * belief.gap
             proxy.cut()
             proxy.thaw()
             await wait_until(lambda: len(cut_off.disowned) == len(CALLS), "it knows what it lost")
