@@ -82,7 +82,7 @@ async def test_one_that_hears_that_its_listener_is_cut_and_cannot_withdraw_is_in
 async def test_a_network_that_closes_connections_towards_redis_alone_leaves_two_believers_for_a_moment(
     server: Server, proxy: TcpProxy, redis: Connection, service: str, lock_ttl: float, after: str
 ) -> None:
-    """The one that heard nothing is told by the next connection that works, soon after an answer has not come in time.
+    """The one that heard nothing is told by the next connection that works, soon after an answer is missed.
     Where none works it is in doubt when a beat is overdue."""
     async with Member(proxy.url, service, lock_ttl=lock_ttl) as cut_off:
         await announce(server.url, service, *CALLS)
