@@ -41,6 +41,7 @@ MOST_RARELY = 2.3  # but at most so many times more rarely: about as often as it
 FORGET_AFTER = 10  # lifetimes of the lock, since a member that slept for long may still come back
 RECHECK_DISTANCE = 50  # looks that only repeat offers take a fiftieth of the time
 THOROUGH = 8  # one period in so many looks for entries that are pending for nobody, even if the census is even
+WANTED = 10.0  # seconds after a member has asked in which what is released may be for it
 REST = 1 / 4  # paces after which any member may take what is left of a dead consumer's streams
 
 
@@ -94,6 +95,8 @@ class Sweeper:
         self._rest_at: dict[str, float] = {}  # dead owner: when any member may take the rest of its streams
         self._no_room_for: set[str] = set()  # dead owners of which we left streams for lack of room
         self._backoff = Backoff(0.005, self._turn_length)
+        self._wanted_at = self._we_wanted_at = float("-inf")  # when a peer, or this member, asked for streams last
+        peers.wants.add(self._somebody_wants)
         sweeps.changed.add(self._wake.set)
         capacity.changed.add(self._room_changed)
         lock_state.changed.add(self._wake.set)
@@ -104,6 +107,12 @@ class Sweeper:
             for owner in self._no_room_for:
                 self._sweeps.suspect(owner)
             self._no_room_for.clear()
+
+    def _somebody_wants(self, consumer: str, streams: int) -> None:
+        if consumer == self._consumer:
+            self._we_wanted_at = clock.now()
+        else:
+            self._wanted_at = clock.now()
 
     # The task.
 
@@ -308,8 +317,13 @@ class Sweeper:
         return self._peers.takers(names, without={self._consumer, owner, NOBODY})
 
     async def _offer(self, owner: str, orphans: list[Delivered]) -> None:
-        """Offer orphans in an order of our own, so that peers that claim one by one rarely meet."""
+        """Offer orphans in an order of our own, so that peers that claim one by one rarely meet.
+
+        What a member releases for one that asks is for that one: we leave it alone for a moment.
+        """
         now = clock.now()
+        for_others = owner == NOBODY and now - self._wanted_at < WANTED <= now - self._we_wanted_at
+        wait = self._pace * REST if for_others else 0.0
         random.shuffle(orphans)
         for entry in orphans:
             if self._table.get(entry.lbs_id) is not None:
@@ -321,5 +335,7 @@ class Sweeper:
                 continue
             previous = None if owner == NOBODY else owner
             self._event_queue.offer(
-                ExpiredStream(announced.stream, entry.lbs_id, announced.info, previous, entry.deliveries), now
+                ExpiredStream(announced.stream, entry.lbs_id, announced.info, previous, entry.deliveries),
+                now,
+                wait=wait,
             )

@@ -83,9 +83,11 @@ class EventQueue:
         """Remove the event about the loss of a lease that the user never received."""
         self._disowned = deque(event for event in self._disowned if event.payload is not lease)
 
-    def offer(self, payload: ExpiredStream, now: float) -> bool:
-        """Offer an orphan. Returns whether this gives the user a new event."""
+    def offer(self, payload: ExpiredStream, now: float, *, wait: float = 0.0) -> bool:
+        """Offer an orphan; one that is new, after `wait` seconds, if no peer has taken it by then. Returns whether
+        this gives the user a new event."""
         offer = self._offers.get(payload.lbs_id)
+        new = payload.lbs_id not in self._unread
         if offer is None:
             offer = self._offers[payload.lbs_id] = _Offer(payload, self._first_pause)
         elif (offer.payload.previous_owner, offer.payload.deliveries) != (
@@ -95,6 +97,11 @@ class EventQueue:
             offer.payload = payload
             offer.pause = self._first_pause
         elif offer.due is None or now < offer.due:
+            return False
+        else:
+            new = False
+        if new and wait > 0:
+            offer.due = now + wait
             return False
         offer.due = None
         self._unread[payload.lbs_id] = None

@@ -173,6 +173,26 @@ async def test_a_newcomer_gets_its_share_from_users_that_agree(
             assert not new.asked
 
 
+async def test_what_is_released_is_for_the_one_that_asked(server: Server, redis: Connection, service: str) -> None:
+    """Others are offered it, too, but a little later: else each second stream would go astray."""
+    users = [User(server, service) for _ in range(4)]
+    *old, new = users
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def join(user: User) -> None:
+            await stack.enter_async_context(user.client)
+            await stack.enter_async_context(meanwhile(user.read()))
+
+        for user in old:
+            await join(user)
+        await wait_until(lambda: all(user.client.statistics().live_members == 3 for user in old), "they are three")
+        await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(60)])
+        await wait_until(lambda: sum(user.has for user in old) == 60, "they have all")
+        await join(new)
+        await wait_until(lambda: all(14 <= user.has <= 16 for user in users), "they are even", timeout=25)
+        assert sum(len(user.asked) for user in users) <= 20  # 15 are meant
+
+
 async def test_a_newcomer_in_run_gets_its_share_by_weight(server: Server, redis: Connection, service: str) -> None:
     old = User(server, service)
     new = Running(server.url, service, lock_ttl=1.0, weight=3.0, rebalance=SOON)

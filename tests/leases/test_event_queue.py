@@ -255,6 +255,21 @@ async def test_a_reader_that_is_cancelled_in_the_moment_of_an_arrival_loses_noth
     assert take_all(event_queue) == [StreamAdded(lease_of(arrived))]
 
 
+def test_an_orphan_may_be_left_to_others_first(event_queue: EventQueue) -> None:
+    released = orphan("1-0", owner=None)
+    assert not event_queue.offer(released, 10.0, wait=0.5)
+    assert not event_queue.offer(released, 10.4, wait=0.5)
+    assert event_queue.owners_to_recheck(10.4) == (set(), set())
+    assert event_queue.owners_to_recheck(10.5) == ({NOBODY}, set())
+    assert event_queue.offer(released, 10.5, wait=0.5)
+    again = orphan("1-0", owner=None, deliveries=2)
+    assert event_queue.offer(again, 10.6, wait=0.5)  # it lies unread already
+    assert take_all(event_queue, 10.6) == [StreamExpired(again)]
+    event_queue.offer(orphan("2-0", owner=None), 11.0, wait=0.5)
+    event_queue.withdraw("2-0")
+    assert take_all(event_queue, 12.0) == []
+
+
 # What peers want.
 
 
