@@ -25,6 +25,7 @@ from redis_stream_client import (
     Lease,
     NotJoined,
     NotOwner,
+    Rebalance,
     RedisStreamClient,
     RedisUnavailable,
     RetryPolicy,
@@ -55,6 +56,8 @@ CONNECT_TIMEOUT = 20.0
 TIMEOUT = 5.0
 RETRY_ATTEMPTS, PATIENCE = 6, 1.5
 """So few and so little that an outage of the ledger would bury streams if its failures counted."""
+REBALANCE = Rebalance(settle=0.3)
+"""Between two faults the fleet is still for long enough, so that streams move all the time."""
 BAD = (0.1, 0.6)
 """Seconds after it joined in which a bad version dies."""
 
@@ -114,7 +117,9 @@ class Member:
         watches = (watch_lag(self.history), self.watch_beliefs(), self.watch_health())
         background = [asyncio.create_task(watch) for watch in watches]
         if self.mode == "run":
-            await self.client.run(self.handle, handle_signals=True, drain_timeout=DRAIN, retry=RETRY)
+            await self.client.run(
+                self.handle, handle_signals=True, drain_timeout=DRAIN, retry=RETRY, rebalance=REBALANCE
+            )
         else:
             await self.serve()
         for task in background:
