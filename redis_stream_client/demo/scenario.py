@@ -73,7 +73,6 @@ class Scenario:
             if await self._kill() and await self._freeze_and_wake():
                 await self._replace_all()
                 await self._even_out()
-                await asyncio.sleep(CALM)
             self._source.end()
             await producing
             say(f"the streams end, after {self._source.total:,} entries")
@@ -136,9 +135,11 @@ class Scenario:
             self._narrator.say(f"{fresh.name} has joined in place of {worker.name}; owners: {self._shares}")
         began = time.monotonic()
         even = await self._until(self._even, EVEN_TIMEOUT)
+        took = time.monotonic() - began
+        await asyncio.sleep(CALM)  # until the new owners have written something
         self._narrator.tell([change for change in self._history.taken_over if change.incident is None])
         if even:
-            self._rebalanced = time.monotonic() - began
+            self._rebalanced = took
             self._narrator.say(f"the load is even again; owners: {self._shares}")
 
     def _even(self) -> bool:
