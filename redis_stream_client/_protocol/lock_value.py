@@ -1,4 +1,7 @@
-"""The value of a lock: what its holder says about itself. Some scripts read it, too, so it keeps its form."""
+"""The value of a lock: what its holder says about itself.
+
+Some scripts read it, too, with patterns and not as JSON. So its first three items keep their order and form.
+"""
 
 import json
 import os
@@ -15,12 +18,12 @@ def encode(options: Options) -> str:
     return json.dumps(
         {
             "ttl": options.lock_ttl_ms,
+            "weight": options.weight,
+            "max_streams": options.max_streams,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "version": __version__,
-            "weight": options.weight,
-            "max_streams": options.max_streams,
         }
     )
 

@@ -142,7 +142,16 @@ async def test_a_share_is_by_weight(
         assert share.satisfied == satisfied
 
 
-@pytest.mark.parametrize("value", ["{}", '{"ttl": 4000}', '{"weight": 0.0}', '{"weight": .}', '{"weight": null}'])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{}",
+        '{"ttl": 4000, "host": "x"}',
+        '{"ttl": 4000, "weight": 0.0, "max_streams": null}',
+        '{"ttl": 4000, "weight": ., "max_streams": 0x}',
+        '{"ttl": 4000, "weight": null, "max_streams": null}',
+    ],
+)
 async def test_members_of_older_versions_weigh_one(redis: Connection, a: Consumer, value: str) -> None:
     await redis.set(a.keys.lock("older"), value, px=60_000)
     await redis.xgroup_createconsumer(a.keys.lbs, a.keys.group, "older")

@@ -4,12 +4,14 @@ local ROUNDING = 1e-9 -- a share that is so little above a whole number is that 
 
 -- The weight of the holder of a lock, and the most streams that it takes. nil: there is no such lock. Locks of older
 -- versions do not say it; the members weigh 1 then, and take any number.
+local SAID = '^{"ttl": %d+, "weight": ([%d.]+), "max_streams": (%w+)' -- with the anchor it costs next to nothing
 local function holder_of(lock)
   local said = redis.pcall('GET', lock) -- an error for what is no string
   if not said then return nil end
-  local text = type(said) == 'string' and said or ''
-  local weight = tonumber(string.match(text, '"weight": *([%d.]+)') or 1) or 1
-  return weight > 0 and weight or 1, tonumber(string.match(text, '"max_streams": *(%d+)') or math.huge)
+  local weight, limit
+  if type(said) == 'string' then weight, limit = string.match(said, SAID) end
+  weight = tonumber(weight) or 1
+  return weight > 0 and weight or 1, tonumber(limit) or math.huge
 end
 
 -- How many of `streams` that have no owner are for this consumer, which has `mine` and its `weight`. They raise those
