@@ -278,7 +278,7 @@ async def test_what_arrives_is_begun_together_and_once(
         await asyncio.Event().wait()
 
     fresh, orphans = ([f"{kind}-{n}" for n in range(50)] for kind in ("fresh", "orphan"))
-    async with Running(server.url, service, handle, **TTL) as one:
+    async with Running(server.url, service, handle, presence=False, **TTL) as one:
         await redis.config_resetstat()
         await add(redis, service, fresh)
         await one.handles(*fresh)
