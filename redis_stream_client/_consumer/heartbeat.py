@@ -46,7 +46,7 @@ class LockRenewal:
         """
         epoch = self._lock_state.epoch
         sent = clock.now()
-        self._lock_state.asking()
+        self._lock_state.beating(sent)
         won = False
         if turn is None:
             alive = await self._lock.beat(self._patience)

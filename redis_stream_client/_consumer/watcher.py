@@ -61,6 +61,7 @@ class Watcher:
             except (Unanswered, GroupMissing) as error:
                 log.debug("watcher: %s", error)
                 self._absences.unanswered(clock.now())
+                self._lock_state.doubt()  # and the answer to a beat ends the doubt: in doubt we do not look
                 await asyncio.sleep(self._backoff.pause())
             except RedisRejected as error:
                 self._state.impossible(str(error))
@@ -96,7 +97,10 @@ class Watcher:
     async def _look(self) -> None:
         epoch, subscription = self._lock_state.epoch, self._state.subscriptions
         asked = clock.now()
+        self._lock_state.asking(asked)
         found = await self._scripts.watch(self._state.nonce, self._absences.tenure, self._timeout)
+        if found.what != "lapsed":
+            self._lock_state.there(asked, epoch)
         if not self._lock_state.believed(epoch) or subscription != self._state.subscriptions:
             return  # `run` begins anew
         if not self._state.subscribed:

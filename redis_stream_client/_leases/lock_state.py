@@ -9,9 +9,10 @@ from redis_stream_client._concurrency.notifier import Notifier
 
 NEVER = float("inf")
 
-OVERDUE = 0.5
-"""Seconds without an answer after which a beat that was due is overdue; half the grace if that is more, since
-connecting took long. Redis and event loops stand still for shorter times all the while."""
+UNANSWERED = 0.5
+"""Seconds after which a question without an answer, or a beat that was due and not sent, means doubt; half the
+grace if that is more, since connecting took long. Redis and event loops stand still for shorter times all the
+while."""
 
 LapseCause = Literal["silent", "stalled", "missing"]
 """Why a lock lapsed.
@@ -45,8 +46,9 @@ class LockState:
     and if Redis says that the lock is there, all is as before. Doubt begins by the clock alone, without a timer:
 
     - half the grace after the subscription was lost (`unseen`), until the declaration is taken back (`withdrawn`);
-    - when a beat is overdue, until one is answered: the network may have closed our connections towards the server
-      without telling us. It counts from when it is due: what is asked in between may take longer.
+    - when a beat is overdue, or when Redis was asked whether the lock is there, and has not answered in time,
+      until it answers: the network may have closed our connections towards the server without telling us. Redis
+      may just stand still for a moment, but nobody can tell.
 
     Args:
         lock_ttl: lifetime of the lock in Redis, in seconds.
@@ -75,7 +77,9 @@ class LockState:
         self._last_grace: float | None = None
         self._unseen_from = NEVER
         self._answer_by = 0.0
-        self._asking = False
+        self._beating = False
+        self._asked_at: float | None = None  # when Redis was first asked for the lock, and has not answered
+        self._last_asked = 0.0
         self._answered = False
         self.changed = Notifier[[]]()
         self.questioned = Notifier[[]]()
@@ -113,7 +117,7 @@ class LockState:
         if self.state is State.HELD and now >= self._deadline:
             late = now - self._deadline
             # Silence is Redis's only if it was asked: a loop that stood still sent no beat.
-            self.lapse("silent" if self._asking and late <= self._interval else "stalled")
+            self.lapse("silent" if self._beating and late <= self._interval else "stalled")
         elif self.state is State.SUSPECT and now >= self._answer_by:
             self.state = State.ABSENT
             self._lapsed("silent")
@@ -175,23 +179,40 @@ class LockState:
         before = self.held
         until = min(self._deadline, self._unseen_from)
         if self._grace is not None and self.beat_at is not None:
-            until = min(until, self.beat_at + self._interval + max(OVERDUE, self._grace / 2))
+            due = self.beat_at + self._interval
+            if self._asked_at is not None:
+                due = min(due, self._asked_at)
+            until = min(until, due + max(UNANSWERED, self._grace / 2))
         self._held_until = until
         return self.held and not before
 
-    def asking(self) -> None:
-        """A beat is being sent."""
-        self._asking = True
+    def beating(self, sent: float) -> None:
+        """A beat is being sent, at `sent`."""
+        self._beating = True
+        self.asking(sent)
 
-    def renewed(self, sent: float, epoch: int) -> None:
-        """Redis has answered a beat that was sent at `sent`: the lock is there, and nobody has deleted it up to
-        then. That ends the doubt about an overdue beat, but not that about a lost subscription."""
+    def asking(self, sent: float) -> None:
+        """Redis is asked whether the lock is there, at `sent`: by a beat, or by a look at the peers' presence."""
+        self._last_asked = max(self._last_asked, sent)
+        if self._asked_at is None:
+            self._asked_at = sent
+            self._reckon()
+
+    def there(self, sent: float, epoch: int) -> None:
+        """Redis has answered what it was asked at `sent`: the lock is there, and nobody has deleted it up to then.
+        That ends the doubt about what has no answer, but not that about a lost subscription."""
         if self.believed(epoch):
-            self._deadline = max(self._deadline, sent + self._ttl)
-            self._asking = False
-            self.beat_at = sent if self.beat_at is None else max(self.beat_at, sent)
+            self._asked_at = self._last_asked if sent < self._last_asked else None
             if self._reckon():
                 self.changed.notify()
+
+    def renewed(self, sent: float, epoch: int) -> None:
+        """Redis has answered a beat that was sent at `sent`: the lock is there, and lives on."""
+        if self.believed(epoch):
+            self._deadline = max(self._deadline, sent + self._ttl)
+            self._beating = False
+            self.beat_at = sent if self.beat_at is None else max(self.beat_at, sent)
+            self.there(sent, epoch)
 
     def answered(self, sent: float) -> None:
         """A resume that was sent at `sent` has put the lock back. Until the lock expires no peer can take a
@@ -210,7 +231,8 @@ class LockState:
             self.quiet_until = self._now() + 2 * self._interval
         self.state = State.HELD
         self._deadline = sent + self._ttl
-        self._asking = False
+        self._beating = False
+        self._asked_at = None
         self.beat_at = sent
         if self._unseen_from == NEVER:
             self._grace = None  # joining takes a declaration back, but not one that Redis executed after it

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_stream_client._leases.lock_state import LapseCause, LockState, State
+from redis_stream_client._leases.lock_state import UNANSWERED, LapseCause, LockState, State
 
 TTL = 2.0
 INTERVAL = 0.5
 GRACE = 0.2
-OVERDUE = INTERVAL + 0.5  # seconds after the last beat: a beat is due, and has not been answered in time
+OVERDUE = INTERVAL + UNANSWERED  # seconds after the last beat: one is due, and has not been answered in time
 
 
 class Fleet:
@@ -97,7 +97,7 @@ def test_a_renewal_that_was_sent_earlier_takes_nothing_back(fleet: Fleet) -> Non
 
 def test_a_deadline_noticed_in_time_without_an_answer_is_silence_and_all_is_lost(fleet: Fleet) -> None:
     lock_state = fleet.joined()
-    lock_state.asking()
+    lock_state.beating(fleet.time)
     fleet.time = lock_state.deadline + INTERVAL
     lock_state.check()
     assert fleet.lapses == ["silent"]
@@ -116,7 +116,7 @@ def test_a_deadline_noticed_late_is_a_stall_and_not_yet_a_loss(fleet: Fleet) -> 
 
 def test_a_deadline_that_passed_without_a_beat_being_sent_is_a_stall(fleet: Fleet) -> None:
     lock_state = fleet.joined()
-    lock_state.asking()
+    lock_state.beating(fleet.time)
     fleet.time += INTERVAL
     lock_state.renewed(fleet.time, lock_state.epoch)
     fleet.time = lock_state.deadline + 0.001
@@ -202,7 +202,7 @@ def test_a_beat_that_was_sent_before_a_lapse_renews_nothing_after_it(fleet: Flee
 
 def test_believing_notices_a_deadline_that_nobody_noticed_yet(fleet: Fleet) -> None:
     lock_state = fleet.joined()
-    lock_state.asking()
+    lock_state.beating(fleet.time)
     fleet.time = lock_state.deadline
     assert not lock_state.believed(lock_state.epoch)
     assert fleet.lapses == ["silent"]
@@ -211,7 +211,7 @@ def test_believing_notices_a_deadline_that_nobody_noticed_yet(fleet: Fleet) -> N
 def test_a_reply_processed_after_the_deadline_does_not_renew(fleet: Fleet) -> None:
     lock_state = fleet.joined()
     sent = lock_state.deadline - 0.1
-    lock_state.asking()
+    lock_state.beating(fleet.time)
     fleet.time = lock_state.deadline + 0.1
     lock_state.renewed(sent, lock_state.epoch)
     assert not lock_state.held
@@ -364,11 +364,41 @@ def test_an_overdue_beat_is_doubt_for_those_that_are_declared(
     assert lock_state.held == (overdue < ttl)
 
 
-def test_a_beat_that_was_sent_early_may_take_its_time(fleet: Fleet) -> None:
+def test_a_question_without_an_answer_is_doubt(fleet: Fleet) -> None:
     lock_state = fleet.declared()
     fleet.time += 0.1
-    lock_state.asking()
-    fleet.time += OVERDUE - 0.1 - 0.001
+    asked = fleet.time
+    lock_state.asking(asked)
+    fleet.time += 0.2
+    lock_state.beating(fleet.time)  # to ask once more gains no time
+    fleet.time = asked + UNANSWERED - 0.001
+    assert lock_state.held
+    fleet.time = asked + UNANSWERED
+    assert not lock_state.held
+    assert lock_state.alive
+    told = fleet.told
+    lock_state.there(asked, lock_state.epoch)
+    assert lock_state.held
+    assert fleet.told == told + 1
+    fleet.time = asked + 0.2 + UNANSWERED  # the other one has no answer yet
+    assert not lock_state.held
+    lock_state.there(fleet.time, lock_state.epoch)
+    assert lock_state.held
+
+
+def test_that_the_lock_is_there_does_not_prolong_it(fleet: Fleet) -> None:
+    lock_state = fleet.joined()
+    deadline = lock_state.deadline
+    fleet.time += 0.1
+    lock_state.asking(fleet.time)
+    lock_state.there(fleet.time, lock_state.epoch)
+    assert lock_state.deadline == deadline
+
+
+def test_without_a_declaration_a_question_without_an_answer_means_nothing(fleet: Fleet) -> None:
+    lock_state = fleet.joined()
+    lock_state.asking(fleet.time)
+    fleet.time = lock_state.deadline - 0.001
     assert lock_state.held
 
 
@@ -406,7 +436,7 @@ def test_an_answer_to_a_beat_of_long_ago_ends_no_doubt(fleet: Fleet) -> None:
 def test_a_doubted_lock_lapses_as_any_other(fleet: Fleet) -> None:
     lock_state = fleet.declared()
     lock_state.unseen(fleet.time)
-    lock_state.asking()
+    lock_state.beating(fleet.time)
     fleet.time = lock_state.deadline
     assert not lock_state.alive
     lock_state.check()
@@ -453,8 +483,9 @@ def test_a_question_is_no_change(fleet: Fleet) -> None:
     assert lock_state.held
 
 
+STEPS = ["ask", "there", "beat", "join", "answered", "check", "missing", "declared", "unseen", "withdrawn"]
 steps = st.tuples(
-    st.sampled_from(["beat", "join", "answered", "check", "missing", "declared", "unseen", "withdrawn"]),
+    st.sampled_from(STEPS),
     st.floats(0, 3),
     st.floats(0, 3),
 )
@@ -466,18 +497,24 @@ def test_nothing_is_believed_longer_than_the_lock_lives_in_redis(script: list[tu
     lock_state = fleet.lock_state
     last_sent = fleet.time
     assert lock_state.held_since(last_sent)
-    declared, unseen_at = False, float("inf")
+    declared, unseen_at, asked_at = False, float("inf"), float("inf")
     for what, before, took in script:
         fleet.time += before
         sent, epoch = fleet.time, lock_state.epoch
         fleet.time += took
         match what:
+            case "ask":
+                lock_state.asking(sent)
+                asked_at = min(sent, asked_at)
+            case "there":
+                lock_state.there(sent, epoch)
+                asked_at = float("inf")
             case "beat":
                 lock_state.renewed(sent, epoch)
-                last_sent = sent
+                last_sent, asked_at = sent, float("inf")
             case "join":
                 if lock_state.held_since(sent):
-                    declared, unseen_at = False, float("inf")
+                    declared, unseen_at, asked_at = False, float("inf"), float("inf")
                 last_sent = sent
             case "declared":
                 lock_state.declared(GRACE)
@@ -497,5 +534,6 @@ def test_nothing_is_believed_longer_than_the_lock_lives_in_redis(script: list[tu
         assert not lock_state.held or fleet.time < last_sent + TTL
         assert not lock_state.held or fleet.time < unseen_at + GRACE / 2
         assert not lock_state.held or not declared or fleet.time < last_sent + OVERDUE
+        assert not lock_state.held or not declared or fleet.time < asked_at + UNANSWERED
         assert lock_state.alive == lock_state.believed(lock_state.epoch)
         assert lock_state.alive or not lock_state.held
