@@ -1,7 +1,7 @@
 """Presence in Redis: declare it, take it back, and watch that of the peers."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from redis_stream_client._model.options import Options
 from redis_stream_client._protocol import scripts
@@ -66,7 +66,7 @@ class PresenceScripts:
             Absent(decode_name(name), grace / 1000, declaration)
             for name, grace, declaration in zip(words[::3], words[1::3], words[2::3], strict=True)
         )
-        return Watch(cast("Any", what.decode()), rest[0] if rest else 0, absent)
+        return Watch(what.decode(), rest[0] if rest else 0, absent)
 
     async def depose(self, nonce: int, victims: Sequence[Absent], timeout: float) -> list[str]:
         """Delete the locks of those that are still absent, and have not declared anew since. Returns their
