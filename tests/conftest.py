@@ -10,6 +10,7 @@ import importlib.metadata
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
     from tests.harness.cluster import Cluster
     from tests.harness.connection import Connection
+
+hypothesis.settings.register_profile("patient", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

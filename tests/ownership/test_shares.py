@@ -6,14 +6,13 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_stream_client._ownership.shares import Load, allot, fair_shares, step, threshold, wish
 
 Loads = dict[str, Load]
 
-PATIENT = settings(deadline=None)
 """The machine may be busy."""
 
 weights = st.sampled_from([1.0, 1.0, 0.1, 0.5, 2.0, 3.7, 10.0])
@@ -78,7 +77,6 @@ def run_dry(loads: Loads) -> tuple[Loads, int]:
 # What each should have.
 
 
-@PATIENT
 @given(fleets, released)
 def test_shares_add_up_and_are_by_weight(loads: Loads, lying: int) -> None:
     fair = fair_shares(loads, lying)
@@ -87,7 +85,6 @@ def test_shares_add_up_and_are_by_weight(loads: Loads, lying: int) -> None:
         assert abs(fair[name] - share) < 1 + 1e-6
 
 
-@PATIENT
 @given(limited_fleets, released)
 def test_nobody_should_have_more_than_it_takes_and_nothing_is_left_over_while_others_take_it(
     loads: Loads, lying: int
@@ -101,7 +98,6 @@ def test_nobody_should_have_more_than_it_takes_and_nothing_is_left_over_while_ot
         assert sum(fair.values()) == total(loads) + lying
 
 
-@PATIENT
 @given(limited_fleets, released, st.randoms())
 def test_all_members_compute_alike(loads: Loads, lying: int, random: object) -> None:
     names = list(loads)
@@ -136,7 +132,6 @@ def test_clearly_off_is_more_than_what_chance_makes_and_after_a_change_at_most_a
     assert threshold(share, drifted=True) == pytest.approx(by_chance, abs=0.1)
 
 
-@PATIENT
 @given(limited_fleets)
 def test_who_asks_is_short_by_so_many(loads: Loads) -> None:
     fair = fair_shares(loads)
@@ -152,7 +147,6 @@ def test_a_fleet_that_is_even_says_nothing() -> None:
             assert wish(loads, name, asking=False) == wish(loads, name, asking=True) == 0
 
 
-@PATIENT
 @given(fleets, st.booleans())
 def test_what_chance_makes_moves_nothing(loads: Loads, drifted: bool) -> None:
     fair = fair_shares(loads)
@@ -183,7 +177,6 @@ def test_released_streams_come_without_asking() -> None:
 # Who gives.
 
 
-@PATIENT
 @given(
     limited_fleets, st.dictionaries(st.sampled_from(["m0", "m1", "m2", "gone"]), st.integers(-5, 300)), released
 )
@@ -202,7 +195,6 @@ def test_nobody_gives_more_than_it_has_to_spare_or_than_a_step_or_than_is_asked(
         assert load.streams - count >= fair[name]
 
 
-@PATIENT
 @given(fleets)
 def test_nobody_comes_below_the_whole_part_of_its_share(loads: Loads) -> None:
     wishes = {name: wish(loads, name, asking=True) for name in loads}
@@ -210,7 +202,6 @@ def test_nobody_comes_below_the_whole_part_of_its_share(loads: Loads) -> None:
         assert loads[name].streams - count >= math.floor(exact(loads)[name] + 1e-9)
 
 
-@PATIENT
 @given(fleets)
 def test_each_stream_that_moves_makes_the_fleet_more_even(loads: Loads) -> None:
     shares = exact(loads)
@@ -221,7 +212,6 @@ def test_each_stream_that_moves_makes_the_fleet_more_even(loads: Loads) -> None:
             assert unevenness(after, shares) < unevenness(loads, shares)
 
 
-@PATIENT
 @given(equal_fleets)
 def test_among_equals_a_stream_moves_only_to_one_that_has_two_fewer(loads: Loads) -> None:
     wishes = {name: wish(loads, name, asking=True) for name in loads}
@@ -230,7 +220,6 @@ def test_among_equals_a_stream_moves_only_to_one_that_has_two_fewer(loads: Loads
             assert loads[giver].streams - loads[taker].streams >= 2
 
 
-@PATIENT
 @given(fleets)
 def test_all_that_ask_get_their_share_by_as_few_moves_as_possible(loads: Loads) -> None:
     fair = fair_shares(loads)
@@ -241,7 +230,6 @@ def test_all_that_ask_get_their_share_by_as_few_moves_as_possible(loads: Loads) 
     assert moves == surplus
 
 
-@PATIENT
 @given(equal_fleets)
 def test_no_other_even_fleet_is_nearer(loads: Loads) -> None:
     low, high = divmod(total(loads), len(loads))

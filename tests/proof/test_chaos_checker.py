@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.proof.chaos.checker import Verdict, check
@@ -778,12 +778,10 @@ def test_what_a_member_says_is_stuck() -> None:
 
 # Properties.
 
-PATIENT = settings(deadline=None)  # the machine may be busy
 
 shares = st.lists(st.integers(1, 8), min_size=1, max_size=5)
 
 
-@PATIENT
 @given(shares)
 def test_every_orderly_history_passes(shares: list[int]) -> None:
     verdict = tell(shares).check()
@@ -797,7 +795,6 @@ def an_effect(history: History, data: st.DataObject) -> Event:
     return drawn
 
 
-@PATIENT
 @given(shares, st.data())
 def test_a_lost_effect_is_always_found(shares: list[int], data: st.DataObject) -> None:
     history = tell(shares)
@@ -805,7 +802,6 @@ def test_a_lost_effect_is_always_found(shares: list[int], data: st.DataObject) -
     assert {"none lost", "finished"} & {violation.promise for violation in spoilt.found()}
 
 
-@PATIENT
 @given(shares, st.data())
 def test_a_repeated_effect_is_always_found(shares: list[int], data: st.DataObject) -> None:
     history = tell(shares)
@@ -814,7 +810,6 @@ def test_a_repeated_effect_is_always_found(shares: list[int], data: st.DataObjec
     assert "exactly once" in {violation.promise for violation in history.found()}
 
 
-@PATIENT
 @given(shares.filter(lambda shares: len(shares) > 1), st.data())
 def test_a_checkpoint_of_an_older_owner_is_always_found(shares: list[int], data: st.DataObject) -> None:
     history = tell(shares)
