@@ -12,6 +12,7 @@ from typing import Protocol
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.balance_schedule import PACE, BalanceSchedule
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.roll_call import RollCall
@@ -163,14 +164,10 @@ class Balancer:
         """Sleep until there is something to do, or it may be time for a look."""
         schedule = self._schedule
         due = float("inf") if schedule is None else min(schedule.answer_at, schedule.look_at(self._taken))
-        delay = max(0.0, due - clock.now())
+        delay = due - clock.now()
         if schedule is not None and not self._fit:
             delay = max(delay, PACE)
-        try:
-            async with asyncio.timeout(None if delay == float("inf") else delay):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self._wake, delay)
         self._wake.clear()
 
     @property

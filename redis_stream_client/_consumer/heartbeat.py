@@ -1,10 +1,10 @@
 """The heartbeat: renews the consumer lock, and takes it back after a lapse."""
 
 import asyncio
-import contextlib
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.comparison import owners_of, pending_for_us
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._leases.lock_state import LockState, State
@@ -131,10 +131,8 @@ class Heartbeat:
         self._wake.clear()
         await self._renewal.beat()
         while (pause := self._until_due()) > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
-                    return
+            if await wait_for(self._wake, pause):
+                return
 
     def _until_due(self) -> float:
         """Seconds until the next beat. A beat of the sweeper counts, too."""

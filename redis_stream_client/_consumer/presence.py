@@ -7,11 +7,11 @@ whoever keeps its connections, cannot be seen, or does not declare lives as long
 """
 
 import asyncio
-import contextlib
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.presence_state import PresenceState
 from redis_stream_client._leases.lock_state import LockState, State
 from redis_stream_client._model.errors import RedisRejected
@@ -66,7 +66,7 @@ class Presence:
             self._say_if_impossible()
             step = self._next_step()
             if step is None:
-                await self._sleep(self._pause())
+                await wait_for(self._wake, self._pause())
                 continue
             try:
                 if step == "withdraw":
@@ -76,7 +76,7 @@ class Presence:
                 self._backoff.reset()
             except (Unanswered, GroupMissing) as error:
                 log.debug("presence: %s", error)
-                await self._sleep(self._backoff.pause())
+                await wait_for(self._wake, self._backoff.pause())  # something that happens ends the pause
             except RedisRejected as error:
                 if step == "declare":
                     self._refused(error)
@@ -93,17 +93,10 @@ class Presence:
         return self._state.step
 
     def _pause(self) -> float | None:
-        """Seconds until there is something to do by itself."""
+        """Seconds until there is something to do by itself; None: there is nothing."""
         if self._state.standing != "declared" or self._lock_state.state is not State.HELD:
             return None
-        pause = self._state.declare_at - clock.now()
-        return None if pause == float("inf") else max(0.0, pause)
-
-    async def _sleep(self, seconds: float | None) -> None:
-        """A pause; something that happens ends it. None: for ever."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
+        return self._state.declare_at - clock.now()
 
     async def _declare(self) -> None:
         epoch, subscription = self._lock_state.epoch, self._state.subscriptions
@@ -132,7 +125,7 @@ class Presence:
             self._state.not_seen_any_more()
         else:
             self._state.not_seen()
-            await self._sleep(UNSEEN_PAUSE)
+            await wait_for(self._wake, UNSEEN_PAUSE)
 
     def _refused(self, error: RedisRejected) -> None:
         if self._state.refused(str(error)):

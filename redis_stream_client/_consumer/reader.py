@@ -6,6 +6,7 @@ import contextlib
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.audit import Auditor
 from redis_stream_client._consumer.fairness import FAIR_UP_TO, NUDGE, Backlog, Fairness, Yielding
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
@@ -105,11 +106,7 @@ class Reader:
                 if self._capacity.to_read > 0 or self._audits.due:
                     return
                 delay = self._audits.delay
-            try:
-                async with asyncio.timeout(delay):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+            await wait_for(self._changed, delay)
 
     async def _read_one(self) -> None:
         if self._fairness.clock_due(clock.now()):

@@ -12,6 +12,7 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import gather
+from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.heartbeat import LockRenewal
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.roll_call import RollCall
@@ -135,14 +136,10 @@ class Sweeper:
 
     async def _sleep(self) -> None:
         """Sleep until the next sweep, or the next look at a suspect."""
-        delay = max(0.0, min(self._next_turn, self._sweeps.next_look) - clock.now())
+        delay = min(self._next_turn, self._sweeps.next_look) - clock.now()
         if not self._lock_state.held or self._lock_state.quiet:
             delay = max(delay, self._turn_length / 2)
-        try:
-            async with asyncio.timeout(delay):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self._wake, delay)
         self._wake.clear()
 
     async def _take_turn(self) -> None:

@@ -9,6 +9,7 @@ import asyncio
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.absences import PERIOD, SETTLING, Absences
 from redis_stream_client._consumer.presence_state import PresenceState
 from redis_stream_client._leases.lock_state import LockState
@@ -88,11 +89,7 @@ class Watcher:
                 self._absences.next_look = now  # we are not alone any more
             self._others = self._state.others
             until = self._absences.next_due
-        try:
-            async with asyncio.timeout(max(0.0, until - now)):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self._wake, until - now)
 
     async def _look(self) -> None:
         epoch, subscription = self._lock_state.epoch, self._state.subscriptions

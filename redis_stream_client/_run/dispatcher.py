@@ -9,6 +9,7 @@ from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.standstill import stood_still
 from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.balancer import Balancer
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.session import Session
@@ -356,9 +357,7 @@ class Dispatcher:
         handlers get them back."""
         due = clock.now() + max(0.0, timeout)
         self._changed.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, timeout)):
-                await self._changed.wait()
+        await wait_for(self._changed, timeout)
         late = clock.now() - due
         return late if stood_still(late) and not self._cut_short else 0.0
 

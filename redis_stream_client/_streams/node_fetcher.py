@@ -2,7 +2,6 @@
 changes."""
 
 import asyncio
-import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from redis.exceptions import ResponseError
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.tasks import gather
+from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
 from redis_stream_client._redis.connection import SharedConnection
@@ -232,9 +232,7 @@ class NodeFetcher:
         self._changed(heard=False)
 
     async def _rest(self, until: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, until - clock.now())):
-                await self._work.wait()
+        await wait_for(self._work, until - clock.now())
 
     def _is_unused(self) -> bool:
         if self._cursors:
