@@ -80,19 +80,15 @@ class Absences:
             self._due[absent] = known.get(absent, first)
 
     def _after(self, found: Watch, asked: float, answered: float) -> float:
-        if found.present <= 1 and found.what in ("watching", "other", "full"):
+        if found.what in ("blind", "undeclared", "lapsed"):
+            return asked + self._period
+        if found.present <= 1:
             return answered + LONE
-        if found.what in ("other", "full"):
-            return answered + min(self._between(found), RAREST) * random.uniform(0.7, 1.2)
-        return asked + self._period
-
-    def _between(self, found: Watch) -> float:
-        """Seconds between two looks. All but the one that watches share them: a fleet of any size looks at most
-        some 30 times per second."""
         if found.what == "watching":
-            return LONE if found.present <= 1 else self._period
+            return asked + self._period
+        # All but the one that watches share the looks: a fleet of any size looks at most some 30 times per second.
         share = found.present if found.what == "full" else (found.present - 1) / 2
-        return self._period * max(1.0, share)
+        return answered + min(self._period * max(1.0, share), RAREST) * random.uniform(0.7, 1.2)
 
     def take_due(self, now: float, at_most: int) -> Sequence[Absent]:
         """Take out those that are to be deposed now. A moment that was missed does not count: we stood still."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.notifier import Notifier
+from redis_stream_client._consumer.on_their_way import UNWILLING
 from redis_stream_client._ownership.shares import Load, allot, fair_shares, step, wish
 
 PACE = 0.25
@@ -24,7 +25,7 @@ DEPLOY = 4
 """After a member has drained, the fleet must be still for so many times `settle`: whoever drains one member often
 drains others, and what moves meanwhile would move again."""
 
-GIVE_UP = 10.0
+GIVE_UP = UNWILLING
 """A member that has waited in vain for so many seconds asks again only if it is still far from its share. Those
 that give leave a handler alone that has reached no checkpoint in this time."""
 

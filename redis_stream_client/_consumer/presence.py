@@ -26,9 +26,6 @@ LONGEST_PAUSE = 0.5
 UNSEEN_PAUSE = 0.05
 """Seconds until the next attempt to declare after one in which Redis did not see our subscription."""
 
-PATIENCE = 0.5
-"""Seconds to wait for an answer; `heartbeat_interval` if that is less."""
-
 
 class Presence:
     """Declares our presence, and withdraws it."""
@@ -37,7 +34,7 @@ class Presence:
         self, *, options: Options, scripts: PresenceScripts, lock_state: LockState, presence_state: PresenceState
     ) -> None:
         self._who = {"consumer": options.consumer}
-        self._timeout = min(PATIENCE, options.heartbeat_interval)
+        self._timeout = options.presence_patience
         self._scripts = scripts
         self._lock_state = lock_state
         self._state = presence_state

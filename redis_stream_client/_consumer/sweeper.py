@@ -14,6 +14,7 @@ from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.heartbeat import LockRenewal
+from redis_stream_client._consumer.on_their_way import UNWILLING
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.roll_call import RollCall
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
@@ -42,7 +43,7 @@ MOST_RARELY = 2.3  # but at most so many times more rarely: about as often as it
 FORGET_AFTER = 10  # lifetimes of the lock, since a member that slept for long may still come back
 RECHECK_DISTANCE = 50  # looks that only repeat offers take a fiftieth of the time
 THOROUGH = 8  # one period in so many looks for entries that are pending for nobody, even if the census is even
-WANTED = 10.0  # seconds after a member has asked in which what is released may be for it
+WANTED = UNWILLING  # seconds after a member has asked in which what is released may be for it
 REST = 1 / 4  # paces after which any member may take what is left of a dead consumer's streams
 
 

@@ -19,12 +19,8 @@ from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._protocol.presence import PresenceScripts
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 
-PATIENCE = 0.5
-"""Seconds to wait for an answer; `heartbeat_interval` if that is less."""
-
 AT_ONCE = 100
 """The most members that one script call deposes."""
-
 
 NAMED = 10
 """The most of them that the log names."""
@@ -37,7 +33,7 @@ class Watcher:
         self, *, options: Options, scripts: PresenceScripts, lock_state: LockState, presence_state: PresenceState
     ) -> None:
         self._who = {"consumer": options.consumer}
-        self._timeout = min(PATIENCE, options.heartbeat_interval)
+        self._timeout = options.presence_patience
         self._scripts = scripts
         self._lock_state = lock_state
         self._state = presence_state

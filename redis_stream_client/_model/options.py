@@ -105,6 +105,12 @@ class Options:
         return min(self.heartbeat_interval, max(scaled, self.pace / 4))
 
     @property
+    def presence_patience(self) -> float:
+        """Seconds after which an unanswered request about presence is repeated on a new connection. By then our
+        lock is in doubt."""
+        return min(self.heartbeat_interval, 0.5)
+
+    @property
     def longest_pause(self) -> float:
         """The longest pause between two attempts, in seconds. Short enough for all tasks to be back before the
         quiet time after a lapse is over."""

@@ -1,13 +1,14 @@
 """Presence in Redis: declare it, take it back, and watch that of the peers."""
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from redis_stream_client._model.options import Options
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.base import Patience, decode_name, encode_name
 from redis_stream_client._protocol.replies import Absent, Watch
 from redis_stream_client._redis.connection import SharedConnection
+from redis_stream_client._redis.script import Script
 
 Declared = Literal["present", "absent", "lapsed"]
 
@@ -36,31 +37,20 @@ class PresenceScripts:
         `grace` seconds."""
         keys = [self._lock, self._keys.present]
         args = [self._me, self._channel, max(1, round(grace * 1000)), nonce, self._keys.control]
-        script = scripts.load("present")
-        reply: bytes = await self._patience.wait(
-            timeout, lambda patience: self._beats.run(script, keys, args, timeout=patience)
-        )
+        reply: bytes = await self._run(scripts.load("present"), keys, args, timeout)
         return cast("Declared", reply.decode())
 
     async def withdraw(self, timeout: float) -> bool:
         """Take our declaration back, and renew the lock. False: the lock does not exist any more."""
         keys = [self._lock, self._keys.present]
         args = [self._me, self._lock_ttl_ms]
-        script = scripts.load("withdraw")
-        return bool(
-            await self._patience.wait(
-                timeout, lambda patience: self._beats.run(script, keys, args, timeout=patience)
-            )
-        )
+        return bool(await self._run(scripts.load("withdraw"), keys, args, timeout))
 
     async def watch(self, nonce: int, tenure: float, timeout: float) -> Watch:
         """Look who is absent, if nobody else watches; then we do, for `tenure` seconds."""
         keys = [self._lock, self._keys.watch, self._keys.present]
         args = [self._me, max(1, round(tenure * 1000)), self._channels, nonce]
-        script = scripts.load("watch")
-        what, *rest = await self._patience.wait(
-            timeout, lambda patience: self._beats.run(script, keys, args, timeout=patience)
-        )
+        what, *rest = await self._run(scripts.load("watch"), keys, args, timeout)
         words = rest[1:]
         absent = tuple(
             Absent(decode_name(name), grace / 1000, declaration)
@@ -76,8 +66,9 @@ class PresenceScripts:
         args: list[str | bytes | int] = [self._me, self._channels, nonce, self._keys.control]
         for victim in victims:
             args += [encode_name(victim.consumer), victim.declaration]
-        script = scripts.load("depose")
-        deposed = await self._patience.wait(
+        return [decode_name(name) for name in await self._run(scripts.load("depose"), keys, args, timeout)]
+
+    async def _run(self, script: Script, keys: Sequence[str | bytes], args: Sequence[Any], timeout: float) -> Any:
+        return await self._patience.wait(
             timeout, lambda patience: self._beats.run(script, keys, args, timeout=patience)
         )
-        return [decode_name(name) for name in deposed]
