@@ -5,7 +5,7 @@ Whoever gives up a stream asks its handler to stop at a checkpoint, as a drain d
 that does not is left alone: it goes on, and keeps its stream for a while.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 from redis_stream_client._concurrency import clock
@@ -30,6 +30,9 @@ class OnTheirWay(Generic[S]):
     def __len__(self) -> int:
         return len(self._going)
 
+    def __iter__(self) -> Iterator[S]:
+        return iter(self._going)
+
     def __contains__(self, stream: S) -> bool:
         return stream in self._going
 
@@ -39,8 +42,11 @@ class OnTheirWay(Generic[S]):
 
     def begin(self, stream: S) -> None:
         """The handler of this stream is asked to stop."""
+        now = self._now()
+        while self._unwilling and next(iter(self._unwilling.values())) <= now:  # others have ended since
+            del self._unwilling[next(iter(self._unwilling))]
         self._unwilling.pop(stream, None)
-        self._going[stream] = self._now() + UNWILLING
+        self._going[stream] = now + UNWILLING
 
     def ended(self, stream: S) -> None:
         """The stream has gone: it was released, or is finished or lost."""

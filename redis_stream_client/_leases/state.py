@@ -323,6 +323,12 @@ class LeaseState:
         return self.trouble.failures if self.trouble is not None else 0
 
     @property
+    def may_move(self) -> bool:
+        """Whether the stream may go to a peer that has fewer: it is neither pinned, nor in trouble, which a peer
+        should not inherit."""
+        return not (self.pinned or self.deaths or self.failures)
+
+    @property
     def tries(self) -> int:
         """See `Lease.attempts`."""
         return self.attempts + self.failures

@@ -186,11 +186,11 @@ class HandlerTask:
 
     @property
     def may_be_given(self) -> bool:
-        """Whether its stream may go to a peer that has fewer: the handler is at work, and is not stopped already,
-        and the stream is neither pinned nor in trouble, which a peer should not inherit."""
+        """Whether its stream may go to a peer that has fewer: it may move, and the handler is at work, and is not
+        stopped already."""
         lease = self.lease
-        busy = not self._working or lease.draining or self._stop is not None or lease.lost is not None
-        return not (busy or lease.pinned or lease.deaths or lease.failures)
+        ending = lease.draining or self._stop is not None or lease.lost is not None
+        return self._working and not ending and lease.may_move
 
     def stop(self, why: Stop) -> None:
         """Cancel the handler."""
