@@ -11,8 +11,8 @@ import pytest
 from redis_stream_client._consumer.on_their_way import ALONE, UNWILLING, OnTheirWay
 
 
-class Name(str):
-    """A name that weak references can point to."""
+class Stream:
+    """What weak references can point to."""
 
 
 class Scene:
@@ -70,14 +70,14 @@ def test_a_stream_that_has_ended_is_forgotten(scene: Scene) -> None:
 
 def test_what_was_left_alone_for_long_enough_is_not_remembered(scene: Scene) -> None:
     """Nobody says of it that it has ended, where the user alone knows."""
-    gone = Name("gone")
+    gone = Stream()
     known = weakref.ref(gone)
-    leaving = OnTheirWay[Name](lambda: scene.time)
+    leaving = OnTheirWay[Stream](lambda: scene.time)
     leaving.begin(gone)
     scene.time += UNWILLING
     assert leaving.overdue() == [gone]
     del gone
     scene.time += ALONE
-    leaving.begin(Name("another"))
+    leaving.begin(Stream())
     gc.collect()
     assert known() is None

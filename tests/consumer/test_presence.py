@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from tests.harness.fleet import Member, announce
+from tests.harness.presence import LONG, declared, present, withdrawn
 from tests.harness.servers import clients_of
 from tests.harness.waiting import wait_until
 
@@ -24,27 +25,9 @@ if TYPE_CHECKING:
     from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
 
-LONG = 10.0
-"""A lock's lifetime that no test waits for."""
-
 
 def state(client: RedisStreamClient) -> str:
     return client.statistics().presence.state
-
-
-async def declared(*members: Member) -> None:
-    await wait_until(lambda: all(state(each.client) == "declared" for each in members), "all are present")
-
-
-async def withdrawn(member: Member, times: int) -> None:
-    await wait_until(
-        lambda: member.client.statistics().presence.withdrawals >= times, f"it has withdrawn {times} times"
-    )
-
-
-async def declarations(redis: Connection, service: str) -> dict[str, bytes]:
-    found = await redis.hgetall(Keys(service).present)
-    return {name.decode(): value for name, value in found.items()}
 
 
 async def test_a_client_declares_its_presence_and_takes_it_back_when_it_leaves(
@@ -52,8 +35,8 @@ async def test_a_client_declares_its_presence_and_takes_it_back_when_it_leaves(
 ) -> None:
     async with Member(server.url, service, lock_ttl=LONG) as member:
         await declared(member)
-        assert list(await declarations(redis, service)) == [member.client.id]
-    assert not await declarations(redis, service)
+        assert list(await present(redis, service)) == [member.client.id]
+    assert not await present(redis, service)
 
 
 async def test_without_presence_nothing_of_it_is_in_redis(server: Server, redis: Connection, service: str) -> None:
@@ -61,7 +44,7 @@ async def test_without_presence_nothing_of_it_is_in_redis(server: Server, redis:
         assert state(member.client) == "off"
         channel = Keys(service).presence_channel(member.client.id, 0)
         assert await redis.pubsub_numsub(channel) == [(channel.encode(), 0)]
-        assert not await declarations(redis, service)
+        assert not await present(redis, service)
 
 
 async def test_a_client_whose_listener_is_cut_off_withdraws_declares_anew_and_keeps_its_streams(
@@ -74,13 +57,13 @@ async def test_a_client_whose_listener_is_cut_off_withdraws_declares_anew_and_ke
         await declared(one, two)
         await announce(server.url, service, *(f"call-{n}" for n in range(6)))
         await wait_until(lambda: len(one.leases) + len(two.leases) == 6, "all are owned")
-        before = await declarations(redis, service)
+        before = await present(redis, service)
         for round_ in range(1, 4):
             await redis.client_kill_filter(_type="pubsub")
             for each in (one, two):
-                await withdrawn(each, round_)
+                await withdrawn(each, times=round_)
             await declared(one, two)
-        after = await declarations(redis, service)
+        after = await present(redis, service)
         assert before.keys() == after.keys()
         assert all(before[name] != after[name] for name in before)
         assert all(lease.owned for lease in [*one.leases, *two.leases])
@@ -95,9 +78,9 @@ async def test_a_declaration_without_an_answer_does_not_keep_a_client_from_withd
         fault = proxy.drop_replies_after(scripts.load("present").sha.encode(), connections=1)
         async with Member(proxy.url, service, lock_ttl=LONG) as member:
             await wait_until(lambda: fault.swallowed, "it has declared, and does not know")
-            assert member.client.id in await declarations(redis, service)
+            assert member.client.id in await present(redis, service)
             await redis.client_kill_filter(_type="pubsub")
-            await withdrawn(member, 1)
+            await withdrawn(member, times=1)
             await declared(peer, member)
             assert member.client.statistics().lapses == 0
             assert peer.client.statistics().presence.deposed == 0
@@ -119,7 +102,7 @@ async def test_a_client_that_was_taken_for_dead_resumes_and_keeps_what_nobody_to
         await wait_until(lambda: member.client.statistics().lapses == 1, "it hears that", timeout=1.0)
         await wait_until(lambda: all(lease.owned for lease in member.leases), "it keeps its streams")
         await declared(member)
-        await wait_until(lambda: declarations(redis, service), "it is present again")
+        await wait_until(lambda: present(redis, service), "it is present again")
         assert len(member.leases) == 3
 
 
@@ -134,7 +117,7 @@ async def test_a_client_that_lost_its_declaration_alone_declares_anew(
         await redis.delete(Keys(service).present)
 
         async def both() -> bool:
-            return len(await declarations(redis, service)) == 2
+            return len(await present(redis, service)) == 2
 
         await wait_until(both, "both are present again", timeout=5)
         assert one.client.statistics().lapses == two.client.statistics().lapses == 0
@@ -177,7 +160,7 @@ async def test_what_hides_the_subscription_makes_presence_impossible_which_is_sa
         await wait_until(lambda: member.client.statistics().reconnects, "it was cut off")
         await wait_until(lambda: state(member.client) == "impossible", "it has tried again")
         assert member.client.alive
-        assert not await declarations(redis, service)
+        assert not await present(redis, service)
         await announce(url, service, "call-1")
         await wait_until(lambda: member.leases, "it works as without")
     said = [each for each in caplog.records if "by its lock alone" in each.getMessage()]

@@ -17,6 +17,7 @@ from redis_stream_client import Presence, RedisStreamClient
 from redis_stream_client._model.keys import Keys
 from tests.harness.fleet import Member, announce
 from tests.harness.ports import HOST
+from tests.harness.presence import LONG, lock_gone
 from tests.harness.processes import die_with_parent
 from tests.harness.scenes import live_through_it
 from tests.harness.sentinel import NAME, deploy
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
 
     from tests.harness.cluster import Cluster
     from tests.harness.connection import Connection
+    from tests.harness.sentinel import Deployment
     from tests.harness.servers import Server
-
-LONG = 10.0
-"""A lock's lifetime that no test waits for."""
 
 
 @contextlib.asynccontextmanager
@@ -65,13 +64,6 @@ async def all_present(clients: Sequence[RedisStreamClient], members: int | None 
 
 def nobody_was_deposed(clients: Sequence[RedisStreamClient]) -> bool:
     return not sum(client.statistics().presence.deposed for client in clients)
-
-
-async def gone(redis: Connection, lock: str) -> None:
-    async def is_gone() -> bool:
-        return not await redis.exists(lock)
-
-    await wait_until(is_gone, f"{lock} is gone", timeout=5)
 
 
 async def test_a_listener_that_is_cut_fifty_times_a_second_costs_no_stream(
@@ -131,54 +123,55 @@ async def test_a_restart_accuses_nobody(own_server: Callable[..., Server], servi
             assert [client.statistics().lapses for client in clients] == lapses
 
 
-@pytest.mark.long
-async def test_a_failover_accuses_nobody(service: str) -> None:
+@contextlib.asynccontextmanager
+async def sentinel_fleet(service: str, members: int) -> AsyncGenerator[tuple[Deployment, list[RedisStreamClient]]]:
+    """Members that ask sentinels for their master. In the end, nobody was deposed."""
     with deploy() as deployment:
         sentinel = Sentinel([(HOST, deployment.sentinel.port)])  # type: ignore[no-untyped-call]
 
         def client() -> RedisStreamClient:
             return RedisStreamClient(sentinel.master_for(NAME), service, lock_ttl=2.0)
 
-        async with fleet(client, 3) as clients:
-            await asyncio.to_thread(deployment.fail_over)
-            new = deployment.master
-
-            async def all_there() -> bool:
-                async with Redis.from_url(new.url) as redis:
-                    run_id = (await redis.info("server"))["run_id"].encode()
-                    declared = await redis.hvals(Keys(service).present)
-                return len(declared) == 3 and all(value.startswith(run_id) for value in declared)
-
-            await wait_until(all_there, "all are present at the new master", timeout=20)
+        async with fleet(client, members) as clients:
+            yield deployment, clients
             await all_present(clients)
             assert nobody_was_deposed(clients)
         for one in sentinel.sentinels:
             await one.aclose()
+
+
+async def declared_at(server: Server, service: str, members: int) -> None:
+    """Wait until so many have declared their presence on this run of this server, and nobody on another one."""
+
+    async def all_there() -> bool:
+        async with Redis.from_url(server.url) as redis:
+            run_id = (await redis.info("server"))["run_id"].encode()
+            declared = await redis.hvals(Keys(service).present)
+        return len(declared) == members and all(value.startswith(run_id) for value in declared)
+
+    await wait_until(all_there, "all are present at the new server", timeout=20)
+
+
+@pytest.mark.long
+async def test_a_failover_accuses_nobody(service: str) -> None:
+    async with sentinel_fleet(service, 3) as (deployment, _):
+        await asyncio.to_thread(deployment.fail_over)
+        await declared_at(deployment.master, service, 3)
 
 
 async def test_an_old_master_that_lives_on_accuses_nobody(service: str) -> None:
-    with deploy() as deployment:
-        sentinel = Sentinel([(HOST, deployment.sentinel.port)])  # type: ignore[no-untyped-call]
+    async with sentinel_fleet(service, 2) as (deployment, clients):
+        await asyncio.to_thread(deployment.change_places)
+        new = deployment.master
 
-        def client() -> RedisStreamClient:
-            return RedisStreamClient(sentinel.master_for(NAME), service, lock_ttl=2.0)
+        async def all_there() -> bool:
+            async with Redis.from_url(new.url) as redis:
+                counted = await redis.pubsub_numsub(
+                    *(Keys(service).presence_channel(client.id, 0) for client in clients)
+                )
+            return all(count for _, count in counted)
 
-        async with fleet(client, 2) as clients:
-            await asyncio.to_thread(deployment.change_places)
-            new = deployment.master
-
-            async def all_there() -> bool:
-                async with Redis.from_url(new.url) as redis:
-                    counted = await redis.pubsub_numsub(
-                        *(Keys(service).presence_channel(client.id, 0) for client in clients)
-                    )
-                return all(count for _, count in counted)
-
-            await wait_until(all_there, "all listen at the new master", timeout=20)
-            await all_present(clients)
-            assert nobody_was_deposed(clients)
-        for one in sentinel.sentinels:
-            await one.aclose()
+        await wait_until(all_there, "all listen at the new master", timeout=20)
 
 
 async def test_a_slot_that_moves_deposes_nobody(cluster: Cluster, service: str) -> None:
@@ -193,13 +186,7 @@ async def test_a_slot_that_moves_deposes_nobody(cluster: Cluster, service: str) 
             there = next(node for node in cluster.masters if node is not before) if before is source else source
             target = await asyncio.to_thread(cluster.move, keys.lbs, there)
 
-            async def all_there(target: Server = target) -> bool:
-                async with Redis.from_url(target.url) as node:
-                    run_id = (await node.info("server"))["run_id"].encode()
-                    declared = await node.hvals(keys.present)
-                return len(declared) == 3 and all(value.startswith(run_id) for value in declared)
-
-            await wait_until(all_there, "all are present at the new node", timeout=20)
+            await declared_at(target, service, 3)
             await all_present(clients)
         assert nobody_was_deposed(clients)
 
@@ -242,7 +229,7 @@ async def test_names_with_odd_characters(server: Server, redis: Connection, serv
         await worker.joined()
         await all_present(clients, 3)
         worker.kill()
-        await gone(redis, Keys(service).lock(worker.client))
+        await lock_gone(redis, service, worker.client, timeout=5)
         await wait_until(
             lambda: sum(client.statistics().presence.deposed for client in clients) == 1, "one of them did it"
         )
@@ -258,7 +245,7 @@ async def test_in_another_database(server: Server, service: str) -> None:
         await worker.joined()
         await all_present(clients, 3)
         worker.kill()
-        await gone(redis, Keys(service).lock(worker.client))
+        await lock_gone(redis, service, worker.client, timeout=5)
 
 
 PROGRAM = """
@@ -312,7 +299,7 @@ async def test_in_a_cluster_a_crash_is_noticed(cluster: Cluster, service: str) -
         await all_present(clients, 3)
         kill()
         killed = time.monotonic()
-        await gone(redis, Keys(service).lock(name))
+        await lock_gone(redis, service, name, timeout=5)
         assert time.monotonic() - killed < LONG / 2
 
 
@@ -330,6 +317,6 @@ async def test_the_crash_of_a_process_is_noticed_though_its_forked_child_lives_o
         assert nobody_was_deposed(clients)
         kill()
         killed = time.monotonic()
-        await gone(redis, Keys(service).lock(name))
+        await lock_gone(redis, service, name, timeout=5)
         assert time.monotonic() - killed < LONG / 2
         os.kill(child, 0)

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 from redis_stream_client._model.keys import Keys
 from tests.harness.fleet import Member, announce
+from tests.harness.presence import LONG, lock_gone
 from tests.harness.waiting import wait_until
 from tests.harness.workers import Worker
 
 if TYPE_CHECKING:
     from tests.harness.connection import Connection
     from tests.harness.servers import Server
-
-LONG = 10.0
-"""A lock's lifetime that no test waits for."""
 
 
 async def all_watched(redis: Connection, service: str, members: int, *watchers: Member) -> None:
@@ -37,13 +35,6 @@ async def all_present(redis: Connection, service: str, members: int) -> None:
         return len(names) == members and await redis.exists(*names) == members
 
     await wait_until(present, f"{members} are present", timeout=10)
-
-
-async def gone(redis: Connection, lock: str) -> None:
-    async def is_gone() -> bool:
-        return not await redis.exists(lock)
-
-    await wait_until(is_gone, f"{lock} is gone", timeout=5)
 
 
 async def test_a_process_that_is_killed_is_noticed_long_before_its_lock_expires(
@@ -90,7 +81,7 @@ async def test_when_the_one_that_watches_dies_another_one_does(
             await wait_until(watches, "the first one watches", timeout=10)
             killed = time.monotonic()
             watcher.kill()
-            await gone(redis, keys.lock(watcher.client))
+            await lock_gone(redis, service, watcher.client, timeout=5)
             assert time.monotonic() - killed < LONG / 2
             await all_watched(redis, service, 2, one, two)
 
@@ -103,10 +94,8 @@ async def test_a_process_that_is_stopped_is_not_deposed(server: Server, redis: C
         await worker.joined()
         await all_watched(redis, service, 2, member)
         worker.freeze()
-        lock = Keys(service).lock(worker.client)
         frozen = time.monotonic()
-        await gone(redis, lock)
-        assert time.monotonic() - frozen > 1.0
+        assert await lock_gone(redis, service, worker.client, timeout=5) - frozen > 1.0
         assert member.client.statistics().presence.deposed == 0
 
 
@@ -137,8 +126,8 @@ async def test_a_frozen_watcher_is_replaced_and_takes_nobody_for_dead_when_it_wa
 
             await wait_until(replaced, "another one watches", timeout=5)
             victim.kill()
-            await gone(redis, keys.lock(victim.client))
-            await gone(redis, keys.lock(watcher.client))  # by its lock
+            await lock_gone(redis, service, victim.client, timeout=5)
+            await lock_gone(redis, service, watcher.client, timeout=5)  # by its lock
             assert time.monotonic() - frozen > 1.0
             watcher.thaw()
             await all_present(redis, service, 3)

@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._consumer.lifecycle import Lifecycle
-from redis_stream_client._model import options
 from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.placement import placement_for
+from tests.harness.options import checked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -19,24 +19,14 @@ if TYPE_CHECKING:
     from redis_stream_client import Event
     from redis_stream_client._consumer.parts import Parts
 
-DEFAULTS: dict[str, Any] = {
-    "consumer_name": None,
-    "lock_ttl": 2.0,
-    "heartbeat_interval": None,
-    "max_streams": None,
-    "prefetch": 32,
-    "connect_timeout": 5.0,
-    "progress_ttl": options.PROGRESS_TTL,
-}
-
 
 @contextlib.asynccontextmanager
 async def joined(url: str, service: str, **given: Any) -> AsyncGenerator[Parts]:
     """Join as a client does, made with these options, and give what it is made of; leave at the end."""
-    checked = options.check(service, **{**DEFAULTS, **given})
+    options = checked(service, **given)
     async with Redis.from_url(url) as redis:
-        where = endpoint_for(redis, checked.keys.lbs)
-        lifecycle = Lifecycle(checked, where, placement_for(redis, where))
+        where = endpoint_for(redis, options.keys.lbs)
+        lifecycle = Lifecycle(options, where, placement_for(redis, where))
         try:
             yield await lifecycle.join()
         finally:

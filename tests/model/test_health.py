@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from redis_stream_client._model import health
-from redis_stream_client._model.options import check
-
-if TYPE_CHECKING:
-    from redis_stream_client._model.options import Options
-
-
-def options() -> Options:
-    return check(
-        "orders",
-        consumer_name=None,
-        lock_ttl=2.0,
-        heartbeat_interval=None,
-        max_streams=None,
-        prefetch=32,
-        connect_timeout=5.0,
-        progress_ttl=0.0,
-    )
+from tests.harness.options import checked
 
 
 def test_what_is_older_than_the_limit_is_named_the_oldest_first() -> None:
-    found = health.judge(options(), alive=True, announcement=11.0, lease=("call-1", 30.0), wakeup=("call-2", 9.9))
+    found = health.judge(checked(), alive=True, announcement=11.0, lease=("call-1", 30.0), wakeup=("call-2", 9.9))
     assert found.limit == 10.0
     assert [(one.what, one.stream, one.age) for one in found.stuck] == [
         ("lease", "call-1", 30.0),
@@ -39,12 +21,12 @@ def test_what_is_older_than_the_limit_is_named_the_oldest_first() -> None:
 
 @pytest.mark.parametrize("alive", [True, False])
 def test_without_anything_that_waits_a_client_with_its_lock_is_well(alive: bool) -> None:
-    found = health.judge(options(), alive=alive)
+    found = health.judge(checked(), alive=alive)
     assert found.ok is alive
     assert found.stuck == ()
 
 
 def test_announcements_that_wait_for_the_end_of_an_outage_are_not_stuck() -> None:
-    found = health.judge(options(), alive=True, announcement=100.0, outage=True, full=True)
+    found = health.judge(checked(), alive=True, announcement=100.0, outage=True, full=True)
     assert found.ok
     assert found.oldest_announcement == 100.0

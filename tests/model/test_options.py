@@ -12,7 +12,7 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 
 from redis_stream_client import LoadBalancerStream, RedisStreamClient
-from redis_stream_client._model.options import Options, check
+from tests.harness.options import checked
 
 NAN = float("nan")
 
@@ -109,25 +109,12 @@ def test_options_are_given_by_name() -> None:
         RedisStreamClient(Redis(), "orders", "worker")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
-def checked(lock_ttl: float, heartbeat_interval: float | None = None) -> Options:
-    return check(
-        "orders",
-        consumer_name=None,
-        lock_ttl=lock_ttl,
-        heartbeat_interval=heartbeat_interval,
-        max_streams=None,
-        prefetch=32,
-        connect_timeout=5.0,
-        progress_ttl=0.0,
-    )
-
-
 @pytest.mark.parametrize("heartbeat_interval", [None, 0.03, 0.05])
 @pytest.mark.parametrize("lock_ttl", [0.1, 0.4, 1.0, 2.0])
 def test_up_to_the_default_everything_goes_with_the_life_of_the_lock(
     lock_ttl: float, heartbeat_interval: float | None
 ) -> None:
-    options = checked(lock_ttl, heartbeat_interval)
+    options = checked(lock_ttl=lock_ttl, heartbeat_interval=heartbeat_interval)
     assert options.pace == lock_ttl
     assert options.patience == options.longest_patience == options.block == lock_ttl / 2
     assert options.beat_patience == options.heartbeat_interval == (heartbeat_interval or lock_ttl / 4)
@@ -136,7 +123,7 @@ def test_up_to_the_default_everything_goes_with_the_life_of_the_lock(
 
 @pytest.mark.parametrize("lock_ttl", [2.1, 10.0, 86_400.0])
 def test_a_longer_life_of_the_lock_makes_nothing_else_slower(lock_ttl: float) -> None:
-    options, default = checked(lock_ttl), checked(2.0)
+    options, default = checked(lock_ttl=lock_ttl), checked()
     for what in ("pace", "patience", "block", "beat_patience", "longest_pause"):
         assert getattr(options, what) == pytest.approx(getattr(default, what)), what
     assert options.heartbeat_interval == lock_ttl / 4
@@ -144,9 +131,9 @@ def test_a_longer_life_of_the_lock_makes_nothing_else_slower(lock_ttl: float) ->
 
 
 def test_beats_that_are_asked_for_more_often_are_repeated_as_soon() -> None:
-    assert checked(10.0, 0.2).beat_patience == 0.2
-    assert checked(10.0, 5.0).beat_patience == 1.0
-    assert checked(86_400.0, 1.0).longest_pause >= 0.1
+    assert checked(lock_ttl=10.0, heartbeat_interval=0.2).beat_patience == 0.2
+    assert checked(lock_ttl=10.0, heartbeat_interval=5.0).beat_patience == 1.0
+    assert checked(lock_ttl=86_400.0, heartbeat_interval=1.0).longest_pause >= 0.1
 
 
 @pytest.mark.parametrize("kind", [RedisStreamClient, LoadBalancerStream])
@@ -251,14 +238,4 @@ def test_a_name_from_the_environment_that_no_server_could_store_is_refused_or_re
 
 @pytest.mark.parametrize("lock_ttl", [0.1, 0.1004, 1 / 3, 2.0, 2.0001])
 def test_redis_keeps_the_lock_no_shorter_than_is_believed(lock_ttl: float) -> None:
-    checked = check(
-        "orders",
-        consumer_name=None,
-        lock_ttl=lock_ttl,
-        heartbeat_interval=None,
-        max_streams=None,
-        prefetch=1,
-        connect_timeout=1.0,
-        progress_ttl=0.0,
-    )
-    assert lock_ttl <= checked.lock_ttl_ms / 1000 < lock_ttl + 0.0011
+    assert lock_ttl <= checked(lock_ttl=lock_ttl).lock_ttl_ms / 1000 < lock_ttl + 0.0011

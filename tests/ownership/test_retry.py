@@ -9,10 +9,10 @@ import pytest
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._leases.lock_state import LockState
-from redis_stream_client._model import options
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.retry import Lapsed, Retries
 from redis_stream_client._redis.error_mapping import Unanswered
+from tests.harness.options import checked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,19 +22,10 @@ class Client:
     """A client's belief in its lock, which it holds."""
 
     def __init__(self, lock_ttl: float = 60.0) -> None:
-        checked = options.check(
-            "orders",
-            consumer_name=None,
-            lock_ttl=lock_ttl,
-            heartbeat_interval=0.02,
-            max_streams=None,
-            prefetch=1,
-            connect_timeout=1.0,
-            progress_ttl=0.0,
-        )
-        self.lock_state = LockState(checked.lock_ttl, checked.heartbeat_interval, lambda cause: None)
-        self.audits = AuditSchedule(checked.pace, late=1.0)
-        self.retries = Retries(options=checked, lock_state=self.lock_state, audits=self.audits)
+        options = checked(lock_ttl=lock_ttl, heartbeat_interval=0.02)
+        self.lock_state = LockState(options.lock_ttl, options.heartbeat_interval, lambda cause: None)
+        self.audits = AuditSchedule(options.pace, late=1.0)
+        self.retries = Retries(options=options, lock_state=self.lock_state, audits=self.audits)
         assert self.lock_state.held_since(clock.now())
 
 

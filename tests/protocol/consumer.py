@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from redis_stream_client._model import options
 from redis_stream_client._model.announcement import FIELD, encode
 from redis_stream_client._protocol.announcements import Announcements
 from redis_stream_client._protocol.base import ReplySizes
@@ -15,6 +14,7 @@ from redis_stream_client._protocol.lock import Lock
 from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import endpoint_for
+from tests.harness.options import checked
 
 if TYPE_CHECKING:
     from tests.harness.connection import Connection
@@ -37,16 +37,8 @@ class Consumer:
         weight: float = 1.0,
         max_streams: int | None = None,
     ) -> None:
-        self.options = options.check(
-            service,
-            consumer_name=name,
-            lock_ttl=lock_ttl,
-            heartbeat_interval=None,
-            max_streams=max_streams,
-            prefetch=32,
-            connect_timeout=5.0,
-            progress_ttl=0.0,
-            weight=weight,
+        self.options = checked(
+            service, consumer_name=name, lock_ttl=lock_ttl, max_streams=max_streams, weight=weight
         )
         self.redis = redis
         self.id = self.options.consumer

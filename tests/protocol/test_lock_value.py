@@ -10,23 +10,13 @@ import pytest
 from redis_stream_client._model import options
 from redis_stream_client._protocol import lock_value
 from redis_stream_client._protocol.replies import Holder
+from tests.harness.options import checked
 
 
 @pytest.mark.parametrize("weight", [options.MIN_WEIGHT, 0.5, 1, 2.0, 1 / 3, options.MAX_WEIGHT])
 @pytest.mark.parametrize("max_streams", [None, 1, 10_000])
 def test_what_is_said_is_read(weight: float, max_streams: int | None) -> None:
-    checked = options.check(
-        "orders",
-        consumer_name=None,
-        lock_ttl=2.0,
-        heartbeat_interval=None,
-        max_streams=max_streams,
-        prefetch=32,
-        connect_timeout=5.0,
-        progress_ttl=0.0,
-        weight=weight,
-    )
-    value = lock_value.encode(checked)
+    value = lock_value.encode(checked(max_streams=max_streams, weight=weight))
     assert lock_value.decode(value.encode()) == Holder(weight, max_streams)
     assert re.match(r'{"ttl": \d+, "weight": [\d.]+, "max_streams": \w+, "', value)  # what the scripts look for
 
@@ -52,15 +42,5 @@ def test_what_makes_no_sense_is_not_believed(value: bytes) -> None:
 
 
 def test_it_is_for_people_too() -> None:
-    checked = options.check(
-        "orders",
-        consumer_name=None,
-        lock_ttl=2.0,
-        heartbeat_interval=None,
-        max_streams=None,
-        prefetch=32,
-        connect_timeout=5.0,
-        progress_ttl=0.0,
-    )
-    said = json.loads(lock_value.encode(checked))
+    said = json.loads(lock_value.encode(checked()))
     assert set(said) == {"ttl", "host", "pid", "started", "version", "weight", "max_streams"}

@@ -23,6 +23,13 @@ def names(count: int, word: str = "call") -> list[str]:
     return [f"{word}-{i}" for i in range(count)]
 
 
+async def at_work(redis: Connection, service: str, fleet: RunningFleet, streams: list[str]) -> None:
+    """Share out these streams, each of which has an entry."""
+    for stream in streams:
+        await redis.xadd(stream, {"n": 1})
+    await shared_out(redis, service, fleet.now, streams)
+
+
 async def test_a_pinned_stream_stays_until_it_is_free_again(
     server: Server, redis: Connection, service: str
 ) -> None:
@@ -53,9 +60,7 @@ async def test_idle_streams_go_first(server: Server, redis: Connection, service:
     async with RunningFleet(server, service, works, rebalance=SOON) as fleet:
         (first,) = await fleet.join()
         busy, idle = names(5, "busy"), names(5, "idle")
-        for stream in (*busy, *idle):
-            await redis.xadd(stream, {"n": 1})
-        await shared_out(redis, service, fleet.now, [*busy, *idle])
+        await at_work(redis, service, fleet, [*busy, *idle])
         (second,) = await fleet.join()
         await fleet.even(10)
         assert second.owned == idle
@@ -79,9 +84,7 @@ async def test_a_handler_that_reaches_no_checkpoint_is_left_alone(
     async with RunningFleet(server, service, works, rebalance=SOON) as fleet:
         (first,) = await fleet.join()
         streams = names(6)
-        for stream in streams:
-            await redis.xadd(stream, {"n": 1})
-        await shared_out(redis, service, fleet.now, streams)
+        await at_work(redis, service, fleet, streams)
         await fleet.join()
         await wait_until(lambda: first.client.statistics().streams_going, "it is asked to give")
         await wait_until(lambda: not first.client.statistics().streams_going, "it is left alone")
@@ -144,9 +147,7 @@ async def test_no_more_than_a_twentieth_is_on_its_way(server: Server, redis: Con
     async with RunningFleet(server, service, works, rebalance=SOON) as fleet:
         (first,) = await fleet.join()
         streams = names(60)
-        for stream in streams:
-            await redis.xadd(stream, {"n": 1})
-        await shared_out(redis, service, fleet.now, streams)
+        await at_work(redis, service, fleet, streams)
         await fleet.join()
         await wait_until(lambda: first.client.statistics().streams_going == 3, "three of sixty")
         for _ in range(10):
@@ -168,9 +169,7 @@ async def test_a_drain_in_the_middle_takes_all_along(server: Server, redis: Conn
     async with RunningFleet(server, service, works, rebalance=SOON) as fleet:
         (first,) = await fleet.join()
         streams = names(8)
-        for stream in streams:
-            await redis.xadd(stream, {"n": 1})
-        await shared_out(redis, service, fleet.now, streams)
+        await at_work(redis, service, fleet, streams)
         (second,) = await fleet.join()
         await wait_until(lambda: first.client.statistics().streams_going, "one is on its way")
         first.client.drain()
