@@ -1,16 +1,15 @@
 """The producer's side: announces data streams to the consumers of a service."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client._model.announcement import FIELD, Info, encode
 from redis_stream_client._model.errors import RedisRejected, RedisUnavailable
 from redis_stream_client._model.keys import Keys, require_name
+from redis_stream_client._protocol.announcing import Wanted, announce, chunks
+from redis_stream_client._redis.error_mapping import is_permission
 from redis_stream_client._redis.pooled import Loan, Pooled
-
-CHUNK = 500  # the most announcements in one pipeline
-CHUNK_BYTES = 256 * 1024  # the most bytes in one pipeline, unless one announcement is larger: a line may be slow
 
 
 class LoadBalancerStream:
@@ -28,15 +27,22 @@ class LoadBalancerStream:
         self._keys = Keys(require_name(service, "service"))
         self._pooled = Pooled(redis, self._keys.lbs)
 
-    async def add(self, stream: str, info: Info | None = None) -> str:
-        """Announce a data stream, so that one live consumer will own it.
+    async def add(self, stream: str, info: Info | None = None, *, again: bool = False) -> str:
+        """Announce a data stream, so that one live consumer will own it; once, however often you call it.
 
-        Nothing is retried. If the call is cancelled, the stream may have been announced.
+        As long as an announcement of the stream is outstanding, which is until its owner is done with it or it
+        goes to the dead letters, the call returns the id of that one, and adds none. Then the new ``info`` is not
+        stored. What counts are announcements that this method or `DeadLetters.put_back` made; not those of other
+        libraries, of older versions, or with ``again``.
+
+        Nothing is retried. If the call is cancelled, the stream may have been announced. You can repeat it.
 
         Args:
             stream: name of the data stream. You can write its entries before or after.
             info: what the consumer should know: a mapping that can be encoded as JSON. Keep it small: an
                 announcement has at most 256 KiB.
+            again: announce it whatever is outstanding, with a plain ``XADD``, for which ``+xadd`` is permission
+                enough. If an older announcement is outstanding, the owner of the newer one supersedes its owner.
 
         Returns:
             The id of the announcement.
@@ -44,20 +50,25 @@ class LoadBalancerStream:
         Raises:
             TypeError, ValueError: no consumer would accept the argument.
             RedisUnavailable: no answer. The hint says whether the stream may have been announced. If you announce
-                it again, there may be two announcements of the same stream.
+                it again, that adds another announcement only if the first one is finished by then; then the stream
+                is handled once more, after its last checkpoint. With ``again``, it adds another in any case.
             RedisRejected: Redis refuses.
 
         *No answer* means: Redis was silent for the ``socket_timeout`` of the connection (5 s if it has none), plus
         1 s for each 32 KiB of the announcement; or there was no connection within 10 s (or twice the
         ``socket_connect_timeout``, if that is longer), however often redis-py tries to connect.
         """
-        return (await self.add_many([(stream, info)]))[0]
+        return (await self.add_many([(stream, info)], again=again))[0]
 
-    async def add_many(self, streams: Iterable[str | tuple[str, Info | None]]) -> list[str]:
+    async def add_many(
+        self, streams: Iterable[str | tuple[str, Info | None]], *, again: bool = False
+    ) -> list[str]:
         """Announce many data streams in few round trips.
 
         Args:
-            streams: names, or pairs of name and info. All are checked before the first is sent.
+            streams: names, or pairs of name and info. All are checked before the first is sent. Of two with the
+                same name the first is announced, and both have its id.
+            again: see `add`.
 
         Returns:
             The ids of the announcements, in the order of the streams.
@@ -68,57 +79,85 @@ class LoadBalancerStream:
         """
         if isinstance(streams, str):
             raise TypeError("streams must be an iterable of names, not one str; use add()")
-        payloads = [encode(stream) if isinstance(stream, str) else encode(*_pair(stream)) for stream in streams]
-        ids: list[str | None] = []
-        if not payloads:
+        wanted = [_wanted(stream) if isinstance(stream, str) else _wanted(*_pair(stream)) for stream in streams]
+        if not wanted:
             return []
-        loan: Loan | None = None
+        tally = _Tally(len(wanted), again)
         try:
-            async with self._pooled.connection("announce") as loan:
-                for chunk in _chunks(payloads):
-                    try:
-                        await loan.exchange(*(("XADD", self._keys.lbs, "*", FIELD, payload) for payload in chunk))
-                    finally:
-                        ids += map(_id, loan.replies)
+            async with self._pooled.connection("announce") as tally.loan:
+                for chunk in chunks(wanted):
+                    await (
+                        self._add(tally.loan, chunk, tally) if again else self._add_once(tally.loan, chunk, tally)
+                    )
         except (RedisUnavailable, RedisRejected) as error:
-            unknown = loan.unanswered if loan is not None else 0
-            error.announced = (*ids, *[None] * (len(payloads) - len(ids)))
-            outcome = _outcome(len(payloads), len(payloads) - error.announced.count(None), unknown)
-            if isinstance(error, RedisUnavailable) or len(payloads) > 1:
-                error.hint = f"{outcome}; {error.hint}" if error.hint else outcome
+            tally.tell(error)
             raise
-        return [id for id in ids if id is not None]
+        return [id for id in tally.ids if id is not None]
+
+    async def _add(self, loan: Loan, chunk: Sequence[Wanted], tally: "_Tally") -> None:
+        try:
+            await loan.exchange(*(("XADD", self._keys.lbs, "*", FIELD, wanted.payload) for wanted in chunk))
+        finally:
+            tally.ids += (reply.decode() if isinstance(reply, bytes) else None for reply in loan.replies)
+
+    async def _add_once(self, loan: Loan, chunk: Sequence[Wanted], tally: "_Tally") -> None:
+        while chunk:
+            tally.in_script = len(chunk)
+            results = await announce(loan, self._keys, chunk)
+            tally.ids += (result.lbs_id for result in results)
+            refused = next((result.error for result in results if result.error), None)
+            if refused is not None:
+                loan.refuse(refused)
+            chunk = chunk[len(results) :]
+
+
+class _Tally:
+    """What is known about the announcements of one call.
+
+    Attributes:
+        ids: those of the first streams, as far as Redis has answered; None: it refused.
+        loan: the connection; None: there was none.
+        in_script: how many streams are in the call of the script that was sent last.
+    """
+
+    def __init__(self, count: int, again: bool) -> None:
+        self._count = count
+        self._again = again
+        self.ids: list[str | None] = []
+        self.loan: Loan | None = None
+        self.in_script = 1
+
+    def tell(self, error: RedisUnavailable | RedisRejected) -> None:
+        """Say in an error what happened."""
+        error.announced = (*self.ids, *[None] * (self._count - len(self.ids)))
+        known = self._count - error.announced.count(None)
+        unknown = self.loan.unanswered * (1 if self._again else self.in_script) if self.loan else 0
+        hints = [error.hint] if error.hint else []
+        if isinstance(error, RedisUnavailable) or self._count > 1 or known:
+            hints.insert(0, self._outcome(known, unknown))
+        if not self._again and is_permission(error.__cause__):
+            hints.append("its section Permissions says what a producer needs; with again=True, +xadd is enough")
+        error.hint = "; ".join(hints)
+
+    def _outcome(self, known: int, unknown: int) -> str:
+        if not known and not unknown:
+            return "nothing was announced"
+        again = "announcing again adds another"
+        if not self._again:
+            again += " only if that one is finished by then"
+        if self._count == 1:
+            return "it was announced" if known else f"it may have been announced; {again}"
+        parts = [f"{known} of {self._count} were announced"] if known else []
+        if unknown:
+            parts.append(f"{unknown} of {self._count} may have been announced, {again}")
+        return "; ".join(parts)
+
+
+def _wanted(stream: str, info: Info | None = None) -> Wanted:
+    return Wanted(stream, encode(stream, info))
 
 
 def _pair(stream: object) -> tuple[str, Info | None]:
     if not isinstance(stream, tuple) or len(stream) != 2:
         raise TypeError(f"streams must hold names or (name, info) pairs, not {stream!r}")
     return stream
-
-
-def _chunks(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Cut the announcements into pipelines: bounded by number, and by size for the sake of slow lines."""
-    start = size = 0
-    for index, payload in enumerate(payloads):
-        size += len(payload)
-        if index > start and (size > CHUNK_BYTES or index - start == CHUNK):
-            yield payloads[start:index]
-            start, size = index, len(payload)
-    yield payloads[start:]
-
-
-def _id(reply: object) -> str | None:
-    return reply.decode() if isinstance(reply, bytes) else None
-
-
-def _outcome(count: int, known: int, unknown: int) -> str:
-    """What happened to the announcements, for the hint of an error."""
-    if not known and not unknown:
-        return "nothing was announced"
-    again = "announcing again adds another"
-    if count == 1:
-        return f"it may have been announced; {again}"
-    parts = [f"{known} of {count} were announced"] if known else []
-    if unknown:
-        parts.append(f"{unknown} of {count} may have been announced, {again}")
-    return "; ".join(parts)

@@ -83,6 +83,11 @@ class Keys:
         return f"{_hash_tagged(self.lbs)}:dead"
 
     @property
+    def announced(self) -> str:
+        """The hash of the newest announcements: stream, LBS id. It is a belief, which only the entry confirms."""
+        return f"{_hash_tagged(self.lbs)}:announced"
+
+    @property
     def control(self) -> str:
         """The pub/sub channel for hints."""
         return f"{_hash_tagged(self.lbs)}:control"

@@ -131,11 +131,11 @@ def _of_code(code: str, text: str) -> Unanswered | GroupMissing | RedisRejected:
     if code == "WRONGTYPE":
         return WrongType(
             f"a key of this service holds another type of value: {said}",
-            hint="the load balancer stream and the dead letters must be streams",
+            hint="the load balancer stream and the dead letters must be streams, the announced ones a hash",
         )
     if code in _LOGIN:
         return _login_refused("Redis", text)
-    if code == "NOPERM" or (code == "ERR" and _NO_PERMISSION.match(text)):
+    if _is_permission(code, text):
         about_key = _ABOUT_KEY.match(text)
         return (KeyRejected if about_key else RedisRejected)(
             f"Redis does not permit what this client needs: {text}", hint="the README lists the ACL rule"
@@ -177,7 +177,7 @@ def map_probe(failed: Sequence[tuple[str, str]]) -> RedisRejected | None:
     refused: defaultdict[str, list[str]] = defaultdict(list)
     for command, reply in failed:
         code, text = read(ResponseError(reply))
-        if code == "WRONGTYPE" or code == "NOPERM" or _NO_PERMISSION.match(text):
+        if code == "WRONGTYPE" or _is_permission(code, text):
             refused["WRONGTYPE" if code == "WRONGTYPE" else "NOPERM"].append(f"{command}: {text}")
         elif _UNKNOWN.match(text):
             refused["unknown"].append(command)
@@ -220,6 +220,15 @@ def is_reply(error: BaseException) -> bool:
         return True
     told = getattr(error, "status_code", None) is not None or str(error) == "max number of clients reached"
     return isinstance(error, redis_errors.ConnectionError) and told
+
+
+def is_permission(error: BaseException | None) -> bool:
+    """Whether the server has said that a permission is missing."""
+    return isinstance(error, ResponseError) and _is_permission(*read(error))
+
+
+def _is_permission(code: str, text: str) -> bool:
+    return code == "NOPERM" or (code == "ERR" and _NO_PERMISSION.match(text) is not None)
 
 
 def _login_refused(where: str, text: str) -> RedisRejected:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import hiredis
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
@@ -73,11 +73,15 @@ class Loan:
             if self.unanswered:
                 wire.abort(connection)
         refused = next((reply for reply in self.replies if isinstance(reply, Exception)), None)
-        if refused is None:
-            return self.replies
+        if refused is not None:
+            self.refuse(refused)
+        return self.replies
+
+    def refuse(self, refused: Exception) -> NoReturn:
+        """Raise an error reply of the server, be it one that a script has passed on."""
         fault = error_mapping.map_error(refused)
         if isinstance(fault, error_mapping.Unanswered) and fault.elsewhere:
-            wire.abort(connection)  # the pool connects anew, to where the master is now
+            wire.abort(self._connection)  # the pool connects anew, to where the master is now
         raise refused
 
     async def _read(self, patience: float, deadline: asyncio.Timeout) -> None:

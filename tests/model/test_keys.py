@@ -20,7 +20,7 @@ services = st.text(alphabet=st.sampled_from("ab{}:-*?[]\\ é"), min_size=1, max_
 
 
 def all_keys(keys: Keys) -> list[str]:
-    return [keys.lbs, keys.dead, keys.control, keys.sweep, keys.lock(CONSUMER), keys.lock(NOBODY)]
+    return [keys.lbs, keys.dead, keys.announced, keys.control, keys.sweep, keys.lock(CONSUMER), keys.lock(NOBODY)]
 
 
 def test_the_keys_are_the_documented_ones() -> None:
@@ -29,6 +29,7 @@ def test_the_keys_are_the_documented_ones() -> None:
     assert keys.group == "orders-group"
     assert keys.lock(CONSUMER) == "{orders-input}:lock:redis-consumer-a-00c0ffee"
     assert keys.dead == "{orders-input}:dead"
+    assert keys.announced == "{orders-input}:announced"
     assert keys.control == "{orders-input}:control"
     assert keys.sweep == "{orders-input}:sweep"
 

@@ -274,7 +274,7 @@ async def test_a_producer_needs_one_command_on_one_key(server: Server, rule: lis
         Redis.from_url(user_s_url(server)) as producer,
         RedisStreamClient(redis, SERVICE) as client,
     ):
-        await LoadBalancerStream(producer, SERVICE).add("call-1")
+        await LoadBalancerStream(producer, SERVICE).add("call-1", again=True)
         await (await next_event(client, StreamAdded)).payload.done()
 
 

@@ -15,8 +15,8 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 
 from redis_stream_client import LoadBalancerStream, RedisRejected, RedisUnavailable
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._protocol.announcing import CHUNK, CHUNK_BYTES
 from redis_stream_client._redis import pooled
-from redis_stream_client.producer import CHUNK, CHUNK_BYTES
 from tests.harness.connection import Connection, lent_by
 from tests.harness.ports import HOST, free_port
 from tests.harness.proxy import TcpProxy
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from tests.harness.servers import Server
+
+
+ADDS = "announcing again adds another"
 
 
 @pytest.fixture
@@ -141,23 +144,25 @@ async def single(proxy: TcpProxy) -> AsyncIterator[Redis]:
         yield redis
 
 
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize(
     "strike",
     [
-        pytest.param(lambda proxy: proxy.drop_requests_matching(b"XADD"), id="never executed"),
-        pytest.param(lambda proxy: proxy.drop_replies_after(b"XADD"), id="never answered"),
-        pytest.param(lambda proxy: proxy.drop_replies_after(b"XADD", cut=True), id="cut"),
+        pytest.param(lambda proxy, word: proxy.drop_requests_matching(word), id="never executed"),
+        pytest.param(lambda proxy, word: proxy.drop_replies_after(word), id="never answered"),
+        pytest.param(lambda proxy, word: proxy.drop_replies_after(word, cut=True), id="cut"),
     ],
 )
 async def test_without_an_answer_the_outcome_is_unknown_and_the_client_can_be_used_on(
-    proxy: TcpProxy, single: Redis, service: str, strike: Callable[[TcpProxy], object]
+    proxy: TcpProxy, single: Redis, service: str, strike: Callable[[TcpProxy, bytes], object], again: bool
 ) -> None:
     lent = lent_by(single)
     producer = LoadBalancerStream(single, service)
     await producer.add("before")
-    strike(proxy)
-    with pytest.raises(RedisUnavailable, match="may have been announced"):
-        await producer.add_many(["a", "b"])
+    strike(proxy, b"XADD" if again else b"EVALSHA")
+    only = "" if again else " only if that one is finished by then"
+    with pytest.raises(RedisUnavailable, match=f"2 of 2 may have been announced, {ADDS}{only}[);]"):
+        await producer.add_many(["a", "b"], again=again)
     proxy.heal()
     assert not lent
     lbs_id = await producer.add("after")
@@ -166,9 +171,10 @@ async def test_without_an_answer_the_outcome_is_unknown_and_the_client_can_be_us
 
 async def test_nothing_is_announced_twice_by_itself(proxy: TcpProxy, service: str) -> None:
     async with Redis(host=HOST, port=proxy.port, socket_timeout=0.3) as retrying:  # redis-py's own default
+        producer = LoadBalancerStream(retrying, service)
         proxy.drop_replies_after(b"XADD")
         with pytest.raises(RedisUnavailable):
-            await LoadBalancerStream(retrying, service).add("call-17")
+            await producer.add("call-17", again=True)
         proxy.heal()
         assert await retrying.xlen(Keys(service).lbs) == 1
 
@@ -239,7 +245,7 @@ async def test_large_announcements_over_a_slow_line_take_the_time_that_they_need
         proxy.bandwidth(requests=2_000_000)  # all of it takes 1.5 s
         lbs_ids = await LoadBalancerStream(slow, service).add_many(streams)
         proxy.bandwidth(requests=250_000)  # one takes a second
-        lbs_ids.append(await LoadBalancerStream(slow, service).add(*streams[0]))
+        lbs_ids.append(await LoadBalancerStream(slow, service).add("another", streams[0][1]))
     assert [lbs_id for lbs_id, _ in await announced(redis, service)] == lbs_ids
 
 
@@ -266,7 +272,7 @@ async def test_what_is_known_to_be_announced_is_said_when_the_line_breaks(
     assert len(known) >= 2
     assert len(there) - len(known) <= 2  # those in one pipeline
     assert f"{len(known)} of 20 were announced" in str(caught.value)
-    assert "of 20 may have been announced, announcing again adds another" in str(caught.value)
+    assert f"of 20 may have been announced, {ADDS} only if" in str(caught.value)
 
 
 async def test_a_redis_that_gets_full_meanwhile_says_what_it_took(
@@ -306,7 +312,7 @@ async def test_a_connection_that_was_closed_while_it_was_idle_is_opened_anew(
         end()
         accepted = proxy.accepted
         await asyncio.sleep(0.05)  # time itself: what the peer did arrives here
-        lbs_ids.append(await producer.add("call-2"))
+        lbs_ids.append(await producer.add(f"call-{end.__name__}"))
         assert proxy.accepted == accepted + 1
         assert not lent
     assert [lbs_id for lbs_id, _ in await announced(redis, service)] == lbs_ids

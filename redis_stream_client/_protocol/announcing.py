@@ -1,0 +1,77 @@
+"""Announcing streams once: only where no announcement of the stream is outstanding, which is waiting or pending.
+
+Redis decides that by a hash of the newest announcements, `Keys.announced`. What it says is verified by looking for
+the entry. Announcements that others write with a plain ``XADD`` are not in it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from redis.exceptions import ResponseError
+
+from redis_stream_client._model.announcement import FIELD
+from redis_stream_client._model.keys import Keys
+from redis_stream_client._protocol import scripts
+from redis_stream_client._protocol.base import SEEN_BYTES
+from redis_stream_client._redis.pooled import Loan
+
+CHUNK = 500  # the most announcements in one request
+CHUNK_BYTES = 256 * 1024  # the most bytes in one request, unless one announcement is larger: a line may be slow
+
+
+class Wanted(NamedTuple):
+    """A stream to announce.
+
+    Attributes:
+        stream: its name.
+        payload: the announcement.
+        but: the id of an announcement that does not count, even if it is outstanding.
+    """
+
+    stream: str
+    payload: bytes
+    but: str = ""
+
+
+class Announced(NamedTuple):
+    """What Redis did about one stream.
+
+    Attributes:
+        lbs_id: the id of its announcement; None if it is not announced.
+        now: whether it was announced now; else that announcement was outstanding.
+        error: why it is not announced, or why Redis could not remember that it is.
+    """
+
+    lbs_id: str | None
+    now: bool
+    error: ResponseError | None = None
+
+
+async def announce(loan: Loan, keys: Keys, wanted: Sequence[Wanted]) -> list[Announced]:
+    """Announce streams that have no outstanding announcement. Returns results for the first ones, at least one:
+    where Redis had to read many large announcements, repeat it with the rest.
+
+    Send no more than `chunks` says. Raises what `Loan.exchange` raises.
+    """
+    args: list[str | bytes] = [FIELD, str(SEEN_BYTES)]
+    for stream, payload, but in wanted:
+        args += (stream, payload, but)
+    reply = await loan.run(scripts.load("announce"), [keys.lbs, keys.announced], args)
+    return [
+        Announced(
+            lbs_id.decode() or None, bool(now), *(ResponseError(text.decode(errors="replace")) for text in error)
+        )
+        for lbs_id, now, *error in reply
+    ]
+
+
+def chunks(wanted: Sequence[Wanted]) -> Iterator[Sequence[Wanted]]:
+    """Cut the streams into requests: bounded by number, and by size for the sake of slow lines."""
+    start = size = 0
+    for index, (stream, payload, _) in enumerate(wanted):
+        added = len(stream.encode()) + len(payload)
+        size += added
+        if index > start and (size > CHUNK_BYTES or index - start == CHUNK):
+            yield wanted[start:index]
+            start, size = index, added
+    yield wanted[start:]
