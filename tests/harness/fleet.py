@@ -115,7 +115,7 @@ class Member:
         return self
 
 
-async def announce(url: str, service: str, *streams: str) -> list[str]:
+async def announce(url: str, service: str, *streams: str, again: bool = False) -> list[str]:
     """Announce data streams as a producer would; returns the announcements' ids."""
     async with Redis.from_url(url) as redis:
-        return await LoadBalancerStream(redis, service).add_many(streams)
+        return await LoadBalancerStream(redis, service).add_many(streams, again=again)

@@ -198,9 +198,9 @@ async def dead_letters(redis: Connection, service: str) -> list[dict[str, str]]:
     return [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in letters]
 
 
-async def add(redis: Connection, service: str, streams: Iterable[str]) -> list[str]:
+async def add(redis: Connection, service: str, streams: Iterable[str], *, again: bool = False) -> list[str]:
     """Announce streams; returns the announcements' ids."""
-    return await LoadBalancerStream(redis, service).add_many(list(streams))
+    return await LoadBalancerStream(redis, service).add_many(list(streams), again=again)
 
 
 def loads(runs: Iterable[Running]) -> list[int]:

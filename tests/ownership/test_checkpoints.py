@@ -221,7 +221,7 @@ async def test_the_lease_of_an_older_announcement_is_superseded(
         older = await begun(first, entries=2)
         await older.checkpoint(ids[0])
         second = first if same_client else next(m for m in (member, other) if m is not first)
-        (newer_id,) = await add(redis, service, [CALL])
+        (newer_id,) = await add(redis, service, [CALL], again=True)
         await wait_until(lambda: member.leases + other.leases != [older], "it was announced again")
         newer = next(lease for lease in member.leases + other.leases if lease is not older)
         assert newer.position is None
@@ -249,7 +249,7 @@ async def test_an_older_announcement_that_begins_late_is_superseded_too(
 ) -> None:
     await write(server.url, CALL, 3)
     async with Member(server.url, service, **TTL) as member:
-        _, newer_id = await add(redis, service, [CALL, CALL])
+        _, newer_id = await add(redis, service, [CALL, CALL], again=True)
         await wait_until(lambda: len(member.leases) == 2, "both arrived")
         older, newer = sorted(member.leases, key=lambda lease: lease.fence)
         await anext(newer.entries())
@@ -264,7 +264,7 @@ async def test_an_older_announcement_goes_on_when_the_newer_one_is_finished(
 ) -> None:
     ids = await write(server.url, CALL, 3)
     async with Member(server.url, service, **TTL) as member:
-        await add(redis, service, [CALL, CALL])
+        await add(redis, service, [CALL, CALL], again=True)
         await wait_until(lambda: len(member.leases) == 2, "both arrived")
         older, newer = sorted(member.leases, key=lambda lease: lease.fence)
         entries = older.entries()

@@ -280,7 +280,7 @@ async def test_what_arrives_is_begun_together_and_once(
     fresh, orphans = ([f"{kind}-{n}" for n in range(50)] for kind in ("fresh", "orphan"))
     async with Running(server.url, service, handle, presence=False, **TTL) as one:
         await redis.config_resetstat()
-        await add(redis, service, fresh)
+        await add(redis, service, fresh, again=True)
         await one.handles(*fresh)
         assert await calls(redis, "hmget", "hset") == 0
         await ghost(redis, service, bodies(orphans))

@@ -56,8 +56,9 @@ class Service:
         self._producer = LoadBalancerStream(redis, name)
 
     async def announce(self, count: int = 1) -> list[str]:
-        """Announce `call-0`, `call-1`, …"""
-        return await self._producer.add_many([(f"call-{number}", {"number": number}) for number in range(count)])
+        """Announce `call-0`, `call-1`, …, whatever is outstanding."""
+        streams = [(f"call-{number}", {"number": number}) for number in range(count)]
+        return await self._producer.add_many(streams, again=True)
 
     async def orphan(self, count: int = 1, *, alive: bool = False) -> list[str]:
         """Announce, and have all of it delivered to a consumer that is dead, or was alive just now."""
