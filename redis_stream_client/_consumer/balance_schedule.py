@@ -64,6 +64,7 @@ class BalanceSchedule:
         self.changed = Notifier[[]]()
         self.asking = False
         self._still_at = now() + settle
+        self._moving_until = float("-inf")
         self._drifted = False
         self._short_since: float | None = None
         self._look_at = float("inf")
@@ -90,6 +91,7 @@ class BalanceSchedule:
 
     def wants(self, consumer: str, streams: int) -> None:
         """A peer asks for so many streams."""
+        self._somebody_asks()
         if consumer != self._me and streams > 0 and self._may_give and not self._nothing_to_give:
             self._wishes[consumer] = streams
             self.changed.notify()
@@ -128,14 +130,19 @@ class BalanceSchedule:
         short = wish(loads, self._me, asking=self.asking, released=released, drifted=self._drifted)
         wanted = min(short, room)
         if wanted <= 0:
-            self._drifted |= now >= self._still_at
+            self._drifted |= now >= max(self._still_at, self._moving_until)
             self._stop()
             return 0
         if not self.asking and not self._certain(now):
             return 0
         self.asking = True
         self._asked = Asked(now, wanted, taken)
+        self._somebody_asks()
         return wanted
+
+    def _somebody_asks(self) -> None:
+        """The fleet is not even yet. Who has its share for now may be short again when the others have theirs."""
+        self._moving_until = self._now() + self._settle + PATIENCE
 
     def _asked_until(self, taken: int) -> float:
         """Until when it waits for what it has asked for."""

@@ -132,11 +132,27 @@ def test_what_is_uneven_by_chance_is_evened_out_after_a_change_only(scene: Scene
     assert scene.wait_and_look(BY_CHANCE) == 13
     scene.taken += 13
     assert scene.wait_and_look(EVEN) == 0
+    scene.time += SETTLE + PATIENCE
+    assert scene.saw(EVEN) == 0
     assert scene.saw(BY_CHANCE) == 0
     assert scene.look_in == NEVER
     scene.schedule.membership_changed()
     assert scene.saw(BY_CHANCE) == 0
     assert scene.look_in == SETTLE / 2
+
+
+def test_whoever_has_its_share_for_the_moment_does_not_take_the_fleet_for_even_while_others_ask(
+    scene: Scene,
+) -> None:
+    """As others get theirs, it may be short again: by one stream, of those that one member has too many."""
+    enough, short = (
+        {"a": Load(a), "me": Load(2), "x": Load(2), "y": Load(y), "z": Load(y)} for a, y in ((7, 1), (5, 2))
+    )
+    scene.time += SETTLE
+    scene.schedule.wants("z", 1)
+    assert scene.saw(enough) == 0
+    assert scene.saw(short) == 0
+    assert scene.wait_and_look(short) == 1
 
 
 def test_an_even_fleet_needs_no_look_of_its_own(scene: Scene) -> None:
