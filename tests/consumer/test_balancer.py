@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from redis_stream_client import Rebalance
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._ownership.shares import threshold
 from tests.harness.fleet import Member
 from tests.harness.runs import Ledger, RunningFleet, add, calls, even, loads, shared_out
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pytest
 
     from tests.harness.connection import Connection
@@ -26,26 +29,27 @@ def names(count: int) -> list[str]:
     return [f"call-{i}" for i in range(count)]
 
 
+async def produce(redis: Connection, streams: Sequence[str], entries: int) -> None:
+    """Add entries to these streams, one each every 50 ms."""
+    for n in range(entries):
+        async with redis.pipeline(transaction=False) as pipe:
+            for stream in streams:
+                pipe.xadd(stream, {"n": n})
+            await pipe.execute()
+        await asyncio.sleep(0.05)
+
+
 async def test_a_newcomer_gets_its_share_by_the_fewest_moves_and_nothing_is_repeated(
     server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="redis_stream_client")
     streams, ledger, entries = names(100), Ledger(), 60
-
-    async def produce() -> None:
-        for n in range(entries):
-            async with redis.pipeline(transaction=False) as pipe:
-                for stream in streams:
-                    pipe.xadd(stream, {"n": n})
-                await pipe.execute()
-            await asyncio.sleep(0.05)
-
     async with RunningFleet(server, service, ledger.follow, rebalance=Rebalance(settle=1.0)) as fleet:
         await fleet.join(4)
         await shared_out(redis, service, fleet.now, streams)
         assert loads(fleet.now) == [25] * 4
         caplog.clear()
-        producing = asyncio.create_task(produce())
+        producing = asyncio.create_task(produce(redis, streams, entries))
         (newcomer,) = await fleet.join()
         await fleet.even(100, timeout=3.0)
         assert fleet.moves == 120
@@ -63,6 +67,33 @@ async def test_a_newcomer_gets_its_share_by_the_fewest_moves_and_nothing_is_repe
         assert said[0].levelno == logging.INFO
         assert said[0].message.startswith("rebalanced: 20 streams came in ")
         assert all(f"{run.client.id} (5)" in said[0].message for run in fleet.now[:4])
+
+
+async def test_members_of_mixed_weights_get_their_shares_by_the_fewest_moves(
+    server: Server, redis: Connection, service: str
+) -> None:
+    streams, ledger, entries, weights = names(80), Ledger(), 50, [1.0, 1.0, 2.0, 2.0]
+    shares = [len(streams) * weight / sum(weights) for weight in weights]
+    async with RunningFleet(server, service, ledger.follow, rebalance=SOON) as fleet:
+        for weight in weights[:3]:
+            await fleet.join(weight=weight)
+        await wait_until(
+            lambda: all(run.client.statistics().live_members == 3 for run in fleet.now), "all know each other"
+        )
+        await shared_out(redis, service, fleet.now, streams)
+        before = [*loads(fleet.now), 0]
+        producing = asyncio.create_task(produce(redis, streams, entries))
+        (newcomer,) = await fleet.join(weight=weights[3])
+        await wait_until(lambda: len(newcomer.owned) >= int(shares[3]), "it has its share")
+        await producing
+        await ledger.reached(dict.fromkeys(streams, entries))
+        assert all(len(ids) == len(set(ids)) == entries for ids in ledger.handed.values())
+        after = loads(fleet.now)
+        assert sum(after) == len(streams)
+        assert all(abs(streams - share) < threshold(share) for streams, share in zip(after, shares, strict=True))
+        least = sum(max(0, streams - had) for streams, had in zip(after, before, strict=True))
+        assert fleet.moves - len(streams) <= 1.1 * least
+        assert fleet.total("streams_given") == fleet.moves - len(streams)
 
 
 async def test_a_fleet_that_doubles_gets_even_by_few_moves(
