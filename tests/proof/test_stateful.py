@@ -14,7 +14,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.proof.stateful.corpus import CORPUS
+from redis_stream_client._consumer import on_their_way
+from tests.proof.stateful.balancing import PINNED, SHARED, BalancingFleet
+from tests.proof.stateful.balancing import SCRIPTS as MOVES
+from tests.proof.stateful.corpus import BALANCING, CORPUS, HAPPENS
 from tests.proof.stateful.machine import Fleet, shorten
 from tests.proof.stateful.retries import GOOD, KNOWN, POISON, SCRIPTS, RunningFleet
 from tests.proof.stateful.script import Step, as_script
@@ -117,3 +120,62 @@ def test_handlers_fail_and_owners_die(server: Server) -> None:
         RunningFleet(server).play([("announce", {"kind": GOOD, "streams": 3}), *steps])
 
     handlers_fail_and_owners_die()
+
+
+BALANCE = st.one_of(
+    step(
+        "join",
+        weight=st.sampled_from([1.0, 1.0, 2.0]),
+        rebalance=st.sampled_from([True, True, False]),
+        limit=st.sampled_from([None, None, 2]),
+    ),
+    step("announce", kind=st.sampled_from([SHARED, SHARED, PINNED]), streams=st.integers(1, 4)),
+    step("write"),
+    step("wait", seconds=st.sampled_from([0.02, 0.1, 0.5])),
+    step("hold", holding=st.booleans()),
+    step("forge", streams=st.integers(1, 9), times=st.integers(1, 3)),
+)
+IMBALANCE = st.one_of(
+    step("giver_dies", when=st.sampled_from(["at work", "releasing", "released"])),
+    step("taker_ends", how=st.sampled_from(["drains", "dies", "is cut off"])),
+    step("deafen"),
+    step("end", in_good_order=st.booleans()),
+    step("stall", past_its_lock=st.booleans()),
+    step("cut"),
+    step("lose", what=st.sampled_from(["reply", "request"]), to=st.sampled_from([*MOVES, "wants "])),
+)
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handlers that come to no checkpoint are left alone sooner, and for less time."""
+    monkeypatch.setattr(on_their_way, "UNWILLING", 0.4)
+    monkeypatch.setattr(on_their_way, "ALONE", 1.0)
+
+
+@pytest.mark.parametrize("name", BALANCING)
+@pytest.mark.usefixtures("_impatient")
+def test_streams_move_as_they_should(server: Server, name: str) -> None:
+    fleet = BalancingFleet(server)
+    fleet.play(BALANCING[name])
+    assert fleet.moved
+    assert fleet.happened == HAPPENS.get(name, {})
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4 * 3600 if DEEP else 900)
+@pytest.mark.usefixtures("_impatient")
+def test_streams_move_while_anything_happens(server: Server) -> None:
+    """What moves goes on where it was, and no more often than it must; in the end the fleet is even."""
+
+    @settings(SETTINGS, max_examples=300 if DEEP else 4)
+    @given(
+        members=st.integers(1, 3),
+        streams=st.integers(6, 14),
+        steps=st.lists(BALANCE | IMBALANCE, min_size=3, max_size=30 if DEEP else 10),
+    )
+    def streams_move_while_anything_happens(members: int, streams: int, steps: list[Step]) -> None:
+        begin = {"members": members, "streams": streams, "pinned": 2}
+        BalancingFleet(server).play([("begin", begin), *steps])
+
+    streams_move_while_anything_happens()

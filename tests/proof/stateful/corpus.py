@@ -56,3 +56,54 @@ CORPUS: dict[str, list[Step]] = {
         ("claim", {"by": "B", "stream": "s2"}),
     ],
 }
+
+BALANCING: dict[str, list[Step]] = {
+    "a member without rebalancing keeps what it has": [
+        ("begin", {"members": 1, "streams": 6, "pinned": 2}),
+        ("join", {"rebalance": False}),
+        ("announce", {"kind": "shared", "streams": 4}),
+        ("forge", {"member": "A", "streams": 9, "times": 3}),
+        ("join", {"weight": 2.0}),
+        ("wait", {"seconds": 0.5}),
+        ("write", {}),
+    ],
+    "givers die at each point": [
+        ("begin", {"members": 2, "streams": 14}),
+        ("giver_dies", {"when": "at work"}),
+        ("giver_dies", {"when": "releasing"}),
+        ("giver_dies", {"when": "released"}),
+    ],
+    "who asks does not stay": [
+        ("begin", {"members": 2, "streams": 14, "pinned": 2}),
+        ("taker_ends", {"how": "drains"}),
+        ("taker_ends", {"how": "dies"}),
+        ("taker_ends", {"how": "is cut off"}),
+    ],
+    "handlers that give come to no checkpoint for a while": [
+        ("begin", {"members": 1, "streams": 10}),
+        ("hold", {"holding": True}),
+        ("write", {}),
+        ("join", {}),
+        ("wait", {"seconds": 0.6}),
+        ("hold", {"holding": False}),
+    ],
+    # Those that had their share for the moment, while others still asked, took the fleet for even.
+    "four join at once where one was": [
+        ("begin", {"members": 1, "streams": 13}),
+        *[("join", {})] * 4,
+    ],
+    "nobody hears the asks": [
+        ("begin", {"members": 2, "streams": 12}),
+        ("deafen", {"member": "A"}),
+        ("deafen", {"member": "B"}),
+        ("taker_ends", {"how": "drains"}),
+    ],
+}
+"""How streams move, and what may come between: with rebalancing."""
+
+HAPPENS = {
+    "givers die at each point": {f"a giver died {when}": 1 for when in ("at work", "releasing", "released")},
+    "who asks does not stay": {"asked": 3},
+    "nobody hears the asks": {"asked": 1},
+}
+"""What these must come to, or they prove nothing."""

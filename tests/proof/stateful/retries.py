@@ -6,28 +6,19 @@ the others never. All else is looked up in Redis.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import time
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from redis_stream_client import RedisStreamClient, RedisStreamClientError, RetryLater, RetryPolicy
-from redis_stream_client._protocol import scripts
-from tests.harness.proxy import TcpProxy
+from redis_stream_client import RetryLater, RetryPolicy
 from tests.harness.runs import END
-from tests.proof.stateful.consumers import Loop
 from tests.proof.stateful.machine import BUSY
-from tests.proof.stateful.script import Scripted
+from tests.proof.stateful.members import LOCK_TTL, MOST, Member, MembersFleet
 
 if TYPE_CHECKING:
     from redis_stream_client import Lease
     from tests.harness.servers import Server
 
-LOCK_TTL = 0.3
-MOST = 4
-"""Members at a time."""
 LONGEST_PAUSE = 0.2
 ON_AGAIN = LONGEST_PAUSE + 2 * LOCK_TTL + BUSY
 """Seconds within which all go on after an outage: a pause, a take-over, and what a busy machine adds."""
@@ -46,15 +37,18 @@ POLICY = RetryPolicy(max_attempts=6, patience=1.5, first_pause=0.02, longest_pau
 
 
 class World:
-    """What handlers find, and what they have done."""
+    """What handlers find, and what they have done.
 
-    def __init__(self) -> None:
+    Args:
+        accepted: the entries by stream whose checkpoints were accepted.
+    """
+
+    def __init__(self, accepted: dict[str, list[str]]) -> None:
+        self._accepted = accepted
         self.away = False
         """Whether what all of them need is away."""
         self.stumbles: dict[str, str] = {}
         """What befalls the next entry of a stream, once."""
-        self.accepted: defaultdict[str, list[str]] = defaultdict(list)
-        """The entries by stream whose checkpoints were accepted."""
 
     async def handle(self, lease: Lease) -> None:
         """Handle a stream."""
@@ -75,7 +69,7 @@ class World:
                 case _:
                     pass
             await lease.checkpoint(entry.id)
-            self.accepted[lease.stream].append(entry.id)
+            self._accepted[lease.stream].append(entry.id)
             if END in entry.fields:
                 return
 
@@ -85,91 +79,22 @@ class World:
             raise ConnectionError("the database is away")
 
 
-class Member:
-    """A client in `run()`, in a thread and behind a network of its own."""
-
-    def __init__(self, name: str, network: Loop, server: Server, world: World) -> None:
-        self.name = name
-        self.dead = False
-        self.stalled = False
-        self._network = network
-        self._world = world
-        self.leases: list[Lease] = []
-        self.proxy = network.run(_opened(TcpProxy(server.port)))
-        self.loop = Loop(f"member {name}")
-        self.client = RedisStreamClient.from_url(self.proxy.url, "orders", consumer_name=name, lock_ttl=LOCK_TTL)
-        self._run = self.loop.start(self.client.run(self._handle, retry=POLICY, drain_timeout=0.5))
-
-    async def _handle(self, lease: Lease) -> None:
-        self.leases.append(lease)
-        await self._world.handle(lease)
-
-    def end(self, *, in_good_order: bool) -> None:
-        """It drains and leaves, or is never heard again."""
-        self.dead = True
-        if in_good_order:
-            self.loop.run(_call(self.client.drain))
-            self._run.result(20)
-            return
-        self._network.run(_unplug(self.proxy))
-        self.loop.start(self.client.aclose())  # which nobody hears
-
-    def stall(self, *, past_its_lock: bool) -> None:
-        """Its event loop stands still."""
-        self.stalled = True
-        self.loop.block()
-        time.sleep(1.2 * LOCK_TTL if past_its_lock else 0.02)
-        self.loop.unblock()
-        self.stalled = False
-
-    def lose(self, what: str, script: str) -> None:
-        """Lose the next such request, or its reply, and the connection with it."""
-        lose = self.proxy.drop_replies_after if what == "reply" else self.proxy.drop_requests_matching
-        sha = scripts.load(script).sha.encode()
-        self._network.run(_call(lambda: lose(sha, connections=1, cut=True)))
-
-    def cut(self) -> None:
-        """Its connections are reset."""
-        self._network.run(_call(self.proxy.cut))
-
-    def heal(self) -> None:
-        """All is well again with its network."""
-        if not self.dead:
-            self._network.run(_call(self.proxy.heal))
-
-    def close(self) -> list[dict[str, Any]]:
-        """End it. Returns the errors that nobody saw."""
-        with contextlib.suppress(RedisStreamClientError):
-            self.loop.run(self.client.aclose())
-        with contextlib.suppress(RedisStreamClientError, asyncio.CancelledError):
-            self._run.result(20)
-        self.loop.close()
-        self._network.run(self.proxy.__aexit__(None, None, None))
-        return self.loop.unhandled
-
-
-class RunningFleet(Scripted):
-    """Members A, B, C … in `run()` on a real server, and what is done to them and to their streams."""
+class RunningFleet(MembersFleet):
+    """Members A, B, C …, and what is done to them and to their streams."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(server, SCRIPTS)
-        self.world = World()
-        self.members: dict[str, Member] = {}
-        self.streams: list[str] = []
+        self.world = World(self.accepted)
 
     def _open(self) -> None:
         self.join()
 
-    def _close(self) -> list[Any]:
-        return [error for member in self.members.values() for error in member.close()]
-
     def _choices(self, name: str) -> list[dict[str, Any]]:
-        alive = [name for name, member in self.members.items() if not member.dead]
         match name:
             case "join":
-                return [{}] if len(alive) < MOST else []
+                return [{}] if len(self.alive) < MOST else []
             case "stall" | "end" | "cut" | "lose":
-                return [{"member": name} for name in alive]
+                return [{"member": name} for name in self.alive]
             case "stumble":
                 return [{"stream": stream} for stream in self.good]
             case _:
@@ -185,88 +110,39 @@ class RunningFleet(Scripted):
     def join(self) -> None:
         """One more member."""
         name = next(self._names)
-        self.members[name] = Member(name, self._network, self._server, self.world)
-
-    def announce(self, kind: str, streams: int) -> None:
-        """So many new streams of this kind."""
-        for _ in range(streams):
-            stream = f"{kind}-{len(self.streams) + 1}"
-            self.streams.append(stream)
-            self._redis.xadd(self._keys.lbs, {"lbs-input": json.dumps({"DataStreamName": stream})})
-            self._redis.xadd(stream, {"n": 1})
+        self.members[name] = Member(name, self._network, self._server, self.world.handle, retry=POLICY)
 
     def write(self) -> None:
         """An entry for each stream that can be processed."""
         for stream in self.good:
-            self._redis.xadd(stream, {"n": 1})
+            self._add_entry(stream)
 
     def stumble(self, stream: str, how: str) -> None:
         """The next entry of a stream fails once, or is not for now."""
         self.world.stumbles[stream] = how
-        self._redis.xadd(stream, {"n": 1})
+        self._add_entry(stream)
 
     def outage(self, seconds: float) -> None:
         """What all handlers need is away for so long. Afterwards all go on in time."""
-        if not any(not member.dead for member in self.members.values()):
+        if not self.alive:
             self.join()
         self.world.away = True
         self.write()
         time.sleep(seconds)
         self.look()
         self.world.away = False
-        last = {stream: self._redis.xadd(stream, {"n": 1}).decode() for stream in self.good}
+        last = {stream: self._add_entry(stream) for stream in self.good}
         for member in self.members.values():
             member.heal()
-        give_up = time.monotonic() + ON_AGAIN
-        while still := [stream for stream, id in last.items() if self._position(stream) < _order(id)]:
-            assert time.monotonic() < give_up, f"{still} did not go on within {ON_AGAIN} s after an outage"
-            self.look()
-            time.sleep(0.01)
-
-    def end(self, member: str, in_good_order: bool) -> None:
-        """A member leaves, or dies."""
-        self.members[member].end(in_good_order=in_good_order)
-
-    def stall(self, member: str, past_its_lock: bool) -> None:
-        """Its event loop stands still for a while."""
-        self.members[member].stall(past_its_lock=past_its_lock)
-
-    def cut(self, member: str) -> None:
-        """Its connections are reset."""
-        self.members[member].cut()
-
-    def lose(self, member: str, what: str, to: str) -> None:
-        """The next such request of it, or the reply to it, is lost."""
-        self.members[member].lose(what, to)
-
-    def wait(self, seconds: float) -> None:
-        """Handlers get on."""
-        time.sleep(seconds)
+        self._all_reach(last, ON_AGAIN)
 
     # What must be true.
 
     def look(self) -> None:
         """Nothing is owned twice, buried that is good, or accepted twice."""
-        owners: defaultdict[str, list[str]] = defaultdict(list)
-        for member in self.members.values():
-            for lease in list(member.leases):
-                if lease.owned:
-                    owners[lease.stream].append(member.name)
-        # One may have been lost, and the next one won, between two looks at the clock.
-        twice = {stream: names for stream, names in owners.items() if len(names) > 1}
-        assert not twice or not (twice := self._still(twice)), f"owned twice: {twice}"
+        super().look()
         innocent = [stream for stream in self.buried() if stream.startswith(GOOD)]
         assert not innocent, f"{innocent} are buried: {self._redis.xrange(self._keys.dead)}"
-        for stream, ids in self.world.accepted.items():
-            orders = [_order(id) for id in list(ids)]
-            assert orders == sorted(set(orders)), f"{stream} had entries accepted twice, or out of order: {ids}"
-
-    def _still(self, twice: dict[str, list[str]]) -> dict[str, list[str]]:
-        return {
-            stream: names
-            for stream, names in twice.items()
-            if sum(le.owned for m in self.members.values() for le in list(m.leases) if le.stream == stream) > 1
-        }
 
     def buried(self) -> list[str]:
         """The streams in the dead letters."""
@@ -274,10 +150,6 @@ class RunningFleet(Scripted):
             str(json.loads(fields[b"lbs-input"])["DataStreamName"])
             for _, fields in self._redis.xrange(self._keys.dead)
         ]
-
-    def _position(self, stream: str) -> tuple[int, int]:
-        stored = self._redis.hget(self._keys.progress(stream), "checkpoint")
-        return _order(stored.decode()) if stored else (0, 0)
 
     def _heal(self) -> None:
         """The end: what is good is finished, what is not is buried."""
@@ -290,18 +162,11 @@ class RunningFleet(Scripted):
             self.write()
             self._wait(give_up)
         for stream in self.good:
-            self._redis.xadd(stream, {END: 1})
+            self._add_entry(stream, END)
         while self.announced():
             self._wait(give_up)
         self.look()
         assert sorted(self.buried()) == sorted(set(self.streams) - set(self.good))
-
-    def announced(self) -> list[str]:
-        """The streams that are neither finished nor buried."""
-        return [
-            str(json.loads(fields[b"lbs-input"])["DataStreamName"])
-            for _, fields in self._redis.xrange(self._keys.lbs)
-        ]
 
     def _wait(self, give_up: float) -> None:
         assert time.monotonic() < give_up, (
@@ -310,21 +175,3 @@ class RunningFleet(Scripted):
         )
         self.look()
         time.sleep(0.02)
-
-
-def _order(id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = id.partition("-")
-    return int(milliseconds), int(sequence)
-
-
-async def _opened(proxy: TcpProxy) -> TcpProxy:
-    return await proxy.__aenter__()
-
-
-async def _unplug(proxy: TcpProxy) -> None:
-    await proxy.refuse()
-    proxy.cut()
-
-
-async def _call(function: Any) -> Any:
-    return function()

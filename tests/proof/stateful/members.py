@@ -1,0 +1,228 @@
+"""Members in `run()`, each in a thread and behind a network of its own, and fleets of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from redis_stream_client import RedisStreamClient, RedisStreamClientError
+from redis_stream_client._model.entry import order
+from redis_stream_client._protocol import scripts
+from tests.harness.proxy import TcpProxy
+from tests.proof.stateful.consumers import Loop
+from tests.proof.stateful.script import Scripted
+
+if TYPE_CHECKING:
+    from redis_stream_client import Lease
+    from redis_stream_client._run.handler import Handler
+    from tests.harness.proxy import Fault
+    from tests.harness.servers import Server
+
+LOCK_TTL = 0.3
+MOST = 4
+"""Members at a time."""
+DRAIN_TIMEOUT = 0.5
+
+
+class Member:
+    """A client in `run()`.
+
+    Args:
+        options: arguments of the client.
+        rules: arguments of `run()`.
+
+    Attributes:
+        leases: every lease that a handler was called with, in order.
+        left: whether it drained, or is about to.
+        dead: whether it is gone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: Loop,
+        server: Server,
+        handler: Handler,
+        options: dict[str, Any] | None = None,
+        **rules: Any,
+    ) -> None:
+        self.name = name
+        self.left = False
+        self.dead = False
+        self.leases: list[Lease] = []
+        self._network = network
+        self._handler = handler
+        self.proxy = network.run(_opened(TcpProxy(server.port)))
+        self.loop = Loop(f"member {name}")
+        self.client = RedisStreamClient.from_url(
+            self.proxy.url, "orders", consumer_name=name, lock_ttl=LOCK_TTL, **(options or {})
+        )
+        self._run = self.loop.start(self.client.run(self._handle, **{"drain_timeout": DRAIN_TIMEOUT, **rules}))
+
+    async def _handle(self, lease: Lease) -> None:
+        self.leases.append(lease)
+        await self._handler(lease)
+
+    # What befalls it.
+
+    def end(self, *, in_good_order: bool) -> None:
+        """It drains and leaves, or is never heard again."""
+        if in_good_order:
+            self.left = True
+            self.loop.run(_call(self.client.drain))
+            self._run.result(20)
+            self.dead = True
+            return
+        self.dead = True
+        self._network.run(_unplug(self.proxy))
+        self.loop.start(self.client.aclose())  # which nobody hears
+
+    def stall(self, *, past_its_lock: bool) -> None:
+        """Its event loop stands still."""
+        self.loop.block()
+        time.sleep(1.2 * LOCK_TTL if past_its_lock else 0.02)
+        self.loop.unblock()
+
+    def lose(self, what: str, to: str) -> Fault:
+        """Lose the next request that calls this script, or says so, or the reply to it, and the connection."""
+        lose = self.proxy.drop_replies_after if what == "reply" else self.proxy.drop_requests_matching
+        pattern = (scripts.load(to).sha if to.isidentifier() else to).encode()
+        fault: Fault = self._network.run(_call(lambda: lose(pattern, connections=1, cut=True)))
+        return fault
+
+    def deafen(self, word: str) -> None:
+        """It hears no message any more with this word."""
+        self._network.run(_call(lambda: self.proxy.forget_replies_with(word.encode())))
+
+    def cut(self) -> None:
+        """Its connections are reset."""
+        self._network.run(_call(self.proxy.cut))
+
+    def heal(self) -> None:
+        """All is well again with its network."""
+        if not self.dead:
+            self._network.run(_call(self.proxy.heal))
+
+    def close(self) -> list[dict[str, Any]]:
+        """End it. Returns the errors that nobody saw."""
+        with contextlib.suppress(RedisStreamClientError):
+            self.loop.run(self.client.aclose())
+        with contextlib.suppress(RedisStreamClientError, asyncio.CancelledError):
+            self._run.result(20)
+        self.loop.close()
+        self._network.run(self.proxy.__aexit__(None, None, None))
+        return self.loop.unhandled
+
+
+class MembersFleet(Scripted):
+    """Members A, B, C … in `run()` on a real server, and what is done to them and to their streams.
+
+    Attributes:
+        accepted: the entries by stream whose checkpoints were accepted.
+    """
+
+    def __init__(self, server: Server, lua: tuple[str, ...]) -> None:
+        super().__init__(server, lua)
+        self.members: dict[str, Member] = {}
+        self.streams: list[str] = []
+        self.accepted: defaultdict[str, list[str]] = defaultdict(list)
+
+    def _close(self) -> list[Any]:
+        return [error for member in self.members.values() for error in member.close()]
+
+    @property
+    def alive(self) -> list[str]:
+        """The members that are not gone."""
+        return [name for name, member in self.members.items() if not member.dead]
+
+    # Steps.
+
+    def announce(self, kind: str, streams: int) -> None:
+        """So many new streams of this kind, each with an entry."""
+        for _ in range(streams):
+            stream = f"{kind}-{len(self.streams) + 1}"
+            self.streams.append(stream)
+            self._redis.xadd(self._keys.lbs, {"lbs-input": json.dumps({"DataStreamName": stream})})
+            self._add_entry(stream)
+
+    def _add_entry(self, stream: str, field: bytes | str = "n") -> str:
+        return str(self._redis.xadd(stream, {field: 1}).decode())
+
+    def end(self, member: str, in_good_order: bool) -> None:
+        """A member leaves, or dies."""
+        self.members[member].end(in_good_order=in_good_order)
+
+    def stall(self, member: str, past_its_lock: bool) -> None:
+        """Its event loop stands still for a while."""
+        self.members[member].stall(past_its_lock=past_its_lock)
+
+    def cut(self, member: str) -> None:
+        """Its connections are reset."""
+        self.members[member].cut()
+
+    def lose(self, member: str, what: str, to: str) -> None:
+        """The next such request of it, or the reply to it, is lost."""
+        self.members[member].lose(what, to)
+
+    def wait(self, seconds: float) -> None:
+        """Handlers get on."""
+        time.sleep(seconds)
+
+    # What must be true.
+
+    def look(self) -> None:
+        """Nothing is owned twice, or accepted twice."""
+        owners: defaultdict[str, list[str]] = defaultdict(list)
+        for member in self.members.values():
+            for lease in list(member.leases):
+                if lease.owned:
+                    owners[lease.stream].append(member.name)
+        # One may have been lost, and the next one won, between two looks at the clock.
+        twice = {stream: names for stream, names in owners.items() if len(names) > 1}
+        assert not twice or not (twice := self._still(twice)), f"owned twice: {twice}"
+        for stream, ids in self.accepted.items():
+            orders = [order(id) for id in list(ids)]
+            assert orders == sorted(set(orders)), f"{stream} had entries accepted twice, or out of order: {ids}"
+
+    def _still(self, twice: dict[str, list[str]]) -> dict[str, list[str]]:
+        return {
+            stream: names
+            for stream, names in twice.items()
+            if sum(le.owned for m in self.members.values() for le in list(m.leases) if le.stream == stream) > 1
+        }
+
+    def announced(self) -> list[str]:
+        """The streams that are neither finished nor buried."""
+        return [
+            str(json.loads(fields[b"lbs-input"])["DataStreamName"])
+            for _, fields in self._redis.xrange(self._keys.lbs)
+        ]
+
+    def _all_reach(self, last: dict[str, str], within: float) -> None:
+        """Wait until all these streams have gone on to these entries."""
+        give_up = time.monotonic() + within
+        while still := [stream for stream, id in last.items() if self._position(stream) < order(id)]:
+            assert time.monotonic() < give_up, f"{still} did not go on within {within:g} s"
+            self.look()
+            time.sleep(0.01)
+
+    def _position(self, stream: str) -> tuple[int, int]:
+        stored = self._redis.hget(self._keys.progress(stream), "checkpoint")
+        return order(stored.decode()) if stored else (0, 0)
+
+
+async def _opened(proxy: TcpProxy) -> TcpProxy:
+    return await proxy.__aenter__()
+
+
+async def _unplug(proxy: TcpProxy) -> None:
+    await proxy.refuse()
+    proxy.cut()
+
+
+async def _call(function: Any) -> Any:
+    return function()
