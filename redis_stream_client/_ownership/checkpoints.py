@@ -390,7 +390,7 @@ class Progress:
         if newer is not None:
             if not _announces(newer, lease.stream):
                 raise Foreign("fence", by.fence.encode())  # of another stream's owner
-            await self._deliveries.done([(lease.lbs_id, lease.deliveries)], timeout)
+            await self._deliveries.done([(lease.lbs_id, lease.deliveries, lease.stream)], timeout)
             self._losses.lose([lease], "superseded")
             raise lease.not_owner(owner=by.consumer)
         return by  # the newer announcement is finished, or the load balancer stream was created again

@@ -135,7 +135,8 @@ class Endings:
             for lease in first:
                 lease.done_sent = mark
             try:
-                return await self._deliveries.done([(le.lbs_id, le.deliveries) for le in leases], timeout)
+                entries = [(lease.lbs_id, lease.deliveries, lease.stream) for lease in leases]
+                return await self._deliveries.done(entries, timeout)
             except Unanswered as error:
                 if not error.maybe_executed:
                     for lease in first:
@@ -269,7 +270,7 @@ class Endings:
             try:
                 outcome = await self._retries.until_answered(
                     lambda timeout: self._deliveries.bury(
-                        lease.lbs_id, lease.deliveries, reason, timeout, details=details
+                        lease.lbs_id, lease.deliveries, reason, timeout, details=details, stream=lease.stream
                     ),
                     lambda: self._table.holds(lease),
                 )

@@ -93,8 +93,8 @@ def encode_name(name: str) -> bytes:
     return name.encode(errors="surrogateescape")
 
 
-def flat(entries: Iterable[tuple[str, int]]) -> list[Any]:
-    """LBS ids and delivery counts in turn, as the scripts take them."""
+def flat(entries: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """What is known of each entry, its LBS id and delivery count first, in turn, as the scripts take it."""
     return [word for entry in entries for word in entry]
 
 

@@ -106,10 +106,12 @@ class Deliveries:
         reply: bytes = await self._commands.run(scripts.load("lift"), [self._keys.lbs], args, timeout=timeout)
         return decode_name(reply)
 
-    async def done(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
-        """Acknowledge and delete. Returns for each entry ``done``, ``gone`` or the current owner."""
+    async def done(self, entries: Sequence[tuple[str, int, str]], timeout: float) -> list[str]:
+        """Acknowledge and delete: ids, counts and streams. Returns for each ``done``, ``gone`` or the current
+        owner."""
+        keys = [self._keys.lbs, self._keys.announced]
         args = [self._keys.group, self._me, *flat(entries)]
-        reply = await self._commands.run(scripts.load("done"), [self._keys.lbs], args, timeout=timeout)
+        reply = await self._commands.run(scripts.load("done"), keys, args, timeout=timeout)
         return [decode_name(result) for result in reply]
 
     async def release(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
@@ -118,9 +120,11 @@ class Deliveries:
         reply = await self._commands.run(scripts.load("release"), [self._keys.lbs], args, timeout=timeout)
         return [decode_name(result) for result in reply]
 
-    async def bury(self, lbs_id: str, deliveries: int, reason: str, timeout: float, *, details: str = "") -> str:
+    async def bury(
+        self, lbs_id: str, deliveries: int, reason: str, timeout: float, *, details: str = "", stream: str = ""
+    ) -> str:
         """Move an entry to the dead letters. Returns ``buried``, ``gone`` or the current owner."""
-        keys = [self._keys.lbs, self._keys.dead]
-        args = [self._keys.group, self._me, lbs_id, deliveries, reason, details]
+        keys = [self._keys.lbs, self._keys.dead, self._keys.announced]
+        args = [self._keys.group, self._me, lbs_id, deliveries, reason, details, stream]
         reply: bytes = await self._commands.run(scripts.load("bury"), keys, args, timeout=timeout)
         return decode_name(reply)

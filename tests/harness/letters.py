@@ -42,8 +42,9 @@ def bury(server: Server, service: str, fields: Sequence[Pair], reason: str = REA
         server.command("XGROUP", "CREATE", keys.lbs, keys.group, "0", "MKSTREAM")
     lbs_id = server.command("XADD", keys.lbs, "*", *flat(fields))
     server.command("XREADGROUP", "GROUP", keys.group, CONSUMER, "STREAMS", keys.lbs, ">")
-    script, arguments = scripts.load("bury").text, (keys.group, CONSUMER, lbs_id, 1, reason, details)
-    assert server.command("EVAL", script, 2, keys.lbs, keys.dead, *arguments) == b"buried"
+    script, names = scripts.load("bury").text, (keys.lbs, keys.dead, keys.announced)
+    arguments = (keys.group, CONSUMER, lbs_id, 1, reason, details, "")
+    assert server.command("EVAL", script, 3, *names, *arguments) == b"buried"
     [(letter_id, _)] = server.command("XREVRANGE", keys.dead, "+", "-", "COUNT", 1)
     return str(letter_id.decode())
 

@@ -96,7 +96,7 @@ async def test_a_repeated_done_is_not_believed_when_the_lock_was_evicted(
         deliveries = parts.deliveries
         send, calls = deliveries.done, 0
 
-        async def send_after_eviction(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
+        async def send_after_eviction(entries: Sequence[tuple[str, int, str]], timeout: float) -> list[str]:
             nonlocal calls
             calls += 1
             if calls == 1:
@@ -126,7 +126,7 @@ async def test_a_repeated_done_is_not_believed_before_the_audit_of_a_fail_over(
         deliveries, identity = parts.deliveries, parts.connections.identity
         send, calls = deliveries.done, 0
 
-        async def lose_the_first_reply(entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
+        async def lose_the_first_reply(entries: Sequence[tuple[str, int, str]], timeout: float) -> list[str]:
             nonlocal calls
             calls += 1
             reply = await send(entries, timeout)

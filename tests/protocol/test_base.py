@@ -68,7 +68,7 @@ async def test_a_deleted_stream_is_a_missing_group_to_whoever_needs_it(redis: Co
     await redis.delete(a.keys.lbs)
     for call in (
         a.deliveries.claim("1-1", "x", SOON),
-        a.deliveries.done([("1-1", 1)], SOON),
+        a.deliveries.done([("1-1", 1, "call-0")], SOON),
         a.announcements.share(1, True, [], SOON),
         a.group.members(SOON),
         a.pending.mine(None, SOON),
@@ -83,4 +83,4 @@ async def test_a_deleted_stream_is_a_missing_group_to_whoever_needs_it(redis: Co
 async def test_a_flush_of_the_scripts_goes_unnoticed(redis: Connection, a: Consumer) -> None:
     for lbs_id in await a.take(3):
         await redis.script_flush()
-        assert await a.deliveries.done([(lbs_id, 1)], SOON) == ["done"]
+        assert await a.deliveries.done([(lbs_id, 1, "call-0")], SOON) == ["done"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from redis_stream_client import LoadBalancerStream
 from redis_stream_client._model.announcement import FIELD, encode
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._protocol.replies import Adopted, Delivered, Refusal, Taken, Won
@@ -13,6 +14,7 @@ from tests.protocol.consumer import SOON, Consumer
 
 if TYPE_CHECKING:
     from tests.harness.connection import Connection
+    from tests.harness.servers import Server
 
 
 async def test_a_dead_consumers_stream_is_claimed_under_a_new_fence(a: Consumer, b: Consumer) -> None:
@@ -42,7 +44,7 @@ async def test_a_claim_compares_all_of_its_conditions_and_says_which_one_fails(
             expected = Refusal("lapsed")
             await a.die()
         case "pending: done":
-            await b.deliveries.done([(lbs_id, 1)], SOON)
+            await b.deliveries.done([(lbs_id, 1, "call-0")], SOON)
         case "pending: undelivered":
             [lbs_id] = await a.announce()
         case "owner":
@@ -180,7 +182,7 @@ async def test_adopting_gives_a_new_fence_to_what_is_mine_with_that_count(
     mine, recounted, finished, trimmed = await a.take(4)
     [anothers] = await b.take()
     await redis.xclaim(a.keys.lbs, a.keys.group, a.id, 0, [recounted])
-    await a.deliveries.done([(finished, 1)], SOON)
+    await a.deliveries.done([(finished, 1, "call-0")], SOON)
     await a.trim(trimmed)
     entries = [(lbs_id, 1) for lbs_id in (mine, recounted, finished, trimmed, anothers)]
     adopted = await a.deliveries.adopt(entries, SOON)
@@ -198,7 +200,7 @@ async def test_nothing_is_adopted_without_a_lock(a: Consumer) -> None:
 async def end(consumer: Consumer, how: str, lbs_id: str, count: int) -> str:
     match how:
         case "done":
-            return (await consumer.deliveries.done([(lbs_id, count)], SOON))[0]
+            return (await consumer.deliveries.done([(lbs_id, count, "call-0")], SOON))[0]
         case "release":
             return (await consumer.deliveries.release([(lbs_id, count)], SOON))[0]
         case "bury":
@@ -253,7 +255,7 @@ async def test_nothing_is_changed_under_a_stale_fence_and_the_owner_is_named(
 @pytest.mark.parametrize("how", [end[0] for end in ENDS])
 async def test_what_is_not_pending_is_gone(a: Consumer, how: str) -> None:
     [lbs_id] = await a.take()
-    await a.deliveries.done([(lbs_id, 1)], SOON)
+    await a.deliveries.done([(lbs_id, 1, "call-0")], SOON)
     before = await a.snapshot()
     assert await end(a, how, lbs_id, 1) == "gone"
     assert await a.snapshot() == before
@@ -262,8 +264,8 @@ async def test_what_is_not_pending_is_gone(a: Consumer, how: str) -> None:
 async def test_many_are_ended_in_one_call_each_with_its_own_answer(redis: Connection, a: Consumer) -> None:
     mine, peers, finished = await a.take(3)
     await redis.xclaim(a.keys.lbs, a.keys.group, "peer", 0, [peers])
-    await a.deliveries.done([(finished, 1)], SOON)
-    entries = [(mine, 1), (peers, 1), (finished, 1)]
+    await a.deliveries.done([(finished, 1, "call-0")], SOON)
+    entries = [(mine, 1, "call-0"), (peers, 1, "call-1"), (finished, 1, "call-2")]
     assert await a.deliveries.done(entries, SOON) == ["done", "peer", "gone"]
 
 
@@ -337,3 +339,57 @@ async def test_ending_a_trimmed_announcement_cleans_its_record_up(a: Consumer, h
     await a.trim(lbs_id)
     assert await end(a, how, lbs_id, 1) == said
     assert await a.snapshot() == ([], {}, [])
+
+
+async def announce_once(a: Consumer, *streams: str) -> list[str]:
+    """Announce as producers do, and have it delivered; returns the announcements' ids."""
+    lbs_ids = await LoadBalancerStream(a.redis, a.options.keys.service).add_many(streams)
+    share = await a.announcements.share(len(streams), False, [], SOON)
+    assert share is not None
+    assert [entry.lbs_id for entry in share.entries] == lbs_ids
+    return lbs_ids
+
+
+async def announced(a: Consumer) -> dict[str, str]:
+    """The newest announcements, as Redis has them."""
+    found = await a.redis.hgetall(a.keys.announced)
+    return {stream.decode(): lbs_id.decode() for stream, lbs_id in found.items()}
+
+
+async def test_what_is_finished_or_buried_is_announced_no_more(a: Consumer) -> None:
+    first, second, third, _ = await announce_once(a, "first", "second", "third", "peer's")
+    await a.deliveries.bury(second, 1, "why", SOON, stream="second")
+    assert await a.deliveries.done([(first, 1, "first"), (third, 2, "third")], SOON) == ["done", a.id]
+    assert list(await announced(a)) == ["third", "peer's"]
+
+
+@pytest.mark.parametrize("how", ["done", "bury"])
+async def test_a_newer_announcement_of_the_stream_stays_known(a: Consumer, how: str) -> None:
+    [first] = await announce_once(a, "call-0")
+    await a.redis.hset(a.keys.announced, "call-0", "99999999999999-0")
+    if how == "done":
+        await a.deliveries.done([(first, 1, "call-0")], SOON)
+    else:
+        await a.deliveries.bury(first, 1, "why", SOON, stream="call-0")
+    assert await announced(a) == {"call-0": "99999999999999-0"}
+
+
+@pytest.mark.parametrize("how", ["done", "bury"])
+@pytest.mark.parametrize("hindered", ["another type", "no permission"])
+async def test_an_owner_can_finish_whatever_the_hash_is(
+    server: Server, redis: Connection, a: Consumer, how: str, hindered: str
+) -> None:
+    [lbs_id] = await announce_once(a, "call-0")
+    if hindered == "another type":
+        await redis.delete(a.keys.announced)
+        await redis.set(a.keys.announced, "text")
+    else:
+        server.command("ACL", "SETUSER", "default", "-hmget", "-hget", "-hdel")
+    try:
+        if how == "done":
+            assert await a.deliveries.done([(lbs_id, 1, "call-0")], SOON) == ["done"]
+        else:
+            assert await a.deliveries.bury(lbs_id, 1, "why", SOON, stream="call-0") == "buried"
+    finally:
+        server.command("ACL", "SETUSER", "default", "+@all")
+    assert await redis.xlen(a.keys.lbs) == 0

@@ -36,7 +36,7 @@ async def test_inspecting_names_the_owner_and_cleans_up_what_was_trimmed(a: Cons
     mine, finished, trimmed = await a.take(3)
     [theirs] = await b.take()
     [waiting] = await a.announce()
-    await a.deliveries.done([(finished, 1)], SOON)
+    await a.deliveries.done([(finished, 1, "call-0")], SOON)
     await a.trim(trimmed)
     owners = await a.pending.inspect([mine, theirs, finished, trimmed, waiting, "1-1"], SOON)
     assert owners == [a.id, b.id, "", "", "", ""]

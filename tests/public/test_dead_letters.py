@@ -285,8 +285,9 @@ def bury_again(server: Server, service: str) -> str:
     keys = Keys(service)
     [(lbs_id, _)] = server.command("XRANGE", keys.lbs, "-", "+")
     server.command("XREADGROUP", "GROUP", keys.group, CONSUMER, "STREAMS", keys.lbs, ">")
-    arguments = (keys.group, CONSUMER, lbs_id, 1, REASON)
-    assert server.command("EVAL", scripts.load("bury").text, 2, keys.lbs, keys.dead, *arguments) == b"buried"
+    arguments = (keys.group, CONSUMER, lbs_id, 1, REASON, "", "")
+    names = (keys.lbs, keys.dead, keys.announced)
+    assert server.command("EVAL", scripts.load("bury").text, 3, *names, *arguments) == b"buried"
     [(letter_id, _)] = server.command("XRANGE", keys.dead, "-", "+")
     return str(letter_id.decode())
 

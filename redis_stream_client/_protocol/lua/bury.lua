@@ -2,8 +2,9 @@
 -- reason, lbs-id, consumer and deliveries, and letter-details where more is known; the announcement's own fields
 -- follow, byte for byte. Where these are many, letter-details and they are packed together.
 --
--- KEYS  1 load balancer stream   2 dead letters
+-- KEYS  1 load balancer stream   2 dead letters   3 newest announcements, a hash: stream, LBS id
 -- ARGV  1 group   2 consumer   3 entry id   4 delivery count   5 reason   6 details as JSON, or ''
+--       7 stream, or '' if the announcement is malformed
 -- Returns 'buried', 'gone', or the current owner's name. When Redis is full (OOM) nothing is changed.
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
 if not pending then return 'gone' end
@@ -22,4 +23,5 @@ if entry then
 end
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
 redis.call('XDEL', KEYS[1], ARGV[3])
+if redis.pcall('HGET', KEYS[3], ARGV[7]) == ARGV[3] then redis.pcall('HDEL', KEYS[3], ARGV[7]) end
 return entry and 'buried' or 'gone'

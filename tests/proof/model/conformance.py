@@ -334,11 +334,11 @@ class Mirror:
                 words = [word for id, count in entries for word in (IDS[id], count)]
                 return script([k.lbs, self._lock(args[0])], *group, PLENTY, *words)
             case "done", (_, id, count):
-                return script([k.lbs], *group, IDS[id], count)
+                return script([k.lbs, k.announced], *group, IDS[id], count, "")
             case "release", (_, id, count):
                 return script([k.lbs], *group, NOBODY_NAME, k.control, IDS[id], count)
             case "bury", (_, id, count):
-                return script([k.lbs, k.dead], *group, IDS[id], count, "a reason")
+                return script([k.lbs, k.dead, k.announced], *group, IDS[id], count, "a reason", "", "")
             case "lift", (_, id, count, to):
                 return script([k.lbs], *group, IDS[id], count, to)
             case "inspect", (id,):

@@ -295,8 +295,9 @@ class Fleet(Scripted):
         consumer = self.consumers[by]
         for lease in consumer.leases:
             if lease.stream == stream and self._outdated(lease):
-                words = [self._keys.group, consumer.client.id, lease.lbs_id, lease.deliveries]
-                reply = self._redis.eval(scripts.load("done").text, 1, self._keys.lbs, *words)
+                keys = (self._keys.lbs, self._keys.announced)
+                words = (self._keys.group, consumer.client.id, lease.lbs_id, lease.deliveries, stream)
+                reply = self._redis.eval(scripts.load("done").text, 2, *keys, *words)
                 assert reply != [b"done"], f"{lease} was finished, though it is outdated"
 
     # What must be true.
