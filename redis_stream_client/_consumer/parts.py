@@ -16,6 +16,7 @@ from redis_stream_client._consumer.reader import Reader
 from redis_stream_client._consumer.report import Report
 from redis_stream_client._consumer.roll_call import RollCall
 from redis_stream_client._consumer.session import Session
+from redis_stream_client._consumer.stale_announcements import StaleAnnouncements
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._consumer.sweeper import Sweeper
 from redis_stream_client._consumer.wanted_streams import WantedStreams
@@ -326,6 +327,7 @@ class Parts:
             roll_call=roll_call,
             counters=self.counters,
             takeover=self.takeover,
+            stale_announcements=StaleAnnouncements(options=self.options, group=self.group),
         )
         self.balancer = Balancer(
             options=self.options,

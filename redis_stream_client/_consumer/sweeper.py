@@ -17,6 +17,7 @@ from redis_stream_client._consumer.heartbeat import LockRenewal
 from redis_stream_client._consumer.on_their_way import UNWILLING
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.roll_call import RollCall
+from redis_stream_client._consumer.stale_announcements import StaleAnnouncements
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
@@ -67,6 +68,7 @@ class Sweeper:
         roll_call: RollCall,
         counters: Counters,
         takeover: Takeover,
+        stale_announcements: StaleAnnouncements,
     ) -> None:
         self._consumer = options.consumer
         self._keys = options.keys
@@ -86,6 +88,7 @@ class Sweeper:
         self._roll_call = roll_call
         self._counters = counters
         self._takeover = takeover
+        self._stale_announcements = stale_announcements
         self._wake = asyncio.Event()
         self._turn_length = options.pace / TURNS
         now = clock.now()
@@ -210,6 +213,8 @@ class Sweeper:
         if self._sweeps.tidy_asked or (mine and await group.turn(self._keys.tidy, self._tidy_period, patience)):
             await self._forget(members, alive)
             census = await group.census(patience)
+            if census.announced:
+                await self._stale_announcements.forget()
             # A missing entry elsewhere can hide an extra one, and a long backlog hides everything.
             suspicious = census.balance is not None and census.balance > 0
             if suspicious:

@@ -123,7 +123,8 @@ class EntriesTrimmed(RedisStreamClientError):
 class RedisUnavailable(RedisStreamClientError):
     """Redis gave no answer by the deadline. The outcome is unknown, and you can safely repeat the call.
 
-    Announcing is the exception: a repeated announcement may exist twice. The hint says what is known.
+    Announcing with ``again=True`` is the exception: a repeated announcement may exist twice. The hint says what is
+    known.
 
     Attributes:
         announced: set by `LoadBalancerStream.add_many`: for each stream, in the given order, the id of its

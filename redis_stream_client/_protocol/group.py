@@ -5,12 +5,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from redis_stream_client._model.entry import order
+from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.options import Options
 from redis_stream_client._protocol import lock_value, scripts
 from redis_stream_client._protocol.base import PAGE, SEEN_BYTES, behind, decode_name, encode_name
-from redis_stream_client._protocol.replies import Census, Holder, Member
+from redis_stream_client._protocol.replies import Census, Holder, Member, Pruned
+from redis_stream_client._redis import error_mapping
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import Unanswered
 
@@ -55,10 +59,28 @@ class Group:
     async def census(self, timeout: float) -> Census:
         """Compare the number of entries in the stream with the number of pending ones."""
         args = [self._keys.group, WAITING_COUNTED, SEEN_BYTES]
-        reply = await self._commands.run(scripts.load("census"), [self._keys.lbs], args, timeout=timeout)
-        oldest, now_ms, *balance = reply
+        keys = [self._keys.lbs, self._keys.announced]
+        reply = await self._commands.run(scripts.load("census"), keys, args, timeout=timeout)
+        oldest, now_ms, announced, *balance = reply
         waiting = max(0.0, (int(now_ms) - order(oldest.decode())[0]) / 1000) if oldest else None
-        return Census(int(balance[0]) if balance else None, waiting)
+        return Census(int(balance[0]) if balance else None, waiting, announced)
+
+    async def prune(self, cursor: str, timeout: float) -> Pruned:
+        """Forget announcements that are not outstanding any more, one page at a time. Start with "0".
+
+        Does not raise `RedisRejected`, but returns it as a problem: nothing depends on it.
+        """
+        keys = [self._keys.lbs, self._keys.announced]
+        args = [self._keys.group, cursor, PAGE, SEEN_BYTES]
+        reply = await self._commands.run(scripts.load("prune"), keys, args, timeout=timeout)
+        to, looked, forgotten, *error = reply
+        problem = ""
+        for text in error:
+            fault = error_mapping.map_reply(ResponseError(text.decode(errors="replace")))
+            if not isinstance(fault, RedisRejected):
+                raise fault
+            problem = str(fault)
+        return Pruned(to.decode(), looked, forgotten, problem)
 
     async def turn(self, key: str, lifetime: float, timeout: float) -> bool:
         """Ask for a turn of the fleet. Redis gives it to one member in `lifetime` seconds."""

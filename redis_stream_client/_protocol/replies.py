@@ -142,7 +142,26 @@ class Census:
     Attributes:
         balance: delivered entries in the stream minus pending entries; None: too many wait to know it.
         oldest_waiting: age in seconds of the oldest announcement that waits; None: none waits.
+        announced: how many announcements are in the hash of the newest ones; -1: it cannot be read.
     """
 
     balance: int | None
     oldest_waiting: float | None
+    announced: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A look through a page of the newest announcements.
+
+    Attributes:
+        cursor: where to go on; "0" at the end.
+        looked: how many were looked at.
+        forgotten: how many of them are not outstanding any more.
+        problem: what Redis says if it refuses.
+    """
+
+    cursor: str
+    looked: int
+    forgotten: int
+    problem: str = ""

@@ -27,6 +27,8 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 """The commands of the console blocks without programs."""
-RULE, DATA_RULE, RETENTION_RULE = (shlex.split(text) for _, text in BLOCKS if text.startswith("ACL SETUSER"))
-"""The smallest rule for a service, what handlers that read need on top, and what trims and deletes streams, word
-for word."""
+RULE, PRODUCER_RULE, DATA_RULE, RETENTION_RULE = (
+    shlex.split(text) for _, text in BLOCKS if text.startswith("ACL SETUSER")
+)
+"""The smallest rule for a service, that for a producer, what handlers that read need on top, and what trims and
+deletes streams, word for word."""

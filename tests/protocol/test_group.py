@@ -10,11 +10,14 @@ import pytest
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._protocol import group
 from redis_stream_client._protocol.replies import Holder, Won
+from redis_stream_client._redis.error_mapping import Unanswered
+from tests.harness.ports import HOST
 from tests.harness.waiting import wait_until
 from tests.protocol.consumer import SOON, Consumer
 
 if TYPE_CHECKING:
     from tests.harness.connection import Connection
+    from tests.harness.servers import Server
 
 
 @pytest.mark.parametrize("waiting", [0, 3])
@@ -155,3 +158,93 @@ async def test_where_nothing_is_lost_nothing_is_rescued(a: Consumer) -> None:
     before = await a.snapshot()
     assert await a.group.rescue(None, SOON) == (0, None)
     assert await a.snapshot() == before
+
+
+async def test_a_census_tells_how_many_announcements_are_known(redis: Connection, a: Consumer) -> None:
+    assert (await a.group.census(SOON)).announced == 0
+    await redis.hset(a.keys.announced, mapping={"call-1": "1-1", "call-2": "1-2"})
+    assert (await a.group.census(SOON)).announced == 2
+    await redis.delete(a.keys.announced)
+    await redis.set(a.keys.announced, "text")
+    assert (await a.group.census(SOON)).announced == -1
+
+
+async def prune_all(a: Consumer) -> tuple[int, int]:
+    """Look through the whole hash; returns how many were looked at and forgotten."""
+    looked, forgotten, cursor = 0, 0, "0"
+    while True:
+        page = await a.group.prune(cursor, SOON)
+        looked, forgotten, cursor = looked + page.looked, forgotten + page.forgotten, page.cursor
+        if cursor == "0":
+            return looked, forgotten
+
+
+@pytest.mark.parametrize("many", [0, 3000], ids=["a page", "many pages"])
+async def test_what_is_not_outstanding_any_more_is_forgotten(redis: Connection, a: Consumer, many: int) -> None:
+    delivered = await a.take(2)
+    waiting = await a.announce(1)
+    trimmed = await a.announce(1)
+    await a.trim(*trimmed)
+    known = {
+        "delivered": delivered[0],
+        "waiting": waiting[0],
+        "trimmed": trimmed[0],
+        "garbage": "call",
+        "empty": "",
+    }
+    stale = {f"stale-{n}": f"1-{n}" for n in range(1, many + 1)}
+    await redis.hset(a.keys.announced, mapping={**stale, **known})
+    looked, forgotten = await prune_all(a)
+    assert looked >= many + 5
+    assert forgotten == many + 3
+    assert await redis.hgetall(a.keys.announced) == {
+        b"delivered": delivered[0].encode(),
+        b"waiting": waiting[0].encode(),
+    }
+
+
+async def test_an_announcement_that_is_there_but_pending_for_nobody_is_known(
+    redis: Connection, a: Consumer
+) -> None:
+    [lbs_id] = await a.take(1)
+    await redis.hset(a.keys.announced, "call-0", lbs_id)
+    await redis.xgroup_destroy(a.keys.lbs, a.keys.group)
+    assert await prune_all(a) == (1, 0)
+
+
+async def test_large_announcements_that_wait_are_believed_and_not_all_read(
+    redis: Connection, a: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group, "SEEN_BYTES", 100)
+    large = await redis.xadd(a.keys.lbs, {"x": "y" * 200})
+    await redis.hset(a.keys.announced, mapping={"a": large, **{f"b{n}": "1-1" for n in range(5)}})
+    first = [stream async for stream, _ in redis.hscan_iter(a.keys.announced)].index(b"a")
+    page = await a.group.prune("0", SOON)
+    assert (page.cursor, page.looked, page.forgotten) == ("0", 6, first), "those before the large one"
+
+
+@pytest.mark.parametrize("problem", ["another type", "-hscan", "-hdel", "-xrange"])
+async def test_a_hash_that_cannot_be_looked_through_is_said_and_nothing_worse(
+    server: Server, redis: Connection, a: Consumer, problem: str
+) -> None:
+    if problem == "another type":
+        await redis.set(a.keys.announced, "text")
+    else:
+        await redis.hset(a.keys.announced, "call-1", "1-1")
+        server.command("ACL", "SETUSER", "default", problem)
+    page = await a.group.prune("0", SOON)
+    server.command("ACL", "SETUSER", "default", "+@all")
+    assert page.forgotten == 0
+    assert bool(page.problem) == (problem != "-xrange"), "of what cannot be verified nothing is forgotten"
+
+
+async def test_a_replica_that_cannot_forget_is_not_the_right_server(
+    server: Server, redis: Connection, a: Consumer
+) -> None:
+    await redis.hset(a.keys.announced, "call-1", "1-1")
+    await redis.replicaof(HOST, 1)
+    try:
+        with pytest.raises(Unanswered, match="READONLY"):
+            await a.group.prune("0", SOON)
+    finally:
+        await redis.replicaof("NO", "ONE")

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from redis_stream_client import Entry, Lease, LoadBalancerStream, RedisRejected, RedisStreamClient, StreamAdded
 from redis_stream_client._model.keys import Keys
-from tests.harness.readme import DATA_RULE, RETENTION_RULE, RULE
+from tests.harness.readme import DATA_RULE, PRODUCER_RULE, RETENTION_RULE, RULE
 from tests.harness.runs import idle
 from tests.harness.scenes import bury_one, claim_next, die_with, live_through_it, next_event, release_and_retake
 from tests.harness.waiting import wait_until
@@ -25,7 +25,8 @@ USER = RULE[2]
 PASSWORD = next(word.removeprefix(">") for word in RULE if word.startswith(">"))
 SERVICE = next(word for word in RULE if word.endswith("-input")).removeprefix("~").removesuffix("-input")
 PRESENCE = {"+info", "+pubsub|numsub", "+hget", "+hgetall", "+hlen", "+hset", "+hdel"}
-OPTIONAL = {"+config|get", "+config|set", *PRESENCE}
+FORGETTING = {"+hmget", "+hscan"}
+OPTIONAL = {"+config|get", "+config|set", *PRESENCE, *FORGETTING}
 """What the README says may be left out."""
 
 
@@ -268,14 +269,78 @@ async def test_without_config_set_the_warning_names_what_is_missing(
     assert "lacks 'x', and cannot be set" in warning
 
 
-async def test_a_producer_needs_one_command_on_one_key(server: Server, rule: list[str], redis: Connection) -> None:
-    apply(server, [*rule[:5], f"~{SERVICE}-input", "+xadd"])
-    async with (
-        Redis.from_url(user_s_url(server)) as producer,
-        RedisStreamClient(redis, SERVICE) as client,
-    ):
-        await LoadBalancerStream(producer, SERVICE).add("call-1", again=True)
+@pytest.mark.parametrize("word", [None, *sorted(FORGETTING)])
+async def test_what_is_done_is_forgotten_where_that_is_permitted_and_done_otherwise_too(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture, word: str | None
+) -> None:
+    apply(server, [other for other in rule if other != word])
+    keys = Keys(SERVICE)
+    await LoadBalancerStream(redis, SERVICE).add("call-1")
+    await redis.hset(keys.announced, "trimmed", "1-1")
+    async with RedisStreamClient.from_url(user_s_url(server), SERVICE, lock_ttl=0.4) as client:
         await (await next_event(client, StreamAdded)).payload.done()
+        assert await redis.hexists(keys.announced, "call-1") == (word == "+hmget")
+        if word == "+hscan":
+            await wait_until(lambda: "cannot be forgotten" in caplog.text, "that is said")
+        else:
+            await wait_until(lambda: nothing_left(redis, keys.announced), "the rest is tidied up")
+        assert client.alive
+        await live_through_it(client, redis, SERVICE)
+    assert len([record for record in caplog.records if "permi" in record.getMessage()]) == (word == "+hscan")
+
+
+async def nothing_left(redis: Connection, key: str) -> bool:
+    return not await redis.exists(key)
+
+
+PRODUCER = [word for word in PRODUCER_RULE[3:] if word[0] in "+~"]
+
+
+def apply_to_producer(server: Server, words: list[str]) -> None:
+    apply(server, [*RULE[:5], "resetchannels", *words])
+
+
+async def test_a_producer_needs_these_commands_on_two_keys(
+    server: Server, rule: list[str], redis: Connection
+) -> None:
+    assert rule
+    apply_to_producer(server, PRODUCER)
+    async with Redis.from_url(user_s_url(server)) as user, RedisStreamClient(redis, SERVICE) as client:
+        producer = LoadBalancerStream(user, SERVICE)
+        lbs_id = await producer.add("call-1")
+        assert await producer.add("call-1") == lbs_id
+        lease = (await next_event(client, StreamAdded)).payload
+        await lease.done()
+        assert lease.lbs_id == lbs_id
+        assert await producer.add("call-1") > lbs_id
+
+
+@pytest.mark.parametrize("word", [word for word in PRODUCER if word not in ("+eval", "+xrange")])
+async def test_a_producer_that_lacks_one_is_told_which_rule_and_what_else_it_can_do(
+    server: Server, rule: list[str], word: str
+) -> None:
+    assert rule
+    apply_to_producer(server, [other for other in PRODUCER if other != word])
+    async with Redis.from_url(user_s_url(server)) as user:
+        with pytest.raises(
+            RedisRejected, match=r"README lists .*; .* what a producer needs.* again=True"
+        ) as caught:
+            await LoadBalancerStream(user, SERVICE).add("call-1")
+    assert [lbs_id is not None for lbs_id in caught.value.announced] == [word == "+hset"]
+
+
+async def test_a_producer_that_announces_again_needs_one_command_on_one_key(
+    server: Server, rule: list[str], redis: Connection
+) -> None:
+    assert rule
+    apply_to_producer(server, [f"~{SERVICE}-input", "+xadd"])
+    async with Redis.from_url(user_s_url(server)) as user, RedisStreamClient(redis, SERVICE) as client:
+        producer = LoadBalancerStream(user, SERVICE)
+        with pytest.raises(RedisRejected, match="again=True"):
+            await producer.add("call-1")
+        await producer.add("call-1", again=True)
+        await (await next_event(client, StreamAdded)).payload.done()
+        assert not await redis.exists(Keys(SERVICE).announced)
 
 
 async def test_a_wrong_password(server: Server, rule: list[str]) -> None:
