@@ -132,8 +132,8 @@ class BalancingFleet(MembersFleet):
         """The delivery count under which each entry was accepted."""
         self.broken: list[str] = []
         """What handlers have seen that must not be."""
-        self.suspicions: list[tuple[str, int, list[BalancedMember]]] = []
-        """What must not be, unless so many of these owners were in trouble."""
+        self.suspicions: list[tuple[str, int, list[list[BalancedMember]]]] = []
+        """What must not be, unless so many of these owners were in trouble. Each is one of several members."""
         self.happened: Counter[str] = Counter()
         """How often somebody asked, or died while it gave: what a script was written for."""
         self._mutex = threading.Lock()
@@ -176,13 +176,16 @@ class BalancingFleet(MembersFleet):
 
     def _see_attempts(self, lease: Lease) -> None:
         """A stream that was given away was not tried."""
+        everybody = list(self.balanced.values())
         earlier = [
-            member
-            for member in list(self.balanced.values())
+            [member]
+            for member in everybody
             for before in list(member.leases)
             if before.stream == lease.stream and before.deliveries < lease.deliveries
         ]
-        self.suspicions.append((f"{lease} begins with {lease.attempts} attempts", lease.attempts - 1, earlier))
+        unknown = lease.deliveries - 1 - len(earlier)  # owners that have called no handler
+        what = f"{lease} begins with {lease.attempts} attempts"
+        self.suspicions.append((what, lease.attempts - 1, [*earlier, *[everybody] * unknown]))
 
     def _see_entry(self, name: str, lease: Lease, entry: Entry) -> None:
         """No entry is handed over twice, unless its owner was in trouble, and none is left out."""
@@ -193,7 +196,7 @@ class BalancingFleet(MembersFleet):
             self.broken.append(f"{lease} is handed {id}, which was accepted from {by} already")
         if any(before == count for _, before in earlier):
             self.broken.append(f"{lease} is handed {id} twice")
-        owners = [self.balanced[other] for other, before in earlier if before < count]
+        owners = [[self.balanced[other]] for other, before in earlier if before < count]
         self.suspicions.append((f"{lease} of {name} is handed {id}, after {earlier}", len(owners), owners))
         earlier.append((name, count))
         left_out = [
@@ -209,7 +212,7 @@ class BalancingFleet(MembersFleet):
         return [
             f"{what}, of {owners}"
             for what, troubles, owners in self.suspicions
-            if sum(not owner.ended_well for owner in owners) < troubles
+            if sum(any(not one.ended_well for one in owner) for owner in owners) < troubles
         ]
 
     @property
