@@ -285,6 +285,14 @@ class BalancingFleet(MembersFleet):
         for _ in range(times):
             self._redis.publish(self._keys.control, f"{WANTS}{known.client.id if known else member} {streams}")
 
+    def forge_in_vain(self, member: str, streams: int, times: int) -> None:
+        """The same in a fleet that is even: nothing moves."""
+        assert self._until(lambda: not self._uneven() and self._is_still(), HEALED), f"uneven: {self._uneven()}"
+        moved = self.moved
+        self.forge(member, streams, times)
+        self._until(lambda: self.moved > moved, 2 * STILL)
+        assert self.moved == moved, f"{self.moved - moved} streams were given to {member}, which has its share"
+
     def giver_dies(self, when: str) -> None:
         """Somebody joins, and asks. The first that gives dies: before its handler comes to a checkpoint, before it
         releases the stream, or before it hears that this is done."""
@@ -320,18 +328,28 @@ class BalancingFleet(MembersFleet):
         self.holding = False
 
     def taker_ends(self, how: str) -> None:
-        """Somebody joins, and asks. Then it drains at once, dies, or is cut off."""
+        """Somebody joins, and asks. Then it drains, dies or is cut off, or dies when it takes the first stream.
+        The others go on with all streams."""
         self._until(lambda: not self._unowned(), ASKED)
+        others = [self.balanced[name] for name in self.alive]
         self.join()
         member = list(self.balanced.values())[-1]
-        self.happened["asked"] += self._until(lambda: member.client.statistics().rebalance_asks > 0, ASKED)
-        match how:
-            case "drains":
-                self.end(member.name, in_good_order=True)
-            case "dies":
-                self.end(member.name, in_good_order=False)
-            case _:
-                self.cut(member.name)
+        if how == "dies taking":
+            taking = member.lose("request", "claim_many")
+            self.happened[how] += self._until(lambda: taking.matched > 0, ASKED)
+        else:
+            asks = self._until(lambda: member.client.statistics().rebalance_asks > 0, ASKED)
+            self.happened["asked"] += asks
+        if how == "drains":
+            self.end(member.name, in_good_order=True)
+        elif how == "is cut off":
+            self.cut(member.name)
+        else:
+            self.end(member.name, in_good_order=False)
+        if not self.holding and any(other.limit is None for other in others):
+            for other in others:
+                other.heal()
+            assert self._until(lambda: not self._unowned(), HEALED), f"still unowned: {self._unowned()}"
 
     def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait for a condition, and look meanwhile. Returns whether it came true in time."""

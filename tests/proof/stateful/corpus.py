@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ CORPUS: dict[str, list[Step]] = {
 }
 
 BALANCING: dict[str, list[Step]] = {
-    "a member without rebalancing keeps what it has": [
+    "a member without rebalancing neither gives nor asks": [
         ("begin", {"members": 1, "streams": 6, "pinned": 2}),
         ("join", {"rebalance": False}),
         ("announce", {"kind": "shared", "streams": 4}),
@@ -67,6 +68,16 @@ BALANCING: dict[str, list[Step]] = {
         ("wait", {"seconds": 0.5}),
         ("write", {}),
     ],
+    "nobody gives but a member without rebalancing has all": [
+        ("join", {"rebalance": False}),
+        ("begin", {"members": 0, "streams": 8}),
+        ("taker_ends", {"how": "is cut off"}),
+    ],
+    "forged asks move nothing": [
+        ("begin", {"members": 2, "streams": 12}),
+        ("forge_in_vain", {"member": "stranger", "streams": 9, "times": 3}),
+        ("forge_in_vain", {"member": "A", "streams": 9, "times": 3}),
+    ],
     "givers die at each point": [
         ("begin", {"members": 2, "streams": 14}),
         ("giver_dies", {"when": "at work"}),
@@ -74,10 +85,11 @@ BALANCING: dict[str, list[Step]] = {
         ("giver_dies", {"when": "released"}),
     ],
     "who asks does not stay": [
-        ("begin", {"members": 2, "streams": 14, "pinned": 2}),
+        ("begin", {"members": 1, "streams": 14, "pinned": 2}),
         ("taker_ends", {"how": "drains"}),
-        ("taker_ends", {"how": "dies"}),
+        ("taker_ends", {"how": "dies taking"}),
         ("taker_ends", {"how": "is cut off"}),
+        ("taker_ends", {"how": "dies"}),
     ],
     "handlers that give come to no checkpoint for a while": [
         ("begin", {"members": 1, "streams": 10}),
@@ -101,9 +113,14 @@ BALANCING: dict[str, list[Step]] = {
 }
 """How streams move, and what may come between: with rebalancing."""
 
-HAPPENS = {
-    "givers die at each point": {f"a giver died {when}": 1 for when in ("at work", "releasing", "released")},
-    "who asks does not stay": {"asked": 3},
-    "nobody hears the asks": {"asked": 1},
+HAPPENS: defaultdict[str, tuple[bool, dict[str, int]]] = defaultdict(lambda: (True, {}))
+"""Whether anything moves in these, and what they must come to, or they prove nothing."""
+HAPPENS |= {
+    "nobody gives but a member without rebalancing has all": (False, {"asked": 1}),
+    "givers die at each point": (
+        True,
+        {f"a giver died {when}": 1 for when in ("at work", "releasing", "released")},
+    ),
+    "who asks does not stay": (True, {"asked": 3, "dies taking": 1}),
+    "nobody hears the asks": (True, {"asked": 1}),
 }
-"""What these must come to, or they prove nothing."""
