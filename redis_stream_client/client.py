@@ -21,7 +21,7 @@ from redis_stream_client._model import options
 from redis_stream_client._model.fence import is_held_by
 from redis_stream_client._model.health import Health
 from redis_stream_client._model.rebalance import Rebalance
-from redis_stream_client._model.retention import OnDone
+from redis_stream_client._model.retention import OnDone, OnForgotten
 from redis_stream_client._model.retry_policy import NOT_GIVEN, NotGiven, RetryPolicy
 from redis_stream_client._model.statistics import Statistics
 from redis_stream_client._redis.endpoint import endpoint_for
@@ -62,6 +62,11 @@ class RedisStreamClient:
             to cut the connections of processes that live.
         weight: how many streams this client gets, in proportion to other members, from 0.001 to 1000; default 1.
             One of weight 2 gets twice as many as one of weight 1: of new streams, and of those of dead members.
+        on_forgotten: where a stream starts that has slept for longer than `progress_ttl`, so that its checkpoint
+        is
+            gone, when ``LoadBalancerStream.write()`` wakes it. ``"from_start"``, the default: at the start of the
+            stream, so that its entries come again. ``"from_now"``: with the entry that woke it, so that older
+            entries without a checkpoint never come. Either is a warning in the log.
 
     Raises:
         TypeError, ValueError: an argument is not allowed; the message names it.
@@ -84,6 +89,7 @@ class RedisStreamClient:
         progress_ttl: float = options.PROGRESS_TTL,
         presence: bool = True,
         weight: float = 1.0,
+        on_forgotten: OnForgotten = "from_start",
     ) -> None:
         checked = options.check(
             service,
@@ -96,6 +102,7 @@ class RedisStreamClient:
             progress_ttl=progress_ttl,
             presence=presence,
             weight=weight,
+            on_forgotten=on_forgotten,
         )
         endpoint = endpoint_for(redis, checked.keys.lbs)
         self._lifecycle = Lifecycle(checked, endpoint, placement_for(redis, endpoint))

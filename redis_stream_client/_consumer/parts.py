@@ -36,6 +36,7 @@ from redis_stream_client._ownership.endings import Endings
 from redis_stream_client._ownership.losses import Losses
 from redis_stream_client._ownership.redis_backend import RedisBackend
 from redis_stream_client._ownership.retry import Retries
+from redis_stream_client._ownership.sleeping import Sleeping
 from redis_stream_client._ownership.takeover import Takeover
 from redis_stream_client._protocol.announcements import Announcements
 from redis_stream_client._protocol.base import PAGE, ReplySizes
@@ -195,6 +196,17 @@ class Parts:
             record_store=self.record_store,
             retention=self.retention,
         )
+        self.sleeping = Sleeping(
+            consumer=self.options.consumer,
+            deliveries=self.deliveries,
+            lock_state=self.lock_state,
+            table=self.table,
+            losses=self.losses,
+            retries=retries,
+            tasks=self.tasks,
+            progress=self.progress,
+            endings=self.endings,
+        )
         self.backend = RedisBackend(
             lock_state=self.lock_state,
             capacity=self.capacity,
@@ -203,6 +215,7 @@ class Parts:
             counters=self.counters,
             progress=self.progress,
             endings=self.endings,
+            sleeping=self.sleeping,
         )
         self.arrivals = Arrivals(
             options=self.options,

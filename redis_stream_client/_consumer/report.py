@@ -109,6 +109,7 @@ class Report:
             claims_won=counters.claims_won,
             claims_lost=counters.claims_lost,
             streams_done=counters.streams_done,
+            streams_slept=counters.streams_slept,
             streams_released=counters.streams_released,
             streams_disowned=counters.streams_disowned,
             handlers=counters.handlers,

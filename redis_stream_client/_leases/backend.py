@@ -113,6 +113,11 @@ class LeaseBackend(Protocol):
         """Acknowledge and delete the announcement."""
         ...
 
+    async def put_to_sleep(self, lease: LeaseState) -> bool:
+        """Acknowledge and delete the announcement, unless the data stream has an entry after the checkpoint.
+        Returns whether the lease has ended. If the caller is cancelled, it goes on."""
+        ...
+
     async def release(
         self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False
     ) -> None:

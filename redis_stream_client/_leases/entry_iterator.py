@@ -7,6 +7,7 @@ from typing import Generic, Literal, TypeVar
 
 from redis_stream_client._concurrency import clock, forks
 from redis_stream_client._leases.backend import Asking, LeaseBackend, Source
+from redis_stream_client._leases.idle_time import IdleTime
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.entry import Entry
 from redis_stream_client._model.errors import EntriesTrimmed, RedisRejected, RedisUnavailable
@@ -27,24 +28,33 @@ Step = TypeVar("Step")
 
 
 class Follower(Generic[Step]):
-    """Follows the data stream of one lease, from the first entry after its checkpoint. Never ends by itself.
+    """Follows the data stream of one lease, from the first entry after its checkpoint. Ends by itself only with
+    `idle`, when the stream was put to sleep.
 
     Args:
         lease: the lease.
         backend: who it belongs to.
         on_gap: what to do about entries that are missing.
+        idle: seconds without anything to do after which to put the stream to sleep; None: never.
         method: what users call to get one of these, for its errors.
         most: how many entries one step hands out at the most.
     """
 
     def __init__(
-        self, lease: LeaseState, backend: LeaseBackend, on_gap: OnGap, method: str, most: int = 1
+        self,
+        lease: LeaseState,
+        backend: LeaseBackend,
+        on_gap: OnGap,
+        idle: float | None,
+        method: str,
+        most: int = 1,
     ) -> None:
         self._lease = lease
         self._backend = backend
         self._on_gap = on_gap
         self._method = method
         self._most = most
+        self._idle = IdleTime(idle) if idle is not None else None
         self._source: Source | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = forks.here()
@@ -61,11 +71,13 @@ class Follower(Generic[Step]):
                 f"another task waits for the next step of these {self._method}; call {self._method} once for each"
             )
         self._busy = True
-        lease = self._lease
+        lease, idle = self._lease, self._idle
         pause = IN_DOUBT
         try:
             while True:
-                if lease.lost is None and not self._backend.held:
+                if idle is not None and (idle.over or idle.trying):
+                    await self._fall_asleep(idle)
+                elif lease.lost is None and not self._backend.held:
                     await self._wait_in_doubt(pause)
                     pause = min(2 * pause, LONG_IN_DOUBT)
                 elif lease.lost is not None or lease.drained:
@@ -74,6 +86,8 @@ class Follower(Generic[Step]):
                     await self._start_again(self._source)
                 elif (step := self._step()) is not None:
                     return step
+                elif idle is not None and self._may_sleep(idle):
+                    idle.trying = True
                 else:
                     await self._fetch()
                     pause = IN_DOUBT
@@ -102,8 +116,41 @@ class Follower(Generic[Step]):
         In doubt Redis answers within a round trip, or the network is broken. So the wait is short, or there is
         nothing to miss: no checkpoint would be answered either.
         """
+        if self._idle is not None:  # nothing could come
+            self._idle.restart()
         with Asking(self._lease, self._backend):
             await asyncio.sleep(pause)
+
+    def _may_sleep(self, idle: IdleTime) -> bool:
+        """Whether to try to put the stream to sleep now. Asks nobody."""
+        if not idle.passed or self._source is None or self._arrived:
+            return False
+        if not self._lease.processed:  # the user may store that checkpoint while the next step waits
+            idle.restart()
+        elif not self._source.caught_up:
+            idle.look_again()
+        else:
+            return True
+        return False
+
+    async def _fall_asleep(self, idle: IdleTime) -> None:
+        """Try to put the stream to sleep, and end the loop if it was. A step that was cancelled meanwhile goes on
+        here."""
+        lease = self._lease
+        asleep = idle.over or lease.lost == "done"
+        try:
+            if lease.lost is None:
+                with Asking(lease, self._backend):
+                    asleep = await self._backend.put_to_sleep(lease)
+        except RedisUnavailable:
+            if lease.lost is not None:
+                raise
+        except RedisRejected:
+            idle.answered(asleep=False)
+            raise
+        idle.answered(asleep=asleep)
+        if asleep:
+            raise StopAsyncIteration
 
     async def _end(self) -> None:
         """End the loop: the lease was lost, or drains."""
@@ -159,11 +206,14 @@ class Follower(Generic[Step]):
             self._source.careful = self._on_gap == "raise"
             self._loop = asyncio.get_running_loop()
             return  # meanwhile it may have been drained
-        due = self._due()
+        due, started = self._due(), clock.now()
+        idle = self._idle if due is None else None
         waiter = lease.start_waiting(collecting=due is not None)
         timer: asyncio.TimerHandle | None = None
         if due is not None:
-            timer = waiter.get_loop().call_later(max(0.0, due - clock.now()), _wake, waiter)
+            timer = waiter.get_loop().call_later(max(0.0, due - started), _wake, waiter)
+        elif idle is not None:
+            timer = waiter.get_loop().call_later(idle.start(lease.handed_over), _wake, waiter)
         try:
             self._source.want(waiter)
             await waiter
@@ -174,6 +224,8 @@ class Follower(Generic[Step]):
             lease.stop_waiting(waiter, collecting=due is not None)
             if timer is not None:
                 timer.cancel()
+            if idle is not None:
+                idle.stop(clock.now() - started)
 
     async def _begin(self) -> None:
         """Ask Redis for the checkpoint."""
@@ -204,8 +256,10 @@ class Follower(Generic[Step]):
 class Entries(Follower[Entry]):
     """The entries of a data stream, one at each step."""
 
-    def __init__(self, lease: LeaseState, backend: LeaseBackend, on_gap: OnGap = "warn") -> None:
-        super().__init__(lease, backend, on_gap, "entries()")
+    def __init__(
+        self, lease: LeaseState, backend: LeaseBackend, on_gap: OnGap = "warn", idle: float | None = None
+    ) -> None:
+        super().__init__(lease, backend, on_gap, idle, "entries()")
 
     def __aiter__(self) -> "Entries":
         return self
@@ -234,12 +288,19 @@ class Batches(Follower[list[Entry]]):
         on_gap: what to do about entries that are missing.
         most: how many entries a batch has at the most.
         within: seconds that its first entry waits for others after it has arrived.
+        idle: see `Follower`.
     """
 
     def __init__(
-        self, lease: LeaseState, backend: LeaseBackend, most: int, within: float, on_gap: OnGap = "warn"
+        self,
+        lease: LeaseState,
+        backend: LeaseBackend,
+        most: int,
+        within: float,
+        on_gap: OnGap = "warn",
+        idle: float | None = None,
     ) -> None:
-        super().__init__(lease, backend, on_gap, "batches()", most)
+        super().__init__(lease, backend, on_gap, idle, "batches()", most)
         self._within = within
 
     def __aiter__(self) -> "Batches":

@@ -127,14 +127,14 @@ class Lease:
         read. Redis 6.2 does not count entries, so nothing is found there."""
         return self._state.gaps
 
-    def entries(self, *, on_gap: OnGap = "warn") -> Entries:
+    def entries(self, *, on_gap: OnGap = "warn", idle: float | None = None) -> Entries:
         """The entries of the data stream, for ``async for``. Starts after the last checkpoint and follows the
         stream.
 
-        The loop never ends by itself: leave it at your own end marker. When the lease is lost, or the client
-        drains or closes, the next step is cancelled; it never ends the loop normally. While the lock is in doubt,
-        or Redis does not answer, a step waits. If you cancel a step, no entry is lost. Each call of ``entries()``
-        starts anew after the last checkpoint.
+        The loop never ends by itself without `idle`: leave it at your own end marker. When the lease is lost, or
+        the client drains or closes, the next step is cancelled; it never ends the loop normally. While the lock is
+        in doubt, or Redis does not answer, a step waits. If you cancel a step, no entry is lost. Each call of
+        ``entries()`` starts anew after the last checkpoint.
 
         Each entry comes at least once. The next owner gets the entries without a checkpoint again. So do you after
         a restart or failover of Redis, which may have lost writes: reading goes on after the checkpoint that Redis
@@ -145,6 +145,12 @@ class Lease:
                 and go on; it can take a second until the gap is found. ``"raise"``: raise `EntriesTrimmed` before
                 the first entry behind the gap; the next step returns that entry. This costs a look at the stream
                 before each read.
+            idle: seconds after which the loop ends by itself, if nothing comes, and the stream can be put to
+                sleep: see `done_if_idle`. When the loop has ended, the stream sleeps already, and the lease is
+                done; the next entry wakes it, on any member. The time passes while a step waits and every entry
+                that you got has a checkpoint; with an entry without one the loop goes on. It starts anew with each
+                entry, and when the lock was in doubt or Redis did not answer. It is at least 0.05 s. None: the
+                loop never ends by itself.
 
         Raises (from ``anext()``):
             NotOwner: the lease was lost.
@@ -152,17 +158,24 @@ class Lease:
             RedisUnavailable: no answer about the checkpoint until the lock lapsed.
             RedisRejected: the key of the data stream holds another type, or reading it is not permitted.
         """
-        return Entries(self._state, self._backend, _require_on_gap(on_gap))
+        return Entries(self._state, self._backend, _require_on_gap(on_gap), _require_idle(idle))
 
-    def batches(self, *, max_entries: int = 100, within: float = 0.05, on_gap: OnGap = "warn") -> Batches:
+    def batches(
+        self,
+        *,
+        max_entries: int = 100,
+        within: float = 0.05,
+        on_gap: OnGap = "warn",
+        idle: float | None = None,
+    ) -> Batches:
         """The entries of the data stream in batches, for ``async for``: each a list, never empty.
 
         One ``checkpoint(batch[-1].id)`` covers the whole batch, so an entry costs a small part of what it costs
         with ``entries()`` and a checkpoint for each. Everything else is as for ``entries()``: the loop starts
-        after the last checkpoint and never ends by itself. When the lease is lost, or the client drains or closes,
-        the next step is cancelled; a drain waits until the last entry of your batch has a checkpoint. While the
-        lock is in doubt, or Redis does not answer, a step waits. If you cancel a step, no entry is lost: the next
-        step returns what it had collected.
+        after the last checkpoint and never ends by itself without `idle`. When the lease is lost, or the client
+        drains or closes, the next step is cancelled; a drain waits until the last entry of your batch has a
+        checkpoint. While the lock is in doubt, or Redis does not answer, a step waits. If you cancel a step, no
+        entry is lost: the next step returns what it had collected.
 
         Args:
             max_entries: how many entries a batch has at most.
@@ -172,6 +185,7 @@ class Lease:
             on_gap: what to do if entries were trimmed or deleted before they were read. ``"warn"``: log it once,
                 and go on. ``"raise"``: a batch ends before the gap, the next step raises `EntriesTrimmed`, and the
                 one after that returns what is behind the gap.
+            idle: as for ``entries()``. While a batch is collected, it does not pass.
 
         Raises:
             TypeError, ValueError: an argument is not allowed.
@@ -181,7 +195,7 @@ class Lease:
         """
         most = options.count(max_entries, "max_entries")
         within = options.seconds(within, "within", at_least=0.0)
-        return Batches(self._state, self._backend, most, within, _require_on_gap(on_gap))
+        return Batches(self._state, self._backend, most, within, _require_on_gap(on_gap), _require_idle(idle))
 
     async def checkpoint(self, id: str) -> None:
         """Store that all entries up to this one are processed: the next owner continues after it.
@@ -240,6 +254,34 @@ class Lease:
         """
         with Asking(self._state, self._backend):
             await self._backend.finish(self._state)
+
+    async def done_if_idle(self) -> bool:
+        """Finish the stream unless there is something to read: put it to sleep.
+
+        It is `done` if the data stream has no entry after the stored checkpoint, and you got none without a
+        checkpoint. An entry that a producer adds later wakes the stream: `LoadBalancerStream.write` announces it
+        again, and so does `LoadBalancerStream.add` after an ``XADD``. The next owner continues after the
+        checkpoint.
+
+        If a reply is lost, the client repeats the request until its lock lapses. If the wait is cancelled, the
+        attempt goes on in the background; another call waits for it. Whatever breaks off between two steps, no
+        entry stays unread: at worst the stream is announced once more than necessary.
+
+        Returns:
+            True: the lease has ended, and is done; perhaps in favour of a newer announcement, whose owner reads
+            on. False: there is something to read, or an entry has no checkpoint. The lease goes on.
+
+        Raises:
+            NotOwner: the lease was lost, and nothing was changed.
+            RedisUnavailable: no answer until the lock lapsed; the stream may be finished. You can safely repeat
+                the call.
+            RedisRejected: the key of the data stream holds another type, or Redis does not permit it.
+            ClientClosed: the client was closed meanwhile.
+        """
+        if self._state.lost is None and not self._state.processed:
+            return False
+        with Asking(self._state, self._backend):
+            return await self._backend.put_to_sleep(self._state)
 
     async def release(self) -> None:
         """Give the stream back without finishing it, so that a peer can claim it at once.
@@ -315,6 +357,10 @@ def _require_on_gap(on_gap: OnGap) -> OnGap:
     if on_gap not in get_args(OnGap):
         raise ValueError(f"on_gap must be one of {', '.join(get_args(OnGap))}, not {on_gap!r}")
     return on_gap
+
+
+def _require_idle(idle: float | None) -> float | None:
+    return options.seconds(idle, "idle", at_least=0.0, at_most=options.YEAR) if idle is not None else None
 
 
 def lease_of(state: LeaseState) -> Lease:

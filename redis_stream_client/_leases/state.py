@@ -462,6 +462,12 @@ class LeaseState:
         """Whether the user has got no entry since the last checkpoint, and that was not one within a batch."""
         return self._handed is None or self._handed.settled
 
+    @property
+    def processed(self) -> bool:
+        """Whether every entry that the user has got has a checkpoint."""
+        handed = self._handed
+        return handed is None or order(handed.reached) <= order(self.position or START)
+
     # Its holder's progress.
 
     def progress(self) -> None:

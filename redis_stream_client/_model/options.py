@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from redis_stream_client._model.keys import Keys, require_name
+from redis_stream_client._model.retention import OnForgotten, check_on_forgotten
 
 MIN_LOCK_TTL = 0.1
 MAX_OFFER_PAUSE = 5.0
@@ -40,6 +41,7 @@ class Parameters(TypedDict, total=False):
     progress_ttl: float
     presence: bool
     weight: float
+    on_forgotten: OnForgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Options:
     progress_ttl: float
     presence: bool
     weight: float
+    on_forgotten: OnForgotten
 
     def renamed(self) -> "Options":
         """The same options under a new consumer id."""
@@ -129,6 +132,7 @@ def check(
     progress_ttl: float,
     presence: bool = True,
     weight: float = 1.0,
+    on_forgotten: OnForgotten = "from_start",
 ) -> Options:
     """Check the arguments of the constructor. A ``TypeError`` or ``ValueError`` names the parameter."""
     keys = Keys(require_name(service, "service"))
@@ -154,6 +158,7 @@ def check(
         progress_ttl=seconds(progress_ttl, "progress_ttl", at_least=0.0, at_most=10 * YEAR),
         presence=switch(presence, "presence"),
         weight=_weight(weight),
+        on_forgotten=check_on_forgotten(on_forgotten),
     )
 
 

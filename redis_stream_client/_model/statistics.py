@@ -80,6 +80,7 @@ class Statistics:
         claims_won: claims that gave a lease.
         claims_lost: claims that Redis refused: a peer was first, or the stream was gone.
         streams_done: streams that were finished.
+        streams_slept: how many of these were put to sleep: `Lease.done_if_idle` finished them.
         streams_released: streams that were given back unfinished.
         streams_disowned: leases that were lost.
         handlers: handlers that `run()` has at work now.
@@ -116,6 +117,7 @@ class Statistics:
     claims_won: int
     claims_lost: int
     streams_done: int
+    streams_slept: int
     streams_released: int
     streams_disowned: int
     handlers: int
@@ -150,6 +152,7 @@ class Counters:
     claims_won: int = 0
     claims_lost: int = 0
     streams_done: int = 0
+    streams_slept: int = 0
     streams_released: int = 0
     streams_disowned: int = 0
     handlers: int = 0

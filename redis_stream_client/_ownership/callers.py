@@ -21,10 +21,21 @@ class Callers:
         self._start = spawn
         self._gone = gone
         self._left: dict[LeaseState, set[asyncio.Task[Outcome]]] = {}
+        self._shared: dict[LeaseState, asyncio.Task[Outcome]] = {}
 
     async def wait_for(self, lease: LeaseState, work: Work) -> None:
         """Run `work` to its end, even if the caller is cancelled. Raises what `work` raises."""
-        task = self._spawn(work)
+        await self._wait(lease, self._spawn(work))
+
+    async def share(self, lease: LeaseState, work: Callable[[], Work]) -> None:
+        """`wait_for` what is under way for this lease, also if its caller was cancelled; else begin it."""
+        task = self._shared.get(lease)
+        if task is None:
+            task = self._shared[lease] = self._spawn(work())
+            task.add_done_callback(lambda _: self._shared.pop(lease))
+        await self._wait(lease, task)
+
+    async def _wait(self, lease: LeaseState, task: "asyncio.Task[Outcome]") -> None:
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
@@ -56,7 +67,7 @@ class Callers:
         return task
 
     def _leave(self, lease: LeaseState, task: "asyncio.Task[Outcome]") -> None:
-        if not task.done():
+        if not task.done() and task not in self._left.get(lease, ()):
             self._left.setdefault(lease, set()).add(task)
             task.add_done_callback(functools.partial(self._ended, lease))
 

@@ -16,11 +16,13 @@ from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.entry import START
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected
 from redis_stream_client._model.fence import Fence
+from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import PROGRESS_TTL, Options
 from redis_stream_client._ownership.callers import Callers
 from redis_stream_client._ownership.losses import Losses
 from redis_stream_client._ownership.refusals import Refusals, about, rejected, rest
 from redis_stream_client._ownership.retry import Lapsed, Retries, lapsed
+from redis_stream_client._protocol import data_streams
 from redis_stream_client._protocol.deliveries import Deliveries
 from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._protocol.progress_records import (
@@ -29,6 +31,7 @@ from redis_stream_client._protocol.progress_records import (
     Begin,
     Begun,
     Checkpoint,
+    Doze,
     Fail,
     Foreign,
     Owner,
@@ -36,6 +39,7 @@ from redis_stream_client._protocol.progress_records import (
     Refused,
     Suspect,
     Terms,
+    Unreadable,
 )
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._streams.cursor import Cursor
@@ -86,6 +90,7 @@ class Progress:
         self._lock_ttl = options.lock_ttl
         self._pace = options.pace
         self._progress_ttl = options.progress_ttl
+        self._from_now = options.on_forgotten == "from_now"
         self._patience = options.patience
         self._pending = pending
         self._deliveries = deliveries
@@ -137,12 +142,19 @@ class Progress:
             if not isinstance(answer, Refused | Suspect | Exception):
                 ready.add(lease)
                 if answer is not None:
-                    lease.begin(answer.checkpoint, answer.attempts, answer.added, answer.trouble)
+                    self._take(lease, answer)
 
     def _begin_of(self, lease: LeaseState, terms: Terms, *, look_only: bool, replaces: Owner = NO_OWNER) -> Begin:
         record = self._keys.progress(lease.stream)
         return Begin(
-            record, self._owner(lease), look_only, lease.unrecorded, replaces, terms, lease.lived_since_text
+            record,
+            self._owner(lease),
+            look_only,
+            lease.unrecorded,
+            replaces,
+            terms,
+            lease.lived_since_text,
+            self._from_now,
         )
 
     async def begin(
@@ -202,7 +214,8 @@ class Progress:
             ask = self._begin_of(lease, terms, look_only=look_only, replaces=replaces)
             answer = await self._ask(lease, "begin", functools.partial(Records.begin, ask=ask))
             if not isinstance(answer, Refused):
-                if isinstance(answer, Begun) and answer.checkpoint is None and self._records_go(lease):
+                new = isinstance(answer, Begun) and (answer.checkpoint is None or answer.since is not None)
+                if isinstance(answer, Begun) and new and self._records_go(lease):
                     await self._confirm(lease, answer)
                 self._begun(lease, answer)
                 return
@@ -222,7 +235,7 @@ class Progress:
         try:
             await self._examine(lease, NO_OWNER)
         except NotOwner:
-            lease.begin(answer.checkpoint, answer.attempts, answer.added, answer.trouble)
+            self._take(lease, answer)
             await self._record_store.settle([lease], AT_ONCE)
             raise
 
@@ -243,7 +256,19 @@ class Progress:
         if isinstance(answer, Suspect):
             lease.suspected(answer.deaths, answer.trouble)
         elif answer is not None:
-            lease.begin(answer.checkpoint, answer.attempts, answer.added, answer.trouble)
+            self._take(lease, answer)
+
+    def _take(self, lease: LeaseState, answer: Begun) -> None:
+        """The record is ours."""
+        if answer.since is not None and not lease.begun:
+            log.warning(
+                "the progress record of %s had expired when entry %s woke it: it starts %s",
+                lease.stream,
+                answer.since,
+                "with that entry" if answer.checkpoint is not None else "at the start of the stream",
+                extra=lease.log_fields(),
+            )
+        lease.begin(answer.checkpoint, answer.attempts, answer.added, answer.trouble)
 
     async def acquit(self, leases: Sequence[LeaseState]) -> None:
         """Do not count the attempts and earlier failures of these owners, which have nothing left to do."""
@@ -278,6 +303,25 @@ class Progress:
             answer = await self._ask(lease, "fail", functools.partial(Records.fail, ask=ask))
             if not isinstance(answer, Refused):
                 return
+            await refusals.another()
+            await self._begin(lease, replaces=await self._examine(lease, answer.by))
+
+    # Sleep.
+
+    async def doze(self, lease: LeaseState) -> bool:
+        """Put a stream to sleep, unless it has an entry after the stored checkpoint. Returns whether it sleeps.
+
+        Raises:
+            NotOwner: there is a newer owner.
+            RedisUnavailable: no answer until the lock lapsed. You can safely repeat the call.
+            RedisRejected: Redis refuses the record or the data stream.
+        """
+        refusals = self._refusals(lease)
+        while True:
+            ask = Doze(self._keys.progress(lease.stream), self._owner(lease), lease.stream)
+            answer = await self._ask(lease, "done_if_idle", functools.partial(Records.doze, ask=ask))
+            if not isinstance(answer, Refused):
+                return answer
             await refusals.another()
             await self._begin(lease, replaces=await self._examine(lease, answer.by))
 
@@ -341,6 +385,8 @@ class Progress:
             )
         except Lapsed:
             raise lapsed(lease, what) from None
+        except Unreadable as error:
+            raise data_streams.unreadable(lease.stream, error.fault) from error.__cause__
         except RedisRejected as error:
             raise rejected(lease, self._keys.progress(lease.stream), error) from error.__cause__
 

@@ -84,15 +84,18 @@ class Endings:
         self._retention = retention
         self._doing = Batch[LeaseState, None](self._send_done, tasks.spawn, tasks.gone, PAGE)
         self._releasing = Batch[Release, None](self._send_release, tasks.spawn, tasks.gone, PAGE)
+        self._asleep: set[LeaseState] = set()  # those of `_doing` that were put to sleep
         self.releasing: set[asyncio.Future[None]] = set()
 
     # Done.
 
-    def finish(self, lease: LeaseState) -> "asyncio.Future[None]":
-        """Acknowledge and delete. See `Lease.done`."""
+    def finish(self, lease: LeaseState, *, asleep: bool = False) -> "asyncio.Future[None]":
+        """Acknowledge and delete. See `Lease.done`. `asleep`: the stream was put to sleep."""
         self._lock_state.check()
         if not self._table.holds(lease):
             raise lease.not_owner(gone=lease.done_sent is not None)
+        if asleep:
+            self._asleep.add(lease)
         return self._doing.add(lease)
 
     async def answered(self, lease: LeaseState) -> None:
@@ -120,7 +123,11 @@ class Endings:
                 for lease, result, again in zip(leases, results, repeated, strict=True)
             ]
             self._capacity.freed()
-            await self._retention.done(lease for lease in leases if lease.lost == "done")
+            done = [lease for lease in leases if lease.lost == "done"]
+            asleep = self._asleep.intersection(leases)
+            self._asleep -= asleep
+            self._counters.streams_slept += len(asleep.intersection(done))
+            await self._retention.done(done, asleep)
             return failures
 
     async def _persist_done(self, leases: list[LeaseState]) -> tuple[list[str], list[bool]]:

@@ -12,6 +12,7 @@ from redis_stream_client._model.letter_details import LetterDetails
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.endings import Endings
+from redis_stream_client._ownership.sleeping import Sleeping
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,6 +31,7 @@ class RedisBackend:
         counters: Counters,
         progress: Progress,
         endings: Endings,
+        sleeping: Sleeping,
     ) -> None:
         self._lock_state = lock_state
         self._capacity = capacity
@@ -37,6 +39,7 @@ class RedisBackend:
         self._tasks = tasks
         self._counters = counters
         self._endings = endings
+        self._sleeping = sleeping
         self.plane = progress
 
     @property
@@ -56,11 +59,16 @@ class RedisBackend:
     async def answered(self, lease: LeaseState) -> None:
         """Wait for the operations on this lease whose callers were cancelled."""
         await self.plane.answered(lease)
+        await self._sleeping.answered(lease)
         await self._endings.answered(lease)
 
     def finish(self, lease: LeaseState) -> "asyncio.Future[None]":
         """See `Endings.finish`."""
         return self._endings.finish(lease)
+
+    async def put_to_sleep(self, lease: LeaseState) -> bool:
+        """See `Sleeping.put_to_sleep`."""
+        return await self._sleeping.put_to_sleep(lease)
 
     async def release(
         self, lease: LeaseState, *, pause: float | None = None, graceful: bool = True, untried: bool = False

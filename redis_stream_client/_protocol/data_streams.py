@@ -6,9 +6,11 @@ The streams of one call must be in one slot. These stubs are functions, because 
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.gaps import Look
 from redis_stream_client._protocol import scripts
 from redis_stream_client._redis.connection import SharedConnection
+from redis_stream_client._redis.error_mapping import WrongType
 
 PEEKED_BYTES = 1 << 17  # bytes of entries in one reply
 PEEKED = 250  # the most streams in one call
@@ -49,3 +51,17 @@ def _look(reply: Any) -> Look | Literal["uncounted"] | None:
         case [0]:
             return UNCOUNTED
     return None
+
+
+def unreadable(stream: str, error: RedisRejected) -> RedisRejected:
+    """The error of one data stream that cannot be read."""
+    if isinstance(error, WrongType):
+        rejected: RedisRejected = WrongType(
+            f"the key {stream!r} holds another type of value than a stream",
+            hint="a data stream must be written with XADD; delete or rename that key",
+            stream=stream,
+        )
+    else:
+        rejected = type(error)(f"the data stream {stream!r} cannot be read: {error.args[0]}", stream=stream)
+    rejected.__cause__ = error.__cause__
+    return rejected

@@ -120,6 +120,25 @@ class Deliveries:
         reply = await self._commands.run(scripts.load("release"), [self._keys.lbs], args, timeout=timeout)
         return [decode_name(result) for result in reply]
 
+    async def withhold(
+        self, entries: Sequence[tuple[str, int, str]], timeout: float, *, restore: bool = False
+    ) -> list[str]:
+        """Have producers announce these streams anew from now on. With `restore`: no more.
+
+        Args:
+            entries: LBS id, delivery count and name of each stream.
+            timeout: seconds.
+            restore: take it back.
+
+        Returns:
+            For each ``withheld`` or ``restored``; ``newer``: it was announced again, and nothing was changed;
+            ``gone``; or the current owner.
+        """
+        args = [self._keys.group, self._me, "restore" if restore else "withhold", *flat(entries)]
+        keys = [self._keys.lbs, self._keys.announced]
+        reply = await self._commands.run(scripts.load("withhold"), keys, args, timeout=timeout)
+        return [decode_name(result) for result in reply]
+
     async def bury(
         self, lbs_id: str, deliveries: int, reason: str, timeout: float, *, details: str = "", stream: str = ""
     ) -> str:

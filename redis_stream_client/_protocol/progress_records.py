@@ -68,6 +68,7 @@ class Begin(NamedTuple):
         terms: how to begin if earlier owners have died.
         lived_since: a fence of the same consumer, which has lived through the ends of all its leases from that one
             on: they are no deaths. Empty for none.
+        from_now: a stream whose record had expired starts with the entry that woke it, and not at its start.
     """
 
     record: str
@@ -77,19 +78,22 @@ class Begin(NamedTuple):
     replaces: Owner = NO_OWNER
     terms: Terms = ANY_TERMS
     lived_since: str = ""
+    from_now: bool = False
 
 
 class Begun(NamedTuple):
     """The record is ours. `checkpoint` is None if there is none yet.
 
     `added`: how many entries were added to the stream up to the checkpoint, and whether nobody has read on.
-    `trouble`: failures and deaths since the checkpoint advanced.
+    `trouble`: failures and deaths since the checkpoint advanced. `since`: the entry that woke a stream whose
+    record had expired, if nothing was processed since.
     """
 
     checkpoint: str | None
     attempts: int
     added: Added = UNKNOWN
     trouble: Trouble | None = None
+    since: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,18 @@ class Foreign(KeyRejected):
 
     def __init__(self, field: str, holds: bytes) -> None:
         super().__init__(f"its {field} is {holds!r}")
+
+
+class Unreadable(KeyRejected):
+    """Redis refuses the data stream, and not the record. Never leaves the package.
+
+    Attributes:
+        fault: what it says.
+    """
+
+    def __init__(self, fault: KeyRejected) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
 
 
 class Checkpoint(NamedTuple):
@@ -148,6 +164,14 @@ class Fail(NamedTuple):
     error: str
 
 
+class Doze(NamedTuple):
+    """The arguments of `doze`: whose the record must be, and the data stream."""
+
+    record: str
+    owner: Owner
+    stream: str
+
+
 class Failed(NamedTuple):
     """How often handlers have failed since the last progress, and for how many seconds."""
 
@@ -165,7 +189,8 @@ class Retain(NamedTuple):
         what: becomes of it.
         upto: id of the last entry that was handed out; for ``"delete"`` only.
         added: entries added to the stream up to `upto`; None if not known.
-        lifetime: seconds that a record stays, 0 to delete it, None to leave it as it is.
+        lifetime: seconds that a record stays, 0 to delete it, None to leave it as it is. With ``"delete"``:
+            seconds for which the record of a stream that was put to sleep still says so; None: it was not.
     """
 
     record: str
@@ -220,6 +245,8 @@ class Records:
         )
         self._failing = Window("records in a fail", CALL, timeout)
         self._fails = Batch[Fail, Failed | Refused](self._fail, spawn, gone, lambda: self._failing.size)
+        self._dozing = Window("streams in a doze", CALL, timeout)
+        self._dozes = Batch[Doze, bool | Refused](self._doze, spawn, gone, lambda: self._dozing.size)
         self._checkpoints = Batch[Checkpoint, Refused | bool](
             self._advance, spawn, gone, lambda: self._advancing.size, self._advance_at_once
         )
@@ -227,7 +254,8 @@ class Records:
     @property
     def shrunk(self) -> int:
         """How often a call got no answer and was made smaller."""
-        return self._beginning.shrunk + self._advancing.shrunk + self._failing.shrunk
+        windows = (self._beginning, self._advancing, self._failing, self._dozing)
+        return sum(window.shrunk for window in windows)
 
     def begin(self, ask: Begin) -> "asyncio.Future[Begun | Refused | Suspect | None]":
         """Take over a record. None: with `look_only`, there is no record.
@@ -249,6 +277,11 @@ class Records:
         """Note that the handler of the owner has failed. A repeated call of the same owner counts no second
         failure."""
         return self._fails.add(ask)
+
+    def doze(self, ask: Doze) -> "asyncio.Future[bool | Refused]":
+        """Put a stream to sleep, unless it has an entry after the stored checkpoint. Returns whether it sleeps. A
+        repeated call of the same owner looks again."""
+        return self._dozes.add(ask)
 
     async def any_of(self, records: Sequence[str], timeout: float) -> bool:
         """Whether one of these records exists. All are in one slot."""
@@ -325,6 +358,12 @@ class Records:
         words = [(ask.record, (ask.owner.fence, ask.owner.consumer, ask.error)) for ask in asks]
         return [_failed(reply) for reply in await self._sized(self._failing, scripts.load("fail"), words)]
 
+    async def _doze(self, asks: list[Doze]) -> list[bool | Refused | Exception]:
+        words = [(ask.record, (ask.owner.fence, ask.owner.consumer)) for ask in asks]
+        streams = {ask.record: ask.stream for ask in asks}
+        replies = await self._sized(self._dozing, scripts.load("doze"), words, streams)
+        return [_dozed(reply) for reply in replies]
+
     def _advance_at_once(self, ask: Checkpoint, heard: Callable[[Refused | bool | Exception], None]) -> bool:
         """Send one on a connection that is open, without a task. False: there is none."""
 
@@ -342,10 +381,14 @@ class Records:
         return self._connection.run_at_once(script, [record], words, timeout=timeout, heard=answered)
 
     async def _sized(
-        self, window: Window, script: Script, asks: Sequence[tuple[str, tuple[Any, ...]]]
+        self,
+        window: Window,
+        script: Script,
+        asks: Sequence[tuple[str, tuple[Any, ...]]],
+        beside: Mapping[str, str] | None = None,
     ) -> list[Any]:
         """Run a script. Without an answer, the next calls are smaller."""
-        replies = await self._run(script, asks, min(window.patience, self._longest))
+        replies = await self._run(script, asks, min(window.patience, self._longest), beside)
         _went(window, replies)
         return replies
 
@@ -383,11 +426,11 @@ class Records:
 
     def _translated(self, reply: Any) -> Any:
         match reply:
-            case [b"error", bytes(text)]:
+            case [b"error" | b"unreadable" as what, bytes(text)]:
                 fault = error_mapping.map_reply(ResponseError(text.decode(errors="replace")))
                 if isinstance(fault, Unanswered) and fault.elsewhere:
                     self._connection.drop(fault)
-                return fault
+                return Unreadable(fault) if what == b"unreadable" and isinstance(fault, KeyRejected) else fault
             case Unanswered():
                 return Unanswered(str(reply), maybe_executed=reply.maybe_executed, elsewhere=reply.elsewhere)
         return reply
@@ -406,17 +449,19 @@ def _begin_words(ask: Begin) -> tuple[Any, ...]:
         ask.owner.fence, ask.owner.consumer, int(ask.look_only), ask.unrecorded,
         ask.replaces.fence, encode_name(ask.replaces.consumer),
         _or_empty(ask.terms.most_deaths), int(ask.terms.trial), ask.lived_since,
+        int(ask.from_now),
     )  # fmt: skip
 
 
 def _begun(reply: Any) -> Begun | Refused | Suspect | Exception | None:
     match reply:
-        case [b"begun", bytes(checkpoint), int(attempts), bytes(added), *trouble]:
+        case [b"begun", bytes(checkpoint), int(attempts), bytes(added), bytes(since), *trouble]:
             return Begun(
                 checkpoint.decode() or None,
                 attempts,
                 Added.parse(added),
                 _trouble(*trouble) if trouble else None,
+                since.decode() or None,
             )
         case [b"suspect", int(deaths), *trouble]:
             return Suspect(deaths, _trouble(*trouble))
@@ -439,6 +484,12 @@ def _failed(reply: Any) -> Failed | Refused | Exception:
     match reply:
         case [b"failed", int(failures), int(milliseconds)]:
             return Failed(failures, milliseconds / 1000)
+    return _refused(reply)
+
+
+def _dozed(reply: Any) -> bool | Refused | Exception:
+    if reply in ([b"asleep"], [b"awake"]):
+        return bool(reply[0] == b"asleep")
     return _refused(reply)
 
 

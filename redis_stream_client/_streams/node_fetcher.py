@@ -16,9 +16,10 @@ from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import log
+from redis_stream_client._protocol import data_streams
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
-from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, WrongType
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.placement import Placement, by_slot
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.bypass_reader import BypassReader
@@ -367,7 +368,7 @@ class NodeFetcher:
                 halves = map(self._read_together, (cursors[:middle], cursors[middle:]))
                 return _Failure.of_all(await gather(*halves, name="redis_stream_client reads"))
             cursors[0].end()
-            cursors[0].tell(_about(cursors[0].stream, error))
+            cursors[0].tell(data_streams.unreadable(cursors[0].stream, error))
             return False
         except BaseException:
             for cursor in cursors:
@@ -460,17 +461,3 @@ class _Failure(NamedTuple):
         """Whether the reply may have been too large for the line or for the server."""
         error = self.error
         return self.sent and isinstance(error, Unanswered) and error.maybe_executed and not error.elsewhere
-
-
-def _about(stream: str, error: RedisRejected) -> RedisRejected:
-    """The error of one data stream that cannot be read."""
-    if isinstance(error, WrongType):
-        rejected: RedisRejected = WrongType(
-            f"the key {stream!r} holds another type of value than a stream",
-            hint="a data stream must be written with XADD; delete or rename that key",
-            stream=stream,
-        )
-    else:
-        rejected = type(error)(f"the data stream {stream!r} cannot be read: {error.args[0]}", stream=stream)
-    rejected.__cause__ = error.__cause__
-    return rejected

@@ -5,7 +5,7 @@ All of this is done in the background, under the fence of the owner that asks, a
 lease waits for it. If the process dies before, the stream stays.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.logs import log
@@ -13,6 +13,10 @@ from redis_stream_client._model.options import PROGRESS_TTL, Options
 from redis_stream_client._protocol.progress_records import Owner, Records, Retain, Retained
 from redis_stream_client._streams.record_store import RecordStore
 from redis_stream_client._streams.settle_queue import Item
+
+ASLEEP = 3600.0
+"""Seconds for which the record of a stream that was put to sleep says so at least. A producer that saw our
+announcement before, and was stopped for longer than that before it adds its entry, must live to announce it."""
 
 
 class Retention:
@@ -36,9 +40,10 @@ class Retention:
         """How many streams wait for it."""
         return len(self._queue)
 
-    async def done(self, leases: Iterable[LeaseState]) -> None:
-        """Their announcements were acknowledged: do to the streams what `run()` was told. Waits for nothing."""
-        asks = [self._at_the_end(lease) for lease in leases]
+    async def done(self, leases: Iterable[LeaseState], asleep: Collection[LeaseState] = ()) -> None:
+        """Their announcements were acknowledged: do to the streams what `run()` was told. Waits for nothing.
+        `asleep`: those that were put to sleep."""
+        asks = [self._at_the_end(lease, asleep=lease in asleep) for lease in leases]
         await self._queue.settle([Item(ask.stream, ask) for ask in asks if ask is not None], 0.0)
 
     async def trim(self, leases: Iterable[LeaseState]) -> None:
@@ -50,17 +55,17 @@ class Retention:
         """Do what is left, because the client is leaving. The caller bounds the time."""
         await self._queue.last(())
 
-    def _at_the_end(self, lease: LeaseState) -> Retain | None:
+    def _at_the_end(self, lease: LeaseState, *, asleep: bool) -> Retain | None:
         ask = self._ask(lease)
         if lease.on_done == "delete":
-            upto = lease.reached
-            return ask._replace(what="delete", upto=upto, added=lease.added_up_to(upto))
+            upto, lifetime = lease.reached, ASLEEP if asleep else None
+            return ask._replace(what="delete", upto=upto, added=lease.added_up_to(upto), lifetime=lifetime)
         if not lease.begun:  # it has no record, and no checkpoint
             return None
         if lease.on_done == "trim":
             return ask  # the record stays: it tells the next owner that nothing is missing
         if self._progress_ttl < self.settled_for:
-            return ask._replace(what="keep", lifetime=self._progress_ttl)
+            return ask._replace(what="keep", lifetime=max(self._progress_ttl, ASLEEP if asleep else 0.0))
         return None
 
     def _ask(self, lease: LeaseState) -> Retain:

@@ -146,6 +146,7 @@ class Memory:
         self._drains: list[Callable[[], None]] = []
         self._doubts = 0
         self._work: set[asyncio.Task[None]] = set()
+        self._falling_asleep: asyncio.Task[None] | None = None
 
     # What tests call.
 
@@ -315,6 +316,25 @@ class Memory:
         self.done = True
         self.end(lease, "done")
         self._retain(lease)
+
+    async def put_to_sleep(self, lease: LeaseState) -> bool:
+        """Acknowledge and delete the announcement, unless there is something to read."""
+        if lease.lost is not None:
+            raise lease.not_owner()
+        if self._falling_asleep is None or self._falling_asleep.done():
+            self._falling_asleep = self._spawn(self._put_to_sleep(lease))
+        await self._wait_for(self._falling_asleep, lease)
+        return lease.lost == "done"
+
+    async def _put_to_sleep(self, lease: LeaseState) -> None:
+        if not lease.begun:
+            await self._begin(lease)
+        await self._answer(lease, "done_if_idle")
+        record = self.record
+        assert record is not None
+        checkpoint = order(record.checkpoint or START)
+        if lease.processed and all(order(entry.id) <= checkpoint for entry in self.stream.entries):
+            await self._finish(lease)
 
     def _retain(self, lease: LeaseState) -> None:
         """Do to the stream and its record what `run_handler` was told."""

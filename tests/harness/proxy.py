@@ -22,7 +22,7 @@ PIECE = 0.02
 BURST = 0.05
 """Seconds by which a line may lag behind its rate and then catch up: a busy event loop is late all the time."""
 
-Action = Literal["drop replies", "hold replies", "drop requests", "forget replies"]
+Action = Literal["drop replies", "hold replies", "drop requests", "hold requests", "forget replies"]
 
 
 @dataclass(eq=False)
@@ -42,10 +42,10 @@ class Fault:
     swallowed: int = 0
     """How many bytes were swallowed; for replies, more than 0 means that the server has answered."""
     released: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when held replies may go."""
+    """Set when held requests or replies may go."""
 
     def release(self) -> None:
-        """Let the held replies go, late, and strike no more connections."""
+        """Let what is held go, late, and strike no more connections."""
         self.connections = 0
         self.released.set()
 
@@ -217,6 +217,11 @@ class TcpProxy:
         """Never execute: swallow a request with `pattern` and all later ones of its connection, or cut it."""
         return self._add(Fault(pattern, "drop requests", connections, cut))
 
+    def hold_requests_matching(self, pattern: bytes, *, connections: int | None = 1) -> Fault:
+        """Execute late: hold a request with `pattern`, and all later ones of its connection, until the fault is
+        released."""
+        return self._add(Fault(pattern, "hold requests", connections, cut=False))
+
     def heal(self) -> None:
         """End every fault. Connections that lost bytes are reset, since they can never be right again."""
         self.delay()
@@ -302,6 +307,7 @@ class _Link:
         self.replies_lost: Fault | None = None
         self.replies_held: Fault | None = None
         self.requests_lost: Fault | None = None
+        self.requests_held: Fault | None = None
         self._tail = b""
 
     @property
@@ -338,6 +344,8 @@ class _Link:
             if self.requests_lost is not None:
                 self._swallow(data, self.requests_lost)
                 continue
+            if self.requests_held is not None:
+                await self.requests_held.released.wait()
             while data:
                 passed = await proxy.request_line.carry(len(data))
                 await proxy.requests_flow.wait()
@@ -387,6 +395,8 @@ class _Link:
                 self.replies_held = fault
             case "drop requests":
                 self.requests_lost = fault
+            case "hold requests":
+                self.requests_held = fault
         fault.matched += 1
         if fault.connections is not None:
             fault.connections -= 1
@@ -397,7 +407,7 @@ class _Link:
             return
         seen = len(self._tail)
         data = self._tail + data
-        struck = (self.replies_lost, self.replies_held, self.requests_lost)
+        struck = (self.replies_lost, self.replies_held, self.requests_lost, self.requests_held)
         for fault in self.proxy.faults:
             start = max(0, seen - len(fault.pattern) + 1)  # what lies before was looked at already
             if fault.action == "forget replies":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -78,6 +78,9 @@ class Backend:
         self.failure: Exception | None = None
         self.sources: list[Source] = []
         self.plane = self
+        self.asleep: list[bool | Exception] = []
+        """What is answered when a stream is to be put to sleep, in order; without an answer it lasts."""
+        self.asked = 0
 
     def require_here(self) -> None:
         pass
@@ -102,6 +105,16 @@ class Backend:
 
     def skipped(self, entries: int) -> None:
         self.missing += entries
+
+    async def put_to_sleep(self, lease: LeaseState) -> bool:
+        self.asked += 1
+        await wait_until(lambda: self.asleep, "there is an answer")
+        answer = self.asleep.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer:
+            lease.end("done")
+        return answer
 
     # What following asks for never.
 
@@ -384,3 +397,165 @@ async def test_who_drops_it_reads_no_more(lease: LeaseState, backend: Backend) -
     del entries, step
     gc.collect()
     await wait_until(lambda: source.closed, "the source is closed")
+
+
+# Idle time.
+
+
+SHORT = 0.05
+
+
+async def idle_step(
+    entries: AsyncIterator[T], backend: Backend, *, caught_up: bool = True
+) -> tuple[asyncio.Task[T], Source]:
+    step, source = await first_step(entries, backend)
+    source.caught_up = caught_up
+    return step, source
+
+
+async def test_a_loop_without_anything_to_do_ends_and_has_ended(lease: LeaseState, backend: Backend) -> None:
+    entries = Entries(lease, backend, idle=SHORT)
+    step, _ = await idle_step(entries, backend)
+    backend.asleep = [True]
+    for _ in range(3):
+        with pytest.raises(StopAsyncIteration):
+            await step
+        step = asyncio.ensure_future(anext(entries))
+    with pytest.raises(StopAsyncIteration):
+        await step
+    assert backend.asked == 1
+
+
+async def test_a_stream_that_was_not_read_to_its_end_is_not_put_to_sleep(
+    lease: LeaseState, backend: Backend
+) -> None:
+    entries = Entries(lease, backend, idle=SHORT)
+    step, source = await idle_step(entries, backend, caught_up=False)
+    await asyncio.sleep(5 * SHORT)  # time itself is tested
+    assert backend.asked == 0
+    source.caught_up = True
+    backend.asleep = [True]
+    with pytest.raises(StopAsyncIteration):
+        await step
+
+
+async def test_a_stream_that_stays_awake_is_asked_about_after_another_idle_time(
+    lease: LeaseState, backend: Backend
+) -> None:
+    entries = Entries(lease, backend, idle=2 * SHORT)
+    step, _ = await idle_step(entries, backend)
+    backend.asleep = [False]
+    await wait_until(lambda: backend.asked == 1 and not backend.asleep, "it stays awake")
+    started = asyncio.get_running_loop().time()
+    await wait_until(lambda: backend.asked == 2, "it is asked about again")
+    assert asyncio.get_running_loop().time() - started >= SHORT
+    backend.asleep = [True]
+    with pytest.raises(StopAsyncIteration):
+        await step
+
+
+async def test_without_an_answer_the_loop_goes_on(lease: LeaseState, backend: Backend) -> None:
+    entries = Entries(lease, backend, idle=SHORT)
+    step, source = await idle_step(entries, backend)
+    backend.asleep = [RedisUnavailable("no answer")]
+    await wait_until(lambda: backend.asked == 1 and not backend.asleep, "there was no answer")
+    source.give(entry(1))
+    assert await step == entry(1)
+
+
+@pytest.mark.parametrize("error", [RedisRejected("another type"), NotOwner("lost", reason="claimed")])
+async def test_other_errors_are_the_users_and_a_later_step_is_as_before(
+    lease: LeaseState, backend: Backend, error: Exception
+) -> None:
+    entries = Entries(lease, backend, idle=SHORT)
+    step, source = await idle_step(entries, backend)
+    backend.asleep = [error]
+    with pytest.raises(type(error)):
+        await step
+    assert lease.refused is (error if isinstance(error, RedisRejected) else None)
+    if isinstance(error, NotOwner):
+        lease.end("claimed")
+        with pytest.raises(NotOwner):
+            await anext(entries)
+    else:
+        source.give(entry(1))
+        assert await anext(entries) == entry(1)
+
+
+async def test_a_step_that_was_cancelled_while_it_asked_goes_on_with_that(
+    lease: LeaseState, backend: Backend
+) -> None:
+    """Nothing is handed out while nobody knows whether the stream sleeps."""
+    entries = Entries(lease, backend, idle=SHORT)
+    step, source = await idle_step(entries, backend)
+    await wait_until(lambda: backend.asked == 1, "it is asked about")
+    step.cancel()
+    await asyncio.wait((step,))
+    source.give(entry(1))
+    step = asyncio.ensure_future(anext(entries))
+    await wait_until(lambda: backend.asked == 2, "it is asked about again")
+    assert not step.done()
+    backend.asleep = [False]
+    assert await step == entry(1)
+
+
+async def test_a_step_after_one_that_was_cancelled_while_the_stream_fell_asleep_is_the_end(
+    lease: LeaseState, backend: Backend
+) -> None:
+    entries = Entries(lease, backend, idle=SHORT)
+    step, _ = await idle_step(entries, backend)
+    await wait_until(lambda: backend.asked == 1, "it is asked about")
+    step.cancel()
+    await asyncio.wait((step,))
+    lease.end("done")
+    with pytest.raises(StopAsyncIteration):
+        await anext(entries)
+    assert backend.asked == 1
+
+
+async def test_after_a_doubt_idle_time_starts_anew(lease: LeaseState, backend: Backend) -> None:
+    entries = Entries(lease, backend, idle=4 * SHORT)
+    step, _ = await idle_step(entries, backend)
+    backend.asleep = [True]
+    backend.held = False
+    await wait_until(lambda: lease.asking, "it waits for the lock")
+    backend.held = True
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(StopAsyncIteration):
+        await step
+    assert asyncio.get_running_loop().time() - started >= 3 * SHORT
+
+
+async def test_without_idle_time_a_step_has_no_timer(
+    lease: LeaseState, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers: list[float] = []
+    loop = asyncio.get_running_loop()
+    set_timer = loop.call_later
+
+    def call_later(delay: float, callback: Any, *args: Any) -> asyncio.TimerHandle:
+        if getattr(callback, "__name__", "") == "_wake":
+            timers.append(delay)
+        return set_timer(delay, callback, *args)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    step, source = await first_step(Entries(lease, backend), backend)
+    source.give(entry(1))
+    await step
+    assert timers == []
+    step, source = await first_step(Entries(lease, backend, idle=60.0), backend)
+    source.give(entry(2))
+    await step
+    assert timers == [60.0]
+
+
+async def test_a_batch_that_is_collected_is_no_idle_time(lease: LeaseState, backend: Backend) -> None:
+    batches = Batches(lease, backend, 10, within=4 * SHORT, idle=SHORT)
+    step, source = await idle_step(batches, backend)
+    source.give(entry(1))
+    assert await step == [entry(1)]
+    assert backend.asked == 0
+    lease.checkpointed(entry(1).id, advanced=True, handed_over=1)
+    backend.asleep = [True]
+    with pytest.raises(StopAsyncIteration):
+        await anext(batches)

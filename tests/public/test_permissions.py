@@ -347,3 +347,21 @@ async def test_a_wrong_password(server: Server, rule: list[str]) -> None:
     assert rule
     url = user_s_url(server).replace(PASSWORD, "guess")
     await refused(RedisStreamClient.from_url(url, SERVICE), "password")
+
+
+@pytest.mark.parametrize("word", ["+hget", "+hset", "+hdel"])
+async def test_who_may_not_withhold_an_announcement_does_not_sleep(
+    server: Server, rule: list[str], redis: Connection, word: str
+) -> None:
+    """Producers would count on it."""
+    less = [other for other in [*rule, *DATA_RULE[3:]] if other != word]
+    apply(server, less)
+    async with RedisStreamClient(Redis.from_url(user_s_url(server)), SERVICE) as client:
+        await LoadBalancerStream(redis, SERVICE).add("call-1")
+        lease = (await next_event(client, StreamAdded)).payload
+        with pytest.raises(RedisRejected, match="permi"):
+            await lease.done_if_idle()
+        assert client.alive
+        assert lease.owned
+        apply(server, [*less, word])
+        assert await lease.done_if_idle() is True

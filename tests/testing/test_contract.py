@@ -333,6 +333,246 @@ async def test_a_batch_waits_for_the_end_of_an_outage(backend: Backend) -> None:
     assert await step == ["1-0", "2-0", "3-0"]
 
 
+# Sleep.
+
+
+SHORT = 0.1
+LONG = 600.0
+
+
+async def test_a_stream_with_nothing_to_read_is_put_to_sleep(backend: Backend) -> None:
+    lease = await backend.own(TICKS, position="3-0")
+    assert await lease.done_if_idle() is True
+    assert await lease.lost() == "done"
+    assert await backend.facts() == Facts("done", None, "3-0", 0)
+    with pytest.raises(NotOwner, match="done"):
+        await lease.done_if_idle()
+
+
+async def test_an_entry_that_was_not_read_keeps_a_stream_awake(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    assert await lease.done_if_idle() is False
+    assert await steps(lease, 1) == ["1-0"]
+    await lease.checkpoint("1-0")
+    assert await lease.done_if_idle() is False
+    assert lease.owned
+    assert await steps(lease, 2) == ["2-0", "3-0"]
+    assert await lease.done_if_idle() is False
+    await lease.checkpoint("3-0")
+    assert await lease.done_if_idle() is True
+    assert await backend.facts() == Facts("done", None, "3-0", 0)
+
+
+async def test_an_entry_without_a_checkpoint_keeps_a_stream_awake_and_nothing_is_asked(backend: Backend) -> None:
+    lease = await backend.own(TICKS[:1])
+    assert await steps(lease, 1) == ["1-0"]
+    with backend.unavailable():
+        assert await lease.done_if_idle() is False
+    assert lease.owned
+
+
+async def test_the_loop_ends_when_nothing_comes_and_the_stream_sleeps_then(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    entries = lease.entries(idle=SHORT)
+    read: list[str] = []
+    async for entry in entries:
+        read.append(entry.id)
+        await lease.checkpoint(entry.id)
+    assert read == ["1-0", "2-0", "3-0"]
+    assert await lease.lost() == "done"
+    assert await backend.facts() == Facts("done", None, "3-0", 0)
+    with pytest.raises(StopAsyncIteration):
+        await anext(entries)
+    with pytest.raises(NotOwner):
+        await anext(lease.entries(idle=SHORT))
+
+
+async def test_batches_end_when_nothing_comes(backend: Backend) -> None:
+    lease = await backend.own(TICKS)
+    read: list[str] = []
+    async for batch in lease.batches(max_entries=2, within=2 * SHORT, idle=SHORT):
+        read += [entry.id for entry in batch]
+        await lease.checkpoint(batch[-1].id)
+    assert read == ["1-0", "2-0", "3-0"]
+    assert (await backend.facts()).state == "done"
+
+
+async def test_what_comes_in_time_is_read_and_idle_time_starts_anew(backend: Backend) -> None:
+    lease = await backend.own()
+    began = time.monotonic()
+    entries = lease.entries(idle=3 * SHORT)
+    for number in range(1, 5):
+        step = asyncio.ensure_future(anext(entries))
+        await asyncio.sleep(2 * SHORT)  # time itself is tested
+        await backend.feed({"n": str(number)})
+        entry = await step
+        assert entry.id == f"{number}-0"
+        await lease.checkpoint(entry.id)
+    assert time.monotonic() - began >= 8 * SHORT
+    with pytest.raises(StopAsyncIteration):
+        await anext(entries)
+
+
+async def test_idle_time_passes_over_steps_that_were_cancelled(backend: Backend) -> None:
+    lease = await backend.own()
+    entries = lease.entries(idle=4 * SHORT)
+    ended = False
+    while not ended:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SHORT):
+                try:
+                    await anext(entries)
+                except StopAsyncIteration:
+                    ended = True
+    assert (await backend.facts()).state == "done"
+
+
+async def test_the_loop_waits_for_the_checkpoint_of_what_was_read(backend: Backend) -> None:
+    lease = await backend.own(TICKS[:1])
+    entries = lease.entries(idle=SHORT)
+    await anext(entries)
+    step = asyncio.ensure_future(anext(entries))
+    await asyncio.sleep(4 * SHORT)  # time itself is tested
+    assert not step.done()
+    assert (await backend.facts()).state == "ours"
+    await lease.checkpoint("1-0")
+    with pytest.raises(StopAsyncIteration):
+        await step
+    assert await backend.facts() == Facts("done", None, "1-0", 0)
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+async def test_a_handler_whose_loop_ends_by_itself_has_finished_the_stream(
+    backend: Backend, in_batches: bool
+) -> None:
+    async def session(lease: Lease) -> None:
+        async for batch in lease.batches(idle=SHORT):
+            await lease.checkpoint(batch[-1].id)
+
+    async def in_steps(lease: Lease) -> None:
+        async for entry in lease.entries(idle=SHORT):
+            await lease.checkpoint(entry.id)
+
+    await backend.start(session if in_batches else in_steps, TICKS, attempts=3)
+    outcome = await backend.outcome()
+    assert (outcome.status, outcome.position, outcome.attempts) == ("done", "3-0", 0)
+    assert await backend.facts() == Facts("done", None, "3-0", 0)
+
+
+async def test_a_session_that_finds_nothing_has_not_tried(backend: Backend) -> None:
+    async def session(lease: Lease) -> None:
+        async for _ in lease.entries(idle=SHORT):
+            raise AssertionError("there is nothing")
+
+    await backend.start(session, TICKS, position="3-0")
+    assert (await backend.outcome()).status == "done"
+    assert await backend.facts() == Facts("done", None, "3-0", 0)
+
+
+@pytest.mark.parametrize("on_done", ["trim", "delete"])
+async def test_what_becomes_of_a_stream_that_sleeps(backend: Backend, on_done: str) -> None:
+    async def session(lease: Lease) -> None:
+        async for entry in lease.entries(idle=SHORT):
+            await lease.checkpoint(entry.id)
+
+    await backend.start(session, TICKS, on_done=on_done)
+    assert (await backend.outcome()).status == "done"
+    assert await backend.left() == ([] if on_done == "trim" else None)
+
+
+async def test_nobody_sleeps_once_a_newer_owner_has_begun(backend: Backend) -> None:
+    lease = await backend.own()
+    await lease.checkpoint("1-0")
+    await backend.overtake()
+    with pytest.raises(NotOwner) as refused:
+        await lease.done_if_idle()
+    assert refused.value.reason == "claimed"
+    assert (await backend.facts()).state == "a peer's"
+
+
+async def test_a_loss_ends_a_loop_that_falls_asleep_with_an_error(backend: Backend) -> None:
+    lease = await backend.own()
+    entries = lease.entries(idle=LONG)
+    step = asyncio.ensure_future(anext(entries))
+    await wait_until(lambda: state_of(lease).waiting, "a step waits")
+    await backend.lose()
+    with pytest.raises(NotOwner):
+        await step
+
+
+async def test_a_stream_does_not_sleep_in_an_outage_and_does_after_it(backend: Backend) -> None:
+    lease = await backend.own()
+    entries = lease.entries(idle=SHORT)
+    with backend.unavailable():
+        with pytest.raises(RedisUnavailable):
+            await lease.done_if_idle()
+        assert lease.owned
+    with pytest.raises(StopAsyncIteration):
+        await anext(entries)
+    assert (await backend.facts()).state == "done"
+
+
+async def test_a_loop_lives_through_an_outage_in_which_it_would_end(backend: Backend) -> None:
+    lease = await backend.own()
+    entries = lease.entries(idle=SHORT)
+    step = asyncio.ensure_future(anext(entries))
+    await wait_until(lambda: state_of(lease).waiting, "a step waits")
+    with backend.unavailable():
+        with pytest.raises(RedisUnavailable):  # so long at least does it last
+            await lease.checkpoint("1-0")
+        assert not step.done()
+        assert lease.owned
+    with pytest.raises(StopAsyncIteration):
+        await step
+    assert (await backend.facts()).state == "done"
+
+
+async def test_a_stream_does_not_sleep_in_doubt(backend: Backend) -> None:
+    lease = await backend.own()
+    entries = lease.entries(idle=SHORT)
+    async with backend.doubt():
+        step = asyncio.ensure_future(anext(entries))
+        await asyncio.sleep(0)
+        await backend.feed(*TICKS)
+    assert (await step).id == "1-0"
+
+
+async def test_falling_asleep_goes_on_if_its_caller_is_gone_and_another_call_waits_for_it(
+    backend: Backend,
+) -> None:
+    lease = await backend.own()
+    await lease.checkpoint("1-0")
+    asking = asyncio.create_task(lease.done_if_idle())
+    await asyncio.sleep(0)
+    asking.cancel()
+    assert await lease.done_if_idle() is True
+    assert asking.cancelled()
+    assert (await backend.facts()).state == "done"
+
+
+async def test_draining_stops_a_handler_that_would_fall_asleep_later(backend: Backend) -> None:
+    async def session(lease: Lease) -> None:
+        async for entry in lease.entries(idle=LONG):
+            await lease.checkpoint(entry.id)
+
+    handler = Recorder(session)
+    await backend.start(handler, TICKS)
+    await wait_until(lambda: handler.waits and cast("Lease", handler.lease).position == "3-0", "it has read all")
+    backend.drain()
+    assert (await backend.outcome()).status == "drained"
+    assert await backend.facts() == Facts("released", None, "3-0", 0)
+
+
+@pytest.mark.parametrize(
+    ("idle", "error"), [(-1.0, ValueError), (float("nan"), ValueError), ("10", TypeError), (True, TypeError)]
+)
+async def test_what_is_no_idle_time_is_refused_at_once(idle: Any, error: type[Exception]) -> None:
+    lease = await InMemory().own()
+    for follow in (lease.entries, lease.batches):
+        with pytest.raises(error, match="idle"):
+            follow(idle=idle)
+
+
 # Checkpoints.
 
 

@@ -6,25 +6,27 @@
 --       failed (whose failure was the last: its fence, or the announcement's part of it, and the checkpoint, with a
 --       space between), error (what that was), began (when the newest owner began after others had died; empty once it
 --       is known how that ended) and lived (for how many ms an owner that died had lived with it at the most);
---       over, failed is empty, and none of these count
+--       over, failed is empty, and none of these count. asleep: see doze. since: the
+--       entry that woke a stream whose record had expired; a producer leaves it, where there is no record
 -- ARGV  for each record: fence; consumer; 1 to leave a stream without a record alone, else 0;
 --       owners before this one that left no record; the fence and the consumer of a record that may be replaced
 --       although its fence is greater ('' and '' for none); with how many deaths of owners before this one it may
 --       begin at the most ('' for any number); 1 if its death, should it die, was a trial, else 0; a fence of this
 --       consumer ('' for none): it has lived through the ends of all leases that it had from that one on, so
---       whichever of them began last has not died, unless a peer has taken it for dead
--- Returns for each {'begun', checkpoint or '', attempts, entries added to the stream up to the checkpoint or ''}, and
---                  of a stream in trouble also: failures, for how many ms it has been failing, error or '', and
---                  lived or -1
+--       whichever of them began last has not died, unless a peer has taken it for dead; 1 if a stream without a
+--       checkpoint whose record had expired starts with the entry that woke it, 0 if it starts at its start
+-- Returns for each {'begun', checkpoint or '', attempts, entries added to the stream up to the checkpoint or '',
+--                  the entry that woke the stream, if nothing of it was processed since, or ''}, and of a stream in
+--                  trouble also: failures, for how many ms it has been failing, error or '', and lived or -1
 --                  {'suspect', deaths, failures, ms, error, lived} there were more deaths than that; it is not theirs
 --                  {'fresh'}                          there is no record, and none was wanted
 --                  {'refused', its fence, its consumer}
 --                  {'foreign', field, what it holds}  not written by this library: whose it is cannot be told
 --                  {'error', message}                 nothing was changed
--- A repeat by the same owner is accepted and counts nothing. Attempts and failures at an earlier announcement do not
+-- A repeat by the same owner is accepted and changes nothing. Attempts and failures at an earlier announcement do not
 -- count, nor do failures at an earlier checkpoint: a version that does not know them leaves them where they are.
 -- Fences are compared by their numbers: of two that differ in the holder alone neither is known to be older.
-local WORDS = 9
+local WORDS = 10
 local LBS_ID = 41 -- characters of a fence that name the announcement
 local NUMBERS = 62 -- characters of a fence that are compared: with the delivery count, and without the holder
 local HOLDER = 26 -- characters that may follow
@@ -53,6 +55,16 @@ end
 local function since(text) -- a time in ms
   return text and #text < 16 and string.match(text, '^%d+$') and tonumber(text) or now
 end
+local function just_before(id) -- the greatest id that is smaller; nil: there is none
+  local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
+  local function one_less(number) -- of a decimal number of up to 64 bits, which Lua's numbers cannot hold
+    local head, digit, zeros = string.match(number, '^(%d*)([1-9])(0*)$')
+    local less = head .. (digit - 1) .. string.rep('9', #zeros)
+    return #less > 1 and string.gsub(less, '^0', '') or less
+  end
+  if seq ~= '0' then return ms .. '-' .. one_less(seq) end
+  return ms ~= '0' and one_less(ms) .. '-' .. LARGEST or nil
+end
 local function append(list, ...)
   for j = 1, select('#', ...) do list[#list + 1] = select(j, ...) end
 end
@@ -60,8 +72,11 @@ local results = {}
 for i = 1, #KEYS do
   local at = (i - 1) * WORDS
   local fence, me, most = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 7])
-  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts', 'added', 'failed')
+  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'attempts', 'added', 'failed',
+    'since')
   local theirs, checkpoint, failed = stored[1], stored[3], stored[6]
+  local from = stored[7] and is_id(stored[7]) and just_before(stored[7])
+  local woken_by = from and (checkpoint or from) == from and stored[7] or ''
   if stored.err then
     results[i] = {'error', stored.err}
   elseif theirs and not is_fence(theirs) then
@@ -112,8 +127,13 @@ for i = 1, #KEYS do
         results[i] = {'suspect', before, failures, failing_for, error, lived, trials}
       else
         local attempts = before + (mine and 0 or 1)
-        local added = theirs and (stored[5] or '') or '0'
+        local added = (theirs or woken_by ~= '') and (stored[5] or '') or '0'
         local fields = {'fence', fence, 'consumer', me, 'attempts', attempts}
+        if not checkpoint and woken_by ~= '' and ARGV[at + 10] == '1' then
+          checkpoint = from
+          append(fields, 'checkpoint', checkpoint)
+          if known then append(fields, 'failed', failed .. checkpoint) end
+        end
         if string.sub(added, -1) == '!' and not mine then -- from here on entries may be read that have no checkpoint
           append(fields, 'added', string.sub(added, 1, -2))
         end
@@ -135,7 +155,8 @@ for i = 1, #KEYS do
           results[i] = {'error', written.err}
         else
           redis.call('PERSIST', KEYS[i])
-          results[i] = {'begun', checkpoint or '', attempts, added}
+          if stored[7] and woken_by == '' then redis.call('HDEL', KEYS[i], 'since') end
+          results[i] = {'begun', checkpoint or '', attempts, added, woken_by}
           if troubled then append(results[i], failures, failing_for, error, lived, trials) end
         end
       end

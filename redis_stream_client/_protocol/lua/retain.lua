@@ -7,7 +7,8 @@
 --       entries came after the last one that was handed out: then it is trimmed up to that one;
 --       id of the last entry that was handed out (0-0: none was), for 'delete', else '';
 --       entries added to the stream up to it, or '' if that is not known;
---       lifetime of a record that stays, in ms, 0: it is deleted, or '' to leave it as it is
+--       lifetime of a record that stays, in ms, 0: it is deleted, or '' to leave it as it is; for 'delete', of a
+--       record that says nothing but that the stream was put to sleep (see doze), or '' for none
 -- Returns for each {'kept'}, {'deleted'}
 --                  {'trimmed', entries that were}
 --                  {'more', entries that were trimmed}  and nothing else was done: ask again
@@ -56,7 +57,7 @@ local function last_of(i) -- greatest id that the stream ever had, or nil
     if info[j] == 'last-generated-id' then return info[j + 1] end
   end
 end
-local function delete(i, upto, added, stored)
+local function delete(i, upto, added, stored, lifetime)
   local after = redis.pcall('XRANGE', KEYS[i + 1], '(' .. upto, '+', 'COUNT', 1)
   if after.err then return {'error', after.err} end
   local last = last_of(i + 1)
@@ -65,12 +66,16 @@ local function delete(i, upto, added, stored)
     local gone = redis.pcall('UNLINK', KEYS[i + 1])
     if type(gone) == 'table' then return {'error', gone.err} end
     redis.call('DEL', KEYS[i])
+    if lifetime ~= '' and stored[4] then -- without room for it, a producer must live to announce what it adds
+      redis.pcall('HSET', KEYS[i], 'fence', stored[1], 'consumer', stored[2], 'asleep', stored[4], 'added', 0)
+      redis.call('PEXPIRE', KEYS[i], lifetime)
+    end
     return {'deleted'}
   end
   if upto == '0-0' then return {'newer', 0} end
   local result = trim(i + 1, upto)
   if result[1] ~= 'trimmed' then return result end
-  if later(upto, string.match(stored or '', '^%d+-%d+$') or '0-0') then
+  if later(upto, string.match(stored[3] or '', '^%d+-%d+$') or '0-0') then
     redis.call('HSET', KEYS[i], 'checkpoint', upto, 'added', added)
   end
   return {'newer', result[2]}
@@ -79,14 +84,14 @@ local results = {}
 for i = 1, #KEYS, 2 do
   local at = (i - 1) / 2 * WORDS
   local what, upto, lifetime = ARGV[at + 3], ARGV[at + 4], ARGV[at + 6]
-  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint')
+  local stored = redis.pcall('HMGET', KEYS[i], 'fence', 'consumer', 'checkpoint', 'asleep')
   local result = {'kept'}
   if stored.err then
     result = {'error', stored.err}
   elseif (stored[1] ~= ARGV[at + 1] or stored[2] ~= ARGV[at + 2]) and (stored[1] or upto ~= '0-0') then
     result = {'refused'}
   elseif what == 'delete' then
-    result = delete(i, upto, ARGV[at + 5], stored[3])
+    result = delete(i, upto, ARGV[at + 5], stored, lifetime)
   elseif what == 'trim' and string.match(stored[3] or '', '^%d+-%d+$') then
     result = trim(i + 1, stored[3])
   end
