@@ -46,11 +46,14 @@ for i = 2, #ARGV do redis.call('XACK', KEYS[1], ARGV[1], ARGV[i]); redis.call('X
 """
 
 
-async def drain(way: str, streams: int) -> Sample:
-    """Announce, then have one of the `WAYS` take and finish all. Connecting and joining are part of it."""
+async def drain(way: str, streams: int, *, again: bool = False) -> Sample:
+    """Announce, then have one of the `WAYS` take and finish all. Connecting and joining are part of it.
+
+    With `again`, by plain `XADD`, so that nothing of this library knows what is announced.
+    """
     with Server() as server:
         async with Redis.from_url(server.url) as redis:
-            await prepare(redis, server.url, way, streams)
+            await prepare(redis, server.url, way, streams, again=again)
             before, sent = await Work.of(redis), count_sent()
             cpu, started = time.process_time(), time.perf_counter()
             async with WAYS[way](redis, server.url, streams):
@@ -83,7 +86,7 @@ def count_sent() -> list[int]:
     return count
 
 
-async def prepare(redis: Connection, url: str, way: str, streams: int) -> None:
+async def prepare(redis: Connection, url: str, way: str, streams: int, *, again: bool) -> None:
     """The backlog, as the contender's own producers write it."""
     if way == "streaq":
         from streaq import Worker  # imported by its own contender only
@@ -93,7 +96,7 @@ async def prepare(redis: Connection, url: str, way: str, streams: int) -> None:
         async with worker:
             await worker.enqueue_many([trivial.enqueue(f"call-{i}") for i in range(streams)])
         return
-    await LoadBalancerStream(redis, SERVICE).add_many([f"call-{i}" for i in range(streams)])
+    await LoadBalancerStream(redis, SERVICE).add_many([f"call-{i}" for i in range(streams)], again=again)
     if way not in ("run", "events"):
         await redis.xgroup_create(LBS, GROUP, "0")
     if way == "take over":
