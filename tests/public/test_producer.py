@@ -6,25 +6,39 @@ import asyncio
 import json
 import pickle
 import traceback
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis._parsers.resp2 import _AsyncRESP2Parser
 from redis._parsers.resp3 import _AsyncRESP3Parser
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 
-from redis_stream_client import LoadBalancerStream, RedisRejected, RedisUnavailable
+from redis_stream_client import (
+    DeadLetters,
+    Lease,
+    LoadBalancerStream,
+    PoisonError,
+    RedisRejected,
+    RedisStreamClient,
+    RedisUnavailable,
+    StreamAdded,
+)
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._protocol import announcing
 from redis_stream_client._protocol.announcing import CHUNK, CHUNK_BYTES
 from redis_stream_client._redis import pooled
 from tests.harness.connection import Connection, lent_by
 from tests.harness.ports import HOST, free_port
 from tests.harness.proxy import TcpProxy
+from tests.harness.runs import calls
+from tests.harness.scenes import next_event
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from tests.harness.cluster import Cluster
     from tests.harness.servers import Server
 
 
@@ -63,6 +77,154 @@ async def test_many_are_announced_in_order_with_or_without_info(
         (lbs_ids[1], {"DataStreamName": "b", "Info": {"x": 1}}),
         (lbs_ids[2], {"DataStreamName": "c"}),
     ]
+
+
+async def test_a_stream_is_announced_once_until_it_is_done(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    lbs_id = await producer.add("call-1", {"n": 1})
+    assert await producer.add("call-1", {"n": 2}) == lbs_id
+    async with RedisStreamClient(redis, service) as client:
+        lease = (await next_event(client, StreamAdded)).payload
+        assert lease.info == {"n": 1}, "what was announced stays as it is"
+        known, other, same = await producer.add_many(["call-1", ("call-2", None), "call-1"])
+        assert known == same == lbs_id < other
+        await lease.done()
+        again = await producer.add("call-1", {"n": 2})
+        assert again > lbs_id
+        while lease.lbs_id != again:
+            lease = (await next_event(client, StreamAdded)).payload
+        assert lease.info == {"n": 2}
+
+
+async def test_producers_that_announce_a_stream_at_a_time_give_it_one_owner(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """Each of several owners of one stream superseded the one before, and handled entries a second time."""
+    handled: list[str] = []
+
+    async def handle(lease: Lease) -> None:
+        async for entry in lease.entries():
+            handled.append(entry.id)
+            await lease.checkpoint(entry.id)
+
+    clients = [RedisStreamClient.from_url(server.url, service) for _ in range(3)]
+    async with AsyncExitStack() as stack:
+        for client in clients:
+            await stack.enter_async_context(client.running(handle))
+        producers = [await stack.enter_async_context(Redis.from_url(server.url)) for _ in range(5)]
+        written = [(await redis.xadd("call-1", {"n": n})).decode() for n in range(3)]
+        lbs_ids = await asyncio.gather(*(LoadBalancerStream(one, service).add("call-1") for one in producers))
+        assert len(set(lbs_ids)) == 1
+        await wait_until(lambda: len(handled) >= len(written), "all are handled")
+        assert sum(client.statistics().streams_added for client in clients) == 1
+    assert handled == written
+
+
+@pytest.mark.parametrize("how", ["finished by an older version", "trimmed", "the stream deleted", "the hash lost"])
+async def test_an_announcement_that_is_gone_whoever_ended_it_does_not_count(
+    redis: Connection, service: str, producer: LoadBalancerStream, how: str
+) -> None:
+    keys = Keys(service)
+    lbs_id = await producer.add("call-1")
+    match how:
+        case "finished by an older version":
+            await redis.xgroup_create(keys.lbs, keys.group, "0")
+            await redis.xreadgroup(keys.group, "older", {keys.lbs: ">"})
+            await redis.xack(keys.lbs, keys.group, lbs_id)
+            await redis.xdel(keys.lbs, lbs_id)
+        case "trimmed":
+            await redis.xtrim(keys.lbs, maxlen=0)
+        case "the stream deleted":
+            await redis.delete(keys.lbs)
+        case _:
+            await redis.delete(keys.announced)
+    again = await producer.add("call-1")  # in the same millisecond, a new stream gives the same id
+    there = [known for known, _ in await announced(redis, service)]
+    assert there == ([lbs_id, again] if how == "the hash lost" else [again])
+    assert await redis.hgetall(keys.announced) == {b"call-1": again.encode()}
+
+
+async def test_again_adds_another_that_is_not_known(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    first = await producer.add("call-1")
+    second, third = await producer.add_many(["call-1", "call-1"], again=True)
+    assert [lbs_id for lbs_id, _ in await announced(redis, service)] == [first, second, third]
+    assert await producer.add("call-1") == first
+    assert await redis.hgetall(Keys(service).announced) == {b"call-1": first.encode()}
+
+
+async def test_a_dead_letter_is_not_outstanding_until_it_is_put_back(
+    server: Server, redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    async def handle(lease: Lease) -> None:
+        raise PoisonError("never")
+
+    first = await producer.add("call-1")
+    client = RedisStreamClient.from_url(server.url, service)
+    async with client.running(handle):
+        await wait_until(lambda: client.statistics().dead_letters, "it is buried")
+    assert await redis.hgetall(Keys(service).announced) == {}
+    letters = DeadLetters(redis, service)
+    [letter] = [letter async for letter in letters]
+    again = await letters.put_back(letter)
+    assert again > first
+    assert await producer.add("call-1") == again
+
+
+async def test_a_repeat_after_a_lost_reply_adds_none(
+    proxy: TcpProxy, single: Redis, redis: Connection, service: str
+) -> None:
+    producer = LoadBalancerStream(single, service)
+    await producer.add("before")
+    proxy.drop_replies_after(b"EVALSHA")
+    with pytest.raises(RedisUnavailable, match=f"it may have been announced; {ADDS} only if"):
+        await producer.add("call-1")
+    proxy.heal()
+    lbs_id = await producer.add("call-1")
+    assert [known for known, _ in await announced(redis, service)][1:] == [lbs_id]
+
+
+async def test_what_was_outstanding_is_known_to_be_announced_when_redis_is_full(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    lbs_id = await producer.add("a")
+    await redis.config_set("maxmemory-policy", "noeviction")
+    await redis.config_set("maxmemory", 1)
+    with pytest.raises(RedisUnavailable, match=r"OOM .*1 of 3 were announced\)$") as caught:
+        await producer.add_many(["b", "a", "c"])
+    await redis.config_set("maxmemory", 0)
+    assert caught.value.announced == (None, lbs_id, None)
+
+
+async def test_another_type_under_the_key_of_the_hash_is_refused(
+    redis: Connection, service: str, producer: LoadBalancerStream
+) -> None:
+    await redis.set(Keys(service).announced, "text")
+    with pytest.raises(RedisRejected, match=r"another type.*the announced ones a hash"):
+        await producer.add("a")
+    assert not await redis.exists(Keys(service).lbs)
+    await producer.add("a", again=True)
+
+
+async def test_many_large_announcements_that_are_outstanding_are_found_in_several_calls(
+    redis: Connection, producer: LoadBalancerStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcing, "SEEN_BYTES", 10_000)
+    names = [f"call-{number}" for number in range(100)]
+    lbs_ids = await producer.add_many([(name, {"x": "y" * 1000}) for name in names])
+    before = await calls(redis, "evalsha")
+    assert (await producer.add_many(["new", *names]))[1:] == lbs_ids
+    assert await calls(redis, "evalsha") - before == 10
+
+
+async def test_once_in_a_cluster_too(cluster: Cluster, service: str) -> None:
+    async with RedisCluster.from_url(cluster.url) as redis:
+        producer = LoadBalancerStream(redis, service)
+        lbs_ids = await producer.add_many(["a", "b", "a"])
+        assert lbs_ids[0] == lbs_ids[2]
+        assert await producer.add("b") == lbs_ids[1]
 
 
 async def test_more_than_one_pipeline_takes_are_announced_in_order(
