@@ -58,6 +58,8 @@ class Process:
     entries: list[tuple[str, float]] = field(default_factory=list)
     """The entries that it has processed, as `<stream>@<id>`, and when."""
     ready: int = 0
+    ready_at: float = float("inf")
+    """When its last member took part."""
     owned: dict[str, Span] = field(default_factory=dict)
     """By the data stream's name: its newest owner of this process."""
     _held: dict[tuple[str, str], Span] = field(default_factory=dict)
@@ -135,6 +137,7 @@ class Process:
             what, stream, at, member = line.decode().split()
             if what == "ready":
                 self.ready += 1
+                self.ready_at = float(at)
             elif what == "entry":
                 self.entries.append((stream, float(at)))
             elif what == "own":

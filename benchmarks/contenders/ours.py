@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from benchmarks.contenders.sweepless import stop_sweeping
-from redis_stream_client import Lease, RedisStreamClient
+from redis_stream_client import Lease, Rebalance, RedisStreamClient
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -22,9 +22,10 @@ BEATS = 4
 turn to sweep has them do: beats in step would cost the server less for each, also when the sweeps have stopped."""
 
 
-async def consume(url: str, service: str, report: Report) -> None:
-    """Follow every stream to its end."""
+async def consume(url: str, service: str, report: Report, *, settle: float | None = 10.0) -> None:
+    """Follow every stream to its end. `settle`: of `Rebalance`; None: no rebalancing."""
     client = RedisStreamClient.from_url(url, service)
+    rebalance = None if settle is None else Rebalance(settle)
 
     async def handle(lease: Lease) -> None:
         report.own(lease.stream)
@@ -39,7 +40,7 @@ async def consume(url: str, service: str, report: Report) -> None:
             raise
         report.finish(lease.stream)
 
-    running = asyncio.create_task(client.run(handle, handle_signals=True))
+    running = asyncio.create_task(client.run(handle, handle_signals=True, rebalance=rebalance))
     await wait_until(lambda: client.alive, "it has joined", 30)
     report.ready()
     await running
