@@ -80,9 +80,10 @@ class SweepSchedule:
         """A look begins. A hint about the consumer from now on asks for another one."""
         del self._suspects[owner]
 
-    def look_ended(self, owner: str, began: float) -> None:
-        """A look that began at `began` has ended."""
-        self._looked_at[owner] = (self._now(), self._now() - began)
+    def look_ended(self, owner: str, began: float, *, brought: bool = False) -> None:
+        """A look that began at `began` has ended. If it has brought what this member had asked for, the next one
+        need not wait for long."""
+        self._looked_at[owner] = (self._now(), 0.0 if brought else self._now() - began)
 
     def long_ago(self, owner: str, distance: float = 0) -> bool:
         """Whether the last look at a consumer was long ago: half the pace, and `distance` times its

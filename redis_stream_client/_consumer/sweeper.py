@@ -101,7 +101,9 @@ class Sweeper:
         self._no_room_for: set[str] = set()  # dead owners of which we left streams for lack of room
         self._backoff = Backoff(0.005, self._turn_length)
         self._wanted_at = self._we_wanted_at = float("-inf")  # when a peer, or this member, asked for streams last
+        self._left_until = float("inf")  # until when what is released is left to those that have asked
         peers.wants.add(self._somebody_wants)
+        peers.changed.add(self._membership_changed)
         sweeps.changed.add(self._wake.set)
         capacity.changed.add(self._room_changed)
         lock_state.changed.add(self._wake.set)
@@ -118,6 +120,9 @@ class Sweeper:
             self._we_wanted_at = clock.now()
         else:
             self._wanted_at = clock.now()
+
+    def _membership_changed(self, _drained: bool) -> None:
+        self._wanted_at = float("-inf")  # nobody gives any more; what is released now is for everybody
 
     # The task.
 
@@ -260,17 +265,19 @@ class Sweeper:
         members: list[Member] | None = None  # looked up once: after an outage hundreds may be dead
         for owner in self._sweeps.due():
             self._sweeps.look_begins(owner)
-            began = clock.now()
+            began, brought = clock.now(), False
             try:
                 if self._capacity.handled_at_once:
+                    if self._leaves_to_others(owner):
+                        continue
                     members = members or await self._group.members(self._patience)
-                    await self._take(owner, members)
+                    brought = await self._take(owner, members)
                 else:
                     await self._look_at(owner)
             except Unanswered:
                 self._sweeps.look_at(owner, clock.now())
                 raise
-            self._sweeps.look_ended(owner, began)
+            self._sweeps.look_ended(owner, began, brought=brought and self._for_us(owner))
 
     async def _look_at(self, owner: str) -> None:
         """Offer all streams of `owner`, if it is dead, and withdraw offers that no longer hold."""
@@ -288,8 +295,9 @@ class Sweeper:
                 break
         self._event_queue.withdraw_absent(owner, present, known)
 
-    async def _take(self, owner: str, members: list[Member]) -> None:
-        """Take our share of the streams of `owner`, if it is dead; after a while, also what others have left."""
+    async def _take(self, owner: str, members: list[Member]) -> bool:
+        """Take our share of the streams of `owner`, if it is dead; after a while, also what others have left.
+        Returns whether this brought any."""
         now = clock.now()
         if owner in self._sweeps.shared_anew:
             self._sweeps.shared_anew.discard(owner)
@@ -306,8 +314,31 @@ class Sweeper:
                 self._no_room_for.add(owner)
             elif taken or now < rest_at:
                 self._sweeps.look_at(owner, again)
-            return
-        self._rest_at.pop(owner, None)
+        else:
+            self._rest_at.pop(owner, None)
+        return taken > 0
+
+    def _leaves_to_others(self, owner: str) -> bool:
+        """Whether this member puts a look off, since what members release is for a peer that asks. While hundreds
+        are on their way there are many hints, and the looks of all members would hold up those that matter."""
+        if owner != NOBODY:
+            return False
+        now = clock.now()
+        if not self._for_others(owner) or now >= self._left_until:
+            self._left_until = float("inf")
+            return False
+        self._left_until = min(self._left_until, now + self._pace * REST)
+        self._sweeps.look_at(owner, self._left_until)
+        return True
+
+    def _for_others(self, owner: str) -> bool:
+        """Whether a peer has asked for streams, and this member has not, so that what members release is for that
+        one."""
+        return owner == NOBODY and clock.now() - self._wanted_at < WANTED and not self._for_us(owner)
+
+    def _for_us(self, owner: str) -> bool:
+        """Whether this member has asked for streams, so that what members release is for it."""
+        return owner == NOBODY and clock.now() - self._we_wanted_at < WANTED
 
     def _part_of(self, owner: str, members: list[Member]) -> int:
         """How many of its streams we may take, since peers have room, too."""
@@ -325,8 +356,7 @@ class Sweeper:
         What a member releases for one that asks is for that one: we leave it alone for a moment.
         """
         now = clock.now()
-        for_others = owner == NOBODY and now - self._wanted_at < WANTED <= now - self._we_wanted_at
-        wait = self._pace * REST if for_others else 0.0
+        wait = self._pace * REST if self._for_others(owner) else 0.0
         random.shuffle(orphans)
         for entry in orphans:
             if self._table.get(entry.lbs_id) is not None:

@@ -5,12 +5,17 @@ its peers for a moment, and the one with the fewest takes it.
 """
 
 import random
+from collections import deque
 from collections.abc import Callable, Collection
 
 from redis_stream_client._consumer.departures import Departures
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._run.handler_task import HandlerTask
+
+AT_ONCE = 16
+"""Handlers that wait for an entry stop so many at a time. The next one stops when one of these streams is
+released, so a stream is without an owner for as long as a few take, and not for as long as hundreds do."""
 
 
 class Giving:
@@ -28,6 +33,8 @@ class Giving:
         self._at_work = at_work
         self._may_give = may_give
         self._departures = Departures[HandlerTask](counters, self._stays)
+        self._next: deque[HandlerTask] = deque()  # are to go, and still work
+        self._stopping: set[HandlerTask] = set()
 
     @property
     def going(self) -> int:
@@ -42,15 +49,23 @@ class Giving:
         chosen = self._choose(count)
         self._departures.begin(chosen)
         for handler_task in chosen:
-            handler_task.drain()
+            if handler_task.lease.at_rest:
+                self._next.append(handler_task)
+            else:
+                handler_task.drain()
+        self._stop_some()
         return len(chosen)
 
     def ended(self, handler_task: HandlerTask) -> None:
         """The work on a stream has ended, and the stream was released, or is lost."""
         self._departures.ended(handler_task, released=handler_task.lease.lost == "released")
+        self._stopping.discard(handler_task)
+        self._stop_some()
 
     def stop(self) -> None:
         """Nothing goes to peers any more: the client drains, which concerns all handlers."""
+        self._next.clear()
+        self._stopping.clear()
         self._departures.clear()
 
     # Inside.
@@ -67,7 +82,18 @@ class Giving:
         others.sort(key=lambda each: (each.lease.reading is None, not each.lease.settled, random.random()))
         return waiting + others[: count - len(waiting)]
 
+    def _stop_some(self) -> None:
+        while self._next and len(self._stopping) < AT_ONCE:
+            handler_task = self._next.popleft()
+            if handler_task.may_be_given:
+                self._stopping.add(handler_task)
+                handler_task.drain()
+            else:
+                self._departures.ended(handler_task, released=False)
+
     def _stays(self, handler_task: HandlerTask) -> None:
         """Let a handler go on that has had its time."""
         handler_task.undrain()
+        self._stopping.discard(handler_task)
+        self._stop_some()
         log.debug("the handler of %s comes to no checkpoint; it keeps its stream", handler_task.lease.stream)

@@ -18,12 +18,12 @@ class Fleet:
         self.time = 1000.0
         self.sweeps = SweepSchedule(PACE, lambda: self.time)
 
-    def look_at(self, owner: str, *, takes: float) -> None:
+    def look_at(self, owner: str, *, takes: float, brought: bool = False) -> None:
         assert owner in self.sweeps.due()
         began = self.time
         self.sweeps.look_begins(owner)
         self.time += takes
-        self.sweeps.look_ended(owner, began)
+        self.sweeps.look_ended(owner, began, brought=brought)
 
 
 @pytest.fixture
@@ -111,3 +111,10 @@ def test_after_a_gap_a_sweep_is_due_and_after_a_lapse_it_looks_at_everybody(flee
     fleet.sweeps.swept_at = fleet.time
     fleet.sweeps.tidy_now()
     assert (fleet.sweeps.swept_at, fleet.sweeps.tidy_asked) == (float("-inf"), True)
+
+
+def test_a_look_that_brought_what_was_asked_for_is_soon_followed_by_another(fleet: Fleet) -> None:
+    fleet.sweeps.suspect("nobody")
+    fleet.look_at("nobody", takes=0.1, brought=True)
+    fleet.sweeps.suspect("nobody")
+    assert fleet.sweeps.next_look == pytest.approx(fleet.time + PACE / 200)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from redis_stream_client import Lease, Rebalance
 from redis_stream_client._consumer import on_their_way
+from redis_stream_client._run import giving
 from tests.harness.runs import Ledger, RunningFleet, add, loads, owners, shared_out
 from tests.harness.waiting import wait_until
 
@@ -65,6 +66,53 @@ async def test_idle_streams_go_first(server: Server, redis: Connection, service:
         await fleet.even(10)
         assert second.owned == idle
         assert first.owned == busy
+
+
+async def test_few_streams_at_a_time_are_without_an_owner(
+    server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 200 streams a member has 10 on their way at a time; their handlers do not all stop at once."""
+    monkeypatch.setattr(giving, "AT_ONCE", 2)
+    stopped = 0
+    between: list[int] = []
+
+    async def waits(lease: Lease) -> None:
+        nonlocal stopped
+        try:
+            await Ledger().follow(lease)
+        finally:
+            stopped += 1
+            between.append(stopped - fleet.now[0].client.statistics().streams_given)
+
+    async with RunningFleet(server, service, waits, rebalance=SOON) as fleet:
+        (first,) = await fleet.join()
+        await shared_out(redis, service, fleet.now, names(200))
+        (second,) = await fleet.join()
+        await wait_until(lambda: len(second.owned) >= 40, "forty have come")
+        given = first.client.statistics().streams_given
+        assert given >= 40
+        assert max(between[:given]) <= 2
+
+
+async def test_a_stream_that_is_to_go_and_is_pinned_before_its_turn_stays(
+    server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giving, "AT_ONCE", 1)
+
+    async def waits(lease: Lease) -> None:
+        try:
+            await Ledger().follow(lease)
+        finally:
+            for other in fleet.now[0].client.leases.values():
+                other.pin()
+
+    async with RunningFleet(server, service, waits, rebalance=SOON) as fleet:
+        (first,) = await fleet.join()
+        await shared_out(redis, service, fleet.now, names(40))
+        (second,) = await fleet.join()
+        await wait_until(lambda: second.owned, "one has come")
+        await wait_until(lambda: not first.client.statistics().streams_going, "no other is to go")
+        assert loads(fleet.now) == [39, 1]
 
 
 async def test_a_handler_that_reaches_no_checkpoint_is_left_alone(
