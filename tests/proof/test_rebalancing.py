@@ -41,6 +41,12 @@ def test_newcomers_get_their_share(members: int, newcomers: int, streams: int) -
     assert max(outcome.fleet.gaps) < 0.05
 
 
+@pytest.mark.parametrize(("newcomers", "streams"), [(4, 13), (8, 30), (20, 110)])
+def test_many_that_join_one_leave_it_no_more_than_its_share(newcomers: int, streams: int) -> None:
+    """Rounding is for those that have the least: who had its share may be short by one when others have theirs."""
+    came_even(joined([PLAIN], [PLAIN] * newcomers, streams))
+
+
 @pytest.mark.parametrize("new_first", [False, True])
 @pytest.mark.parametrize("gap", [4, 30])
 @pytest.mark.parametrize(("members", "streams"), [(4, 24), (8, 80)])

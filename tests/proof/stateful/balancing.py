@@ -433,8 +433,7 @@ class BalancingFleet(MembersFleet):
         even = self._until(lambda: not self._unowned() and not self._uneven(), HEALED + BUSY)
         assert even, f"unowned: {self._unowned()}, uneven: {self._uneven()}"
         assert self._until(self._is_still, HEALED), f"{self.moved} streams have moved, and it goes on"
-        self._all_reach({stream: self._add_entry(stream, END) for stream in self.streams}, HEALED)
-        assert self._until(lambda: not self.announced(), HEALED), f"never finished: {self.announced()}"
+        self._finish(self.streams, time.monotonic() + HEALED)
         self.look()
         assert not (confirmed := self._confirmed()), confirmed
         failed = sum(member.client.statistics().handlers_failed for member in self.balanced.values())

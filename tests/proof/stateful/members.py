@@ -13,10 +13,13 @@ from redis_stream_client import RedisStreamClient, RedisStreamClientError
 from redis_stream_client._model.entry import order
 from redis_stream_client._protocol import scripts
 from tests.harness.proxy import TcpProxy
+from tests.harness.runs import END
 from tests.proof.stateful.consumers import Loop
 from tests.proof.stateful.script import Scripted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from redis_stream_client import Lease
     from redis_stream_client._run.handler import Handler
     from tests.harness.proxy import Fault
@@ -26,6 +29,8 @@ LOCK_TTL = 0.3
 MOST = 4
 """Members at a time."""
 DRAIN_TIMEOUT = 0.5
+AGAIN = 1.0
+"""Seconds after which a stream is ended again."""
 
 
 class Member:
@@ -209,6 +214,24 @@ class MembersFleet(Scripted):
             assert time.monotonic() < give_up, f"{still} did not go on within {within:g} s"
             self.look()
             time.sleep(0.01)
+
+    def _finish(self, streams: Iterable[str], give_up: float) -> None:
+        """End these streams, again and again: whoever takes over one at its end needs another entry."""
+        left, again = set(streams), time.monotonic()
+        while left := left.intersection(self.announced()):
+            if time.monotonic() >= again:
+                again = time.monotonic() + AGAIN
+                for stream in left:
+                    self._add_entry(stream, END)
+            self._wait(give_up)
+
+    def _wait(self, give_up: float) -> None:
+        assert time.monotonic() < give_up, (
+            f"never finished or buried: {self.announced()}, "
+            f"{self._redis.xpending_range(self._keys.lbs, self._keys.group, '-', '+', 100)}"
+        )
+        self.look()
+        time.sleep(0.02)
 
     def _position(self, stream: str) -> tuple[int, int]:
         stored = self._redis.hget(self._keys.progress(stream), "checkpoint")

@@ -161,17 +161,6 @@ class RunningFleet(MembersFleet):
         while not set(self.announced()) <= set(self.good):
             self.write()
             self._wait(give_up)
-        for stream in self.good:
-            self._add_entry(stream, END)
-        while self.announced():
-            self._wait(give_up)
+        self._finish(self.good, give_up)
         self.look()
         assert sorted(self.buried()) == sorted(set(self.streams) - set(self.good))
-
-    def _wait(self, give_up: float) -> None:
-        assert time.monotonic() < give_up, (
-            f"never finished or buried: {self.announced()}, "
-            f"{self._redis.xpending_range(self._keys.lbs, self._keys.group, '-', '+', 100)}"
-        )
-        self.look()
-        time.sleep(0.02)
