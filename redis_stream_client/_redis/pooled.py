@@ -51,9 +51,19 @@ class Loan:
         as the line needs. This module reads the replies itself, and not redis-py. So they have one shape, whatever
         parser, decoding and protocol the connection has.
 
-        Raises errors of redis-py: for refused commands the first refusal, after all are answered. After a failure
-            or a
-        cancellation the connection is closed, so that a late reply cannot answer another request.
+        Raises errors of redis-py: for refused commands the first refusal, after all are answered; and what
+        `together` raises.
+        """
+        for reply in await self.together(*commands):
+            if isinstance(reply, Exception):
+                self.refuse(reply)
+        return self.replies
+
+    async def together(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """As `exchange`; a refused command has its refusal as its reply.
+
+        Raises errors of redis-py. After a failure or a cancellation the connection is closed, so that a late reply
+        cannot answer another request.
         """
         self.replies = []
         connection = self._connection
@@ -72,9 +82,6 @@ class Loan:
             connection.socket_timeout = configured
             if self.unanswered:
                 wire.abort(connection)
-        refused = next((reply for reply in self.replies if isinstance(reply, Exception)), None)
-        if refused is not None:
-            self.refuse(refused)
         return self.replies
 
     def refuse(self, refused: Exception) -> NoReturn:
@@ -150,7 +157,7 @@ class Pooled:
         """
         loan: Loan | None = None
         try:
-            async with self._lent() as connection:
+            async with self.lent() as connection:
                 loan = Loan(connection)
                 yield loan
         except RedisStreamClientError as rejected:
@@ -158,11 +165,12 @@ class Pooled:
         except Exception as error:
             if loan is not None and not isinstance(error, RedisError | OSError | error_mapping.Unanswered):
                 raise  # anything else may come from a credential provider
-            translated = self._translated(error, doing, hint if loan is not None and loan.unanswered else undone)
+            translated = self.translated(error, doing, hint if loan is not None and loan.unanswered else undone)
             raise translated from translated.__cause__
 
     @asynccontextmanager
-    async def _lent(self) -> AsyncGenerator[AbstractConnection]:
+    async def lent(self) -> AsyncGenerator[AbstractConnection]:
+        """Borrow a connection for a block. Raises errors of redis-py or of the system, or `Unanswered`."""
         if isinstance(self._redis, Redis):
             connection = await self._from_pool(self._redis.connection_pool)
             try:
@@ -201,24 +209,32 @@ class Pooled:
             ) from None
         return connection
 
-    def _translated(self, error: Exception, doing: str, hint: str | None) -> RedisStreamClientError:
-        """The error of this package for an error of redis-py or of the system, which is its cause."""
+    def translated(self, error: Exception, doing: str, hint: str | None) -> RedisStreamClientError:
+        """The error of this package for an error of redis-py or of the system, which is its cause.
+
+        Args:
+            error: it, or what `error_mapping` has made of it.
+            doing: what failed: "could not …".
+            hint: what is known about the outcome.
+        """
         where = self._endpoint.where
-        fault = error if isinstance(error, error_mapping.Unanswered) else error_mapping.map_error(error, where)
+        known = isinstance(error, error_mapping.Unanswered | RedisRejected)
+        fault = error if known else error_mapping.map_error(error, where)
+        cause = error_mapping.origin(fault)
         translated: RedisStreamClientError
         if isinstance(fault, RedisRejected):
             translated = fault
-        elif isinstance(self._redis, Redis) and isinstance(error, ResponseError) and _moved(error):
+        elif isinstance(self._redis, Redis) and isinstance(cause, ResponseError) and _moved(cause):
             translated = RedisRejected(
                 f"could not {doing}: {where} is a node of a Redis Cluster, and another node has {self._key!r}",
                 hint="give a redis.asyncio.RedisCluster instead of a Redis",
             )
         else:
-            if str(error).startswith(_POOL_IS_EMPTY):
+            if cause is not None and str(cause).startswith(_POOL_IS_EMPTY):
                 full = "all connections of the given client's pool are in use: see its max_connections"
                 hint = f"{hint}; {full}" if hint else full
             translated = RedisUnavailable(f"could not {doing}: {fault}", hint=hint)
-        translated.__cause__ = error_mapping.origin(fault)
+        translated.__cause__ = cause
         return translated
 
 

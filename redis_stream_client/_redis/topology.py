@@ -123,6 +123,11 @@ class Topology:
         """Whether this node did not answer lately."""
         return node in self._unhelpful
 
+    def remapped(self, address: Address) -> Address:
+        """Where a node is that another one names, by the user's `address_remap`."""
+        host, port = self._manager.remap_host_port(*address)
+        return host, int(port)
+
     def continues(self, view: View) -> bool:
         """Whether this is the cluster of before. A node may have moved to another cluster."""
         common = len(view.nodes & self._nodes)

@@ -1,0 +1,50 @@
+-- append: add entries to data streams, and keep the progress record of a stream that wakes. For append.lua and write.lua.
+
+-- Add the entries of one stream that begin at ARGV[at]. Returns {id, ...}, with {message} for an entry that Redis
+-- refuses; whether at least one is in the stream; and where the next words begin. After a refusal, the stream's later
+-- entries are refused, too: they must not come without it.
+-- An entry with an id of the caller that is there already is a repeat.
+local function append(stream, maxlen, at)
+  local count = tonumber(ARGV[at])
+  at = at + 1
+  local results, there, refused = {}, false, nil
+  for i = 1, count do
+    local id, last = ARGV[at], at + 1 + tonumber(ARGV[at + 1])
+    local found = not refused and id ~= '*' and redis.pcall('XRANGE', stream, id, id)
+    local added
+    if refused then
+      added = refused
+    elseif found and found.err then
+      added = found
+    elseif found and found[1] then
+      added = id
+    elseif maxlen ~= '' then
+      added = redis.pcall('XADD', stream, 'MAXLEN', '~', maxlen, id, unpack(ARGV, at + 2, last))
+    else
+      added = redis.pcall('XADD', stream, id, unpack(ARGV, at + 2, last))
+    end
+    if type(added) == 'table' then
+      refused = added
+      results[i] = {added.err}
+    else
+      there = true
+      results[i] = added
+    end
+    at = last + 1
+  end
+  return results, there, at
+end
+
+-- A stream wakes: it is announced, and was not before. Its record must not expire until an owner has begun; or, if it
+-- has expired already, an owner must learn which entry of many has woken it. Returns an error, if there is one.
+-- fence: what the record holds; had: whether there were entries before; ttl: ms that such a note stays
+local function wake(record, fence, had, first, ttl)
+  local done
+  if fence then
+    done = redis.pcall('PERSIST', record)
+  elseif had then
+    done = redis.pcall('HSETNX', record, 'since', first)
+    if done == 1 then done = redis.pcall('PEXPIRE', record, ttl) end
+  end
+  return type(done) == 'table' and done.err or nil
+end
