@@ -6,10 +6,15 @@ from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client._model.announcement import FIELD, Info, encode
 from redis_stream_client._model.errors import RedisRejected, RedisUnavailable
+from redis_stream_client._model.fields import Fields, require_maxlen, require_own_id
+from redis_stream_client._model.fields import encode as encode_fields
 from redis_stream_client._model.keys import Keys, require_name
+from redis_stream_client._protocol import writing
 from redis_stream_client._protocol.announcing import Wanted, announce, chunks
+from redis_stream_client._protocol.writing import ANY_ID, NewEntry, Writer, Writing
 from redis_stream_client._redis.error_mapping import is_permission
 from redis_stream_client._redis.pooled import Loan, Pooled
+from redis_stream_client._redis.script_calls import ScriptCalls
 
 
 class LoadBalancerStream:
@@ -26,6 +31,7 @@ class LoadBalancerStream:
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
         self._keys = Keys(require_name(service, "service"))
         self._pooled = Pooled(redis, self._keys.lbs)
+        self._writer = Writer(self._keys, ScriptCalls(redis, self._pooled, self._keys.lbs))
 
     async def add(self, stream: str, info: Info | None = None, *, again: bool = False) -> str:
         """Announce a data stream, so that one live consumer will own it; once, however often you call it.
@@ -94,6 +100,85 @@ class LoadBalancerStream:
             raise
         return [id for id in tally.ids if id is not None]
 
+    async def write(
+        self,
+        stream: str,
+        fields: Fields,
+        *,
+        info: Info | None = None,
+        maxlen: int | None = None,
+        id: str | None = None,
+    ) -> str:
+        """Add an entry to a data stream, and make sure that a consumer reads it: announce the stream unless an
+        announcement of it is outstanding.
+
+        On one server that is one step. On a Cluster, a producer that dies midway leaves at worst an announcement
+        too many. An entry that comes while its stream is put to sleep, by ``lease.done_if_idle()`` or
+        ``entries(idle=…)``, wakes it.
+
+        Nothing is sent again that Redis may have executed. If the call is cancelled, or gets no answer, the entry
+        may have been written; if you write it again, it is there twice, unless you give it an ``id``. Nothing is
+        left running.
+
+        Args:
+            stream: name of the data stream.
+            fields: names and values of the entry: at least one, and at most 3,500.
+            info: what the consumer should know; see `add`. It is used only if the stream is announced now.
+            maxlen: keep about so many entries (``MAXLEN ~``). Redis drops older ones, even unread ones.
+            id: id of the entry, such as "1526919030474-55", greater than all before it. If the stream has an entry
+                with this id, that is the same entry: nothing is added, and its id is returned.
+
+        Returns:
+            The id of the entry.
+
+        Raises:
+            TypeError, ValueError: a wrong argument.
+            RedisUnavailable: no answer, as for `add`. Its hint says whether the entry may have been written.
+            RedisRejected: Redis refuses, for example an ``id`` that is not greater than the last one.
+
+        In both errors, ``written`` has one item: the id of the entry, or None if it is not known to be written. An
+        entry that was written may not be announced then; `add` makes sure of that.
+        """
+        entry = _new_entry(stream, fields, info, ANY_ID if id is None else require_own_id(id))
+        return (await self._write([entry], maxlen))[0]
+
+    async def write_many(
+        self,
+        entries: Iterable[tuple[str, Fields] | tuple[str, Fields, Info | None]],
+        *,
+        maxlen: int | None = None,
+    ) -> list[str]:
+        """Add many entries to many data streams in few round trips. See `write`.
+
+        The entries of a stream keep their order. If Redis refuses one, it gets no later ones of that stream.
+
+        Args:
+            entries: stream and fields of each, and possibly info. All are checked before the first is sent.
+            maxlen: see `write`; for each stream.
+
+        Returns:
+            The ids of the entries, in the order in which you gave them.
+
+        Raises what `write` raises. Some entries may have been written then. The hint of the error counts them, and
+        its ``written`` has one item for each entry, in the same order: the id, or None if it is not known to be
+        written.
+        """
+        return await self._write([_new_entry(*_checked(entry)) for entry in entries], maxlen)
+
+    async def _write(self, entries: Sequence[NewEntry], maxlen: int | None) -> list[str]:
+        if maxlen is not None:
+            require_maxlen(maxlen)
+        places: list[tuple[Writing, int]] = []
+        for chunk in writing.chunks(entries):
+            places += await self._writer.write(chunk, maxlen)
+            failed = next((place.fault for place, _ in places if place.fault is not None), None)
+            if failed is not None:
+                error = self._pooled.translated(failed, "write", None)
+                assert isinstance(error, RedisUnavailable | RedisRejected)
+                _tell_written(error, entries, places)
+                raise error from error.__cause__
+        return [id for place, number in places if (id := place.ids[number]) is not None]
+
     async def _add(self, loan: Loan, chunk: Sequence[Wanted], tally: "_Tally") -> None:
         try:
             await loan.exchange(*(("XADD", self._keys.lbs, "*", FIELD, wanted.payload) for wanted in chunk))
@@ -151,6 +236,48 @@ class _Tally:
         if unknown:
             parts.append(f"{unknown} of {self._count} may have been announced, {again}")
         return "; ".join(parts)
+
+
+def _tell_written(
+    error: RedisUnavailable | RedisRejected, entries: Sequence[NewEntry], places: Sequence[tuple[Writing, int]]
+) -> None:
+    """Say in an error which entries were written."""
+    ids = [place.ids[number] for place, number in places]
+    error.written = (*ids, *[None] * (len(entries) - len(ids)))
+    known = len(entries) - error.written.count(None)
+    unknown = sum(place.unknown for place, _ in places if place.ids)
+    hints = [error.hint] if error.hint else []
+    if isinstance(error, RedisUnavailable) or len(entries) > 1 or known:
+        hints.insert(0, _written(entries, known, unknown))
+    if is_permission(error.__cause__):
+        hints.append("its section Permissions says what a producer needs")
+    error.hint = "; ".join(hints)
+
+
+def _written(entries: Sequence[NewEntry], known: int, unknown: int) -> str:
+    """Which entries were written, for the hint of an error."""
+    if not known and not unknown:
+        return "nothing was written"
+    if len(entries) == 1:
+        if known:
+            return "it was written; if it may not be announced, add() makes sure of that"
+        if entries[0].id == ANY_ID:
+            return "it may have been written; written again, it is there twice"
+        return "it may have been written; repeating the call with this id is safe"
+    parts = [f"{known} of {len(entries)} were written"] if known else []
+    if unknown:
+        parts.append(f"{unknown} of {len(entries)} may have been written; written again, they are there twice")
+    return "; ".join(parts)
+
+
+def _new_entry(stream: str, fields: Fields, info: Info | None = None, id: str = ANY_ID) -> NewEntry:
+    return NewEntry(stream, encode(stream, info), encode_fields(fields), id)
+
+
+def _checked(entry: object) -> tuple[str, Fields] | tuple[str, Fields, Info | None]:
+    if not isinstance(entry, tuple) or len(entry) not in (2, 3):
+        raise TypeError(f"entries must hold (stream, fields) or (stream, fields, info), not {entry!r:.200}")
+    return entry
 
 
 def _wanted(stream: str, info: Info | None = None) -> Wanted:

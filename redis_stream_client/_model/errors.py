@@ -129,9 +129,12 @@ class RedisUnavailable(RedisStreamClientError):
     Attributes:
         announced: set by `LoadBalancerStream.add_many`: for each stream, in the given order, the id of its
             announcement, or None if it is not known to be announced. Otherwise empty.
+        written: set by `LoadBalancerStream.write` and `write_many`: for each entry, in the given order, its id, or
+            None if it is not known to be written. Otherwise empty.
     """
 
     announced: tuple[str | None, ...] = ()
+    written: tuple[str | None, ...] = ()
 
 
 class RedisRejected(RedisStreamClientError):
@@ -139,10 +142,11 @@ class RedisRejected(RedisStreamClientError):
     type, old version. The client does not retry.
 
     Attributes:
-        announced: see `RedisUnavailable`.
+        announced, written: see `RedisUnavailable`.
     """
 
     announced: tuple[str | None, ...] = ()
+    written: tuple[str | None, ...] = ()
 
 
 class ClientClosed(RedisStreamClientError):

@@ -14,6 +14,7 @@ from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.base import SEEN_BYTES
 from redis_stream_client._redis.pooled import Loan
+from redis_stream_client._redis.script_calls import ScriptCalls
 
 CHUNK = 500  # the most announcements in one request
 CHUNK_BYTES = 256 * 1024  # the most bytes in one request, unless one announcement is larger: a line may be slow
@@ -47,11 +48,11 @@ class Announced(NamedTuple):
     error: ResponseError | None = None
 
 
-async def announce(loan: Loan, keys: Keys, wanted: Sequence[Wanted]) -> list[Announced]:
+async def announce(loan: Loan | ScriptCalls, keys: Keys, wanted: Sequence[Wanted]) -> list[Announced]:
     """Announce streams that have no outstanding announcement. Returns results for the first ones, at least one:
     where Redis had to read many large announcements, repeat it with the rest.
 
-    Send no more than `chunks` says. Raises what `Loan.exchange` raises.
+    Send no more than `chunks` says. Raises what `loan` raises.
     """
     args: list[str | bytes] = [FIELD, str(SEEN_BYTES)]
     for stream, payload, but in wanted:

@@ -60,14 +60,21 @@ class ScriptCalls:
         """The slot of a key. One call may use the keys of one slot only."""
         return 0 if self._cluster is None else key_slot(key.encode())
 
-    async def run(self, calls: Sequence[Call]) -> list[Any]:
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes]) -> Any:
+        """Make one call. Raises `Unanswered` or `RedisRejected`."""
+        [answer] = await self.run_all([Call(script, keys, args)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
         """Make some calls at once. Returns for each its reply, or an `Unanswered` or a `RedisRejected`.
 
         If the caller is cancelled, nothing is left running."""
         if not calls:
             return []
         if self._cluster is not None:
-            return await self._here(self._cluster).run(calls)
+            return await self._here(self._cluster).run_all(calls)
         loan: Loan | None = None
         try:
             async with self._pooled.lent() as connection:
@@ -112,7 +119,7 @@ class _Nodes:
         self._connections = NodeConnections()
         self._named: dict[Address, Node] = {}  # by redirections
 
-    async def run(self, calls: Sequence[Call]) -> list[Any]:
+    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
         """As `ScriptCalls`."""
         answers: list[Any] = [None] * len(calls)
         left: dict[int, _Route | None] = dict.fromkeys(range(len(calls)))  # with where a redirection leads

@@ -13,36 +13,33 @@
 --         If it stops early, there are results for the first streams only.
 --#include outstanding
 --#include append
+local function padded(id) -- as fences begin with it
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
+end
 local results, at, bytes = {}, 5, tonumber(ARGV[4])
 for i = 1, #KEYS / 2 - 1 do
   if bytes <= 0 then break end
-  local stream, record = KEYS[2 * i + 1], KEYS[2 * i + 2]
-  local known, size = outstanding(KEYS[1], KEYS[2], stream)
+  local known, size = outstanding(KEYS[1], KEYS[2], KEYS[2 * i + 1])
   bytes = bytes - (size or 0)
-  local stored = redis.pcall('HMGET', record, 'fence')
-  local length = redis.pcall('XLEN', stream)
+  local stored = redis.pcall('HMGET', KEYS[2 * i + 2], 'fence', 'asleep')
+  local length = redis.pcall('XLEN', KEYS[2 * i + 1])
   local listed = redis.pcall('XLEN', KEYS[1])
   local problem = type(known) == 'table' and known.err or stored.err
     or type(length) == 'table' and length.err or type(listed) == 'table' and listed.err
   if problem then
-    results[i] = {'error', problem}
-    local count = tonumber(ARGV[at + 1])
-    at = at + 2
-    for _ = 1, count do at = at + 2 + tonumber(ARGV[at + 1]) end
+    results[i], at = {'error', problem}, skip(at + 1)
   else
     local payload, ids, there = ARGV[at], nil, nil
-    ids, there, at = append(stream, ARGV[2], at + 1)
+    ids, there, at = append(KEYS[2 * i + 1], ARGV[2], at + 1)
+    if known and stored[2] and stored[2] >= padded(known) then known = nil end -- its owner does not look any more
     if there and not known then
       local id = redis.pcall('XADD', KEYS[1], '*', ARGV[3], payload)
-      local kept = type(id) == 'string' and redis.pcall('HSET', KEYS[2], stream, id)
+      local kept = type(id) == 'string' and redis.pcall('HSET', KEYS[2], KEYS[2 * i + 1], id)
       problem = type(id) == 'table' and id.err or type(kept) == 'table' and kept.err
-        or wake(record, stored[1], length > 0, ids[1], ARGV[1])
-      if problem then
-        table.insert(ids, 1, problem)
-        table.insert(ids, 1, 'but')
-      end
+        or wake(KEYS[2 * i + 2], stored[1], length > 0, ids[1], ARGV[1])
     end
-    results[i] = ids
+    results[i] = with(problem, ids)
   end
 end
 return results

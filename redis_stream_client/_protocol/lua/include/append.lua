@@ -48,3 +48,16 @@ local function wake(record, fence, had, first, ttl)
   end
   return type(done) == 'table' and done.err or nil
 end
+
+-- Where the words behind the entries begin, if those that begin at ARGV[at] are left out.
+local function skip(at)
+  local count = tonumber(ARGV[at])
+  at = at + 1
+  for _ = 1, count do at = at + 2 + tonumber(ARGV[at + 1]) end
+  return at
+end
+
+-- The ids; with a problem, should there be one.
+local function with(problem, ids)
+  return problem and {'but', problem, unpack(ids)} or ids
+end
