@@ -1,6 +1,7 @@
 """Pooled connections: producers and others outside of a fleet borrow one for a few commands."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
@@ -28,7 +29,8 @@ seconds."""
 
 _READ_SIZE = 65_536
 _PUSHED = getattr(hiredis, "PushNotification", ())
-_POOL_IS_EMPTY = ("Too many connections", "No connection available")
+_TOO_MANY = "Too many connections"
+_POOL_IS_EMPTY = (_TOO_MANY, "No connection available")
 
 
 class Loan:
@@ -137,6 +139,8 @@ class Pooled:
         self._endpoint = endpoint_for(redis, key, pooled=True)
         self._redis = redis
         self._key = key
+        self._lent = 0  # or about to be
+        self._waiting: deque[asyncio.Future[None]] = deque()  # for a connection that we have lent
 
     @property
     def patience(self) -> float:
@@ -176,7 +180,7 @@ class Pooled:
             try:
                 yield connection
             finally:
-                await self._redis.connection_pool.release(connection)
+                await self._give_back(self._redis.connection_pool, connection)
         else:
             connection = await self._endpoint.open(REPLY_TIMEOUT)
             try:
@@ -193,13 +197,13 @@ class Pooled:
         deadline = asyncio.timeout(bound)
         try:
             async with deadline:
-                connection = await redis_py.borrow(pool)
+                connection = await self._borrowed(pool)
                 try:
                     if wire.is_ended(connection):  # pools do not always look
                         wire.abort(connection)
                         await connection.connect()  # type: ignore[no-untyped-call]
                 except BaseException:
-                    await pool.release(connection)
+                    await self._give_back(pool, connection)
                     raise
         except TimeoutError:
             if not deadline.expired():
@@ -208,6 +212,43 @@ class Pooled:
                 f"no connection to {self._endpoint.where} within {bound:g} s", maybe_executed=False
             ) from None
         return connection
+
+    async def _borrowed(self, pool: ConnectionPool) -> AbstractConnection:
+        """A connection of the pool. If it has none because others here have them, wait until one is given back."""
+        our_turn = not self._waiting
+        while True:
+            if our_turn:
+                self._lent += 1
+                try:
+                    return await redis_py.borrow(pool)
+                except BaseException as error:
+                    self._lent -= 1
+                    if not self._lent or not str(error).startswith(_TOO_MANY):
+                        self._wake()
+                        raise
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.cancelled():
+                    self._waiting.remove(turn)
+                else:
+                    self._wake()  # it was our turn, and we pass it on
+                raise
+            our_turn = True
+
+    async def _give_back(self, pool: ConnectionPool, connection: AbstractConnection) -> None:
+        self._lent -= 1
+        try:
+            await pool.release(connection)
+        finally:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the next one who waits try again."""
+        if self._waiting:
+            self._waiting.popleft().set_result(None)
 
     def translated(self, error: Exception, doing: str, hint: str | None) -> RedisStreamClientError:
         """The error of this package for an error of redis-py or of the system, which is its cause.

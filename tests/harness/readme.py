@@ -27,8 +27,8 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 """The commands of the console blocks without programs."""
-RULE, PRODUCER_RULE, DATA_RULE, RETENTION_RULE = (
+RULE, PRODUCER_RULE, WRITER_RULE, DATA_RULE, RETENTION_RULE = (
     shlex.split(text) for _, text in BLOCKS if text.startswith("ACL SETUSER")
 )
-"""The smallest rule for a service, that for a producer, what handlers that read need on top, and what trims and
-deletes streams, word for word."""
+"""The smallest rule for a service, that for a producer, what one that writes needs on top, what handlers that read
+need on top of the first, and what trims and deletes streams, word for word."""

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from redis_stream_client import Entry, Lease, LoadBalancerStream, RedisRejected, RedisStreamClient, StreamAdded
 from redis_stream_client._model.keys import Keys
-from tests.harness.readme import DATA_RULE, PRODUCER_RULE, RETENTION_RULE, RULE
+from tests.harness.readme import DATA_RULE, PRODUCER_RULE, RETENTION_RULE, RULE, WRITER_RULE
 from tests.harness.runs import idle
 from tests.harness.scenes import bury_one, claim_next, die_with, live_through_it, next_event, release_and_retake
 from tests.harness.waiting import wait_until
@@ -342,6 +342,48 @@ async def test_a_producer_that_announces_again_needs_one_command_on_one_key(
         await producer.add("call-1", again=True)
         await (await next_event(client, StreamAdded)).payload.done()
         assert not await redis.exists(Keys(SERVICE).announced)
+
+
+WRITER = [word for word in WRITER_RULE[3:] if word[0] in "+~"]
+
+
+async def write_and_wake(producer: Connection) -> None:
+    """Write to a stream that has a record, and to one whose record has expired."""
+    lbs = LoadBalancerStream(producer, SERVICE)
+    await lbs.write("call-1", {"n": 1}, id="1-1")
+    await lbs.write_many([("call-2", {"n": 1}), ("call-3", {"n": 1})], maxlen=100)
+
+
+async def prepare_streams(redis: Connection) -> None:
+    for stream in ("call-1", "call-2"):
+        await redis.delete(stream)
+    await redis.xadd("call-2", {"n": 0})
+    await redis.hset(Keys(SERVICE).progress("call-3"), "fence", "f")
+
+
+async def test_a_producer_that_writes_needs_some_more(server: Server, rule: list[str], redis: Connection) -> None:
+    assert rule
+    await prepare_streams(redis)
+    apply_to_producer(server, [*PRODUCER, *WRITER])
+    async with Redis.from_url(user_s_url(server)) as producer:
+        await write_and_wake(producer)
+    assert await redis.hget(Keys(SERVICE).progress("call-2"), "since") is not None
+
+
+@pytest.mark.parametrize("word", [*PRODUCER, *WRITER])
+async def test_nothing_of_the_rule_for_writing_can_be_left_out(
+    server: Server, rule: list[str], redis: Connection, word: str
+) -> None:
+    assert rule
+    await prepare_streams(redis)
+    apply_to_producer(server, [other for other in [*PRODUCER, *WRITER] if other != word])
+    async with Redis.from_url(user_s_url(server)) as producer:
+        with pytest.raises(RedisRejected, match=r"does not permit .*Permissions") as raised:
+            await write_and_wake(producer)
+    written = [id for id in raised.value.written if id is not None]
+    there = [id.decode() for stream in ("call-1", "call-2", "call-3") for id, _ in await redis.xrange(stream)]
+    assert set(written) <= set(there), "what was written is said, although something else could not be done"
+    assert len(there) <= 4
 
 
 async def test_a_wrong_password(server: Server, rule: list[str]) -> None:

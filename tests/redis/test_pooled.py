@@ -92,3 +92,53 @@ async def test_a_reply_that_was_given_up_answers_nobody_else(proxy: TcpProxy, se
         await asyncio.wait((asking,))
         async with pooled.connection("ask") as loan:
             assert await loan.exchange(("GET", "key")) == [b"1"]
+
+
+async def test_who_borrows_more_than_the_pool_has_waits_for_his_turn(server: Server) -> None:
+    async with Redis.from_url(server.url, max_connections=2) as redis:
+        pooled = Pooled(redis, "key")
+        done: list[int] = []
+
+        async def ask(number: int) -> None:
+            async with pooled.connection("ask") as loan:
+                await loan.exchange(("PING",))
+            done.append(number)
+
+        asking = [asyncio.create_task(ask(number)) for number in range(50)]
+        await asyncio.sleep(0)
+        for number in (10, 11, 20):  # of those that wait
+            asking[number].cancel()
+        await asyncio.wait(asking)
+        assert sorted(done) == [number for number in range(50) if number not in (10, 11, 20)]
+        async with redis.client() as taken:
+            await taken.ping()
+            async with pooled.connection("ask"):
+                waiting = asyncio.create_task(ask(51))
+                await asyncio.sleep(0.05)  # time itself
+                assert not waiting.done()
+            await waiting
+
+
+async def test_one_that_is_woken_and_cancelled_passes_it_on(server: Server) -> None:
+    async with Redis.from_url(server.url, max_connections=1) as redis:
+        pooled = Pooled(redis, "key")
+
+        async def ask() -> None:
+            async with pooled.connection("ask") as loan:
+                await loan.exchange(("PING",))
+
+        async with pooled.connection("ask"):
+            first, second = asyncio.create_task(ask()), asyncio.create_task(ask())
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait((first, second), timeout=2)
+        assert first.cancelled()
+        assert second.done()
+
+
+async def test_connections_that_others_hold_are_not_waited_for(server: Server) -> None:
+    async with Redis.from_url(server.url, max_connections=1) as redis, redis.client() as taken:
+        await taken.ping()
+        with pytest.raises(RedisUnavailable, match="max_connections"):
+            async with Pooled(redis, "key").connection("ask"):
+                pass

@@ -14,7 +14,7 @@
 local results, at = {}, 3
 for i = 1, #KEYS / 2 do
   local announcement, before, wakes = ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1'
-  local stored = redis.pcall('HMGET', KEYS[2 * i], 'fence', 'asleep')
+  local stored = redis.pcall('HMGET', KEYS[2 * i], 'fence', 'asleep', 'since')
   local length = redis.pcall('XLEN', KEYS[2 * i - 1])
   local problem = stored.err or type(length) == 'table' and length.err
   if problem then
@@ -24,7 +24,7 @@ for i = 1, #KEYS / 2 do
   else
     local ids, there
     ids, there, at = append(KEYS[2 * i - 1], ARGV[2], at + 3)
-    if there and wakes then problem = wake(KEYS[2 * i], stored[1], length > 0, ids[1], ARGV[1]) end
+    if there and wakes then problem = wake(KEYS[2 * i], stored[1], stored[3], length > 0, ids[1], ARGV[1]) end
     results[i] = with(problem, ids)
   end
 end

@@ -22,7 +22,7 @@ for i = 1, #KEYS / 2 - 1 do
   if bytes <= 0 then break end
   local known, size = outstanding(KEYS[1], KEYS[2], KEYS[2 * i + 1])
   bytes = bytes - (size or 0)
-  local stored = redis.pcall('HMGET', KEYS[2 * i + 2], 'fence', 'asleep')
+  local stored = redis.pcall('HMGET', KEYS[2 * i + 2], 'fence', 'asleep', 'since')
   local length = redis.pcall('XLEN', KEYS[2 * i + 1])
   local listed = redis.pcall('XLEN', KEYS[1])
   local problem = type(known) == 'table' and known.err or stored.err
@@ -37,7 +37,7 @@ for i = 1, #KEYS / 2 - 1 do
       local id = redis.pcall('XADD', KEYS[1], '*', ARGV[3], payload)
       local kept = type(id) == 'string' and redis.pcall('HSET', KEYS[2], KEYS[2 * i + 1], id)
       problem = type(id) == 'table' and id.err or type(kept) == 'table' and kept.err
-        or wake(KEYS[2 * i + 2], stored[1], length > 0, ids[1], ARGV[1])
+        or wake(KEYS[2 * i + 2], stored[1], stored[3], length > 0, ids[1], ARGV[1])
     end
     results[i] = with(problem, ids)
   end

@@ -37,13 +37,13 @@ end
 
 -- A stream wakes: it is announced, and was not before. Its record must not expire until an owner has begun; or, if it
 -- has expired already, an owner must learn which entry of many has woken it. Returns an error, if there is one.
--- fence: what the record holds; had: whether there were entries before; ttl: ms that such a note stays
-local function wake(record, fence, had, first, ttl)
+-- fence, since: what the record holds; had: whether there were entries before; ttl: ms that such a note stays
+local function wake(record, fence, since, had, first, ttl)
   local done
   if fence then
     done = redis.pcall('PERSIST', record)
-  elseif had then
-    done = redis.pcall('HSETNX', record, 'since', first)
+  elseif had and not since then
+    done = redis.pcall('HSET', record, 'since', first)
     if done == 1 then done = redis.pcall('PEXPIRE', record, ttl) end
   end
   return type(done) == 'table' and done.err or nil
