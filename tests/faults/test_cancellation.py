@@ -20,6 +20,7 @@ from redis_stream_client import (
     StreamExpired,
     StreamGone,
 )
+from redis_stream_client._model.keys import Keys
 from tests.harness.fleet import Member, announce
 from tests.harness.processes import die_with_parent
 from tests.harness.runs import finished, record, write
@@ -28,7 +29,7 @@ from tests.harness.waiting import wait_until
 from tests.harness.workers import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Coroutine
 
     from tests.harness.connection import Connection
     from tests.harness.servers import Server
@@ -105,6 +106,65 @@ async def test_a_cancelled_done_or_release_goes_on_in_the_background(
         assert struck.points >= 2
         assert not member.disowned
     await finishes_all(server, redis, service)
+
+
+@EVERY_HOW
+@EVERY_WHEN
+@pytest.mark.parametrize("unread", [False, True])
+async def test_a_cancelled_done_if_idle_goes_on_in_the_background(
+    server: Server, redis: Connection, service: str, unread: bool, how: How, when: When
+) -> None:
+    """It ends as it would have: the stream sleeps, or is announced as before."""
+    keys = Keys(service)
+    async with Member(server.url, service, claim=False, **PATIENT) as member:
+        await announce(server.url, service, *STREAMS)
+        await member.owns(*STREAMS)
+        struck = Strikes(server, how, when)
+        for strike, stream in zip(struck, STREAMS, strict=False):
+            if unread:
+                await write(server.url, stream, 1)
+            lease = member.lease(stream)
+            await strike.on(lease.done_if_idle())
+            await strike.settled()
+            owners = await agree(member.client, redis, service)
+            assert owners.get(lease.lbs_id) == (member.client.id if unread else None)
+            assert await redis.hexists(keys.announced, stream) is unread
+            assert lease.owned is unread
+            if not strike.cancelled:
+                assert strike.result is not unread
+            if unread:
+                assert await lease.done_if_idle() is False
+                await lease.done()
+        assert struck.points >= 2
+        assert not member.disowned
+    await finishes_all(server, redis, service)
+
+
+@EVERY_HOW
+@EVERY_WHEN
+async def test_a_cancelled_step_that_falls_asleep_is_the_end_of_the_next_one(
+    server: Server, redis: Connection, service: str, how: How, when: When
+) -> None:
+    async with RedisStreamClient.from_url(server.url, service, **PATIENT) as client:
+        struck = Strikes(server, how, when)
+        for strike, stream in zip(struck, STREAMS, strict=False):
+            lease = await lease_of(client, redis, service, stream)
+            entries = lease.entries(idle=0.05)
+            await strike.on(_ends(anext(entries)))
+            async with asyncio.timeout(5):
+                assert strike.result or await _ends(anext(entries))
+            assert await lease.lost() == "done"
+            assert await redis.xlen(f"{service}-input") == 0
+        assert struck.points >= 4
+
+
+async def _ends(step: Awaitable[object]) -> bool:
+    """Whether a step is the end of its loop."""
+    try:
+        await step
+    except StopAsyncIteration:
+        return True
+    return False
 
 
 @EVERY_HOW

@@ -31,13 +31,18 @@ FAST: dict[str, Any] = {"lock_ttl": 0.8}
 def lose(proxy: TcpProxy, operation: str, loss: Loss) -> Fault:
     """Lose the next reply to an operation, or the next request for it."""
     word = operation if operation.isupper() else scripts.load(operation).sha
+    return lose_word(proxy, word.encode(), loss)
+
+
+def lose_word(proxy: TcpProxy, word: bytes, loss: Loss) -> Fault:
+    """Lose the next reply to what contains this word, or the next request that does."""
     match loss:
         case "reply, connection cut":
-            return proxy.drop_replies_after(word.encode(), connections=1, cut=True)
+            return proxy.drop_replies_after(word, connections=1, cut=True)
         case "reply, silence":
-            return proxy.drop_replies_after(word.encode(), connections=1)
+            return proxy.drop_replies_after(word, connections=1)
         case "request, silence":
-            return proxy.drop_requests_matching(word.encode(), connections=1)
+            return proxy.drop_requests_matching(word, connections=1)
 
 
 async def load_scripts(redis: Connection) -> None:
@@ -108,6 +113,45 @@ async def test_a_lost_done_is_repeated_and_believed(
         assert fault.matched
         assert await redis.xlen(f"{service}-input") == 0
         assert member.owned == []
+        assert member.disowned == []
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("operation", ["begin", "withhold", "doze", "settle", "done"])
+async def test_a_lost_step_of_a_sleep_is_repeated(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, operation: str, loss: Loss
+) -> None:
+    await load_scripts(redis)
+    async with Member(proxy.url, service, **FAST) as member:
+        await announce(server.url, service, "call-1", "call-2")
+        await member.owns("call-1", "call-2")
+        fault = lose(proxy, operation, loss)
+        slept = await asyncio.gather(*(member.lease(f"call-{n}").done_if_idle() for n in (1, 2)))
+        assert slept == [True, True]
+        assert fault.matched
+        assert await redis.xlen(f"{service}-input") == 0
+        assert await redis.hlen(Keys(service).announced) == 0
+        assert member.owned == []
+        assert member.disowned == []
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("operation", ["begin", "withhold", "doze", "restore"])
+async def test_a_lost_step_of_a_stream_that_stays_awake_is_repeated(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, operation: str, loss: Loss
+) -> None:
+    await load_scripts(redis)
+    async with Member(proxy.url, service, **FAST) as member:
+        [lbs_id] = await announce(server.url, service, "call-1")
+        await member.owns("call-1")
+        ids = await write(server.url, "call-1", 1)
+        word = operation.encode() if operation == "restore" else scripts.load(operation).sha.encode()
+        fault = lose_word(proxy, word, loss)
+        assert await member.lease("call-1").done_if_idle() is False
+        assert fault.matched
+        assert await LoadBalancerStream(redis, service).add("call-1") == lbs_id
+        await member.lease("call-1").checkpoint(ids[0])
+        assert await member.lease("call-1").done_if_idle() is True
         assert member.disowned == []
 
 
