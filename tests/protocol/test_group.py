@@ -212,6 +212,16 @@ async def test_an_announcement_that_is_there_but_pending_for_nobody_is_known(
     assert await prune_all(a) == (1, 0)
 
 
+async def test_what_is_pending_is_not_read(
+    redis: Connection, a: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group, "SEEN_BYTES", 1)
+    for n in range(5):
+        await redis.hset(a.keys.announced, f"pending-{n}", (await a.take())[0])
+        await redis.hset(a.keys.announced, f"stale-{n}", f"1-{n}")
+    assert (await a.group.prune("0", SOON)).forgotten == 5
+
+
 async def test_large_announcements_that_wait_are_believed_and_not_all_read(
     redis: Connection, a: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
