@@ -1,7 +1,8 @@
 """Stale announcements: the hash of the newest ones forgets what is not outstanding any more.
 
 Each member forgets what it finishes. What is left over was trimmed, or finished by a member of an older version or
-without the permission. It does no harm, because what the hash says is verified, but it takes room.
+without the permission. It does no harm, because what the hash says is verified, but it takes room. So the hash is
+looked through while it has more announcements than the stream. To look each of them up costs Redis a command.
 """
 
 from redis_stream_client._model.logs import log
@@ -13,7 +14,7 @@ WORTHWHILE = 1 / 4  # the part of a page that must be stale to look at the next 
 
 
 class StaleAnnouncements:
-    """Looks through the hash, a page in each turn to tidy up, or more where much is stale."""
+    """Looks through the hash, a page in each turn to tidy up, or more pages where much is stale."""
 
     def __init__(self, *, options: Options, group: Group) -> None:
         self._patience = options.patience

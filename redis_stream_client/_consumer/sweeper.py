@@ -218,7 +218,7 @@ class Sweeper:
         if self._sweeps.tidy_asked or (mine and await group.turn(self._keys.tidy, self._tidy_period, patience)):
             await self._forget(members, alive)
             census = await group.census(patience)
-            if census.announced:
+            if census.surplus > 0:
                 await self._stale_announcements.forget()
             # A missing entry elsewhere can hide an extra one, and a long backlog hides everything.
             suspicious = census.balance is not None and census.balance > 0

@@ -61,9 +61,9 @@ class Group:
         args = [self._keys.group, WAITING_COUNTED, SEEN_BYTES]
         keys = [self._keys.lbs, self._keys.announced]
         reply = await self._commands.run(scripts.load("census"), keys, args, timeout=timeout)
-        oldest, now_ms, announced, *balance = reply
+        oldest, now_ms, surplus, *balance = reply
         waiting = max(0.0, (int(now_ms) - order(oldest.decode())[0]) / 1000) if oldest else None
-        return Census(int(balance[0]) if balance else None, waiting, announced)
+        return Census(int(balance[0]) if balance else None, waiting, surplus)
 
     async def prune(self, cursor: str, timeout: float) -> Pruned:
         """Forget announcements that are not outstanding any more, one page at a time. Start with "0".

@@ -142,12 +142,13 @@ class Census:
     Attributes:
         balance: delivered entries in the stream minus pending entries; None: too many wait to know it.
         oldest_waiting: age in seconds of the oldest announcement that waits; None: none waits.
-        announced: how many announcements are in the hash of the newest ones; -1: it cannot be read.
+        surplus: how many more announcements the hash of the newest ones has than the stream. Above 0: some are
+            stale, or the hash cannot be read.
     """
 
     balance: int | None
     oldest_waiting: float | None
-    announced: int
+    surplus: int
 
 
 @dataclass(frozen=True, slots=True)

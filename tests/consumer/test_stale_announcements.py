@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import pytest
+
 from redis_stream_client import LoadBalancerStream
 from redis_stream_client._consumer import stale_announcements
 from redis_stream_client._consumer.stale_announcements import StaleAnnouncements
@@ -16,8 +18,6 @@ from tests.harness.runs import calls
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.harness.connection import Connection
     from tests.harness.servers import Server
 
@@ -38,8 +38,11 @@ async def test_a_member_forgets_what_was_finished_elsewhere(
     assert await redis.hgetall(keys.announced) == {b"waiting": waiting.encode()}
 
 
-async def test_without_such_a_hash_nothing_is_asked(server: Server, redis: Connection, service: str) -> None:
-    await LoadBalancerStream(redis, service).add("call-1", again=True)
+@pytest.mark.parametrize("again", [False, True])
+async def test_while_none_need_be_stale_none_is_looked_up(
+    server: Server, redis: Connection, service: str, again: bool
+) -> None:
+    await LoadBalancerStream(redis, service).add("call-1", again=again)
     async with Member(server.url, service, lock_ttl=0.4) as member:
         await member.owns("call-1")
         before, scanned = await calls(redis, "hlen"), await calls(redis, "hscan")
@@ -66,6 +69,21 @@ async def test_much_that_is_stale_goes_in_one_turn_and_little_takes_one_page(
         await stale.forget()
         assert await calls(redis, "hscan") == before + 2
         assert await redis.hlen(keys.announced) == 4 * PAGE
+
+
+async def test_the_next_turn_goes_on_where_the_last_one_ended(
+    server: Server, redis: Connection, service: str
+) -> None:
+    keys = Keys(service)
+    async with joined(server.url, service, lock_ttl=60.0) as parts:
+        lbs_ids = await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(4 * PAGE)])
+        last = [stream async for stream, _ in redis.hscan_iter(keys.announced)][-1]
+        await redis.hset(keys.announced, last, "1-1")
+        stale = StaleAnnouncements(options=parts.options, group=parts.group)
+        for _ in range(8):
+            await stale.forget()
+        assert await redis.hlen(keys.announced) == len(lbs_ids) - 1
+        assert not await redis.hexists(keys.announced, last)
 
 
 async def test_a_turn_is_bounded(

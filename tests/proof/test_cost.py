@@ -25,9 +25,11 @@ WINDOW = 4.0
 """Seconds in which commands are counted: two lock lifetimes."""
 
 
-async def hold(client: RedisStreamClient, redis: Connection, service: str, streams: int) -> Sequence[Lease]:
+async def hold(
+    client: RedisStreamClient, redis: Connection, service: str, streams: int, kind: str = "call"
+) -> Sequence[Lease]:
     """Announce streams and take them all."""
-    await LoadBalancerStream(redis, service).add_many([f"call-{i}" for i in range(streams)])
+    await LoadBalancerStream(redis, service).add_many([f"{kind}-{i}" for i in range(streams)])
     leases: list[Lease] = []
     async for event in client.events():
         assert isinstance(event, StreamAdded)
@@ -53,7 +55,7 @@ async def rate(redis: Connection) -> float:
 async def bytes_per_stream(server: Server, redis: Connection, service: str, streams: int = 5_000) -> float:
     """What Python and Redis allocate for a held stream."""
     async with RedisStreamClient.from_url(server.url, service, lock_ttl=30.0) as client:
-        await hold(client, redis, service, 50)
+        await hold(client, redis, service, 50, "first")
         gc.collect()
         used = (await redis.info("memory"))["used_memory"]
         tracemalloc.start()

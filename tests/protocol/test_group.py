@@ -160,13 +160,18 @@ async def test_where_nothing_is_lost_nothing_is_rescued(a: Consumer) -> None:
     assert await a.snapshot() == before
 
 
-async def test_a_census_tells_how_many_announcements_are_known(redis: Connection, a: Consumer) -> None:
-    assert (await a.group.census(SOON)).announced == 0
+async def test_a_census_tells_whether_more_is_known_to_be_announced_than_is(
+    redis: Connection, a: Consumer
+) -> None:
+    assert (await a.group.census(SOON)).surplus == 0
     await redis.hset(a.keys.announced, mapping={"call-1": "1-1", "call-2": "1-2"})
-    assert (await a.group.census(SOON)).announced == 2
+    assert (await a.group.census(SOON)).surplus == 2
+    await a.take(1)
+    await a.announce(2)
+    assert (await a.group.census(SOON)).surplus == -1
     await redis.delete(a.keys.announced)
     await redis.set(a.keys.announced, "text")
-    assert (await a.group.census(SOON)).announced == -1
+    assert (await a.group.census(SOON)).surplus == 1
 
 
 async def prune_all(a: Consumer) -> tuple[int, int]:

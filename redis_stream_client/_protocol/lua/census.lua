@@ -2,10 +2,11 @@
 --
 -- KEYS  1 load balancer stream   2 newest announcements, a hash: stream, LBS id
 -- ARGV  1 group   2 the most waiting entries to count   3 bytes of them after which to stop counting
--- Returns {oldest waiting id or '', the server's clock in ms, how many are in the hash or -1 if it cannot be read,
---         balance}: the balance is the number of entries that were delivered and are in the stream, minus those that
---         are pending. Above 0: some were delivered, but are pending for nobody. Below 0: some are pending, but were
---         trimmed or deleted. No balance when too many wait to tell.
+-- Returns {oldest waiting id or '', the server's clock in ms, surplus, balance}: the surplus is the number of fields of
+--         the hash minus that of entries in the stream. Above 0: some are stale, or the hash cannot be read. The balance
+--         is the number of entries that were delivered and are in the stream, minus those that are pending. Above 0:
+--         some were delivered, but are pending for nobody. Below 0: some are pending, but were trimmed or deleted. No
+--         balance when too many wait to tell.
 local PIECE = 16
 local last, pending
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
@@ -16,8 +17,8 @@ end
 if not last then return redis.error_reply('NOGROUP no such consumer group') end
 local time = redis.call('TIME')
 local found = {'', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))}
-local known = redis.pcall('HLEN', KEYS[2])
-found[3] = type(known) == 'number' and known or -1
+local known, entries = redis.pcall('HLEN', KEYS[2]), redis.call('XLEN', KEYS[1])
+found[3] = type(known) == 'number' and known - entries or 1
 local most, bytes, waiting, from = tonumber(ARGV[2]), tonumber(ARGV[3]), 0, '(' .. last
 while true do
   local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', PIECE)
@@ -30,5 +31,5 @@ while true do
   if waiting >= most or bytes <= 0 then return found end
   from = '(' .. page[#page][1]
 end
-found[4] = redis.call('XLEN', KEYS[1]) - waiting - pending
+found[4] = entries - waiting - pending
 return found
