@@ -143,6 +143,38 @@ async def test_a_handler_that_reaches_no_checkpoint_is_left_alone(
         assert first.client.statistics().streams_given == 3
 
 
+async def test_a_stream_goes_when_all_that_was_handed_over_is_checkpointed(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """A handler that checkpoints every third entry keeps its stream in between, while it waits for more."""
+    ledger = Ledger()
+
+    async def works(lease: Lease) -> None:
+        async for entry in lease.entries():
+            ledger.handed[lease.stream].append(entry.id)
+            if len(ledger.handed[lease.stream]) % 3 == 0:
+                await lease.checkpoint(entry.id)
+                ledger.accepted[lease.stream].append(entry.id)
+
+    async with RunningFleet(server, service, works, rebalance=SOON) as fleet:
+        (first,) = await fleet.join()
+        streams = names(6)
+        await at_work(redis, service, fleet, streams)
+        await fleet.join()
+        await wait_until(lambda: first.client.statistics().streams_going, "it is asked to give")
+        for _ in range(4):
+            for stream in streams:
+                await redis.xadd(stream, {"n": 1})
+            await asyncio.sleep(0.1)  # at two of them a stream could go too early
+        await ledger.reached(dict.fromkeys(streams, 1))
+        for _ in range(4):
+            for stream in streams:
+                await redis.xadd(stream, {"n": 1})
+        await fleet.even(6)
+        await ledger.reached(dict.fromkeys(streams, 3))
+        assert all(len(ids) == len(set(ids)) == 9 for ids in ledger.handed.values())
+
+
 async def test_a_handler_that_reads_nothing_by_entries_keeps_its_stream(
     server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

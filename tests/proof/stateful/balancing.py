@@ -21,7 +21,7 @@ from redis_stream_client._ownership.shares import Load, fair_shares, threshold
 from tests.harness.runs import END
 from tests.harness.waiting import wait_until
 from tests.proof.stateful.machine import BUSY
-from tests.proof.stateful.members import MOST, Member, MembersFleet
+from tests.proof.stateful.members import LOCK_TTL, MOST, Member, MembersFleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +36,10 @@ WANTS = "wants "
 """How the hint begins by which a member asks."""
 ASKED = 2.0
 """Seconds that a script waits until somebody asks or gives. It may be that nobody does: the fleet is even."""
+ON_AGAIN = 2 * LOCK_TTL + BUSY
+"""Seconds within which all streams go on at the end: a take-over, and what a busy machine adds."""
 HEALED = 20.0
-"""Seconds within which all streams go on at the end, and again until the fleet is even. Each takes one or two."""
+"""Seconds within which the fleet is even then, and again until all is finished. Each takes one or two."""
 STILL = 0.4
 """Seconds for which nothing moves in a fleet that is even."""
 
@@ -429,7 +431,7 @@ class BalancingFleet(MembersFleet):
             member.heal()
         self.join()
         self.write()
-        self._all_reach({stream: ids[-1] for stream, ids in self.added.items()}, HEALED)
+        self._all_reach({stream: ids[-1] for stream, ids in self.added.items()}, ON_AGAIN)
         even = self._until(lambda: not self._unowned() and not self._uneven(), HEALED + BUSY)
         assert even, f"unowned: {self._unowned()}, uneven: {self._uneven()}"
         assert self._until(self._is_still, HEALED), f"{self.moved} streams have moved, and it goes on"
