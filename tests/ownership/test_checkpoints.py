@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from redis_stream_client import Fence, NotOwner, RedisRejected, StreamDisowned
+from redis_stream_client import Fence, LoadBalancerStream, NotOwner, RedisRejected, StreamDisowned
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._model.options import PROGRESS_TTL
+from redis_stream_client._protocol import scripts
 from tests.harness.fleet import Member
 from tests.harness.runs import END, Ledger, Running, add, dead_letters, finished, idle, owners, record, write
 from tests.harness.waiting import wait_until
@@ -257,6 +258,31 @@ async def test_an_older_announcement_that_begins_late_is_superseded_too(
             await anext(older.entries())
         assert newer.owned
         assert list(await owners(redis, service)) == [newer_id]
+
+
+async def test_producers_count_on_no_older_announcement_that_ends_in_favour_of_a_newer_one(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str
+) -> None:
+    """The newer one is finished just before the older one ends: what comes then is announced again."""
+    await write(server.url, CALL, 1)
+    lbs = LoadBalancerStream(redis, service)
+    await redis.script_load(scripts.load("withhold").text)
+    async with Member(proxy.url, service, lock_ttl=4.0) as member:
+        await lbs.add(CALL)
+        await lbs.add(CALL, again=True)
+        await wait_until(lambda: len(member.leases) == 2, "both arrived")
+        older, newer = sorted(member.leases, key=lambda lease: lease.fence)
+        assert await lbs.add(CALL) == older.lbs_id
+        await anext(newer.entries())
+        held = proxy.hold_requests_matching(scripts.load("withhold").sha.encode())
+        step = asyncio.create_task(anext(older.entries()))
+        await wait_until(lambda: held.matched, "the older one ends")
+        await redis.xack(Keys(service).lbs, Keys(service).group, newer.lbs_id)
+        await redis.xdel(Keys(service).lbs, newer.lbs_id)
+        held.release()
+        assert (await step).fields
+        assert older.owned
+        assert await lbs.add(CALL) == older.lbs_id
 
 
 async def test_an_older_announcement_goes_on_when_the_newer_one_is_finished(

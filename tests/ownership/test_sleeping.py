@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from redis.asyncio import Redis, RedisCluster
 
-from redis_stream_client import Lease, NotOwner, RedisRejected, RedisUnavailable
+from redis_stream_client import Lease, LoadBalancerStream, NotOwner, RedisRejected, RedisUnavailable
 from redis_stream_client._model.keys import NOBODY, Keys
 from redis_stream_client._protocol import scripts
 from tests.harness.fleet import Member, announce
@@ -17,6 +19,7 @@ from tests.harness.runs import Running, add, calls, finished, record, write
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
+    from tests.harness.cluster import Cluster
     from tests.harness.connection import Connection
     from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
@@ -54,6 +57,10 @@ class Sessions:
         async for entry in lease.entries(idle=self.idle):
             await lease.checkpoint(entry.id)
             self.handed[lease.stream].append(entry.id)
+
+    def read(self, written: dict[str, list[str]]) -> bool:
+        """Whether all these entries were read."""
+        return all(set(ids) <= set(self.handed[stream]) for stream, ids in written.items())
 
 
 async def test_a_session_sleeps_and_wakes_on_any_member_after_its_checkpoint(
@@ -93,7 +100,33 @@ async def test_a_session_that_wakes_for_nothing_has_tried_nothing(
         assert (await record(redis, service, STREAM))["attempts"] == "0"
 
 
-Arrival = Literal["XADD, add", "add, XADD", "XADD, Go"]
+@pytest.mark.parametrize("clustered", [False, True], ids=["one server", "cluster"])
+async def test_sessions_that_are_written_to_when_they_fall_asleep_read_every_entry_once(
+    request: pytest.FixtureRequest, service: str, clustered: bool
+) -> None:
+    """The gaps between entries are about as long as the idle time."""
+    server: Server | Cluster = request.getfixturevalue("cluster" if clustered else "server")
+    connect: Any = RedisCluster if clustered else Redis
+    sessions = Sessions(0.05)
+    written: dict[str, list[str]] = {f"{service}-{n}": [] for n in range(20)}
+    async with connect.from_url(server.url) as redis:
+        lbs = LoadBalancerStream(redis, service)
+
+        async def talk(stream: str, chance: random.Random) -> None:
+            for _ in range(12):
+                written[stream].append(await lbs.write(stream, {"n": len(written[stream])}))
+                await asyncio.sleep(chance.uniform(0.0, 2.2) * sessions.idle)
+
+        async with Running(redis, service, sessions), Running(redis, service, sessions):
+            await asyncio.gather(*(talk(stream, random.Random(stream)) for stream in written))
+            await wait_until(lambda: sessions.read(written), "all is read")
+            await wait_until(lambda: finished(redis, service), "all sleep")
+        assert sessions.handed == written
+        assert sessions.begun > len(written)  # some have slept
+        assert await redis.hlen(Keys(service).announced) == 0
+
+
+Arrival = Literal["write", "XADD, add", "add, XADD", "XADD, Go"]
 
 
 async def arrive(redis: Connection, service: str, how: Arrival) -> str:
@@ -101,6 +134,8 @@ async def arrive(redis: Connection, service: str, how: Arrival) -> str:
     keys = Keys(service)
     entry: bytes
     match how:
+        case "write":
+            return await LoadBalancerStream(redis, service).write(STREAM, {"n": 1})
         case "XADD, add":
             entry = await redis.xadd(STREAM, {"n": 1})
             await add(redis, service, [STREAM])
@@ -113,7 +148,7 @@ async def arrive(redis: Connection, service: str, how: Arrival) -> str:
     return entry.decode()
 
 
-@pytest.mark.parametrize("how", ["XADD, add", "add, XADD", "XADD, Go"])
+@pytest.mark.parametrize("how", ["write", "XADD, add", "add, XADD", "XADD, Go"])
 @pytest.mark.parametrize("step", [*STEPS, "after"])
 async def test_an_entry_that_comes_between_two_steps_is_read(
     server: Server, proxy: TcpProxy, redis: Connection, service: str, step: str, how: Arrival
@@ -404,6 +439,21 @@ async def test_a_forgotten_stream_starts_where_the_user_says_and_the_log_says_it
         await add(redis, service, [STREAM])
         await wait_until(lambda: run.client.statistics().streams_slept == 2, "it sleeps again")
         assert len([r for r in caplog.records if "had expired" in r.getMessage()]) == 1
+
+
+async def test_a_session_that_is_written_to_when_its_record_has_expired_starts_with_what_woke_it(
+    server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sessions = Sessions()
+    lbs = LoadBalancerStream(redis, service)
+    async with Running(server.url, service, sessions, on_forgotten="from_now"):
+        first = await lbs.write(STREAM, {"n": 1})
+        await wait_until(lambda: finished(redis, service), "it sleeps")
+        await redis.delete(Keys(service).progress(STREAM))
+        later = [await lbs.write(STREAM, {"n": n}) for n in (2, 3)]
+        await wait_until(lambda: sessions.handed[STREAM] == [first, *later], "it has woken")
+        await wait_until(lambda: finished(redis, service), "it sleeps again")
+    assert f"when entry {later[0]} woke it" in caplog.text
 
 
 async def test_the_record_lives_as_long_as_is_asked_but_says_for_a_while_that_it_sleeps(
