@@ -15,6 +15,9 @@ Budgets are checked by counts and by ratios in the same run. Seconds and streams
   work takes in the same run: 10,000 `XCLAIM` in pipelines of one redis-py client, and the start of as many tasks.
   Where the second was agreed on, that takes a third of it: hence `TAKE_OVER`. The interpreter and Redis bound them
   both.
+- **rebalancing**: when a fifth member joins four that share 500 streams, at most 1.1 of the least moves. While all
+  have their share nobody asks, and the fleet sends no command more than the same fleet with `rebalance=None`,
+  which runs at the same time; a turn to sweep more or less falls into the window, so 15 % are allowed for.
 - **assign + done**: at least 15,000 streams/s, and half of a bare loop. The half, in the same run; the bare loop
   makes 50,000 streams/s and more on the machine that this was agreed on, so the half is the stricter one. It needs
   two idle cores: this library works while Redis does, the bare loop and Redis take turns. With one of two cores
@@ -57,9 +60,9 @@ from benchmarks.presence import commands_alone, looks
 from benchmarks.scenario import number
 from benchmarks.scenarios import burst, entries, members, throughput
 from benchmarks.scenarios.crash import crashes
-from redis_stream_client import LoadBalancerStream, RedisStreamClient
+from redis_stream_client import LoadBalancerStream, Rebalance, RedisStreamClient
 from redis_stream_client._model.keys import Keys
-from tests.harness.runs import calls
+from tests.harness.runs import RunningFleet, calls, shared_out
 from tests.harness.servers import Server
 from tests.harness.waiting import wait_until
 from tests.proof import test_cost
@@ -95,6 +98,11 @@ KILLS = 7
 
 FLEETS = 3
 """That are measured one after the other: the median counts."""
+
+SOON = Rebalance(settle=0.5)
+
+STILL = 6.0
+"""Seconds after which a fleet has noted which streams are idle, and counts them no more."""
 
 HEARTBEAT = 0.5
 """Seconds between two beats of a member, by default."""
@@ -234,6 +242,38 @@ async def presence() -> list[Check]:
     ]
 
 
+async def rebalancing(streams: int = 500, before: int = 4) -> list[Check]:
+    """A member joins an even fleet."""
+    (sent, asks, moves), (without, _, _) = await asyncio.gather(
+        _fleet(streams, before, SOON), _fleet(streams, before, None)
+    )
+    return [
+        Check("an even fleet of 4, commands/s", sent, most=1.15 * without + 1),
+        Check("… with rebalance=None", without),
+        Check("… asks for streams", asks, most=0),
+        Check("a fifth joins: streams that move, of the least", moves / (streams // (before + 1)), most=1.1),
+    ]
+
+
+async def _fleet(streams: int, members: int, rebalance: Rebalance | None) -> tuple[float, int, int]:
+    """Commands/s and asks of an even fleet, and how many streams move when a member joins it."""
+    with Server() as server:
+        async with (
+            Redis.from_url(server.url) as redis,
+            RunningFleet(server, SERVICE, rebalance=rebalance) as running,
+        ):
+            await running.join(members)
+            await shared_out(redis, SERVICE, running.now, [f"call-{i}" for i in range(streams)])
+            await running.even(streams)
+            await asyncio.sleep(STILL)
+            sent, asks = await test_cost.rate(redis), running.total("rebalance_asks")
+            moves = running.moves
+            if rebalance is not None:
+                await running.join()
+                await running.even(streams)
+            return sent, asks, running.moves - moves
+
+
 async def assign_and_done() -> list[Check]:
     """`run()`, the same with announcements by plain `XADD`, and the bare loop by turns, each in a process of its
     own."""
@@ -319,7 +359,18 @@ TESTED = (hold, commands, memory)
 UNSHARED = (assign_and_done, one_busy_stream)
 """What needs two idle cores."""
 
-BUDGETS = (*TESTED, crash, presence, take_over, assign_and_done, one_busy_stream, batches, spread, sweeps)
+BUDGETS = (
+    *TESTED,
+    crash,
+    presence,
+    take_over,
+    rebalancing,
+    assign_and_done,
+    one_busy_stream,
+    batches,
+    spread,
+    sweeps,
+)
 
 
 async def check(budgets: Sequence[Callable[[], Awaitable[list[Check]]]], console: Console) -> bool:
