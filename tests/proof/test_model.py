@@ -16,11 +16,16 @@ from tests.proof.model.configurations import MUTANTS, QUICK
 from tests.proof.model.conformance import Mirror, walk
 from tests.proof.model.explore import explore
 from tests.proof.model.mutations import Mutation
+from tests.proof.model.sleep_configurations import HARMLESS, SLIPS
+from tests.proof.model.sleep_configurations import QUICK as SLEEP
+from tests.proof.model.sleep_slips import Slip
+from tests.proof.model.sleeping import Sleeping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.harness.connection import Connection
+    from tests.proof.model import sleeping
     from tests.proof.model.explore import Result
     from tests.proof.model.world import Bounds
 
@@ -82,6 +87,44 @@ def test_a_known_bug_is_found(mutation: Mutation) -> None:
     assert result.violation, "the model has lost its teeth"
     assert result.violation[0] == guarantee
     assert not correct(bounds).violation, "and not by the bug"
+
+
+@functools.cache
+def asleep(bounds: sleeping.Bounds) -> Result:
+    """What the explorer finds of sessions that sleep, without a mistake."""
+    return explore(Sleeping(bounds))
+
+
+@pytest.mark.timeout(SECONDS)
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("name", SLEEP)
+def test_no_entry_is_left_to_a_stream_that_sleeps(name: str) -> None:
+    result = asleep(SLEEP[name])
+    assert not result.violation, f"\n{result}"
+    assert result.states > 100
+
+
+@pytest.mark.timeout(SECONDS)
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("slip", SLIPS, ids=lambda slip: slip.name.lower())
+def test_a_mistake_in_sleeping_is_found(slip: Slip) -> None:
+    guarantee, bounds = SLIPS[slip]
+    result = explore(Sleeping(bounds, slip))
+    print(f"When {slip.value}:\n{result}")
+    assert result.violation, "the model has lost its teeth"
+    assert result.violation[0] == guarantee
+    assert not asleep(bounds).violation, "and not by the mistake"
+
+
+@pytest.mark.timeout(SECONDS)
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("slip", HARMLESS, ids=lambda slip: slip.name.lower())
+def test_what_a_script_does_besides_is_not_what_keeps_entries(slip: Slip) -> None:
+    assert not explore(Sleeping(HARMLESS[slip], slip)).violation
+
+
+def test_each_mistake_in_sleeping_has_its_bounds() -> None:
+    assert {*SLIPS, *HARMLESS} == set(Slip)
 
 
 async def test_the_model_does_what_the_scripts_do(redis: Connection, service: str) -> None:

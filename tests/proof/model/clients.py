@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.proof.model import protocol
+from tests.proof.model import invariants, protocol
 from tests.proof.model.mutations import BROKEN, SCRIPTS, Mutation
 from tests.proof.model.presence import PresenceSteps
 from tests.proof.model.protocol import (
@@ -26,6 +26,7 @@ from tests.proof.model.protocol import (
     Tries,
     put,
 )
+from tests.proof.model.symmetry import Symmetry
 from tests.proof.model.world import (
     ABSENT,
     ANSWERED,
@@ -68,7 +69,13 @@ if TYPE_CHECKING:
 class Model:
     """The steps of a world within bounds, with one mutation or none."""
 
+    stuck = ("G3", "a stream is never owned by a live client that knows it")
+
     def __init__(self, bounds: Bounds, mutation: Mutation | None = None) -> None:
+        symmetry = Symmetry()
+        self.canonical = symmetry.canonical
+        self.alike = symmetry.alike
+        self.settled = invariants.settled
         self.bounds = bounds
         self.mutation = mutation
         self._run: dict[str, Callable[..., tuple[Redis, Reply]]] = SCRIPTS | BROKEN.get(mutation, {})
@@ -95,6 +102,10 @@ class Model:
             *(b.cut, b.half, b.overdue, b.again),
         )
         return self._presence.initial(World(redis, clients, (), (), budget))
+
+    def violated(self, w: World) -> tuple[str, ...]:
+        """The guarantee that does not hold in this state, and why; empty when all is well."""
+        return invariants.violated(self, w)
 
     def steps(self, w: World) -> Iterator[Step]:
         """All that can happen next."""

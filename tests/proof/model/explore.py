@@ -7,16 +7,44 @@ import time
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from tests.proof.model import invariants
-from tests.proof.model.protocol import FIRST
-from tests.proof.model.world import Client
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from tests.proof.model.clients import Model
-    from tests.proof.model.protocol import Redis
-    from tests.proof.model.world import World
+    from collections.abc import Iterable
+
+
+W = TypeVar("W")
+
+
+class Explorable(Protocol[W]):
+    """What can be walked: a world's states, its steps, and what must hold. `stuck`: the guarantee that is broken
+    where no settled state can be reached any more, and why."""
+
+    stuck: tuple[str, str]
+
+    def initial(self) -> W:
+        """The first state."""
+        ...
+
+    def steps(self, w: W, /) -> Iterable[tuple[str, str, W]]:
+        """All that can happen next: who does it, what happens, and the state after it."""
+        ...
+
+    def canonical(self, w: W, /) -> W:
+        """The state that stands for this one and for all that differ in names alone."""
+        ...
+
+    def alike(self, w: W, other: W, /) -> bool:
+        """Whether two states differ in names alone."""
+        ...
+
+    def violated(self, w: W, /) -> tuple[str, ...]:
+        """The guarantee that does not hold in this state, and why; empty when all is well."""
+        ...
+
+    def settled(self, w: W, /) -> bool:
+        """Whether this state is where all must come to."""
+        ...
 
 
 @dataclass
@@ -37,92 +65,19 @@ class Result:
         return "\n".join([*steps, f"     {self.violation[0]} is broken: {self.violation[1]}"])
 
 
-class Symmetry:
-    """Consumers are interchangeable: of all renamings of a state one is kept.
-
-    The clients are put in order; where two are alike both orders may be kept, which costs states and no more.
-    """
-
-    def __init__(self) -> None:
-        self._pool: dict[Any, Any] = {}
-        self._renamed: dict[tuple[Any, ...], Any] = {}
-
-    def canonical(self, w: World) -> World:
-        """The state that stands for this one and all its renamings; equal parts are one object."""
-        clients, redis = w.clients, w.redis
-        ranks = [
-            (clients[i], _of(redis, i), [entry.owner == i + FIRST for entry in redis.entries], i)
-            for i in range(len(clients))
-        ]
-        order = sorted(ranks)
-        if order != ranks:
-            names = [0] * len(clients)
-            for new, (*_, old) in enumerate(order):
-                names[old] = new + FIRST
-            w = self._rename(w, tuple(names))
-        keep = self._pool.setdefault
-        return w._replace(
-            redis=keep(w.redis, w.redis),
-            clients=tuple(keep(client, client) for client in w.clients),
-            stray=keep(w.stray, w.stray),
-            replica=keep(w.replica, w.replica),
-            budget=keep(w.budget, w.budget),
-        )
-
-    def alike(self, w: World, other: World) -> bool:
-        """Whether one is a renaming of the other."""
-        numbers = range(FIRST, FIRST + len(w.clients))
-        return any(self._rename(w, names) == other for names in itertools.permutations(numbers))
-
-    def _rename(self, w: World, names: tuple[int, ...]) -> World:
-        order = sorted(range(len(names)), key=names.__getitem__)
-        rename = self._part
-        redis, replica = rename(w.redis, names), rename(w.replica, names)
-        return w._replace(
-            redis=_ordered(redis, order),
-            clients=tuple(rename(w.clients[i], names) for i in order),
-            stray=tuple(sorted(rename(w.stray, names))),
-            replica=tuple(_ordered(r, order) for r in replica),
-        )
-
-    def _part(self, part: Any, names: tuple[int, ...]) -> Any:
-        """Any part of a state, every consumer in it renamed."""
-        if not isinstance(part, tuple):
-            return names[part - FIRST] if isinstance(part, int) and part >= FIRST else part
-        kind: Any = type(part)
-        known: Any = self._renamed.get((kind, part, names))
-        if known is None:
-            items = [self._part(item, names) for item in part]
-            known = tuple(items) if kind is tuple else kind(*items)
-            if kind is Client:
-                known = known._replace(ops=tuple(sorted(known.ops)))
-            self._renamed[kind, part, names] = known
-        return known
-
-
-def _of(redis: Redis, i: int) -> tuple[Any, ...]:
-    return redis.locks[i], redis.listened[i], redis.present[i], redis.watch == i + FIRST
-
-
-def _ordered(redis: Redis, order: list[int]) -> Redis:
-    each: list[Any] = [tuple(kept[i] for i in order) for kept in (redis.locks, redis.listened, redis.present)]
-    return redis._replace(locks=each[0], listened=each[1], present=each[2])
-
-
-def explore(model: Model, *, most: int = 50_000_000) -> Result:
+def explore(model: Explorable[W], *, most: int = 50_000_000) -> Result:
     """Walk all states of a model.
 
-    Safety: `invariants.violated` in every state. Liveness: from every state, `invariants.settled` can be reached
+    Safety: `violated` in every state. Liveness: from every state, `settled` can be reached
     without another fault and without the user's help. In a finite graph that is the same as: every strongly fair
     path without further faults gets there.
     """
     started = time.process_time()
-    symmetry = Symmetry()
-    first = symmetry.canonical(model.initial())
-    index: dict[World, int] = {first: 0}
+    first = model.canonical(model.initial())
+    index: dict[W, int] = {first: 0}
     parents = array("i", [-1])
     sources, targets = array("i"), array("i")
-    good = array("b", [invariants.settled(first)])
+    good = array("b", [model.settled(first)])
     result = Result()
     todo = deque([first])
 
@@ -130,7 +85,7 @@ def explore(model: Model, *, most: int = 50_000_000) -> Result:
         result.states, result.seconds = len(index), time.process_time() - started
         result.violation = violation
         if violation:
-            result.trace = _trace(model, symmetry, list(index), parents, state)
+            result.trace = _trace(model, list(index), parents, state)
         return result
 
     for at in itertools.count():
@@ -138,13 +93,13 @@ def explore(model: Model, *, most: int = 50_000_000) -> Result:
             break
         for kind, _, after in model.steps(todo.popleft()):
             result.transitions += 1
-            after = symmetry.canonical(after)
+            after = model.canonical(after)
             to = index.get(after)
             if to is None:
                 to = index[after] = len(index)
                 parents.append(at)
-                good.append(invariants.settled(after))
-                violation = invariants.violated(model, after)
+                good.append(model.settled(after))
+                violation = model.violated(after)
                 if violation:
                     return end(to, violation)
                 if to >= most:
@@ -154,7 +109,7 @@ def explore(model: Model, *, most: int = 50_000_000) -> Result:
                 sources.append(at)
                 targets.append(to)
     stuck = _stuck(good, sources, targets)
-    return end(stuck, ("G3", "a stream is never owned by a live client that knows it") if stuck >= 0 else ())
+    return end(stuck, model.stuck if stuck >= 0 else ())
 
 
 def _stuck(good: array[int], sources: array[int], targets: array[int]) -> int:
@@ -179,9 +134,9 @@ def _stuck(good: array[int], sources: array[int], targets: array[int]) -> int:
     return next((state for state, is_good in enumerate(good) if not is_good), -1)
 
 
-def _trace(model: Model, symmetry: Symmetry, states: list[World], parents: array[int], state: int) -> list[str]:
+def _trace(model: Explorable[W], states: list[W], parents: array[int], state: int) -> list[str]:
     """The steps to a state, under the names that the consumers had at first."""
-    way: list[World] = []
+    way: list[W] = []
     while state > 0:
         way.append(states[state])
         state = parents[state]
@@ -189,7 +144,7 @@ def _trace(model: Model, symmetry: Symmetry, states: list[World], parents: array
     w = model.initial()
     for goal in reversed(way):
         for _, label, after in model.steps(w):
-            if symmetry.alike(after, goal):
+            if model.alike(after, goal):
                 steps.append(label)
                 w = after
                 break
