@@ -233,8 +233,8 @@ class Lease:
         self._state.progress()
 
     def pin(self, pinned: bool = True) -> None:
-        """Keep this stream when `run()` evens out the load: it is not given to a peer that has fewer. A drain, a
-        crash or an error hands it over all the same.
+        """Keep this stream when `run()` evens out the load: it is not given to a peer that has fewer, even if it
+        was about to be. A drain, a crash or an error hands it over all the same.
 
         Args:
             pinned: False: the stream may be given away again.

@@ -87,6 +87,7 @@ class LeaseState:
         waiting: how many steps of ``entries()`` or ``batches()`` wait for an entry now.
         collecting: how many of them have entries already, and wait for more.
         draining: whether to stop at the first step of ``entries()`` or ``batches()`` after a checkpoint.
+        given: whether it is to stop only because a peer has fewer streams: a pinned one does not.
         pinned: whether it is not given to a peer that has fewer streams.
         refused: the last `RedisRejected` of an operation on this lease. By its identity we tell it apart from one
             that the handler got elsewhere.
@@ -111,6 +112,7 @@ class LeaseState:
         "done_sent",
         "draining",
         "face",
+        "given",
         "handed_out",
         "lbs_id",
         "lived_since",
@@ -164,6 +166,7 @@ class LeaseState:
         self.waiting: int = 0
         self.collecting: int = 0
         self.draining: bool = False
+        self.given: bool = False
         self.pinned: bool = False
         self.refused: RedisRejected | None = None
         self.rest: Rest | None = None
@@ -488,12 +491,13 @@ class LeaseState:
 
     @property
     def drained(self) -> bool:
-        """Whether the holder must stop now."""
-        return self.draining and self.settled
+        """Whether the holder must stop now. It may have pinned the stream since it was to be given away."""
+        return self.draining and self.settled and not (self.given and self.pinned)
 
-    def drain(self) -> None:
-        """Stop the holder at its first step of ``entries()`` or ``batches()`` after a checkpoint."""
-        self.draining = True
+    def drain(self, *, given: bool = False) -> None:
+        """Stop the holder at its first step of ``entries()`` or ``batches()`` after a checkpoint. `given`: so that
+        the stream can go to a peer that has fewer."""
+        self.draining, self.given = True, given
         if self.waiting and self.settled:
             self.cancel("draining")
 

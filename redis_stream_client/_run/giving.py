@@ -52,7 +52,7 @@ class Giving:
             if handler_task.lease.at_rest:
                 self._next.append(handler_task)
             else:
-                handler_task.drain()
+                handler_task.drain(given=True)
         self._stop_some()
         return len(chosen)
 
@@ -87,7 +87,7 @@ class Giving:
             handler_task = self._next.popleft()
             if handler_task.may_be_given:
                 self._stopping.add(handler_task)
-                handler_task.drain()
+                handler_task.drain(given=True)
             else:
                 self._departures.ended(handler_task, released=False)
 

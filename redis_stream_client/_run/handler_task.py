@@ -174,9 +174,12 @@ class HandlerTask:
 
     # What others call.
 
-    def drain(self) -> None:
-        """Stop the handler at its next step of entries() after a checkpoint; at once if it is not at work."""
-        self.lease.drain()
+    def drain(self, *, given: bool = False) -> None:
+        """Stop the handler at its next step of entries() after a checkpoint; at once if it is not at work.
+
+        `given`: so that the stream can go to a peer that has fewer.
+        """
+        self.lease.drain(given=given)
         if not self._working:
             self.stop("drained")
 

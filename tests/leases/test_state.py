@@ -274,7 +274,12 @@ async def test_a_drain_can_be_taken_back_until_it_has_cancelled(lease: LeaseStat
     lease.undrain()
     lease.checkpointed("1-0", advanced=True, handed_over=1)
     assert not lease.drained
+    lease.drain(given=True)
+    assert lease.drained
+    lease.pinned = True
+    assert not lease.drained, "only a drain of the client moves it now"
     lease.drain()
+    assert lease.drained
     lease.cancel("draining")
     lease.undrain()
     assert lease.drained

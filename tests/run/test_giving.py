@@ -51,6 +51,36 @@ async def test_a_pinned_stream_stays_until_it_is_free_again(
         await fleet.even(8)
 
 
+async def test_a_stream_that_is_pinned_on_its_way_stays_until_its_client_drains(
+    server: Server, redis: Connection, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_their_way, "UNWILLING", 2.0)
+    ledger, go_on = Ledger(), asyncio.Event()
+
+    async def works(lease: Lease) -> None:
+        async for entry in lease.entries():
+            ledger.handed[lease.stream].append(entry.id)
+            await go_on.wait()
+            lease.pin()
+            await lease.checkpoint(entry.id)
+            ledger.accepted[lease.stream].append(entry.id)
+
+    async with RunningFleet(server, service, works, rebalance=SOON) as fleet:
+        (first,) = await fleet.join()
+        streams = names(6)
+        await at_work(redis, service, fleet, streams)
+        (second,) = await fleet.join()
+        await wait_until(lambda: first.client.statistics().streams_going, "one is on its way")
+        go_on.set()
+        await ledger.reached(dict.fromkeys(streams, 1))
+        await asyncio.sleep(0.5)  # nothing moves
+        assert first.owned == streams
+        assert first.client.statistics().streams_going, "or there is nothing to test"
+        await fleet.leave(first)
+        await second.handles(*streams)
+        assert all(len(ids) == 1 for ids in ledger.handed.values())
+
+
 async def test_idle_streams_go_first(server: Server, redis: Connection, service: str) -> None:
     async def works(lease: Lease) -> None:
         async for entry in lease.entries():
