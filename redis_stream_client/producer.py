@@ -10,9 +10,9 @@ from redis_stream_client._model.fields import Fields, require_maxlen, require_ow
 from redis_stream_client._model.fields import encode as encode_fields
 from redis_stream_client._model.keys import Keys, require_name
 from redis_stream_client._protocol import writing
-from redis_stream_client._protocol.announcing import Wanted, announce, chunks
+from redis_stream_client._protocol.announcing import Tally, Wanted, announce_all, chunks
 from redis_stream_client._protocol.writing import ANY_ID, NewEntry, Writer, Writing
-from redis_stream_client._redis.error_mapping import is_permission
+from redis_stream_client._redis.error_mapping import is_withheld
 from redis_stream_client._redis.pooled import Loan, Pooled
 from redis_stream_client._redis.script_calls import ScriptCalls
 
@@ -88,13 +88,14 @@ class LoadBalancerStream:
         wanted = [_wanted(stream) if isinstance(stream, str) else _wanted(*_pair(stream)) for stream in streams]
         if not wanted:
             return []
-        tally = _Tally(len(wanted), again)
+        tally = Tally(len(wanted), again)
         try:
             async with self._pooled.connection("announce") as tally.loan:
                 for chunk in chunks(wanted):
-                    await (
-                        self._add(tally.loan, chunk, tally) if again else self._add_once(tally.loan, chunk, tally)
-                    )
+                    if again:
+                        await self._add(tally.loan, chunk, tally)
+                    else:
+                        await announce_all(tally.loan, self._keys, chunk, tally)
         except (RedisUnavailable, RedisRejected) as error:
             tally.tell(error)
             raise
@@ -179,63 +180,11 @@ class LoadBalancerStream:
                 raise error from error.__cause__
         return [id for place, number in places if (id := place.ids[number]) is not None]
 
-    async def _add(self, loan: Loan, chunk: Sequence[Wanted], tally: "_Tally") -> None:
+    async def _add(self, loan: Loan, chunk: Sequence[Wanted], tally: Tally) -> None:
         try:
             await loan.exchange(*(("XADD", self._keys.lbs, "*", FIELD, wanted.payload) for wanted in chunk))
         finally:
             tally.ids += (reply.decode() if isinstance(reply, bytes) else None for reply in loan.replies)
-
-    async def _add_once(self, loan: Loan, chunk: Sequence[Wanted], tally: "_Tally") -> None:
-        while chunk:
-            tally.in_script = len(chunk)
-            results = await announce(loan, self._keys, chunk)
-            tally.ids += (result.lbs_id for result in results)
-            refused = next((result.error for result in results if result.error), None)
-            if refused is not None:
-                loan.refuse(refused)
-            chunk = chunk[len(results) :]
-
-
-class _Tally:
-    """What is known about the announcements of one call.
-
-    Attributes:
-        ids: those of the first streams, as far as Redis has answered; None: it refused.
-        loan: the connection; None: there was none.
-        in_script: how many streams are in the call of the script that was sent last.
-    """
-
-    def __init__(self, count: int, again: bool) -> None:
-        self._count = count
-        self._again = again
-        self.ids: list[str | None] = []
-        self.loan: Loan | None = None
-        self.in_script = 1
-
-    def tell(self, error: RedisUnavailable | RedisRejected) -> None:
-        """Say in an error what happened."""
-        error.announced = (*self.ids, *[None] * (self._count - len(self.ids)))
-        known = self._count - error.announced.count(None)
-        unknown = self.loan.unanswered * (1 if self._again else self.in_script) if self.loan else 0
-        hints = [error.hint] if error.hint else []
-        if isinstance(error, RedisUnavailable) or self._count > 1 or known:
-            hints.insert(0, self._outcome(known, unknown))
-        if not self._again and is_permission(error.__cause__):
-            hints.append("its section Permissions says what a producer needs; with again=True, +xadd is enough")
-        error.hint = "; ".join(hints)
-
-    def _outcome(self, known: int, unknown: int) -> str:
-        if not known and not unknown:
-            return "nothing was announced"
-        again = "announcing again adds another"
-        if not self._again:
-            again += " only if that one is finished by then"
-        if self._count == 1:
-            return "it was announced" if known else f"it may have been announced; {again}"
-        parts = [f"{known} of {self._count} were announced"] if known else []
-        if unknown:
-            parts.append(f"{unknown} of {self._count} may have been announced, {again}")
-        return "; ".join(parts)
 
 
 def _tell_written(
@@ -249,8 +198,8 @@ def _tell_written(
     hints = [error.hint] if error.hint else []
     if isinstance(error, RedisUnavailable) or len(entries) > 1 or known:
         hints.insert(0, _written(entries, known, unknown))
-    if is_permission(error.__cause__):
-        hints.append("its section Permissions says what a producer needs")
+    if is_withheld(error.__cause__):
+        hints.append("the README says what a producer needs (Permissions)")
     error.hint = "; ".join(hints)
 
 

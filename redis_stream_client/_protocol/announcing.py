@@ -10,9 +10,11 @@ from typing import NamedTuple
 from redis.exceptions import ResponseError
 
 from redis_stream_client._model.announcement import FIELD
+from redis_stream_client._model.errors import RedisRejected, RedisUnavailable
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.base import SEEN_BYTES
+from redis_stream_client._redis.error_mapping import is_withheld
 from redis_stream_client._redis.pooled import Loan
 from redis_stream_client._redis.script_calls import ScriptCalls
 
@@ -66,6 +68,18 @@ async def announce(loan: Loan | ScriptCalls, keys: Keys, wanted: Sequence[Wanted
     ]
 
 
+async def announce_all(loan: Loan, keys: Keys, chunk: Sequence[Wanted], tally: "Tally") -> None:
+    """Announce the streams of a chunk, and tell the tally. Raises what `Loan.exchange` raises."""
+    while chunk:
+        tally.in_script = len(chunk)
+        results = await announce(loan, keys, chunk)
+        tally.ids += (result.lbs_id for result in results)
+        refused = next((result.error for result in results if result.error), None)
+        if refused is not None:
+            loan.refuse(refused)
+        chunk = chunk[len(results) :]
+
+
 def chunks(wanted: Sequence[Wanted]) -> Iterator[Sequence[Wanted]]:
     """Cut the streams into requests: bounded by number, and by size for the sake of slow lines."""
     start = size = 0
@@ -76,3 +90,49 @@ def chunks(wanted: Sequence[Wanted]) -> Iterator[Sequence[Wanted]]:
             yield wanted[start:index]
             start, size = index, added
     yield wanted[start:]
+
+
+class Tally:
+    """What is known about the announcements of one call.
+
+    Args:
+        count: how many streams there are.
+        again: whether they are announced whatever is outstanding.
+
+    Attributes:
+        ids: those of the first streams, as far as Redis has answered; None: it refused.
+        loan: the connection; None: there was none.
+        in_script: how many streams are in the call of the script that was sent last.
+    """
+
+    def __init__(self, count: int, again: bool) -> None:
+        self._count = count
+        self._again = again
+        self.ids: list[str | None] = []
+        self.loan: Loan | None = None
+        self.in_script = 1
+
+    def tell(self, error: RedisUnavailable | RedisRejected) -> None:
+        """Say in an error what happened."""
+        error.announced = (*self.ids, *[None] * (self._count - len(self.ids)))
+        known = self._count - error.announced.count(None)
+        unknown = self.loan.unanswered * (1 if self._again else self.in_script) if self.loan else 0
+        hints = [error.hint] if error.hint else []
+        if isinstance(error, RedisUnavailable) or self._count > 1 or known:
+            hints.insert(0, self._outcome(known, unknown))
+        if not self._again and is_withheld(error.__cause__):
+            hints.append("the README says what a producer needs (Permissions); with again=True, XADD is enough")
+        error.hint = "; ".join(hints)
+
+    def _outcome(self, known: int, unknown: int) -> str:
+        if not known and not unknown:
+            return "nothing was announced"
+        again = "announcing again adds another"
+        if not self._again:
+            again += " only if that one is finished by then"
+        if self._count == 1:
+            return "it was announced" if known else f"it may have been announced; {again}"
+        parts = [f"{known} of {self._count} were announced"] if known else []
+        if unknown:
+            parts.append(f"{unknown} of {self._count} may have been announced, {again}")
+        return "; ".join(parts)

@@ -20,7 +20,7 @@ async def put_back(loan: Loan, keys: Keys, letter_id: str) -> str | None:
     try:
         reply = await loan.run(script, [keys.lbs, keys.dead, keys.announced], args)
     except ResponseError as refused:
-        if not error_mapping.is_permission(refused):
+        if not error_mapping.is_withheld(refused):
             raise
         reply = await loan.run(script, [keys.lbs, keys.dead], args)  # the rule of older versions names these two
     return None if reply == b"gone" else reply.decode()

@@ -222,9 +222,12 @@ def is_reply(error: BaseException) -> bool:
     return isinstance(error, redis_errors.ConnectionError) and told
 
 
-def is_permission(error: BaseException | None) -> bool:
-    """Whether the server has said that a permission is missing."""
-    return isinstance(error, ResponseError) and _is_permission(*read(error))
+def is_withheld(error: BaseException | None) -> bool:
+    """Whether the server withholds a command or a key: a permission is missing, or the command is renamed."""
+    if not isinstance(error, ResponseError):
+        return False
+    code, text = read(error)
+    return _is_permission(code, text) or (code == "ERR" and _UNKNOWN.match(text) is not None)
 
 
 def _is_permission(code: str, text: str) -> bool:

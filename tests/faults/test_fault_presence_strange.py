@@ -65,7 +65,7 @@ async def listeners(redis: Connection, count: int) -> bool:
 async def share(url: str, service: str, *members: Member) -> list[list[str]]:
     """Announce streams, and wait until these own all of them. Returns what each has."""
     streams = [f"call-{n}" for n in range(4)]
-    await announce(url, service, *streams)
+    await announce(url, service, *streams, again=True)  # with no other command than XADD
     await wait_until(
         lambda: sorted(stream for member in members for stream in member.owned) == streams, "they own all"
     )
