@@ -8,12 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamExpired
+from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import group
 from redis_stream_client._protocol.base import PAGE
 from redis_stream_client._protocol.group import Group
 from redis_stream_client._protocol.pending import Pending
 from tests.harness.fleet import Member, announce
 from tests.harness.parts import in_doubt, joined, next_event
+from tests.harness.runs import Running
 from tests.harness.scenes import die_with
 from tests.harness.waiting import meanwhile, wait_until
 
@@ -162,3 +164,18 @@ async def test_what_was_found_dead_before_a_doubt_is_offered(
             lease = await parts.claims.claim(event.payload)
             assert not lease.owned
         assert lease.owned
+
+
+async def test_what_is_released_while_a_peer_asks_is_left_to_it_for_a_moment(
+    server: Server, redis: Connection, service: str
+) -> None:
+    """An eighth of a second, a quarter of the pace; then whoever has fewer takes it, if the peer has not."""
+    async with Member(server.url, service, claim=False) as giver:
+        await announce(server.url, service, "call-1")
+        await giver.owns("call-1")
+        async with Running(server.url, service) as other:
+            await redis.publish(Keys(service).control, "wants somebody-else 1")
+            released = time.monotonic()
+            await giver.lease("call-1").release()
+            await other.handles("call-1")
+            assert time.monotonic() - released >= 0.12
