@@ -394,10 +394,12 @@ def test_the_streams_of_one_database_have_fences_of_their_own(path: str) -> None
 
 
 @asynccontextmanager
-async def web(url: str, service: str) -> AsyncGenerator[tuple[Program, httpx.AsyncClient], None]:
+async def web(
+    url: str, service: str, idle: float = 600.0
+) -> AsyncGenerator[tuple[Program, httpx.AsyncClient], None]:
     """Run the application, on a port that the system chooses."""
     arguments = ("-m", "uvicorn", "examples.web:app", "--port", "0")
-    async with Program(*arguments, REDIS_URL=url, SERVICE=service) as program:
+    async with Program(*arguments, REDIS_URL=url, SERVICE=service, IDLE=str(idle)) as program:
         address = await program.printed(r"running on (http://\S+)")
         async with httpx.AsyncClient(base_url=address[1], trust_env=False) as http:
             yield program, http
@@ -407,7 +409,7 @@ async def answered(http: httpx.AsyncClient, said: dict[str, str]) -> None:
     """Wait for these answers, by ids of entries, and no others."""
 
     async def are_these() -> bool:
-        return bool((await http.get("/calls/17")).json() == said)
+        return bool((await http.get("/chats/17")).json() == said)
 
     await wait_until(are_these, f"answered: {said}", START)
 
@@ -417,50 +419,49 @@ def stops(code: int) -> bool:
     return code in (0, -signal.SIGTERM)
 
 
-async def test_a_call_is_announced_and_answered(fleet: Fleet) -> None:
+async def say(http: httpx.AsyncClient, *texts: str) -> dict[str, str]:
+    """Say all of this at once. Returns the answers to expect, by the ids of the entries."""
+    replies = await asyncio.gather(*(http.post("/chats/17", json={"text": text}) for text in texts))
+    assert {reply.status_code for reply in replies} == {202}
+    return {reply.json()["id"]: text.upper() for reply, text in zip(replies, texts, strict=True)}
+
+
+async def test_a_chat_is_answered_and_stays_awake(fleet: Fleet) -> None:
     async with web(fleet.url, fleet.service) as (program, http):
-        assert (await http.get("/health")).json() == {"calls": 0}
-        assert (await http.get("/calls/17")).status_code == 404
-        reply = await http.post("/calls/17", json={"text": "hello"})
-        assert reply.status_code == 202
-        said = {reply.json()["id"]: "HELLO"}
+        assert (await http.get("/health")).json() == {"awake": 0}
+        assert (await http.get("/chats/17")).status_code == 404
+        said = await say(http, "hello")
         await answered(http, said)
-        assert (await http.get("/health")).json() == {"calls": 1}
-        reply = await http.post("/calls/17", json={"text": "goodbye", "last": True})
-        said[reply.json()["id"]] = "GOODBYE"
-        await answered(http, said)
-        await fleet.finished()
-        assert (await http.post("/calls/{17", json={"text": "no name"})).status_code == 422
+        assert (await http.get("/health")).json() == {"awake": 1}
+        await answered(http, said | await say(http, "how are you"))
+        assert await fleet.redis.xlen(f"{fleet.service}-input") == 1
+        assert (await http.post("/chats/{17", json={"text": "no name"})).status_code == 422
         program.send(signal.SIGTERM)
         assert stops(await program.exit_code())
         assert await fleet.locks() == []
 
 
-async def test_a_call_that_begins_with_several_requests_at_once_has_one_owner(fleet: Fleet) -> None:
-    async with web(fleet.url, fleet.service) as (_, http):
-        texts = ["hello", "hi", "anybody there", "good morning"]
-        replies = await asyncio.gather(*(http.post("/calls/17", json={"text": text}) for text in texts))
-        said = {reply.json()["id"]: text.upper() for reply, text in zip(replies, texts, strict=True)}
-        await answered(http, said)
-        reply = await http.post("/calls/17", json={"text": "goodbye", "last": True})
-        await answered(http, said | {reply.json()["id"]: "GOODBYE"})
+async def test_a_chat_falls_asleep_and_any_server_wakes_it(fleet: Fleet) -> None:
+    async with web(fleet.url, fleet.service, idle=0.2) as (_, one):
+        said = await say(one, "hello", "hi", "anybody there")  # one owner, however many requests begin it
+        await answered(one, said)
+        await fleet.finished()
+        assert (await one.get("/health")).json() == {"awake": 0}
+    async with web(fleet.url, fleet.service, idle=0.2) as (_, other):
+        await answered(other, said | await say(other, "good morning"))
         await fleet.finished()
 
 
-async def test_a_server_that_stops_hands_its_calls_over(fleet: Fleet) -> None:
+async def test_a_server_that_stops_hands_its_chats_over(fleet: Fleet) -> None:
     async with web(fleet.url, fleet.service) as (program, http):
-        reply = await http.post("/calls/17", json={"text": "hello"})
-        said = {reply.json()["id"]: "HELLO"}
+        said = await say(http, "hello")
         await answered(http, said)
         program.send(signal.SIGTERM)
         assert stops(await program.exit_code())
     assert await fleet.owners() == [b"nobody"]
     assert await fleet.locks() == []
     async with web(fleet.url, fleet.service) as (_, http):
-        reply = await http.post("/calls/17", json={"text": "goodbye", "last": True})
-        said[reply.json()["id"]] = "GOODBYE"
-        await answered(http, said)
-        await fleet.finished()
+        await answered(http, said | await say(http, "goodbye"))
 
 
 async def test_a_server_without_redis_is_not_ready_and_not_restarted(
