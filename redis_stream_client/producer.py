@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import ResponseError
 
 from redis_stream_client._model.announcement import FIELD, Info, encode
 from redis_stream_client._model.errors import RedisRejected, RedisUnavailable
@@ -12,8 +13,8 @@ from redis_stream_client._model.keys import Keys, require_name
 from redis_stream_client._protocol import writing
 from redis_stream_client._protocol.announcing import Tally, Wanted, announce_all, chunks
 from redis_stream_client._protocol.writing import ANY_ID, NewEntry, Writer, Writing
-from redis_stream_client._redis.error_mapping import is_withheld
-from redis_stream_client._redis.pooled import Loan, Pooled
+from redis_stream_client._redis.error_mapping import Unanswered, is_withheld
+from redis_stream_client._redis.pooled import Pooled
 from redis_stream_client._redis.script_calls import ScriptCalls
 
 
@@ -21,8 +22,9 @@ class LoadBalancerStream:
     """Announces data streams to the consumers of a service.
 
     Args:
-        redis: a ``redis.asyncio.Redis`` or ``RedisCluster``. Of a ``Redis``, it borrows connections from the pool;
-            of a cluster, it only reads the settings.
+        redis: a ``redis.asyncio.Redis`` or ``RedisCluster``. Of a ``Redis``, it borrows connections from the pool,
+            and waits for one if it has lent all of them. Of a cluster, it only reads the settings; it opens
+            connections of its own, 16 to a node at the most, and keeps those that it does not use for 10 s.
         service: name of the service.
 
     The wire format is that of the Go library `redis-stream-client-go`, so its producers can announce as well.
@@ -31,15 +33,16 @@ class LoadBalancerStream:
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
         self._keys = Keys(require_name(service, "service"))
         self._pooled = Pooled(redis, self._keys.lbs)
-        self._writer = Writer(self._keys, ScriptCalls(redis, self._pooled, self._keys.lbs))
+        self._calls = ScriptCalls(redis, self._pooled, self._keys.lbs)
+        self._writer = Writer(self._keys, self._calls)
 
     async def add(self, stream: str, info: Info | None = None, *, again: bool = False) -> str:
         """Announce a data stream, so that one live consumer will own it; once, however often you call it.
 
         As long as an announcement of the stream is outstanding, which is until its owner is done with it or it
         goes to the dead letters, the call returns the id of that one, and adds none. Then the new ``info`` is not
-        stored. What counts are announcements that this method or `DeadLetters.put_back` made; not those of other
-        libraries, of older versions, or with ``again``.
+        stored. What counts are announcements that this method, `write` or `DeadLetters.put_back` made; not those
+        of other libraries, of older versions, or with ``again``.
 
         Nothing is retried. If the call is cancelled, the stream may have been announced. You can repeat it.
 
@@ -90,12 +93,7 @@ class LoadBalancerStream:
             return []
         tally = Tally(len(wanted), again)
         try:
-            async with self._pooled.connection("announce") as tally.loan:
-                for chunk in chunks(wanted):
-                    if again:
-                        await self._add(tally.loan, chunk, tally)
-                    else:
-                        await announce_all(tally.loan, self._keys, chunk, tally)
+            await (self._add(wanted, tally) if again else self._add_once(wanted, tally))
         except (RedisUnavailable, RedisRejected) as error:
             tally.tell(error)
             raise
@@ -180,11 +178,22 @@ class LoadBalancerStream:
                 raise error from error.__cause__
         return [id for place, number in places if (id := place.ids[number]) is not None]
 
-    async def _add(self, loan: Loan, chunk: Sequence[Wanted], tally: Tally) -> None:
+    async def _add(self, wanted: Sequence[Wanted], tally: Tally) -> None:
+        async with self._pooled.connection("announce") as loan:
+            for chunk in chunks(wanted):
+                try:
+                    await loan.exchange(*(("XADD", self._keys.lbs, "*", FIELD, one.payload) for one in chunk))
+                finally:
+                    tally.ids += (reply.decode() if isinstance(reply, bytes) else None for reply in loan.replies)
+                    tally.unknown = loan.unanswered
+
+    async def _add_once(self, wanted: Sequence[Wanted], tally: Tally) -> None:
         try:
-            await loan.exchange(*(("XADD", self._keys.lbs, "*", FIELD, wanted.payload) for wanted in chunk))
-        finally:
-            tally.ids += (reply.decode() if isinstance(reply, bytes) else None for reply in loan.replies)
+            for chunk in chunks(wanted):
+                await announce_all(self._calls, self._keys, chunk, tally)
+        except (Unanswered, RedisRejected, ResponseError) as fault:
+            error = self._pooled.translated(fault, "announce", None)
+            raise error from error.__cause__
 
 
 def _tell_written(

@@ -18,6 +18,7 @@ from benchmarks.scenarios import (
     rolling,
     takeover,
     throughput,
+    write,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ ALL: tuple[Scenario, ...] = (
     burst.SCENARIO,
     entries.SCENARIO,
     follow.SCENARIO,
+    write.SCENARIO,
 )
 
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in ALL}

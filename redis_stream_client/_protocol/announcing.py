@@ -14,7 +14,7 @@ from redis_stream_client._model.errors import RedisRejected, RedisUnavailable
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.base import SEEN_BYTES
-from redis_stream_client._redis.error_mapping import is_withheld
+from redis_stream_client._redis.error_mapping import Unanswered, is_withheld
 from redis_stream_client._redis.pooled import Loan
 from redis_stream_client._redis.script_calls import ScriptCalls
 
@@ -68,15 +68,21 @@ async def announce(loan: Loan | ScriptCalls, keys: Keys, wanted: Sequence[Wanted
     ]
 
 
-async def announce_all(loan: Loan, keys: Keys, chunk: Sequence[Wanted], tally: "Tally") -> None:
-    """Announce the streams of a chunk, and tell the tally. Raises what `Loan.exchange` raises."""
+async def announce_all(calls: ScriptCalls, keys: Keys, chunk: Sequence[Wanted], tally: "Tally") -> None:
+    """Announce the streams of a chunk, and tell the tally.
+
+    Raises what ``calls`` raises, or the first error of a stream.
+    """
     while chunk:
-        tally.in_script = len(chunk)
-        results = await announce(loan, keys, chunk)
+        try:
+            results = await announce(calls, keys, chunk)
+        except Unanswered as fault:
+            tally.unknown = len(chunk) if fault.maybe_executed else 0
+            raise
         tally.ids += (result.lbs_id for result in results)
         refused = next((result.error for result in results if result.error), None)
         if refused is not None:
-            loan.refuse(refused)
+            raise refused
         chunk = chunk[len(results) :]
 
 
@@ -101,25 +107,22 @@ class Tally:
 
     Attributes:
         ids: those of the first streams, as far as Redis has answered; None: it refused.
-        loan: the connection; None: there was none.
-        in_script: how many streams are in the call of the script that was sent last.
+        unknown: how many others may have been announced.
     """
 
     def __init__(self, count: int, again: bool) -> None:
         self._count = count
         self._again = again
         self.ids: list[str | None] = []
-        self.loan: Loan | None = None
-        self.in_script = 1
+        self.unknown = 0
 
     def tell(self, error: RedisUnavailable | RedisRejected) -> None:
         """Say in an error what happened."""
         error.announced = (*self.ids, *[None] * (self._count - len(self.ids)))
         known = self._count - error.announced.count(None)
-        unknown = self.loan.unanswered * (1 if self._again else self.in_script) if self.loan else 0
         hints = [error.hint] if error.hint else []
         if isinstance(error, RedisUnavailable) or self._count > 1 or known:
-            hints.insert(0, self._outcome(known, unknown))
+            hints.insert(0, self._outcome(known, self.unknown))
         if not self._again and is_withheld(error.__cause__):
             hints.append("the README says what a producer needs (Permissions); with again=True, XADD is enough")
         error.hint = "; ".join(hints)

@@ -424,3 +424,19 @@ async def test_nobody_finishes_what_others_write(
 async def write_some(producer: LoadBalancerStream, stream: str) -> None:
     for n in range(30):
         await producer.write(stream, {"n": n})
+
+
+async def test_a_connection_to_what_is_no_master_any_more_is_not_used_again(
+    own_server: Callable[..., Server], service: str
+) -> None:
+    server = own_server()
+    async with TcpProxy(server.port) as proxy, Redis.from_url(proxy.url) as redis:
+        producer = LoadBalancerStream(redis, service)
+        await producer.write("call-1", {"n": 1})
+        server.command("REPLICAOF", HOST, 1)
+        with pytest.raises(RedisUnavailable, match=r"READONLY .*nothing was written"):
+            await producer.write_many([("call-1", {"n": 2}), ("call-2", {"n": 2})])
+        connections = proxy.accepted
+        server.command("REPLICAOF", "NO", "ONE")
+        await producer.write("call-1", {"n": 3})
+        assert proxy.accepted == connections + 1

@@ -21,7 +21,9 @@ for i = 3, #ARGV, 3 do
     result = {known, 0}
   else
     local id = redis.pcall('XADD', KEYS[1], '*', ARGV[1], ARGV[i + 1])
-    if type(id) == 'table' then
+    if type(id) == 'table' and string.find(id.err, 'READONLY', 1, true) then
+      return id -- so that the connection is given up: it leads to the wrong server
+    elseif type(id) == 'table' then
       result = {'', 0, id.err}
     else
       local kept = redis.pcall('HSET', KEYS[2], stream, id)

@@ -22,8 +22,9 @@ for i = 1, #KEYS / 2 do
   elseif stored[2] and stored[2] ~= before and stored[2] >= announcement then
     results[i], at = {'asleep', stored[2]}, skip(at + 3)
   else
-    local ids, there
-    ids, there, at = append(KEYS[2 * i - 1], ARGV[2], at + 3)
+    local ids, there, elsewhere
+    ids, there, at, elsewhere = append(KEYS[2 * i - 1], ARGV[2], at + 3)
+    if elsewhere then return elsewhere end
     if there and wakes then problem = wake(KEYS[2 * i], stored[1], stored[3], length > 0, ids[1], ARGV[1]) end
     results[i] = with(problem, ids)
   end

@@ -4,7 +4,7 @@
 -- KEYS  1 the record   2 its former key
 -- ARGV  1 the beginning of all fences of this stream's announcement
 -- Returns 1 if it was moved, else 0.
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if redis.pcall('HGET', KEYS[1], 'fence') then return 0 end -- a note of a producer is no record
 local stored = redis.pcall('HMGET', KEYS[2], 'fence', 'consumer', 'checkpoint', 'attempts')
 local fence = stored[1]
 if stored.err or not fence or string.sub(fence, 1, #ARGV[1]) ~= ARGV[1] then return 0 end

@@ -30,8 +30,9 @@ for i = 1, #KEYS / 2 - 1 do
   if problem then
     results[i], at = {'error', problem}, skip(at + 1)
   else
-    local payload, ids, there = ARGV[at], nil, nil
-    ids, there, at = append(KEYS[2 * i + 1], ARGV[2], at + 1)
+    local payload, ids, there, elsewhere = ARGV[at], nil, nil, nil
+    ids, there, at, elsewhere = append(KEYS[2 * i + 1], ARGV[2], at + 1)
+    if elsewhere then return elsewhere end
     if known and stored[2] and stored[2] >= padded(known) then known = nil end -- its owner does not look any more
     if there and not known then
       local id = redis.pcall('XADD', KEYS[1], '*', ARGV[3], payload)

@@ -1,7 +1,8 @@
 -- append: add entries to data streams, and keep the progress record of a stream that wakes. For append.lua and write.lua.
 
 -- Add the entries of one stream that begin at ARGV[at]. Returns {id, ...}, with {message} for an entry that Redis
--- refuses; whether at least one is in the stream; and where the next words begin. After a refusal, the stream's later
+-- refuses; whether at least one is in the stream; where the next words begin; and an error that is about the server, not
+-- about the stream, so that the connection must be given up: it leads to the wrong one. After a refusal, the stream's later
 -- entries are refused, too: they must not come without it.
 -- An entry with an id of the caller that is there already is a repeat.
 local function append(stream, maxlen, at)
@@ -32,7 +33,7 @@ local function append(stream, maxlen, at)
     end
     at = last + 1
   end
-  return results, there, at
+  return results, there, at, refused and string.find(refused.err, 'READONLY', 1, true) and refused
 end
 
 -- A stream wakes: it is announced, and was not before. Its record must not expire until an owner has begun; or, if it
