@@ -374,6 +374,8 @@ class BalancingFleet(MembersFleet):
             assert member.limit is None or held <= member.limit, (
                 f"{member.name} has {held} > {member.limit} streams"
             )
+            said = member.client.statistics()
+            assert member.rebalance or said.rebalance_asks == said.streams_given == 0, f"{member.name} takes part"
             if not (member.left or member.dead):
                 for lease in list(member.leases):
                     if lease.stream.startswith(PINNED) or not member.rebalance:
