@@ -12,7 +12,7 @@ from tests.proof.chaos.checker import Verdict, check
 from tests.proof.chaos.history import Event, Writer, read
 from tests.proof.chaos.liveness import LIVELY, UNDISTURBED
 from tests.proof.chaos.report import percentile, slice_of
-from tests.proof.chaos.schedule import DEPLOYMENTS, MEMBER_FAULTS, SERVER_FAULTS, schedule
+from tests.proof.chaos.schedule import DEPLOYMENTS, MEMBER_FAULTS, SERVER_FAULTS, WRITER_FAULTS, schedule
 from tests.proof.chaos.trouble import LONGEST_PAUSE, PASSED_ON
 
 if TYPE_CHECKING:
@@ -841,14 +841,17 @@ def test_histories_are_read_in_order_of_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
 def test_the_seed_determines_the_faults(deployment: str) -> None:
-    plan = schedule(7, 60.0, 1.1, 5, 1.0, deployment)
-    assert plan == schedule(7, 60.0, 1.1, 5, 1.0, deployment)
-    assert plan != schedule(8, 60.0, 1.1, 5, 1.0, deployment)
-    kinds = {fault.kind for fault in schedule(7, 180.0, 1.1, 5, 1.0, deployment)}
-    assert kinds == MEMBER_FAULTS.keys() | SERVER_FAULTS.keys() | DEPLOYMENTS[deployment].keys()
+    plan = schedule(7, 60.0, 1.1, 5, 3, 1.0, deployment)
+    assert plan == schedule(7, 60.0, 1.1, 5, 3, 1.0, deployment)
+    assert plan != schedule(8, 60.0, 1.1, 5, 3, 1.0, deployment)
+    kinds = {fault.kind for fault in schedule(7, 180.0, 1.1, 5, 3, 1.0, deployment)}
+    assert (
+        kinds
+        == MEMBER_FAULTS.keys() | WRITER_FAULTS.keys() | SERVER_FAULTS.keys() | DEPLOYMENTS[deployment].keys()
+    )
     assert all(0.0 < fault.at < 60.0 for fault in plan)
     away = [
-        fault.seconds for fault in schedule(7, 1_800.0, 1.1, 5, 1.0, deployment) if fault.kind == "ledger away"
+        fault.seconds for fault in schedule(7, 1_800.0, 1.1, 5, 3, 1.0, deployment) if fault.kind == "ledger away"
     ]
     assert max(away) == 60.0
     assert min(away) < 8.0

@@ -12,7 +12,8 @@
 | whose owner is gone is offered to a peer within `lock_ttl` + a quarter of the pace + one round trip | recovery |
 | … and within `NOTICED` + the same, if it crashed, and both had declared their presence | recovery |
 | who hears nothing from the server believes that it is alive for no longer than `lock_ttl` | beliefs |
-| no member ends but those that were told to | members |
+| in the end all sessions sleep; what is left of them is a record that expires | asleep |
+| no member and no writer ends but those that were told to | members |
 | what is there is worked on within a bound (`liveness.py`) | unread announcement, owned and unhandled, … |
 
 What is allowed, and only that:
@@ -44,6 +45,7 @@ from tests.proof.chaos.trouble import (
     FOR_EVER,
     HALF_A_GRACE,
     JUST,
+    KILLS,
     LEAVES,
     LISTENERS_CUT,
     MEASURED_FROM,
@@ -195,8 +197,10 @@ def _entries(story: Story, name: str, stream: Stream) -> Iterator[Violation]:
             )
     for id in accepted.keys() - set(stream.entries):
         added = stream.added.get(id)
-        when = [added] if added else stream.in_doubt
-        if not any(story.forgets(event.time - JUST, event.time) for event in when):
+        when = [Interval(event.time - JUST, event.time) for event in ([added] if added else stream.in_doubt)]
+        if not added or stream.attempts:
+            when += [attempt.until(accepted[id].time) for attempt in stream.attempts]
+        if not any(story.forgets(*interval) for interval in when):
             what = f"{name} {id} had an effect, but is no entry"
             yield violation("none lost", what, added, _leased(story, accepted[id]), accepted[id])
 
@@ -340,6 +344,7 @@ def _end(story: Story) -> Iterator[Violation]:
         tag = event.args[0]
         if not any(tag in letter for letter in letters) and not story.forgets(event.time - JUST, event.time):
             yield violation("dead letters", f"{tag} is not in the dead letters", event, story.left_over)
+    yield from _asleep(story)
     poison = [event.args[0] for event in story.poison]
     for event, name in zip(story.poison, poison, strict=True):
         buried = any(f'"{name}"' in letter for letter in letters)
@@ -348,6 +353,22 @@ def _end(story: Story) -> Iterator[Violation]:
     for letter in letters:
         if "malformed-" not in letter and not any(f'"{name}"' in letter for name in poison):
             yield violation("dead letters", f"{letter[:80]} is in the dead letters", story.left_over)
+
+
+def _asleep(story: Story) -> Iterator[Violation]:
+    """All sessions sleep, and nothing is left of them but records that expire."""
+    if story.remembered is None:
+        return
+    announced, kept = story.remembered.args
+    if announced:
+        what = f"{len(announced)} streams are still said to be announced: {', '.join(announced[:5])}"
+        yield violation("asleep", what, story.remembered)
+    for name in kept:
+        stream = story.streams[name]
+        last = stream.leases[-1] if stream.leases else None
+        if last is None or not story.forgets(last.leased.time, story.closing):
+            evidence = (last.leased, last.returned, last.lost) if last else ()
+            yield violation("asleep", f"the record of {name} does not expire", *evidence, story.remembered)
 
 
 def _members(story: Story) -> Iterator[Violation]:
@@ -368,7 +389,7 @@ def _members(story: Story) -> Iterator[Violation]:
         young = member.joined is None or event.time - member.joined.time < story.lock_ttl
         if not told or not (code == -9 or (code == -15 and young)):
             yield violation("members", f"{name} ended with {code}", member.spawned, event)
-        elif code == -9 and member.suicide is None and not any(f.kind == "kill" for f in story.faults_of(name)):
+        elif code == -9 and member.suicide is None and not any(f.kind in KILLS for f in story.faults_of(name)):
             yield violation("members", f"{name} did not leave when it was told to", member.spawned, event)
 
 
@@ -505,7 +526,8 @@ def _other(kind: str, member: str, loss: _Loss) -> bool:
 
 
 def _overlapping(story: Story, begin: float, end: float) -> list[Fault]:
-    return [fault for fault in story.faults.values() if fault.interval.meets(begin, end)]
+    faults = story.faults.values()
+    return [fault for fault in faults if fault.interval.meets(begin, end) and not fault.of_writer]
 
 
 def _due(story: Story, loss: _Loss, *, taken_by_run: bool) -> tuple[float, Event | None]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from redis_stream_client._model.announcement import FIELD
 from redis_stream_client._model.keys import Keys
 from tests.proof.chaos.history import now
+from tests.proof.chaos.schedule import WRITER_FAULTS
 from tests.proof.chaos.servers import NotNow
 from tests.proof.chaos.trouble import POISON, POISON_KNOWN
 
@@ -60,6 +61,8 @@ class Faults(Generic[S]):
         method = getattr(self, "_" + re.sub(r"\W", "_", fault.kind))
         if fault.place is None:
             await method(fault)
+        elif fault.kind in WRITER_FAULTS:
+            await method(fault, self.fleet.writers[fault.place])
         else:
             await method(fault, self.fleet.places[fault.place])
 
@@ -92,6 +95,8 @@ class Faults(Generic[S]):
             place.send(signal.SIGCONT)
 
     _stop_briefly = _stop
+    _kill_a_writer = _kill
+    _stop_a_writer = _stop
 
     async def _terminate(self, fault: Fault, place: Place) -> None:
         """A rolling restart: the new process starts while the old one drains."""
@@ -118,6 +123,8 @@ class Faults(Generic[S]):
         async with self.noted(fault, place.running()):
             place.network.cut()
 
+    _cut_a_writer = _cut
+
     async def _partition(self, fault: Fault, place: Place) -> None:
         """Nothing passes: what is open is reset, and what is new is refused; or all of it freezes."""
         async with place.network_lock:
@@ -134,6 +141,7 @@ class Faults(Generic[S]):
             await place.network.mend()
 
     _partition_briefly = _partition
+    _partition_a_writer = _partition
 
     async def _freeze(self, fault: Fault, place: Place) -> None:
         """One direction."""
@@ -184,6 +192,8 @@ class Faults(Generic[S]):
                 place.network.lose_one_reply_after(pattern)
                 await asyncio.sleep(fault.seconds)
                 await place.network.mend()
+
+    _lose_a_writer_s_reply = _lose_a_reply
 
     async def _half_close(self, fault: Fault, place: Place) -> None:
         async with self.noted(fault, place.running(), "clients" if fault.variant < 0.5 else "server"):

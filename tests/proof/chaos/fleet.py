@@ -1,4 +1,4 @@
-"""The fleet of a run: the members' processes, the proxy before each, and the producer's process."""
+"""The fleet of a run: the processes of members and writers, the proxy before each, and the producer's process."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MEMBERS = 5
 BY_EVENTS = (1, 3)
 """Places whose members use `events()`; the others use `run()`."""
+WRITERS = 3
+WRITERS_DELAY = 0.005
+"""Seconds that a writer's line takes for a request, and for a reply."""
 PRESENCE = ("on", "off", "mixed")
 PRESENT = (0, 1, 2)
 """Places whose members declare their presence, where it is mixed."""
@@ -34,20 +37,25 @@ HEAD = 100_000
 
 
 class Place:
-    """A place in the fleet: one network, and one process after the other."""
+    """A place in the fleet: one network, and one process after the other, each with the name and a number.
+
+    Args:
+        name: of the place.
+        module: the program.
+        setup: what it is told.
+    """
 
     def __init__(
-        self, number: int, network: Network, history: Writer, directory: Path, setup: dict[str, Any]
+        self, name: str, module: str, network: Network, history: Writer, directory: Path, setup: dict[str, Any]
     ) -> None:
-        self.number = number
+        self.name = name
         self.network = network
         self.process_lock = asyncio.Lock()
         self.network_lock = asyncio.Lock()
         self._history = history
         self._directory = directory
-        mode = "events" if number in BY_EVENTS else "run"
-        present = number in PRESENT if setup["presence"] == "mixed" else setup["presence"] == "on"
-        self._setup = {**setup, "proxies": network.setup, "mode": mode, "presence": present}
+        self._module = module
+        self._setup = {**setup, "proxies": network.setup}
         self._process: asyncio.subprocess.Process | None = None
         self._count = 0
         self._name = ""
@@ -62,10 +70,10 @@ class Place:
         if self.closing:
             return
         self._count += 1
-        self._name = name = f"m{self.number}.{self._count}"
+        self._name = name = f"{self.name}.{self._count}"
         with (self._directory / f"{name}.log").open("wb") as log:
             setup = {**self._setup, "name": name, "bad": now() < self.bad_until}
-            self._process = await start("tests.proof.chaos.member", setup, stderr=log)
+            self._process = await start(self._module, setup, stderr=log)
         self._history.write("spawned", name)
         self._watches[self._process] = asyncio.create_task(self._watch(name, self._process))
 
@@ -85,7 +93,7 @@ class Place:
     def running(self) -> str:
         """Name of the process that runs. Raises `NotNow` if none does."""
         if self._process is None or self._process.returncode is not None:
-            raise NotNow(f"nothing runs in place {self.number}")
+            raise NotNow(f"nothing runs in place {self.name}")
         return self._name
 
     def send(self, number: signal.Signals) -> None:
@@ -128,10 +136,12 @@ class Place:
 
 
 class Fleet:
-    """All members and the producer."""
+    """All members, all writers, and the producer."""
 
     def __init__(self, history: Writer, directory: Path, setup: dict[str, Any]) -> None:
         self.places: list[Place] = []
+        """The members'."""
+        self.writers: list[Place] = []
         self.networks: list[Network] = []
         self._history = history
         self._directory = directory
@@ -142,12 +152,15 @@ class Fleet:
     async def running(self, ports: Sequence[int]) -> AsyncGenerator[None]:
         """All processes, each behind a network of its own before the servers with these ports."""
         async with contextlib.AsyncExitStack() as stack:
-            for _ in range(MEMBERS + 1):
-                self.networks.append(await stack.enter_async_context(Network(ports).opened()))
-            *networks, before_producer = self.networks
-            for number, network in enumerate(networks):
-                self.places.append(Place(number, network, self._history, self._directory, self._setup))
-            await asyncio.gather(*(place.renew() for place in self.places))
+            for delay in (*[0.0] * (MEMBERS + 1), *[WRITERS_DELAY] * WRITERS):
+                self.networks.append(await stack.enter_async_context(Network(ports, delay).opened()))
+            before_producer, *networks = self.networks
+            for number, network in enumerate(networks[:MEMBERS]):
+                setup = self._setup | _member(number, self._setup["presence"])
+                self.places.append(self._place(f"m{number}", "tests.proof.chaos.member", network, setup))
+            for number, network in enumerate(networks[MEMBERS:]):
+                self.writers.append(self._place(f"w{number}", "tests.proof.chaos.writer", network, self._setup))
+            await asyncio.gather(*(place.renew() for place in (*self.places, *self.writers)))
             setup = {**self._setup, "proxies": before_producer.setup}
             with (self._directory / "producer.log").open("wb") as log:
                 self._producer = await start(
@@ -156,10 +169,17 @@ class Fleet:
             try:
                 yield
             finally:
-                await asyncio.gather(*(place.close() for place in self.places))
+                await asyncio.gather(*(place.close() for place in (*self.places, *self.writers)))
                 if self._producer.returncode is None:
                     self._producer.kill()
                 await self._producer.wait()
+
+    def _place(self, name: str, module: str, network: Network, setup: dict[str, Any]) -> Place:
+        return Place(name, module, network, self._history, self._directory, setup)
+
+    async def stop_writing(self) -> None:
+        """All writers finish what they have begun, and leave."""
+        await asyncio.gather(*(place.close() for place in self.writers))
 
     async def joined(self) -> None:
         """Wait until all members have joined."""
@@ -195,6 +215,12 @@ class Fleet:
         if said != word:
             log = (self._directory / "producer.log").read_text()
             raise RuntimeError(f"the producer said {said!r} instead of {word!r}:\n{log}")
+
+
+def _member(number: int, presence: str) -> dict[str, Any]:
+    """What only the member in this place is told."""
+    present = number in PRESENT if presence == "mixed" else presence == "on"
+    return {"mode": "events" if number in BY_EVENTS else "run", "presence": present}
 
 
 async def start(module: str, setup: dict[str, Any], **streams: Any) -> asyncio.subprocess.Process:

@@ -27,12 +27,16 @@ that is killed loses nothing that it has written. *lease* is the number of a lea
 | | `ended` | stream, entry id of the end marker |
 | | `slow` | seconds that a round trip took |
 | | `entries` | stream, ids of all its entries at the end of the run, in order, up to the end marker |
+| writer | `writing` | session, number, and the id that the entry will have, or "" |
+| | `written` | session, number, and the entry's id, or "" when its outcome is unknown, or it was refused |
+| | `left` | nothing |
 | ledger | `wrote` | member, lease, stream, fence, entry id, outcome; in the order in which the ledger saw them |
 | run | `began` | lock_ttl, seed, server |
-| | `fault` | number, kind, member or "", details: it has begun |
+| | `clock` | what to add to the time of the servers' clock |
+| | `fault` | number, kind, member, writer or "", details: it has begun |
 | | `silent` | number: from now on nobody, or not this member, hears from the server |
 | | `over` | number |
-| | `spawned`, `exited` | member; member, exit code, and whether it was to exit |
+| | `spawned`, `exited` | member or writer; the same, exit code, and whether it was to exit |
 | | `forgot` | since when: what was written from then until now was lost in a failover |
 | | `lag` | seconds that the event loop with the proxies was late |
 | | `owners` | LBS ids whose owner has changed since the last look, each with its consumer, or "" |
@@ -40,6 +44,7 @@ that is killed loses nothing that it has written. *lease* is the number of a lea
 | | `poison` | a stream that was announced, and that no handler can process |
 | | `malformed` | tag of an announcement that cannot be processed |
 | | `left over` | LBS ids that are left at the end, ids that are pending, streams and tags in the dead letters |
+| | `remembered` | streams that are still said to be announced; sessions whose records do not expire |
 | | `skipped` | number, kind, why a fault could not be done |
 | | `ended` | nothing: no fault after this |
 | | `closed` | nothing: all members have left |

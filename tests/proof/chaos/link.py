@@ -41,8 +41,10 @@ def link(setup: Mapping[str, Any], *, timeout: float) -> Any:
 class Network:
     """What lies between one process and all servers: its faults strike all connections alike, over one line."""
 
-    def __init__(self, ports: Sequence[int]) -> None:
+    def __init__(self, ports: Sequence[int], delay: float = 0.0) -> None:
         self.proxies = [TcpProxy(port) for port in ports]
+        self._delay = delay
+        """Seconds in each direction, always."""
         requests, replies = Line(), Line()
         for proxy in self.proxies:
             proxy.request_line, proxy.reply_line = requests, replies
@@ -53,6 +55,7 @@ class Network:
         async with contextlib.AsyncExitStack() as stack:
             for proxy in self.proxies:
                 await stack.enter_async_context(proxy)
+            self.delay(requests=self._delay, replies=self._delay)
             yield self
 
     @property
@@ -80,6 +83,7 @@ class Network:
         for proxy in self.proxies:
             proxy.heal()
             await proxy.accept()
+        self.delay(requests=self._delay, replies=self._delay)
 
     def freeze(self, *, requests: bool = True, replies: bool = True) -> None:  # noqa: D102
         for proxy in self.proxies:

@@ -7,6 +7,7 @@
 | none without an owner | it is pending for nobody, or for a consumer that is gone |
 | no entry unread | a handler that waits is not handed an entry that is there |
 | all go on after an outage | what handlers need is back, and a stream that they failed for want of it has none |
+| no entry unread in a stream that sleeps | one was written to a session, and the session has no lease |
 | well | `health()` says that something has been stuck for so long: it is, or it is a false alarm |
 
 Too long is `LIVELY` lifetimes of a lock in a row in which neither the servers nor whoever is to act suffer
@@ -64,6 +65,7 @@ def liveness(story: Story) -> Iterator[Violation]:
     yield from judge.outages()
     for name, stream in story.streams.items():
         yield from judge.entries(name, stream)
+        yield from judge.wakes(name, stream)
 
 
 class _Judge:
@@ -181,7 +183,7 @@ class _Judge:
 
     def outages(self) -> Iterator[Violation]:
         """What handlers need is back: all streams that they failed go on."""
-        faults = self.story.faults.values()
+        faults = [fault for fault in self.story.faults.values() if not fault.of_writer]
         bound = UNDISTURBED * self.story.pace + self.story.lock_ttl - self.story.pace
         everything = [Interval(fault.interval.begin, fault.interval.end + bound) for fault in faults]
         everything.append(Interval(self.story.closing, FOREVER))
@@ -230,6 +232,31 @@ class _Judge:
                     last = lease.entries[-1:]
                     yield violation("unread entry", what, lease.leased, stream.added[id], *last, lease.lost)
                     break
+
+    def wakes(self, name: str, stream: Stream) -> Iterator[Violation]:
+        """Each that is written to a session finds an owner."""
+        handed: dict[str, float] = {}
+        for lease in stream.leases:
+            for event in lease.entries:
+                handed[event.args[1]] = min(event.time, handed.get(event.args[1], FOREVER))
+        if not stream.attempts:
+            return
+        for id in stream.entries or ():
+            added = self.story.added_at(stream, id)
+            read = min(handed.get(id, FOREVER), self.story.closing)
+            if read - added <= self.bound:
+                continue
+            for begin, end in _uncovered(added, read, stream.leases):
+                bound = LONGEST_PAUSE + in_line(stream, begin)
+                if end - begin <= self.bound + bound:
+                    continue
+                due, peer = self.due_for_any(begin + bound)
+                if due < end:
+                    took = f"{end - begin:.1f} s, due {due - begin:.1f} s"
+                    what = f"{name} {id} was not read, and nobody owned the session, for {took}"
+                    before = [lease.lost for lease in stream.leases if lease.leased.time <= begin and lease.lost]
+                    yield violation("unread in sleep", what, stream.added.get(id), *before[-1:], peer)
+                    return
 
 
 def _end(lease: Lease) -> float:

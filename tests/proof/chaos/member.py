@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from redis_stream_client import (
     AlreadyClaimed,
     ClientClosed,
+    Entry,
     ExpiredStream,
     Lease,
     NotJoined,
@@ -35,6 +36,7 @@ from redis_stream_client import (
 )
 from redis_stream_client._model.entry import order
 from tests.harness.loops import loop_factory
+from tests.proof.chaos import sessions
 from tests.proof.chaos.checker import DRAIN, LOOK
 from tests.proof.chaos.history import Writer, now
 from tests.proof.chaos.ledger import Away, Ledger, Refused, connect
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 END = b"end"
 WORK = 0.01
 """Seconds that an entry takes at the most."""
+AT_ONCE = 0.1
+"""How often a handler that looks itself whether its session is idle does so right after a checkpoint."""
 HEALTH = 1.0
 """Seconds between two looks at what the client says is stuck."""
 LAG = 0.02
@@ -108,6 +112,8 @@ class Member:
         self.away_until = 0.0
         self.orders: deque[str] = deque()
         self.leases = 0
+        self.fences: dict[int, str] = {}
+        """The fence under which each handler was handed its last entry, by the number of its lease."""
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def main(self) -> None:
@@ -214,13 +220,19 @@ class Member:
         number = self.leases
         words = (number, lease.stream, lease.lbs_id, str(lease.fence), lease.attempts, lease.position or "")
         self.history.write("leased", *words)
+        self.fences[number] = str(lease.fence)
         self.spawn(self.watch(lease, number))
         try:
             await self.look_around(lease)
-            await self.follow(lease, number)
+            if sessions.is_session(lease.stream):
+                await random.choice(SESSIONS)(self, lease, number)
+            else:
+                await self.follow(lease, number)
         except BaseException as error:
             self.history.write("failed", number, f"{type(error).__name__}: {error}"[:200])
             raise
+        finally:
+            del self.fences[number]
         self.history.write("returned", number)
 
     async def watch(self, lease: Lease, number: int) -> None:
@@ -230,19 +242,55 @@ class Member:
     async def follow(self, lease: Lease, number: int) -> None:
         """An effect and a checkpoint for each entry. The end marker has no checkpoint: who dies before it has said
         that the stream is finished leaves the marker to the next owner."""
-        fence = str(lease.fence)
         async for entry in lease.entries():
-            if fence != str(lease.fence):
-                fence = str(lease.fence)
-                self.history.write("fenced", number, fence)
-            self.history.write("handed", number, entry.id)
-            if self.orders:
-                self.misbehave(self.orders.popleft())
-            await asyncio.sleep(random.uniform(0.0, WORK))
-            await self.write_effect(lease, number, entry.id, end=END in entry.fields)
+            await self.process(lease, number, entry)
             if END in entry.fields:
                 return
             await self.checkpoint(lease, number, entry.id)
+
+    async def process(self, lease: Lease, number: int, entry: Entry) -> None:
+        """An effect for an entry."""
+        if self.fences.get(number) != str(lease.fence):
+            self.fences[number] = str(lease.fence)
+            self.history.write("fenced", number, str(lease.fence))
+        self.history.write("handed", number, entry.id)
+        if self.orders:
+            self.misbehave(self.orders.popleft())
+        await asyncio.sleep(random.uniform(0.0, WORK))
+        await self.write_effect(lease, number, entry.id, end=END in entry.fields)
+
+    # The work on sessions, in the three ways there are. It ends when the session sleeps.
+
+    async def until_idle(self, lease: Lease, number: int) -> None:
+        """Entry by entry; the loop ends by itself."""
+        async for entry in lease.entries(idle=sessions.idle(lease.stream)):
+            await self.process(lease, number, entry)
+            await self.checkpoint(lease, number, entry.id)
+
+    async def until_idle_by_batches(self, lease: Lease, number: int) -> None:
+        """The same by batches."""
+        async for batch in lease.batches(idle=sessions.idle(lease.stream)):
+            for entry in batch:
+                await self.process(lease, number, entry)
+            await self.checkpoint(lease, number, batch[-1].id)
+
+    async def until_idle_by_itself(self, lease: Lease, number: int) -> None:
+        """The handler looks itself when it has waited for long enough, and now and then at once."""
+        idle = sessions.idle(lease.stream)
+        entries = lease.entries()
+        while True:
+            try:
+                async with asyncio.timeout(idle):
+                    entry = await anext(entries)
+            except TimeoutError:
+                pass
+            else:
+                await self.process(lease, number, entry)
+                await self.checkpoint(lease, number, entry.id)
+                if random.random() > AT_ONCE:
+                    continue
+            if await lease.done_if_idle():
+                return
 
     def misbehave(self, order: str) -> None:
         """What handlers do that should not."""
@@ -298,6 +346,9 @@ class Member:
             raise
         finally:
             self.history.write("checkpoint", number, id, outcome, round(sent, 5))
+
+
+SESSIONS = (Member.until_idle, Member.until_idle, Member.until_idle_by_batches, Member.until_idle_by_itself)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The producer: `python -m tests.proof.chaos.producer <JSON>` announces streams, fills them, and ends them.
 
 It does what a careful program does. An announcement without an answer is looked for, and made again if it is not
-there. After a failover that forgot writes, what it has written since then is looked at again, too.
+there. After a failover that forgot writes, what it has written since then is looked at again, too; and the
+sessions, to which others write, are announced: entries may be there whose announcement was forgotten.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from redis_stream_client import LoadBalancerStream, RedisStreamClientError
 from redis_stream_client._model.announcement import FIELD, MAX_BYTES
 from redis_stream_client._model.keys import Keys
 from tests.harness.loops import loop_factory
+from tests.proof.chaos import sessions
 from tests.proof.chaos.history import Writer, now
 from tests.proof.chaos.ledger import Ledger, connect
 from tests.proof.chaos.link import ERRORS, link
@@ -85,6 +87,7 @@ class Producer:
         self.lbs = LoadBalancerStream(self.redis, setup["service"])
         self.keys = Keys(setup["service"])
         self.random = random.Random(setup["seed"])
+        self.sessions = sessions.names(self.keys.lbs)
         self.count = 0
         self.streams: list[Stream] = []
         """Those that are not retired."""
@@ -135,7 +138,7 @@ class Producer:
             case "forgot":
                 await self.look_again(float(words[0]) - SETTLED)
             case "report":
-                for stream in self.streams:
+                for stream in (*self.streams, *(Stream(name, 0) for name in self.sessions)):
                     await self.report(stream)
                 print("reported", flush=True)
             case _:
@@ -301,6 +304,17 @@ class Producer:
         last = await self.ledger.last_of([stream.name for stream in announced])
         finished = {s.name for s, id in zip(announced, last, strict=True) if s.marker and s.marker == id}
         await self.announce([s for s in announced if s.name not in there and s.name not in finished])
+        await self.wake_sessions()
+
+    async def wake_sessions(self) -> None:
+        """Announce all sessions: some of their announcements may be forgotten, and entries unread."""
+        while True:
+            try:
+                await self.lbs.add_many(self.sessions)
+            except RedisStreamClientError:
+                await asyncio.sleep(PAUSE)
+            else:
+                return
 
     # At the end.
 

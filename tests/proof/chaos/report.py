@@ -92,12 +92,16 @@ def _totals(verdict: Verdict, seconds: float) -> Table:
         for stream in streams.values()
         if stream.entries
     )
+    sessions = [stream for stream in streams.values() if stream.attempts]
+    written = sum(len(stream.entries or ()) for stream in sessions)
+    slept = sum(le.lost is not None and le.lost.args[1] == "done" for s in sessions for le in s.leases)
     table = _table("total", "")
     for name, value in (
         ("seconds", f"{seconds:.0f}"),
         ("processes", f"{len(story.members):,}"),
         ("streams announced, finished", f"{len(streams):,}, {finished:,}"),
         ("entries", f"{sum(len(stream.entries or ()) for stream in streams.values()):,}"),
+        ("entries of writers, and how often sessions slept", f"{written:,}, {slept:,}"),
         ("effects accepted", f"{outcomes['accepted']:,}"),
         ("… repeated by the next owner, refused", f"{outcomes['repeated']:,}, {outcomes['refused']:,}"),
         ("leases", f"{sum(len(stream.leases) for stream in streams.values()):,}"),

@@ -11,9 +11,10 @@ from redis.exceptions import RedisError
 
 from redis_stream_client._model.keys import Keys
 from tests.harness.waiting import stop, wait_until
+from tests.proof.chaos import sessions
 from tests.proof.chaos.cluster import ClusterFaults, ClusterServers
-from tests.proof.chaos.fleet import MEMBERS, Fleet
-from tests.proof.chaos.history import Writer
+from tests.proof.chaos.fleet import MEMBERS, WRITERS, Fleet
+from tests.proof.chaos.history import Writer, now
 from tests.proof.chaos.ledger import Ledger, Scribe, connect
 from tests.proof.chaos.liveness import lively
 from tests.proof.chaos.member import watch_lag
@@ -68,7 +69,7 @@ class Run:
         self.faults_done: Counter[str] = Counter()
         self.faults_skipped: Counter[str] = Counter()
         self._directory = directory
-        self._plan = schedule(seed, self.seconds, rate, MEMBERS, pace(lock_ttl), deployment)
+        self._plan = schedule(seed, self.seconds, rate, MEMBERS, WRITERS, pace(lock_ttl), deployment)
         self._started = 0.0
 
     async def run(self) -> None:
@@ -80,6 +81,7 @@ class Run:
             version = ".".join(map(str, binary.version))
             what = f"{binary.name} {version}, {self.deployment}, lock_ttl {self.lock_ttl:g}"
             self.history.write("began", self.lock_ttl, self.seed, f"{what}, presence {self.presence}")
+            self.history.write("clock", now() - time.time())
             setup = {
                 "ledger": self.servers.ledger.url,
                 "service": SERVICE,
@@ -140,7 +142,7 @@ class Run:
             tasks.append(asyncio.create_task(self._do(faults, fault), name=fault.kind))
         await asyncio.sleep(max(0.0, start + self.seconds - time.monotonic()))
         await asyncio.gather(*tasks)
-        for place in fleet.places:
+        for place in (*fleet.places, *fleet.writers):
             await place.network.mend()
         await faults.remove_decoys()
         self.history.write("ended")
@@ -162,12 +164,14 @@ class Run:
         """Everything is finished, or the time is over; then write down what is left."""
         keys = self.keys
         await fleet.joined()
+        await fleet.stop_writing()
         fleet.tell_producer("finish")
         await fleet.producer_says("finished", REPORT_TIMEOUT)
 
         async def empty() -> bool:
+            known = await self.servers.command("EXISTS", keys.lbs, keys.announced)
             waiting = await self.servers.command("XLEN", keys.lbs)
-            return not waiting and not await self.servers.pending(keys.lbs, keys.group)
+            return known == 1 and not waiting and not await self.servers.pending(keys.lbs, keys.group)
 
         try:
             await wait_until(empty, "every stream is finished", SETTLE_TIMEOUT + self.lock_ttl)
@@ -177,9 +181,20 @@ class Run:
         pending = [f"{id} {consumer}" for id, consumer in await self.servers.pending(keys.lbs, keys.group)]
         letters = [_letter(fields) for _, fields in await self.servers.command("XRANGE", keys.dead, "-", "+")]
         self.history.write("left over", left, pending, letters)
+        remembered = await self.servers.command("HKEYS", keys.announced)
+        self.history.write("remembered", sorted(map(_text, remembered)), await self._kept_for_ever())
         fleet.tell_producer("report")
         await fleet.producer_says("reported", REPORT_TIMEOUT)
         await scribe.move()
+
+    async def _kept_for_ever(self) -> list[str]:
+        """The sessions whose records do not expire."""
+        kept: list[str] = []
+        for stream in sessions.names(self.keys.lbs):
+            server = await self.servers.owner_of(stream)
+            if await self.servers.blocking(server.command, "PTTL", self.keys.progress(stream)) == -1:
+                kept.append(stream)
+        return kept
 
 
 def _letter(fields: dict[bytes, bytes]) -> str:

@@ -30,6 +30,13 @@ MEMBER_FAULTS = {
     "member's dependency away": 2,
     "bad deploy": 1,
 }
+WRITER_FAULTS = {
+    "kill a writer": 5,
+    "stop a writer": 4,
+    "cut a writer": 2,
+    "partition a writer": 2,
+    "lose a writer's reply": 3,
+}
 SERVER_FAULTS = {
     "kill connections": 2,
     "kill pubsub": 2,
@@ -75,6 +82,9 @@ SECONDS = {
     "lose a reply": (0.5, 0.5),
     "bandwidth": (1.0, 4.0),
     "block": (0.5, 3.0),
+    "stop a writer": (0.1, 2.5),
+    "partition a writer": (0.3, 2.0),
+    "lose a writer's reply": (0.5, 0.5),
     "pause": (0.05, 0.6),
     "storm": (0.2, 2.0),
     "full": (0.3, 1.0),
@@ -102,7 +112,7 @@ CYCLE, CALM = 40.0, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: when it begins, in seconds from the start; which member it strikes, by its place in the fleet
+    """One fault: when it begins, in seconds from the start; which member or writer it strikes, by its place
     (None: the server); how long it lasts, in seconds; and a number below 1 that says which variant it is."""
 
     number: int
@@ -113,9 +123,12 @@ class Fault:
     variant: float
 
 
-def schedule(seed: int, duration: float, rate: float, members: int, unit: float, deployment: str) -> list[Fault]:
+def schedule(
+    seed: int, duration: float, rate: float, members: int, writers: int, unit: float, deployment: str
+) -> list[Fault]:
     """All faults of a run of `duration` seconds, `rate` of them a second. `unit`: the fleet's pace in seconds."""
-    kinds = MEMBER_FAULTS | SERVER_FAULTS | DEPLOYMENTS[deployment]
+    kinds = MEMBER_FAULTS | WRITER_FAULTS | SERVER_FAULTS | DEPLOYMENTS[deployment]
+    places = dict.fromkeys(MEMBER_FAULTS, members) | dict.fromkeys(WRITER_FAULTS, writers)
     dice = random.Random(seed)
     faults: list[Fault] = []
     at = 0.0
@@ -129,7 +142,7 @@ def schedule(seed: int, duration: float, rate: float, members: int, unit: float,
             bag = [kind for kind, n in kinds.items() for _ in range(n)]
             dice.shuffle(bag)
         kind = bag.pop()
-        place = dice.randrange(members) if kind in MEMBER_FAULTS else None
+        place = dice.randrange(places[kind]) if kind in places else None
         seconds = dice.uniform(*SECONDS.get(kind, (0.0, 0.0))) * unit
         variant = dice.random()
         if duration >= LONG_RUN and kind == LONG_OUTAGES[0] and variant < LONG_OUTAGES[2]:

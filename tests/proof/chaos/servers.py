@@ -56,6 +56,10 @@ class Servers(ABC):
     async def lbs(self) -> Server:
         """The server that has the load balancer stream now."""
 
+    @abstractmethod
+    async def owner_of(self, key: str) -> Server:
+        """The server that has this key. Raises `NotNow` when nobody can say."""
+
     async def blocking(self, call: Callable[..., Any], *args: Any) -> Any:
         """Run what blocks aside."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)

@@ -50,6 +50,10 @@ class StandaloneServers(Servers):
         """The primary."""
         return self.primary
 
+    async def owner_of(self, key: str) -> Server:
+        """The primary."""
+        return self.primary
+
     async def replicate(self) -> None:
         """Have the replica follow the primary."""
         await self.blocking(self.replica.command, "REPLICAOF", HOST, self.primary.port)

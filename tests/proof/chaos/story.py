@@ -67,6 +67,23 @@ class Lease:
 
 
 @dataclass(eq=False)
+class Attempt:
+    """What a writer did to write an entry."""
+
+    begun: Event
+    written: Event | None = None
+
+    @property
+    def id(self) -> str:
+        """The id that the writer gave it, or ""."""
+        return str(self.begun.args[2])
+
+    def until(self, time: float) -> Interval:
+        """When the entry may have been written, if it was there at this time."""
+        return Interval(self.begun.time, min(time, self.written.time if self.written else FOREVER))
+
+
+@dataclass(eq=False)
 class Stream:
     """One data stream."""
 
@@ -75,6 +92,8 @@ class Stream:
     """By the entry's id."""
     in_doubt: list[Event] = field(default_factory=list)
     """Entries that were perhaps added."""
+    attempts: list[Attempt] = field(default_factory=list)
+    """Of writers."""
     ended: list[Event] = field(default_factory=list)
     entries: tuple[str, ...] | None = None
     """All ids at the end of the run."""
@@ -134,8 +153,13 @@ class Fault:
 
     @property
     def member(self) -> str:
-        """The member that it struck, or "" for the server."""
+        """The member or the writer that it struck, or "" for the server."""
         return str(self.event.args[2])
+
+    @property
+    def of_writer(self) -> bool:
+        """Whether it struck a writer: all others are as well as before."""
+        return is_writer(self.member)
 
     @property
     def detail(self) -> str:
@@ -146,6 +170,11 @@ class Fault:
     def interval(self) -> Interval:
         """How long it lasted."""
         return Interval(self.event.time, self.end)
+
+
+def is_writer(name: str) -> bool:
+    """Whether it is the name of a writer, not of a member."""
+    return name.startswith("w")
 
 
 def pace(lock_ttl: float) -> float:
@@ -160,6 +189,8 @@ class Story:
         self.lock_ttl = 1.0
         self.seed = 0
         self.server = ""
+        self.clock = 0.0
+        """What to add to the time of the servers' clock."""
         self.streams: defaultdict[str, Stream] = defaultdict(Stream)
         self.members: defaultdict[str, Member] = defaultdict(Member)
         self.faults: dict[int, Fault] = {}
@@ -174,9 +205,11 @@ class Story:
         """When somebody else came to own an announcement, by its LBS id."""
         self.unread: list[Event] = []
         self.left_over: Event | None = None
+        self.remembered: Event | None = None
         self.closing = FOREVER
         """From when on the members were told to leave."""
         self._leases: dict[tuple[str, int], Lease] = {}
+        self._attempts: dict[tuple[str, int], Attempt] = {}
         for event in events:
             match event.source:
                 case "run":
@@ -185,6 +218,8 @@ class Story:
                     self.streams[event.args[2]].written.append(event)
                 case "producer":
                     self._of_producer(event)
+                case source if is_writer(source):
+                    self._of_writer(event)
                 case _:
                     self._of_member(event)
 
@@ -210,6 +245,8 @@ class Story:
         match event.kind:
             case "began":
                 self.lock_ttl, self.seed, self.server = args
+            case "clock":
+                [self.clock] = args
             case "fault":
                 self.faults[args[0]] = fault = Fault(event)
                 self._struck[fault.member].append(fault)
@@ -236,6 +273,8 @@ class Story:
                 self.malformed.append(event)
             case "poison":
                 self.poison.append(event)
+            case "remembered":
+                self.remembered = event
             case "left over":
                 self.left_over = event
                 self.closing = event.time
@@ -260,6 +299,28 @@ class Story:
                 self.streams[stream].entries = tuple(id)
             case _:
                 pass
+
+    def _of_writer(self, event: Event) -> None:
+        match event.kind, event.args:
+            case "writing", [stream, number, _]:
+                self._attempts[event.source, number] = attempt = Attempt(event)
+                self.streams[stream].attempts.append(attempt)
+            case "written", [stream, number, id]:
+                self._attempts[event.source, number].written = event
+                if id:
+                    self.streams[stream].added[id] = event
+            case _:
+                pass
+
+    def added_at(self, stream: Stream, id: str) -> float:
+        """When an entry was added, as far as that is known. With the id of a writer it may be any time until the
+        writer knew it; else the servers' clock tells."""
+        written = stream.added[id].time if id in stream.added else FOREVER
+        if not stream.attempts:
+            return written
+        if any(attempt.id == id for attempt in stream.attempts):
+            return written
+        return int(id.partition("-")[0]) / 1000 + self.clock
 
     def _of_member(self, event: Event) -> None:
         member = self.members[event.source]

@@ -59,6 +59,7 @@ LISTENERS_CUT = frozenset({"kill pubsub", "storm"})
 HALF_A_GRACE = 0.075
 """The least, in seconds."""
 FOR_EVER = frozenset({"kill"}) | LEAVES
+KILLS = frozenset({"kill", "kill a writer"})
 
 
 @dataclass(frozen=True, slots=True)
