@@ -125,13 +125,10 @@ class Follower(Generic[Step]):
         """Whether to try to put the stream to sleep now. Asks nobody."""
         if not idle.passed or self._source is None or self._arrived:
             return False
-        if not self._lease.processed:  # the user may store that checkpoint while the next step waits
-            idle.restart()
-        elif not self._source.caught_up:
+        if not self._source.caught_up:
             idle.look_again()
-        else:
-            return True
-        return False
+            return False
+        return True
 
     async def _fall_asleep(self, idle: IdleTime) -> None:
         """Try to put the stream to sleep, and end the loop if it was. A step that was cancelled meanwhile goes on

@@ -108,9 +108,6 @@ class Sleeping:
         await self._endings.answered(lease)
         if lease.lost == "done":
             return False
-        if standing == "gone" and lease.done_sent is not None:  # perhaps by our own `done`, whose reply was lost
-            await self._endings.finish(lease)
-            return False
         owner = "" if standing == "gone" else standing
         self._losses.lose_to([(lease, owner)])
         raise lease.not_owner(gone=not owner, owner=owner or None)

@@ -136,6 +136,28 @@ async def test_a_lost_step_of_a_sleep_is_repeated(
 
 
 @pytest.mark.parametrize("loss", LOSSES)
+async def test_a_lost_done_beside_a_sleep_is_believed(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, loss: Loss
+) -> None:
+    """Whoever of the two is answered first: the holder said done."""
+    await load_scripts(redis)
+    names = [f"call-{n}" for n in range(20)]
+    async with Member(proxy.url, service, **FAST) as member:
+        await announce(server.url, service, *names)
+        await member.owns(*names)
+        await asyncio.gather(*(member.lease(name).checkpoint("1-0") for name in names))
+        for name in names:
+            fault = lose(proxy, "done", loss)
+            lease = member.lease(name)
+            done = asyncio.ensure_future(lease.done())
+            if loss == "reply, connection cut":
+                await wait_until(lambda: fault.matched, "done is said")
+            assert await lease.done_if_idle() is True
+            await done
+        assert member.disowned == []
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("operation", ["begin", "withhold", "doze", "restore"])
 async def test_a_lost_step_of_a_stream_that_stays_awake_is_repeated(
     server: Server, proxy: TcpProxy, redis: Connection, service: str, operation: str, loss: Loss

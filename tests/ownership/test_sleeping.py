@@ -456,17 +456,20 @@ async def test_a_session_that_is_written_to_when_its_record_has_expired_starts_w
     assert f"when entry {later[0]} woke it" in caplog.text
 
 
-async def test_the_record_lives_as_long_as_is_asked_but_says_for_a_while_that_it_sleeps(
-    server: Server, redis: Connection, service: str
+@pytest.mark.parametrize("rule", [{"progress_ttl": 0.0}, {"on_done": "delete"}], ids=["progress_ttl", "on_done"])
+async def test_a_record_that_is_not_kept_says_for_a_while_that_the_stream_sleeps(
+    server: Server, redis: Connection, service: str, rule: dict[str, Any]
 ) -> None:
-    async with Member(server.url, service, progress_ttl=0.0, **PATIENT) as member:
-        lease = await owned(member, server, service)
-        await lease.checkpoint("1-0")
-        assert await lease.done_if_idle() is True
+    sessions = Sessions()
+    async with Running(server.url, service, sessions, **rule) as run:
+        await LoadBalancerStream(redis, service).write(STREAM, {"n": 1})
+        await wait_until(lambda: finished(redis, service), "it sleeps")
         progress = Keys(service).progress(STREAM)
 
         async def short() -> bool:
             return bool(0 < await redis.pttl(progress) <= 3_600_000)
 
         await wait_until(short, "it is kept for an hour")
-        assert (await record(redis, service, STREAM))["asleep"] == str(lease.fence)[:41]
+        kept = await record(redis, service, STREAM)
+        assert kept["asleep"] == str(run.leases[0].fence)[:41]
+        assert ("checkpoint" in kept) == ("progress_ttl" in rule)
