@@ -436,23 +436,13 @@ class Progress:
         if newer is not None:
             if not _announces(newer, lease.stream):
                 raise Foreign("fence", by.fence.encode())  # of another stream's owner
-            if await self._yield_to(stored.lbs_id, lease, timeout):
+            outcome = await self._deliveries.supersede(
+                lease.lbs_id, lease.deliveries, lease.stream, stored.lbs_id, timeout
+            )
+            if outcome != "over":  # or its reply was lost, or somebody else took it just now
                 self._losses.lose([lease], "superseded")
                 raise lease.not_owner(owner=by.consumer)
         return by  # the newer announcement is finished, or the load balancer stream was created again
-
-    async def _yield_to(self, newer: str, lease: LeaseState, timeout: float) -> bool:
-        """Finish our announcement in favour of a newer one, if that is still there once producers have stopped to
-        count on ours. Otherwise an entry might come in between of which the newer one's owner knows nothing."""
-        ours = [(lease.lbs_id, lease.deliveries, lease.stream)]
-        with contextlib.suppress(RedisRejected):  # an older rule does not permit it
-            await self._deliveries.withhold(ours, timeout)
-        if await self._pending.announcement(newer, timeout) is None:
-            with contextlib.suppress(RedisRejected):
-                await self._deliveries.withhold(ours, timeout, restore=True)
-            return False
-        await self._deliveries.done(ours, timeout)
-        return True
 
     def _not_mine(self, lease: LeaseState, owner: str) -> NotOwner:
         self._losses.lose_to([(lease, owner)])

@@ -7,6 +7,8 @@ later comes with an announcement of its own. A crash between two steps leaves an
 
 import contextlib
 import functools
+import itertools
+from typing import NamedTuple
 
 from redis_stream_client._concurrency.batching import Batch
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
@@ -23,6 +25,14 @@ from redis_stream_client._ownership.retry import Lapsed, Retries, lapsed
 from redis_stream_client._protocol.base import PAGE
 from redis_stream_client._protocol.deliveries import Deliveries
 from redis_stream_client._redis.error_mapping import GroupMissing
+
+
+class Attempt(NamedTuple):
+    """An attempt to put a stream to sleep, and its number. A request of an earlier one, executed late, must not
+    undo what a later one has withheld."""
+
+    lease: LeaseState
+    number: int
 
 
 class Sleeping:
@@ -51,9 +61,10 @@ class Sleeping:
         self._endings = endings
         self._callers = Callers(tasks.spawn, tasks.gone)
         withhold = functools.partial(self._send, restore=False)
-        self._withholding = Batch[LeaseState, str](withhold, tasks.spawn, tasks.gone, PAGE)
+        self._withholding = Batch[Attempt, str](withhold, tasks.spawn, tasks.gone, PAGE)
         restore = functools.partial(self._send, restore=True)
-        self._restoring = Batch[LeaseState, str](restore, tasks.spawn, tasks.gone, PAGE)
+        self._restoring = Batch[Attempt, str](restore, tasks.spawn, tasks.gone, PAGE)
+        self._attempts = itertools.count(1)
 
     async def put_to_sleep(self, lease: LeaseState) -> bool:
         """See `Lease.done_if_idle`. Two attempts at the same time are one: the second would undo the order of the
@@ -77,26 +88,27 @@ class Sleeping:
             await self._progress.begin(lease)
         if not lease.processed:
             return
-        if not await self._may(lease, self._withholding):
+        attempt = next(self._attempts)
+        if not await self._may(lease, self._withholding, attempt):
             return
         try:
             asleep = await self._progress.doze(lease)
         except RedisRejected:
             with contextlib.suppress(RedisUnavailable):
-                await self._may(lease, self._restoring)
+                await self._may(lease, self._restoring, attempt)
             raise
         if asleep:
             await self._endings.finish(lease, asleep=True)
             log.debug("%s sleeps", lease.stream, extra=lease.log_fields())
         else:
-            await self._may(lease, self._restoring)
+            await self._may(lease, self._restoring, attempt)
 
-    async def _may(self, lease: LeaseState, batch: Batch[LeaseState, str]) -> bool:
+    async def _may(self, lease: LeaseState, batch: Batch[Attempt, str], attempt: int) -> bool:
         """Withhold or restore the announcement. False: the lease has ended in favour of a newer announcement, or
         by a `done` at the same time. Raises `NotOwner` if it was lost."""
         while True:
             deliveries = lease.deliveries
-            standing = await batch.add(lease)
+            standing = await batch.add(Attempt(lease, attempt))
             if standing != self._consumer or deliveries == lease.deliveries:
                 break
         if standing in ("withheld", "restored"):
@@ -112,9 +124,11 @@ class Sleeping:
         self._losses.lose_to([(lease, owner)])
         raise lease.not_owner(gone=not owner, owner=owner or None)
 
-    async def _send(self, leases: list[LeaseState], *, restore: bool) -> list[str | Exception]:
+    async def _send(self, attempts: list[Attempt], *, restore: bool) -> list[str | Exception]:
+        leases = [attempt.lease for attempt in attempts]
+
         async def attempt(timeout: float) -> list[str]:
-            entries = [(lease.lbs_id, lease.deliveries, lease.stream) for lease in leases]
+            entries = [(lease.lbs_id, lease.deliveries, lease.stream, number) for lease, number in attempts]
             return await self._deliveries.withhold(entries, timeout, restore=restore)
 
         def wanted() -> bool:

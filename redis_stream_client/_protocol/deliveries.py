@@ -114,6 +114,14 @@ class Deliveries:
         reply = await self._commands.run(scripts.load("done"), keys, args, timeout=timeout)
         return [decode_name(result) for result in reply]
 
+    async def supersede(self, lbs_id: str, deliveries: int, stream: str, newer: str, timeout: float) -> str:
+        """Acknowledge and delete in favour of the announcement `newer`. Returns ``done``; ``over``: that is not
+        there any more; ``gone``; or the current owner."""
+        keys = [self._keys.lbs, self._keys.announced]
+        args = [self._keys.group, self._me, lbs_id, deliveries, stream, newer]
+        reply: bytes = await self._commands.run(scripts.load("supersede"), keys, args, timeout=timeout)
+        return decode_name(reply)
+
     async def release(self, entries: Sequence[tuple[str, int]], timeout: float) -> list[str]:
         """Make the entries pending for `NOBODY`. Returns for each ``released``, ``gone`` or the current owner."""
         args = [self._keys.group, self._me, NOBODY, self._keys.control, *flat(entries)]
@@ -121,12 +129,12 @@ class Deliveries:
         return [decode_name(result) for result in reply]
 
     async def withhold(
-        self, entries: Sequence[tuple[str, int, str]], timeout: float, *, restore: bool = False
+        self, entries: Sequence[tuple[str, int, str, int]], timeout: float, *, restore: bool = False
     ) -> list[str]:
         """Have producers announce these streams anew from now on. With `restore`: no more.
 
         Args:
-            entries: LBS id, delivery count and name of each stream.
+            entries: LBS id, delivery count and name of each stream, and the number of the attempt, which grows.
             timeout: seconds.
             restore: take it back.
 

@@ -266,7 +266,7 @@ async def test_producers_count_on_no_older_announcement_that_ends_in_favour_of_a
     """The newer one is finished just before the older one ends: what comes then is announced again."""
     await write(server.url, CALL, 1)
     lbs = LoadBalancerStream(redis, service)
-    await redis.script_load(scripts.load("withhold").text)
+    await redis.script_load(scripts.load("supersede").text)
     async with Member(proxy.url, service, lock_ttl=4.0) as member:
         await lbs.add(CALL)
         await lbs.add(CALL, again=True)
@@ -274,7 +274,7 @@ async def test_producers_count_on_no_older_announcement_that_ends_in_favour_of_a
         older, newer = sorted(member.leases, key=lambda lease: lease.fence)
         assert await lbs.add(CALL) == older.lbs_id
         await anext(newer.entries())
-        held = proxy.hold_requests_matching(scripts.load("withhold").sha.encode())
+        held = proxy.hold_requests_matching(scripts.load("supersede").sha.encode())
         step = asyncio.create_task(anext(older.entries()))
         await wait_until(lambda: held.matched, "the older one ends")
         await redis.xack(Keys(service).lbs, Keys(service).group, newer.lbs_id)

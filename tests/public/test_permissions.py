@@ -392,7 +392,7 @@ async def test_a_wrong_password(server: Server, rule: list[str]) -> None:
     await refused(RedisStreamClient.from_url(url, SERVICE), "password")
 
 
-@pytest.mark.parametrize("word", ["+hget", "+hset", "+hdel"])
+@pytest.mark.parametrize("word", ["+hget", "+hset"])
 async def test_who_may_not_withhold_an_announcement_does_not_sleep(
     server: Server, rule: list[str], redis: Connection, word: str
 ) -> None:

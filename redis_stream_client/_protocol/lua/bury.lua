@@ -6,6 +6,7 @@
 -- ARGV  1 group   2 consumer   3 entry id   4 delivery count   5 reason   6 details as JSON, or ''
 --       7 stream, or '' if the announcement is malformed
 -- Returns 'buried', 'gone', or the current owner's name. When Redis is full (OOM) nothing is changed.
+--#include withheld
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
 if not pending then return 'gone' end
 if pending[2] ~= ARGV[2] or pending[4] ~= tonumber(ARGV[4]) then return pending[2] end
@@ -23,5 +24,5 @@ if entry then
 end
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
 redis.call('XDEL', KEYS[1], ARGV[3])
-if redis.pcall('HGET', KEYS[3], ARGV[7]) == ARGV[3] then redis.pcall('HDEL', KEYS[3], ARGV[7]) end
+if names(redis.pcall('HGET', KEYS[3], ARGV[7]), ARGV[3]) then redis.pcall('HDEL', KEYS[3], ARGV[7]) end
 return entry and 'buried' or 'gone'

@@ -5,6 +5,7 @@
 -- ARGV  1 group   2 consumer   then, for each entry: id, delivery count, stream
 -- Returns for each entry 'done', 'gone' (the entry is not pending), or the name of the current owner
 --         (this consumer's own, if only the count differs).
+--#include withheld
 local results, mine, streams = {}, {}, {}
 for i = 3, #ARGV, 3 do
   local id = ARGV[i]
@@ -24,7 +25,7 @@ if #mine > 0 then
   redis.call('XDEL', KEYS[1], unpack(mine))
   local newest, finished = redis.pcall('HMGET', KEYS[2], unpack(streams)), {}
   for i, id in ipairs(mine) do
-    if newest[i] == id then finished[#finished + 1] = streams[i] end
+    if names(newest[i], id) then finished[#finished + 1] = streams[i] end
   end
   if #finished > 0 then redis.pcall('HDEL', KEYS[2], unpack(finished)) end
 end

@@ -101,7 +101,7 @@ def withhold(redis: Redis, me: int, id: int, count: int, attempt: int) -> tuple[
 
 
 def restore(redis: Redis, me: int, id: int, count: int, attempt: int) -> tuple[Redis, Reply]:
-    """restore.lua, for one stream."""
+    """withhold.lua with `restore`, for one stream."""
     if redis.lbs[id] != (me, count):
         return redis, _standing(redis, id)
     if redis.believed == (id, attempt):
@@ -118,7 +118,7 @@ def done(redis: Redis, me: int, id: int, count: int) -> tuple[Redis, Reply]:
 
 
 def done_for(redis: Redis, me: int, id: int, count: int, newer: int) -> tuple[Redis, Reply]:
-    """done.lua, for an entry that a newer one supersedes, if that one is there."""
+    """supersede.lua: done of an entry that a newer one supersedes, if that one is there."""
     if redis.lbs[id] == (me, count) and not outstanding(redis, newer):
         return redis, ("over",)
     return done(redis, me, id, count)
