@@ -122,7 +122,7 @@ async def test_a_lost_step_of_a_sleep_is_repeated(
     server: Server, proxy: TcpProxy, redis: Connection, service: str, operation: str, loss: Loss
 ) -> None:
     await load_scripts(redis)
-    async with Member(proxy.url, service, **FAST) as member:
+    async with Member(proxy.url, service, lock_ttl=1.6) as member:
         await announce(server.url, service, "call-1", "call-2")
         await member.owns("call-1", "call-2")
         fault = lose(proxy, operation, loss)
@@ -142,7 +142,7 @@ async def test_a_lost_done_beside_a_sleep_is_believed(
     """Whoever of the two is answered first: the holder said done."""
     await load_scripts(redis)
     names = [f"call-{n}" for n in range(20)]
-    async with Member(proxy.url, service, **FAST) as member:
+    async with Member(proxy.url, service, lock_ttl=1.6) as member:
         await announce(server.url, service, *names)
         await member.owns(*names)
         await asyncio.gather(*(member.lease(name).checkpoint("1-0") for name in names))
@@ -160,7 +160,7 @@ async def test_a_lost_step_of_a_stream_that_stays_awake_is_repeated(
     server: Server, proxy: TcpProxy, redis: Connection, service: str, operation: str, loss: Loss
 ) -> None:
     await load_scripts(redis)
-    async with Member(proxy.url, service, **FAST) as member:
+    async with Member(proxy.url, service, lock_ttl=1.6) as member:
         [lbs_id] = await announce(server.url, service, "call-1")
         await member.owns("call-1")
         ids = await write(server.url, "call-1", 1)

@@ -367,6 +367,33 @@ async def test_a_release_in_mid_sleep_wins_or_comes_too_late(
         assert pending["consumer"] == NOBODY.encode()
 
 
+@pytest.mark.parametrize("how", ["drains", "closes", "lapses"])
+@pytest.mark.parametrize("unread", [False, True])
+async def test_who_leaves_in_mid_sleep_leaves_nothing_unread(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str, how: str, unread: bool
+) -> None:
+    await load(redis)
+    sessions = Sessions()
+    async with Running(proxy.url, service, sessions, **FAST) as run:
+        held = proxy.hold_requests_matching(sha("doze"))
+        await add(redis, service, [STREAM])
+        await wait_until(lambda: held.matched, "it falls asleep")
+        entry = await arrive(redis, service, "XADD, add") if unread else None
+        match how:
+            case "drains":
+                run.client.drain()
+            case "closes":
+                await run.client.aclose()
+            case _:
+                proxy.freeze()
+                await wait_until(lambda: not run.client.alive, "the lock has lapsed")
+        held.release()
+        async with Running(server.url, service, sessions, **FAST):
+            await wait_until(lambda: finished(redis, service), "it sleeps", 15.0)
+            assert set(sessions.handed[STREAM]) == ({entry} if entry else set())
+        proxy.thaw()
+
+
 async def test_a_thousand_streams_that_fall_asleep_at_once_share_requests(
     server: Server, redis: Connection, service: str
 ) -> None:
