@@ -232,7 +232,8 @@ class Writer:
         args: list[str | bytes] = _head(maxlen)
         for ask in asks:
             keys += (ask.writing.stream, self._keys.progress(ask.writing.stream))
-            args += (ask.announcement, ask.mark, "1" if ask.announced.now else "0")
+            mark = ask.mark if ask.announced.now else ""  # another one may be older than the mark, and over by it
+            args += (ask.announcement, mark, "1" if ask.announced.now else "0")
             args += _words(ask.writing.entries)
         return Call(scripts.load("append"), keys, args)
 

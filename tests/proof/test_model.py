@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.binaries import chosen
+from tests.proof.model import sleep_conformance, sleep_protocol
 from tests.proof.model.clients import Model
 from tests.proof.model.configurations import MUTANTS, QUICK
 from tests.proof.model.conformance import Mirror, walk
@@ -50,6 +51,20 @@ WORDS_OF_PRESENCE = {
     "withdraw": {"0", "1"},
     "watch": {"watching", "other", "blind", "undeclared", "lapsed"},
     "depose": {"nobody", "somebody"},
+}
+
+WORDS_OF_SLEEP = {
+    "announce": {"0", "1"},
+    "append": {"added", "asleep"},
+    "write": {"added"},
+    "withhold": {"withheld", "newer", "gone", "owner"},
+    "restore": {"restored", "newer", "gone", "owner"},
+    "done": {"done", "gone", "owner"},
+    "supersede": {"done", "gone", "owner", "over"},
+    "begin": {"begun", "refused"},
+    "checkpoint": {"advanced", "kept", "refused"},
+    "doze": {"asleep", "awake", "refused"},
+    "settle": {"0", "1"},
 }
 
 
@@ -159,4 +174,23 @@ async def test_the_model_does_what_the_scripts_of_presence_do(redis: Connection,
             word = ("somebody" if reply else "nobody") if call.name == "depose" else str((*reply, "")[0])
             said[call.name].add(word)
     words = WORDS_OF_PRESENCE
+    assert {name: said[name] & words[name] for name in words} == words, "some answer was never given"
+
+
+async def test_the_model_does_what_the_scripts_of_sleep_do(redis: Connection, service: str) -> None:
+    mirror = sleep_conformance.Mirror(redis, service)
+    said: defaultdict[str, set[str]] = defaultdict(set)
+    for _ in range(WALKS // 10):
+        seed = random.random()
+        dice = random.Random(seed)
+        await mirror.start()
+        model, way = sleep_protocol.Redis(), ""
+        for _ in range(2 * LENGTH):
+            name, args = sleep_conformance.choose(dice, model)
+            model, reply = sleep_conformance.call(model, name, args)
+            way += f"\n{name}{args}: {reply}"
+            assert await mirror.call(name, args) == reply, f"walk {seed}:{way}"
+            assert await mirror.state() == model, f"walk {seed}:{way}"
+            said[name].add(str(reply[1] if name == "announce" else (*reply, "")[0]))
+    words = WORDS_OF_SLEEP
     assert {name: said[name] & words[name] for name in words} == words, "some answer was never given"

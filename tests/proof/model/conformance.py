@@ -401,7 +401,7 @@ class Mirror:
 
     def _record_reply(self, reply: Any) -> Reply:
         match reply:
-            case [b"begun", position, attempts, _, *trouble]:
+            case [b"begun", position, attempts, _, _, *trouble]:
                 return ("begun", _position(position), attempts, *_trouble(trouble))
             case [b"suspect", deaths, *trouble]:
                 return ("suspect", deaths, *_trouble(trouble))

@@ -117,7 +117,7 @@ def done(redis: Redis, me: int, id: int, count: int) -> tuple[Redis, Reply]:
     return redis._replace(lbs=put(redis.lbs, id, (GONE, 0)), believed=believed), ("done",)
 
 
-def done_for(redis: Redis, me: int, id: int, count: int, newer: int) -> tuple[Redis, Reply]:
+def supersede(redis: Redis, me: int, id: int, count: int, newer: int) -> tuple[Redis, Reply]:
     """supersede.lua: done of an entry that a newer one supersedes, if that one is there."""
     if redis.lbs[id] == (me, count) and not outstanding(redis, newer):
         return redis, ("over",)

@@ -131,7 +131,7 @@ def _withhold_own(redis: Redis, me: int, id: int, count: int, attempt: int) -> t
 
 SCRIPTS: dict[str, Callable[..., tuple[Redis, Reply]]] = {
     name: getattr(protocol, name)
-    for name in ("announce", "append", "write", "withhold", "restore", "done", "done_for", "begin", "checkpoint",
+    for name in ("announce", "append", "write", "withhold", "restore", "done", "supersede", "begin", "checkpoint",
                  "doze", "settle")
 } | {
     "finish": protocol.done,

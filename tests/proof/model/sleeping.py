@@ -188,7 +188,7 @@ class Sleeping:
         if step == "tell":
             return after._replace(owed=max(w.owed, args[0])), reply, ()
         if step == "announce":
-            return after, reply, ("append", reply[0], args[1])
+            return after, reply, ("append", reply[0], args[1] if reply[1] else -1)
         if step == "append":
             if reply[0] == "asleep":
                 return after, reply, ("announce", args[0], reply[1])
@@ -302,7 +302,7 @@ class Sleeping:
                 return owner._replace(op=(), position=op[1])
             case "settle", _:
                 return owner._replace(op=("done",))
-            case "done_for", "over":
+            case "supersede", "over":
                 return owner._replace(op=("examine",))
             case _:  # done, gone, or somebody else's
                 return Owner(mode=owner.mode, old=owner.old)
@@ -317,7 +317,7 @@ class Sleeping:
         if outstanding(w.redis, stored.fence[0]):
             if owner.old or self.slip is Slip.YIELDS_BLINDLY:
                 return owner._replace(op=("yield",))
-            return owner._replace(op=("done_for", stored.fence[0]))
+            return owner._replace(op=("supersede", stored.fence[0]))
         return owner._replace(op=("begin", (stored.fence, stored.consumer)))
 
     # On the way to sleep.
@@ -440,7 +440,7 @@ NAMES: dict[str, str] = {
     "withhold": "oa",
     "restore": "oa",
     **dict.fromkeys(("done", "done_of_old", "finish", "yield", "yield_of_old"), "oa"),
-    "done_for": "oa-a",
+    "supersede": "oa-a",
     "begin": "ofr",
     "checkpoint": "of",
     "doze": "of",
@@ -504,8 +504,8 @@ def _renamed(w: World, names: list[int], ids: list[int]) -> World:
         op = owner.op
         if op[:1] == ("begin",):
             op = ("begin", word("r", op[1]))
-        elif op[:1] == ("done_for",):
-            op = ("done_for", numbers[op[1]])
+        elif op[:1] == ("supersede",):
+            op = ("supersede", numbers[op[1]])
         return owner._replace(lease=word("f", owner.lease), op=op)
 
     redis, record = w.redis, w.redis.record
