@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
+import random
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 
 from redis_stream_client import (
+    Lease,
     LoadBalancerStream,
     RedisRejected,
     RedisStreamClient,
@@ -20,9 +25,11 @@ from redis_stream_client._model.announcement import encode
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.writing import CHUNK, CHUNK_BYTES
+from tests.harness.cluster import start_cluster
 from tests.harness.cluster_proxies import ClusterProxies
 from tests.harness.connection import lent_by
 from tests.harness.ports import HOST, free_port
+from tests.harness.processes import die_with_parent
 from tests.harness.proxy import TcpProxy
 from tests.harness.scenes import next_event
 from tests.harness.servers import clients_of
@@ -419,6 +426,142 @@ async def test_nobody_finishes_what_others_write(
     assert await redis.hget(keys.announced, stream) == lbs_id
     assert seen
     await redis.aclose()
+
+
+@pytest.mark.parametrize("clustered", [False, True], ids=["one server", "cluster"])
+async def test_whatever_is_written_is_read_by_a_fleet_whose_streams_sleep(
+    request: pytest.FixtureRequest, service: str, clustered: bool
+) -> None:
+    """The gaps between entries are about as long as the idle time: many come as their stream falls asleep."""
+    server = request.getfixturevalue("cluster" if clustered else "server")
+    redis: Connection = RedisCluster.from_url(server.url) if clustered else Redis.from_url(server.url)
+    streams = [f"{service}-{n}" for n in range(12)]
+    handled: dict[str, list[int]] = {stream: [] for stream in streams}
+    begun = 0
+
+    async def handle(lease: Lease) -> None:
+        nonlocal begun
+        begun += 1
+        async for entry in lease.entries(idle=0.02):
+            handled[lease.stream].append(int(entry.fields[b"n"]))
+            await lease.checkpoint(entry.id)
+
+    lbs = LoadBalancerStream(redis, service)
+
+    async def write(stream: str) -> None:
+        for n in range(30):
+            await lbs.write(stream, {"n": n})
+            await asyncio.sleep(random.choice((0.0, 0.015, 0.02, 0.025, 0.1)))
+
+    async with (
+        RedisStreamClient(redis, service).running(handle),
+        RedisStreamClient(redis, service).running(handle),
+    ):
+        await asyncio.gather(*(write(stream) for stream in streams))
+        await wait_until(lambda: all(len(seen) >= 30 for seen in handled.values()), "all are handled", timeout=20)
+        await wait_until(partial(nothing_announced, redis, service), "all sleep", timeout=20)
+    assert handled == {stream: list(range(30)) for stream in streams}
+    assert begun > len(streams), "they slept, and woke again"
+    await redis.aclose()
+
+
+async def nothing_announced(redis: Connection, service: str) -> bool:
+    return not await redis.xlen(Keys(service).lbs)
+
+
+@pytest.mark.parametrize("which", ["load balancer stream", "data stream"])
+async def test_it_writes_on_while_a_slot_moves(cluster: Cluster, service: str, which: str) -> None:
+    keys = Keys(service)
+    stream = cluster.key_apart_from(keys.lbs, f"{service}-{{}}")
+    moved = keys.lbs if which == "load balancer stream" else stream
+    async with RedisCluster.from_url(cluster.url) as redis:
+        producer = LoadBalancerStream(redis, service)
+        await producer.write(stream, {"n": 0})
+        await redis.hset(keys.progress(stream), "fence", "f")
+        move = cluster.start_to_move(moved)
+        await producer.write(stream, {"n": 1})
+        while move.keys():
+            pass
+        await producer.write(stream, {"n": 2})
+        move.finish()
+        await producer.write(stream, {"n": 3})
+        written = cluster.owner_of(stream).command("XRANGE", stream, "-", "+")
+        assert len(written) == 4
+        assert await redis.xlen(keys.lbs) == 1
+
+
+async def test_it_writes_on_after_a_failover(service: str) -> None:
+    """A node dies: what certainly was not written is sent to its replica."""
+    with contextlib.ExitStack() as stack:
+        cluster = await asyncio.to_thread(stack.enter_context, start_cluster(1))
+        lbs = Keys(service).lbs
+        stream = cluster.key_apart_from(lbs)
+        redis = RedisCluster.from_url(cluster.url)
+        producer = LoadBalancerStream(redis, service)
+        await producer.write(stream, {"n": 0})
+        for key, n in ((stream, 1), (lbs, 2)):
+            cluster.owner_of(key).command("WAIT", 1, 1000)
+            cluster.owner_of(key).kill()
+            await asyncio.sleep(0.05)  # time itself: the end of the connection arrives here
+            await producer.write(stream, {"n": n})
+        assert cluster.owner_of(stream).command("XLEN", stream) == 3
+        await redis.aclose()
+
+
+@pytest.mark.parametrize("clustered", [False, True], ids=["one server", "cluster"])
+async def test_a_producer_that_is_killed_leaves_nothing_unread(
+    request: pytest.FixtureRequest, service: str, clustered: bool
+) -> None:
+    """While it writes, its streams are put to sleep again and again."""
+    server = request.getfixturevalue("cluster" if clustered else "server")
+    redis: Connection = RedisCluster.from_url(server.url) if clustered else Redis.from_url(server.url)
+    seen: set[tuple[str, bytes]] = set()
+
+    async def handle(lease: Lease) -> None:
+        async for entry in lease.entries(idle=0.01):
+            seen.add((lease.stream, entry.id.encode()))
+            await lease.checkpoint(entry.id)
+
+    async with RedisStreamClient(redis, service).running(handle):
+        for _ in range(8):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", WRITER, server.url, service, str(int(clustered))),
+                stdout=asyncio.subprocess.PIPE,
+                preexec_fn=die_with_parent(),
+            )
+            assert process.stdout is not None
+            await process.stdout.readline()
+            await asyncio.sleep(random.uniform(0, 0.1))
+            process.kill()
+            await process.wait()
+            await process.stdout.read()
+
+        async def all_read() -> bool:
+            streams = [f"{service}-{n}" for n in range(5)]
+            return {(stream, id) for stream in streams for id, _ in await redis.xrange(stream)} == seen
+
+        await wait_until(all_read, "all that was written is read", timeout=20)
+    assert seen
+    await redis.aclose()
+
+
+WRITER = """
+import asyncio, random, sys
+from redis.asyncio import Redis, RedisCluster
+from redis_stream_client import LoadBalancerStream
+
+async def main():
+    redis = (RedisCluster if sys.argv[3] == "1" else Redis).from_url(sys.argv[1])
+    producer = LoadBalancerStream(redis, sys.argv[2])
+    async def write(stream):
+        while True:
+            await producer.write(stream, {"n": 1})
+            print(flush=True)
+            await asyncio.sleep(random.choice((0.0, 0.01, 0.012)))
+    await asyncio.gather(*(write(f"{sys.argv[2]}-{n}") for n in range(5)))
+
+asyncio.run(main())
+"""
 
 
 async def write_some(producer: LoadBalancerStream, stream: str) -> None:
