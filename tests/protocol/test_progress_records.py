@@ -470,6 +470,7 @@ async def test_a_record_is_brought_from_its_former_key_if_it_is_this_streams(
     await redis.hset(former, mapping={"fence": FIRST.fence, "consumer": "a", "checkpoint": "5-0", "attempts": 1})
     await records.move(RECORD, former, "00000000000000000009-", SOON)
     assert not await records.any_of([RECORD], SOON)
+    await redis.hset(RECORD, "since", "9-0")  # a producer has woken the stream: that is no record
     await records.move(RECORD, former, FIRST.fence[:41], SOON)
     assert await records.any_of([RECORD], SOON)
     assert not await redis.exists(former)
