@@ -113,7 +113,9 @@ class LoadBalancerStream:
 
         On one server that is one step. On a Cluster, a producer that dies midway leaves at worst an announcement
         too many. An entry that comes while its stream is put to sleep, by ``lease.done_if_idle()`` or
-        ``entries(idle=…)``, wakes it.
+        ``entries(idle=…)``, wakes it. A plain ``done()`` does not look: an entry that was written just before it
+        stays unread until the next one is written. So does one whose producer dies midway on a Cluster while the
+        owner says ``done()`` and leaves no record, as with ``on_done="delete"`` or a member of an older version.
 
         Nothing is sent again that Redis may have executed. If the call is cancelled, or gets no answer, the entry
         may have been written; if you write it again, it is there twice, unless you give it an ``id``. Nothing is
