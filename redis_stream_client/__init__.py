@@ -27,6 +27,7 @@ from redis_stream_client._model.errors import (
     StreamGone,
 )
 from redis_stream_client._model.fence import Fence
+from redis_stream_client._model.fleet_status import FleetMember, FleetStatus, Unread
 from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.health import Health, Stuck
 from redis_stream_client._model.poison import PoisonError
@@ -38,6 +39,7 @@ from redis_stream_client._model.version import __version__
 from redis_stream_client._run.handler import Handler
 from redis_stream_client.client import EventIterator, RedisStreamClient
 from redis_stream_client.dead_letters import DeadLetter, DeadLetters
+from redis_stream_client.fleet import Fleet
 from redis_stream_client.producer import LoadBalancerStream
 
 __all__ = [
@@ -52,6 +54,9 @@ __all__ = [
     "ExpiredStream",
     "FailingStream",
     "Fence",
+    "Fleet",
+    "FleetMember",
+    "FleetStatus",
     "Gap",
     "Handler",
     "Health",
@@ -77,6 +82,7 @@ __all__ = [
     "StreamGone",
     "StreamWanted",
     "Stuck",
+    "Unread",
     "__version__",
 ]
 

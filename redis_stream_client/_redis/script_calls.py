@@ -1,4 +1,5 @@
-"""Script calls for those outside of a fleet: each goes to the server that holds its keys, wherever that is now."""
+"""Script calls and commands for those outside of a fleet: each goes to the server that holds its keys, wherever
+that is now."""
 
 import asyncio
 import weakref
@@ -34,12 +35,25 @@ class Call(NamedTuple):
     """One call of a script. Its keys are in one slot."""
 
     script: Script
-    keys: Sequence[str]
+    keys: Sequence[str | bytes]
     args: Sequence[str | bytes]
+
+    @property
+    def key(self) -> str:
+        """The key by which its server is found."""
+        first = self.keys[0]
+        return first if isinstance(first, str) else first.decode()
+
+
+class Command(NamedTuple):
+    """One command. `key` is one of its keys, which are all in one slot."""
+
+    key: str
+    words: Sequence[str | bytes | int]
 
 
 class ScriptCalls:
-    """Calls scripts, each on the server of its first key.
+    """Calls scripts and sends commands, each on the server of its first key.
 
     On a cluster it follows slots that move and nodes that fail over: what certainly was not executed is sent
     again, for up to `CONNECT_TIMEOUT` seconds. What may have been executed is never sent again.
@@ -60,15 +74,16 @@ class ScriptCalls:
         """The slot of a key. One call may use the keys of one slot only."""
         return 0 if self._cluster is None else key_slot(key.encode())
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes]) -> Any:
+    async def run(self, script: Script, keys: Sequence[str | bytes], args: Sequence[str | bytes]) -> Any:
         """Make one call. Raises `Unanswered` or `RedisRejected`."""
         [answer] = await self.run_all([Call(script, keys, args)])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
-        """Make some calls at once. Returns for each its reply, or an `Unanswered` or a `RedisRejected`.
+    async def run_all(self, calls: Sequence[Call | Command]) -> list[Any]:
+        """Make some calls at once, in any order. Returns for each its reply, or an `Unanswered` or a
+        `RedisRejected`.
 
         If the caller is cancelled, nothing is left running."""
         if not calls:
@@ -119,7 +134,7 @@ class _Nodes:
         self._connections = NodeConnections()
         self._named: dict[Address, Node] = {}  # by redirections
 
-    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
+    async def run_all(self, calls: Sequence[Call | Command]) -> list[Any]:
         """As `ScriptCalls`."""
         answers: list[Any] = [None] * len(calls)
         left: dict[int, _Route | None] = dict.fromkeys(range(len(calls)))  # with where a redirection leads
@@ -151,15 +166,15 @@ class _Nodes:
         return answers
 
     async def _located(
-        self, calls: Sequence[Call], left: Mapping[int, _Route | None], until: float
+        self, calls: Sequence[Call | Command], left: Mapping[int, _Route | None], until: float
     ) -> dict[_Route, list[int]]:
         """Which calls to send where. Raises `Unanswered` or `RedisRejected`."""
-        keys = [calls[index].keys[0] for index, route in left.items() if route is None]
+        keys = [calls[index].key for index, route in left.items() if route is None]
         if any(self._placement.endpoint(key) is None for key in keys):
             await self._placement.learn(min(REPLY_TIMEOUT, max(0.0, until - clock.now())))
         groups: dict[_Route, list[int]] = defaultdict(list)
         for index, known in left.items():
-            key = calls[index].keys[0]
+            key = calls[index].key
             route = known
             if route is None:
                 node = self._placement.endpoint(key)
@@ -170,7 +185,7 @@ class _Nodes:
             groups[route].append(index)
         return groups
 
-    async def _ask(self, route: _Route, calls: Sequence[Call], until: float) -> list[Any]:
+    async def _ask(self, route: _Route, calls: Sequence[Call | Command], until: float) -> list[Any]:
         """Send calls to one node in one pipeline. Returns replies, refusals and `Unanswered`."""
         timeout = min(REPLY_TIMEOUT, max(0.0, until - clock.now()))
         try:
@@ -204,7 +219,7 @@ class _Nodes:
         return None
 
 
-async def _replies(loan: Loan, calls: Sequence[Call], *, asking: bool = False) -> list[Any]:
+async def _replies(loan: Loan, calls: Sequence[Call | Command], *, asking: bool = False) -> list[Any]:
     """Make calls on one connection, in one pipeline; once more with the texts of scripts that the server does not
     know. Returns replies, refusals, and `Unanswered` where no reply came."""
     replies: list[Any] = [None] * len(calls)
@@ -214,14 +229,18 @@ async def _replies(loan: Loan, calls: Sequence[Call], *, asking: bool = False) -
         told: set[str] = set()
         fault: Unanswered | None = None
         for index in left:
-            script, keys, args = calls[index]
+            call = calls[index]
+            if asking:
+                commands.append(("ASKING",))
+            if isinstance(call, Command):
+                commands.append(tuple(call.words))
+                continue
+            script, keys, args = call
             if with_text and script.sha not in told:
                 told.add(script.sha)
                 head = ("EVAL", script.text)
             else:
                 head = ("EVALSHA", script.sha)
-            if asking:
-                commands.append(("ASKING",))
             commands.append((*head, len(keys), *keys, *args))
         try:
             await loan.together(*commands)

@@ -24,7 +24,7 @@ PACKAGE = Path(redis_stream_client.__file__).parent
 PYPROJECT = PACKAGE.parent / "pyproject.toml"
 
 GROUND = {"_model", "_concurrency"}
-PUBLIC = {"", "client", "producer", "dead_letters", "testing"}
+PUBLIC = {"", "client", "producer", "dead_letters", "fleet", "testing"}
 """What users import; so do the command line and the demo, which have no key to a private room."""
 
 MAY_IMPORT = {
@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "client": GROUND | {"_redis", "_leases", "_protocol", "_streams", "_ownership", "_consumer", "_run"},
     "producer": GROUND | {"_redis", "_leases", "_protocol"},
     "dead_letters": GROUND | {"_redis", "_leases", "_protocol"},
+    "fleet": GROUND | {"_redis", "_leases", "_protocol"},
     "testing": GROUND
     | {"_leases", "_redis.pooled", "_run.handler", "_run.handler_task", "_run.outcome", "_run.watchdogs"},
     "demo": PUBLIC,
@@ -57,9 +58,9 @@ SPEAK_REDIS = {"_redis", "_protocol", "_streams", "producer", "dead_letters", "f
 COMMANDS = {
     "ACL", "ASKING", "AUTH", "CLIENT", "CLUSTER", "CONFIG", "DEL", "DISCARD", "ECHO", "EVAL", "EVALSHA",
     "EXEC", "EXISTS", "EXPIRE", "FCALL", "FLUSHALL", "FLUSHDB", "FUNCTION", "GET", "HDEL", "HELLO", "HGET",
-    "HGETALL", "HMGET", "HSET", "INCR", "INFO", "KEYS", "LATENCY", "MEMORY", "MONITOR", "MULTI", "PERSIST",
-    "PEXPIRE", "PEXPIREAT", "PING", "PSUBSCRIBE", "PTTL", "PUBLISH", "PUNSUBSCRIBE", "QUIT", "READONLY",
-    "REPLICAOF", "RESET", "ROLE", "SCAN", "SCRIPT", "SELECT", "SENTINEL", "SET", "SLOWLOG", "SPUBLISH",
+    "HGETALL", "HKEYS", "HMGET", "HSET", "INCR", "INFO", "KEYS", "LATENCY", "MEMORY", "MGET", "MONITOR",
+    "MULTI", "PERSIST", "PEXPIRE", "PEXPIREAT", "PING", "PSUBSCRIBE", "PTTL", "PUBLISH", "PUNSUBSCRIBE", "QUIT",
+    "READONLY", "REPLICAOF", "RESET", "ROLE", "SCAN", "SCRIPT", "SELECT", "SENTINEL", "SET", "SLOWLOG", "SPUBLISH",
     "SSUBSCRIBE", "SUBSCRIBE", "TIME", "TTL", "TYPE", "UNLINK", "UNSUBSCRIBE", "UNWATCH", "WAIT", "WATCH",
     "XACK", "XADD", "XAUTOCLAIM", "XCLAIM", "XDEL", "XGROUP", "XINFO", "XLEN", "XPENDING", "XRANGE",
     "XREAD", "XREADGROUP", "XREVRANGE", "XSETID", "XTRIM",

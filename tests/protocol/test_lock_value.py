@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
+import time
 
 import pytest
 
 from redis_stream_client._model import options
+from redis_stream_client._model.version import __version__
 from redis_stream_client._protocol import lock_value
 from redis_stream_client._protocol.replies import Holder
 from tests.harness.options import checked
@@ -39,6 +43,31 @@ def test_what_is_said_is_read(weight: float, max_streams: int | None) -> None:
 )
 def test_what_makes_no_sense_is_not_believed(value: bytes) -> None:
     assert lock_value.decode(value) == Holder(1.0, None)
+
+
+def test_all_that_is_said_is_described() -> None:
+    before = int(time.time())
+    described = lock_value.describe(lock_value.encode(checked(max_streams=3, weight=0.5, lock_ttl=4.0)).encode())
+    assert described.holder == Holder(0.5, 3)
+    assert described.ttl_ms == 4000
+    assert (described.host, described.pid) == (socket.gethostname(), os.getpid())
+    assert described.version == __version__
+    assert described.started is not None
+    assert before <= described.started <= time.time()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"[" * 100_000,
+        b"{}",
+        b'{"ttl": "4", "host": 1, "pid": true, "started": 4, "version": null}',
+        b'{"ttl": -1, "host": ["h"], "pid": 1.5, "started": "yesterday", "version": {}}',
+    ],
+)
+def test_what_makes_no_sense_is_not_described(value: bytes) -> None:
+    assert lock_value.describe(value) == (Holder(), None, None, None, None, None)
 
 
 def test_it_is_for_people_too() -> None:

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
-from redis_stream_client import Entry, Lease, LoadBalancerStream, RedisRejected, RedisStreamClient, StreamAdded
+from redis_stream_client import (
+    Entry,
+    Fleet,
+    Lease,
+    LoadBalancerStream,
+    RedisRejected,
+    RedisStreamClient,
+    StreamAdded,
+)
 from redis_stream_client._model.keys import Keys
-from tests.harness.readme import DATA_RULE, PRODUCER_RULE, RETENTION_RULE, RULE, WRITER_RULE
+from tests.harness.readme import DATA_RULE, FLEET_RULE, PRODUCER_RULE, RETENTION_RULE, RULE, WRITER_RULE
 from tests.harness.runs import idle
 from tests.harness.scenes import bury_one, claim_next, die_with, live_through_it, next_event, release_and_retake
 from tests.harness.waiting import wait_until
@@ -384,6 +392,61 @@ async def test_nothing_of_the_rule_for_writing_can_be_left_out(
     there = [id.decode() for stream in ("call-1", "call-2", "call-3") for id, _ in await redis.xrange(stream)]
     assert set(written) <= set(there), "what was written is said, although something else could not be done"
     assert len(there) <= 4
+
+
+ON_CALL = [word for word in FLEET_RULE[3:] if word[0] in "+~"]
+UNREAD = {"+xpending": "released streams", "+hkeys": "presence", "+mget": "descriptions"}
+"""What the README says may be left out by whoever looks at the fleet, and what it cannot read then."""
+
+
+async def prepare_fleet(redis: Connection, client: RedisStreamClient) -> None:
+    """A stream that is owned, one that was released, and one that waits."""
+    producer = LoadBalancerStream(redis, SERVICE)
+    await producer.add_many(["call-1", "call-2"])
+    await (await next_event(client, StreamAdded)).payload.release()
+    await next_event(client, StreamAdded)
+    await producer.add("call-3")
+
+
+@pytest.mark.parametrize("word", [None, *UNREAD])
+async def test_the_rule_for_the_fleet_is_enough(
+    server: Server, rule: list[str], redis: Connection, word: str | None
+) -> None:
+    assert rule
+    async with RedisStreamClient(redis, SERVICE, max_streams=1, lock_ttl=30.0) as client:
+        await prepare_fleet(redis, client)
+        apply_to_producer(server, [other for other in ON_CALL if other != word])
+        async with Redis.from_url(user_s_url(server)) as user:
+            status = await Fleet(user, SERVICE).status()
+        assert (status.owned, status.released, status.waiting) == (1, 1, 1)
+        assert [unread.what for unread in status.unread] == ([UNREAD[word]] if word else [])
+        assert all("permi" in unread.why for unread in status.unread)
+
+
+async def test_the_fleet_without_the_keys_beside_the_locks(
+    server: Server, rule: list[str], redis: Connection
+) -> None:
+    assert rule
+    async with RedisStreamClient(redis, SERVICE, lock_ttl=30.0):
+        locks = f"~{{{SERVICE}-input}}:lock:*"
+        apply_to_producer(server, [locks if word.endswith(":*") else word for word in ON_CALL])
+        async with Redis.from_url(user_s_url(server)) as user:
+            status = await Fleet(user, SERVICE).status()
+        assert [member.alive for member in status.members] == [True]
+        assert [unread.what for unread in status.unread] == ["dead letters", "presence"]
+
+
+@pytest.mark.parametrize("word", [word for word in ON_CALL if word not in UNREAD])
+async def test_nothing_else_of_the_rule_for_the_fleet_can_be_left_out(
+    server: Server, rule: list[str], redis: Connection, word: str
+) -> None:
+    assert rule
+    await redis.script_flush()
+    async with RedisStreamClient(redis, SERVICE, lock_ttl=30.0):
+        apply_to_producer(server, [other for other in ON_CALL if other != word])
+        async with Redis.from_url(user_s_url(server)) as user:
+            with pytest.raises(RedisRejected, match=r"README lists"):
+                await Fleet(user, SERVICE).status()
 
 
 async def test_a_wrong_password(server: Server, rule: list[str]) -> None:

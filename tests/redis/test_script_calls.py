@@ -17,7 +17,7 @@ from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.node_connections import MOST
 from redis_stream_client._redis.pooled import Pooled
 from redis_stream_client._redis.script import Script
-from redis_stream_client._redis.script_calls import Call, ScriptCalls
+from redis_stream_client._redis.script_calls import Call, Command, ScriptCalls
 from tests.harness.cluster import start_cluster
 from tests.harness.cluster_proxies import ClusterProxies
 from tests.harness.loops import loop_factory
@@ -58,6 +58,19 @@ async def test_each_call_has_its_answer(redis: Connection) -> None:
     with pytest.raises(RedisRejected, match="not an integer"):
         await calls_of(redis).run(*increase("text"))
     assert await calls_of(redis).run_all([]) == []
+
+
+async def test_scripts_and_commands_travel_together(redis: Connection) -> None:
+    await redis.set("text", "a")
+    asks: list[Call | Command] = [
+        increase("a"),
+        Command("text", ("GET", "text")),
+        Command("text", ("HKEYS", "text")),
+    ]
+    for times in (1, 2):
+        *answers, refused = await calls_of(redis).run_all(asks)
+        assert answers == [[b"a", times], b"a"]
+        assert isinstance(refused, RedisRejected)
 
 
 async def test_a_text_is_sent_once_for_many_calls(redis: Connection, server: Server) -> None:
@@ -112,6 +125,20 @@ async def test_calls_of_many_slots_go_to_their_nodes(clustered: Connection, serv
     for by in (1, 2):
         answers = await calls.run_all([increase(name) for name in names])
         assert answers == [[name.encode(), by] for name in names]
+
+
+async def test_commands_follow_their_keys(cluster: Cluster, clustered: Connection, service: str) -> None:
+    calls = calls_of(clustered)
+    asks = [Command(name, ("INCR", name)) for name in (f"{service}-{n}" for n in range(100))]
+    assert await calls.run_all(asks) == [1] * 100
+    cluster.move(asks[0].key)
+    assert await calls.run_all(asks) == [2] * 100
+    with_script: list[Call | Command] = [*asks, increase(asks[0].key)]
+    move = cluster.start_to_move(asks[0].key)
+    assert (await calls.run_all(with_script))[:-1] == [3] * 100
+    while move.keys():
+        pass
+    move.finish()
 
 
 def test_the_slot_of_a_key(server: Server) -> None:

@@ -7,29 +7,15 @@
 --         is the number of entries that were delivered and are in the stream, minus those that are pending. Above 0:
 --         some were delivered, but are pending for nobody. Below 0: some are pending, but were trimmed or deleted. No
 --         balance when too many wait to tell.
-local PIECE = 16
-local last, pending
-for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  local info = {}
-  for i = 1, #group, 2 do info[group[i]] = group[i + 1] end
-  if info['name'] == ARGV[1] then last, pending = info['last-delivered-id'], info['pending'] end
-end
+--#include group
+local last, pending = find_group(redis.call('XINFO', 'GROUPS', KEYS[1]), ARGV[1])
 if not last then return redis.error_reply('NOGROUP no such consumer group') end
 local time = redis.call('TIME')
 local found = {'', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))}
 local known, entries = redis.pcall('HLEN', KEYS[2]), redis.call('XLEN', KEYS[1])
 found[3] = type(known) == 'number' and known - entries or 1
-local most, bytes, waiting, from = tonumber(ARGV[2]), tonumber(ARGV[3]), 0, '(' .. last
-while true do
-  local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', PIECE)
-  if waiting == 0 and page[1] then found[1] = page[1][1] end
-  waiting = waiting + #page
-  if #page < PIECE then break end
-  for _, entry in ipairs(page) do
-    for _, word in ipairs(entry[2]) do bytes = bytes - #word end
-  end
-  if waiting >= most or bytes <= 0 then return found end
-  from = '(' .. page[#page][1]
-end
+local waiting, oldest, all = undelivered(KEYS[1], last, tonumber(ARGV[2]), tonumber(ARGV[3]))
+found[1] = oldest
+if not all then return found end
 found[4] = entries - waiting - pending
 return found

@@ -1,0 +1,87 @@
+"""The fleet as it is seen from outside: values only. ``dataclasses.asdict`` makes JSON of them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Something that `Fleet` could not read, while the rest is true.
+
+    Attributes:
+        what: which part: ``dead letters``, ``presence``, ``descriptions`` (host, weight … of the members) or
+            ``released streams`` (since when they wait).
+        why: what Redis said; or why there was no answer.
+    """
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetMember:
+    """A consumer of the group, alive or dead. The fleet forgets dead ones after a while.
+
+    Attributes:
+        id: its consumer id.
+        alive: whether its lock exists.
+        leases: how many announcements are pending for it: what it owns while it lives.
+        last_seen: seconds since its last sign of life. Of a living one: the last renewal of its lock. Of a dead
+            one: its last request to the group; before Redis 7.2 only those that gave it something count.
+        lock_left: seconds that its lock will live unless it is renewed; None: it has none.
+        presence: whether it has declared its presence, so that peers notice at once if it crashes; None if that
+            cannot be read.
+        host, pid, version: as it says itself. These and the following are None if it is dead or does not say.
+        started: when it took its lock, in seconds of Unix time by its clock.
+        weight: its ``weight``.
+        max_streams: its ``max_streams``; also None if it has no limit.
+    """
+
+    id: str
+    alive: bool
+    leases: int
+    last_seen: float
+    lock_left: float | None
+    presence: bool | None
+    host: str | None = None
+    pid: int | None = None
+    version: str | None = None
+    started: float | None = None
+    weight: float | None = None
+    max_streams: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStatus:
+    """A service at one moment: who its members are, and where its announcements stand.
+
+    The numbers add up: `owned` is the sum of the leases of the living members, and `orphaned` that of the dead
+    ones and `released`.
+
+    Attributes:
+        service: its name.
+        time: when that was, in seconds of Unix time by the server's clock.
+        members: all consumers of the group by their ids, alive or dead.
+        waiting: announcements that no member has been given yet. If there are more than 500, or if they are large,
+            all entries that are not pending count.
+        oldest_waiting: for how many seconds the oldest of them has waited; None: none waits.
+        owned: announcements that are pending for living members.
+        orphaned: announcements that are pending for dead members, or were released: a living member will claim
+            them.
+        orphaned_for: for how many seconds the oldest of these has had no owner: since its owner was last seen, or
+            since it was released (of the first 100 of those); None: there are none.
+        released: those of the orphaned ones that a member has given back.
+        dead_letters: how many there are; None if that cannot be read.
+        unread: what could not be read.
+    """
+
+    service: str
+    time: float
+    members: tuple[FleetMember, ...]
+    waiting: int
+    oldest_waiting: float | None
+    owned: int
+    orphaned: int
+    orphaned_for: float | None
+    released: int
+    dead_letters: int | None
+    unread: tuple[Unread, ...] = ()
