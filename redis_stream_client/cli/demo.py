@@ -12,9 +12,10 @@ LOCK_TTL = (0.2, 10.0)
 
 _DESCRIPTION = """\
 Watch the library do its job: worker processes share data streams whose numbered entries keep coming. One worker is
-killed, another one is frozen and woken again, and then a rolling restart replaces all others, one by one. In the
-end every entry is accounted for, and the exit status says whether each had its effect exactly once and in order.
-It takes some 30 seconds. Without --redis it starts a Valkey server of its own, and ends it."""
+killed, another one is frozen and woken again, and then a rolling restart replaces all others, one by one. Sessions
+follow, which sleep while nothing comes and wake with the next message, and more workers are killed. In the end
+every entry is accounted for, and the exit status says whether each had its effect exactly once and in order. It
+takes some 35 seconds. Without --redis it starts a Valkey server of its own, and ends it."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,6 +40,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="data streams that they share, %(default)s by default",
     )
     parser.add_argument(
+        "--sessions",
+        type=_count(0, MOST_STREAMS),
+        default=200,
+        metavar="N",
+        help="data streams that sleep and wake in the end, %(default)s by default; 0 leaves them out",
+    )
+    parser.add_argument(
         "--redis",
         metavar="URL",
         help="use this Redis or Valkey, 6.2 or newer, instead of an embedded one. All keys have a name of the "
@@ -59,7 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     from redis_stream_client.demo import run as demo
     from redis_stream_client.demo.settings import CannotRun, Settings
 
-    settings = Settings(arguments.workers, arguments.streams, arguments.redis, arguments.lock_ttl)
+    settings = Settings(
+        arguments.workers, arguments.streams, arguments.redis, arguments.lock_ttl, arguments.sessions
+    )
     try:
         return demo.run(settings)
     except CannotRun as error:

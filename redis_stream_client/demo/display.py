@@ -21,10 +21,12 @@ SYMBOLS = "123456789ABCDEFGHIJKLMNOPQRSTUV"
 
 FINISHED = 0
 ORPHAN = -1
-NOT_OWNED = {FINISHED: "✓", ORPHAN: "·"}
+ASLEEP = -2
+NOT_OWNED = {FINISHED: "✓", ORPHAN: "·", ASLEEP: "z"}
 
 COLORS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red", "bright_cyan", "bright_magenta")
 STATES = {"alive": "green", "killed": "red", "frozen": "blue", "woken": "yellow", "draining": "magenta"}
+NAME_WIDTH = 10
 NEWS_LINES = 12
 FEWEST_NEWS_LINES = 3
 
@@ -50,10 +52,12 @@ class View:
     Attributes:
         rows: the workers.
         owners: for each stream its owner's number, or else one of `FINISHED` and `ORPHAN`.
+        sessions: for each session its owner's number, or else one of `ASLEEP` and `ORPHAN`.
     """
 
     rows: Sequence[Row]
     owners: Sequence[int]
+    sessions: Sequence[int] = ()
 
 
 class Display(AbstractContextManager["Display"], Protocol):
@@ -151,10 +155,12 @@ class LiveDisplay:
         from rich.table import Table
         from rich.text import Text
 
-        table, owners = self._table(), self._map()
-        shared = Table.grid()
-        shared.add_row("streams  ", owners)
-        taken = len(self._view.rows) + len(owners) // max(1, self._console.width - 9) + 6
+        table, shared, lines = self._table(), Table.grid(), 0
+        for name, numbers in (("streams", self._view.owners), ("sessions", self._view.sessions)):
+            if numbers or name == "streams":
+                shared.add_row(f"{name:{NAME_WIDTH}}", _map(numbers))
+                lines += 1 + len(numbers) // max(1, self._console.width - NAME_WIDTH)
+        taken = len(self._view.rows) + lines + 5
         room = min(NEWS_LINES, max(FEWEST_NEWS_LINES, self._console.height - taken))
         news = Text("\n".join([*self._news][-room:]), no_wrap=True, overflow="ellipsis")
         self._live.update(Group(table, Text(), shared, Text(), news), refresh=True)
@@ -178,18 +184,6 @@ class LiveDisplay:
             )
         return table
 
-    def _map(self) -> "Text":
-        """Each stream as its owner's symbol."""
-        from rich.text import Text
-
-        text = Text(overflow="fold")
-        for number in self._view.owners:
-            if number in NOT_OWNED:
-                text.append(NOT_OWNED[number], "dim")
-            else:
-                text.append(_symbol(number), _color(number))
-        return text
-
 
 def choose(output: TextIO) -> Display:
     """The live table, if there is a terminal to show it on and nobody said no. Raises `CannotRun`."""
@@ -199,6 +193,19 @@ def choose(output: TextIO) -> Display:
     if plain or not output.isatty():
         return PlainDisplay()
     return LiveDisplay()
+
+
+def _map(numbers: Sequence[int]) -> "Text":
+    """Each stream as its owner's symbol."""
+    from rich.text import Text
+
+    text = Text(overflow="fold")
+    for number in numbers:
+        if number in NOT_OWNED:
+            text.append(NOT_OWNED[number], "dim")
+        else:
+            text.append(_symbol(number), _color(number))
+    return text
 
 
 def _symbol(number: int) -> str:

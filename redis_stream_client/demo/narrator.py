@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from redis_stream_client.demo.display import FINISHED, ORPHAN, Display, Row, View
+from redis_stream_client.demo.display import ASLEEP, FINISHED, ORPHAN, Display, Row, View
 from redis_stream_client.demo.fleet import Fleet, WorkerProcess
 from redis_stream_client.demo.history import History, TakeOver, worker_of
 from redis_stream_client.demo.settings import plural
-from redis_stream_client.demo.source import Source
+from redis_stream_client.demo.source import Sessions, Source
 from redis_stream_client.demo.truth import Snapshot
 
 NAMED = 6
@@ -16,11 +16,14 @@ NAMED = 6
 class Narrator:
     """Tells of one run."""
 
-    def __init__(self, display: Display, fleet: Fleet, history: History, source: Source) -> None:
+    def __init__(
+        self, display: Display, fleet: Fleet, history: History, source: Source, sessions: Sessions
+    ) -> None:
         self._display = display
         self._fleet = fleet
         self._history = history
         self._source = source
+        self._sessions = sessions
 
     def say(self, text: str) -> None:
         """Something happened."""
@@ -48,6 +51,9 @@ class Narrator:
             View(
                 rows=[self._row(worker, snapshot) for worker in self._fleet.placement],
                 owners=[self._owner(lbs_id, snapshot) for lbs_id in self._source.streams],
+                sessions=[self._awake(stream, snapshot) for stream in self._sessions.produced]
+                if self._sessions.begun
+                else (),
             )
         )
 
@@ -62,7 +68,7 @@ class Narrator:
             state=worker.state,
             lock=lock,
             streams=snapshot.owned_by(consumer),
-            effects=self._history.writes[consumer, "accepted"],
+            effects=self._history.writes[consumer, "accepted"] + self._sessions.effects[consumer],
             taken=self._history.taken[consumer],
             refused=self._history.writes[consumer, "refused"],
         )
@@ -70,6 +76,13 @@ class Narrator:
     def _owner(self, lbs_id: str, snapshot: Snapshot) -> int:
         if self._source.ended and lbs_id not in snapshot.pending:
             return FINISHED
+        return self._worker(lbs_id, snapshot)
+
+    def _awake(self, stream: str, snapshot: Snapshot) -> int:
+        newest = snapshot.newest.get(stream, "")
+        return self._worker(newest, snapshot) if newest in snapshot.pending else ASLEEP
+
+    def _worker(self, lbs_id: str, snapshot: Snapshot) -> int:
         owner = snapshot.owner(lbs_id)
         for worker in self._fleet.placement:
             if worker.consumer == owner and worker.state != "killed":

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from redis_stream_client import RedisStreamClientError
 from redis_stream_client.demo import display as displays
 from redis_stream_client.demo.connection import connect
 from redis_stream_client.demo.display import Display
@@ -62,7 +63,7 @@ async def _run(settings: Settings) -> int:
     try:
         async with asyncio.timeout(settings.time_limit):
             facts = await _play(settings, display)
-    except* (Failed, RedisError, OSError) as failures:
+    except* (Failed, RedisError, RedisStreamClientError, OSError) as failures:
         failure = failures
     if facts is None:
         assert failure is not None
@@ -82,7 +83,7 @@ async def _play(settings: Settings, display: Display) -> Facts:
         redis = await stack.enter_async_context(_connect(url))
         server = await _describe(redis, url)
         ledger = Ledger(redis, settings.service)
-        truth = Truth(redis, settings.service, settings.streams)
+        truth = Truth(redis, settings.service, len(settings.all_streams))
         fleet = Fleet(url, settings)
         if settings.redis is not None:
             stack.push_async_callback(_erase, truth, ledger, settings)
@@ -119,7 +120,7 @@ async def _describe(redis: Redis, url: str) -> str:
 
 async def _erase(truth: Truth, ledger: Ledger, settings: Settings) -> None:
     """Leave a Redis that is not the demo's own as it was."""
-    streams = [settings.stream(number) for number in range(1, settings.streams + 1)]
+    streams = settings.all_streams
     try:
         async with asyncio.timeout(CLEANING_TIMEOUT):
             await truth.erase(streams, ledger.keys(streams))

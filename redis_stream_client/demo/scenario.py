@@ -1,5 +1,5 @@
-"""The run itself: announce and produce, kill one worker, freeze and wake another, replace all that are left,
-finish, and collect the facts."""
+"""The run itself: announce and produce, kill one worker, freeze and wake another, replace all that are left, and
+finish; then sessions that sleep and wake, and more kills; and in the end the facts."""
 
 import asyncio
 import time
@@ -13,10 +13,10 @@ from redis_stream_client.demo.fleet import Fleet, WorkerProcess
 from redis_stream_client.demo.history import Harm, History, Incident
 from redis_stream_client.demo.ledger import Ledger
 from redis_stream_client.demo.narrator import Narrator
-from redis_stream_client.demo.settings import Settings, plural
-from redis_stream_client.demo.source import Source
+from redis_stream_client.demo.settings import IDLE, Settings, plural
+from redis_stream_client.demo.source import Sessions, Source
 from redis_stream_client.demo.truth import Snapshot, Truth
-from redis_stream_client.demo.verdict import Facts
+from redis_stream_client.demo.verdict import Facts, Slept
 
 START_TIMEOUT = 15.0
 ASSIGN_TIMEOUT = 10.0
@@ -24,6 +24,9 @@ FINISH_TIMEOUT = 8.0
 EVEN_TIMEOUT = 10.0
 CALM = 1.0
 """Seconds of undisturbed work between two events."""
+
+SESSION_KILLS = 2
+"""Workers that are killed while the sessions sleep and wake."""
 
 BREATH = 0.3
 """Seconds between a fresh worker and the next one that leaves."""
@@ -49,7 +52,8 @@ class Scenario:
         self._history = History()
         self._snapshot = Snapshot()
         self._source = Source(redis, settings)
-        self._narrator = Narrator(display, fleet, self._history, self._source)
+        self._sessions = Sessions(redis, settings)
+        self._narrator = Narrator(display, fleet, self._history, self._source, self._sessions)
         self._looked = asyncio.Event()
         self._unlooked: set[str] = set()  # consumers whose lock is left alone while it is waited for
         self._harmed: set[WorkerProcess] = set()
@@ -76,8 +80,10 @@ class Scenario:
             self._source.end()
             await producing
             say(f"the streams end, after {self._source.total:,} entries")
-            if await self._until(self._finished, FINISH_TIMEOUT):
+            if await self._until(lambda: self._snapshot.finished, FINISH_TIMEOUT):
                 say("all streams are finished")
+                if self._sessions.produced:
+                    await self._sleep_and_wake(tasks)
             watching.cancel()
         await self._fleet.end()
         self._require_workers()
@@ -117,9 +123,7 @@ class Scenario:
             if not await worker.leave():
                 raise Failed(worker.failure or f"{worker.name} does not leave")
             recovered = await self._recovered(incident)
-            fresh = await self._fleet.replace(worker)
-            if not await self._until(lambda: self._fleet.joined, START_TIMEOUT):
-                raise Failed(f"{fresh.name} did not join within {START_TIMEOUT:g} s")
+            fresh = await self._replace(worker)
             self._narrator.say(f"{worker.name} has left, {fresh.name} has joined")
             if not recovered:
                 break
@@ -129,9 +133,7 @@ class Scenario:
     async def _even_out(self) -> None:
         """The killed one gets a successor, too. Then the members even out the load by themselves."""
         for worker in self._fleet.in_state("killed"):
-            fresh = await self._fleet.replace(worker)
-            if not await self._until(lambda: self._fleet.joined, START_TIMEOUT):
-                raise Failed(f"{fresh.name} did not join within {START_TIMEOUT:g} s")
+            fresh = await self._replace(worker)
             self._narrator.say(f"{fresh.name} has joined in place of {worker.name}; owners: {self._shares}")
         began = time.monotonic()
         even = await self._until(self._even, EVEN_TIMEOUT)
@@ -141,6 +143,38 @@ class Scenario:
         if even:
             self._rebalanced = took
             self._narrator.say(f"the load is even again; owners: {self._shares}")
+
+    async def _sleep_and_wake(self, tasks: asyncio.TaskGroup) -> None:
+        """Sessions get messages now and then, sleep in between, and one owner after the other is killed."""
+        say, sessions = self._narrator.say, self._sessions
+        say(f"messages come to {plural(len(sessions.produced), 'session')}; one sleeps after {IDLE:g} s without")
+        producing = tasks.create_task(sessions.produce())
+        unharmed = self._fleet.in_state("alive")
+        for _ in range(SESSION_KILLS):
+            await asyncio.sleep(CALM)
+            victim = max(unharmed, key=lambda worker: self._snapshot.owned_by(worker.consumer))
+            held = self._snapshot.owned_by(victim.consumer)
+            victim.kill()
+            unharmed.remove(victim)
+            say(f"{victim.name} killed (SIGKILL); it owned {plural(held, 'session')} that were awake")
+            fresh = await self._replace(victim)
+            say(f"{fresh.name} has joined in its place")
+        await asyncio.sleep(CALM / 2)
+        sessions.end()
+        await producing
+        say(f"no more messages, after {sessions.total:,}")
+        if await self._until(self._all_asleep, self._settings.patience):
+            say("all sessions are asleep")
+
+    def _all_asleep(self) -> bool:
+        return self._sessions.processed and self._snapshot.finished and not self._snapshot.newest
+
+    async def _replace(self, worker: WorkerProcess) -> WorkerProcess:
+        """A fresh one in its place, which has joined."""
+        fresh = await self._fleet.replace(worker)
+        if not await self._until(lambda: self._fleet.joined, START_TIMEOUT):
+            raise Failed(f"{fresh.name} did not join within {START_TIMEOUT:g} s")
+        return fresh
 
     def _even(self) -> bool:
         """Whether every stream has an owner that works on it, and no worker has two more than another."""
@@ -193,7 +227,7 @@ class Scenario:
             self._require_workers()
             self._snapshot = await self._truth.look(self._unlooked)
             self._fleet.recognise(self._snapshot.consumers)
-            self._history.add(await self._ledger.news())
+            self._history.add(self._sessions.add(await self._ledger.news()))
             self._narrator.show(self._snapshot)
             self._looked.set()
             await asyncio.sleep(self._settings.look_interval)
@@ -211,9 +245,6 @@ class Scenario:
     def _all_owned(self) -> bool:
         return all(self._snapshot.owner(lbs_id) for lbs_id in self._source.streams)
 
-    def _finished(self) -> bool:
-        return not self._snapshot.announced and not self._snapshot.pending
-
     @property
     def _shares(self) -> str:
         return self._narrator.shares(self._snapshot)
@@ -224,8 +255,9 @@ class Scenario:
 
     async def _facts(self) -> Facts:
         """Read the whole ledger once more: what was told on the way does not count."""
-        history = History(self._history.incidents)
-        history.add(await self._ledger.everything())
+        history, sessions = History(self._history.incidents), self._sessions.produced
+        records = await self._ledger.everything()
+        history.add(record for record in records if record.stream not in sessions)
         snapshot = await self._truth.look(())
         if not snapshot.consumers:
             raise Failed("the load balancer stream is gone")
@@ -237,4 +269,12 @@ class Scenario:
             dead_letters=snapshot.dead_letters,
             restart=self._restart,
             rebalanced=self._rebalanced,
+            slept=Slept(
+                produced=sessions,
+                records=[record for record in records if record.stream in sessions],
+                killed=SESSION_KILLS,
+                awake=len(sessions.keys() & snapshot.newest.keys()),
+            )
+            if self._sessions.begun
+            else None,
         )

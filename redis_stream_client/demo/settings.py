@@ -12,6 +12,12 @@ ENTRY_INTERVAL = 0.2
 
 MOST_ENTRIES_A_SECOND = 200
 
+LONGEST_PAUSE = 2.0
+"""Between two messages of one session, as long as there are not more than so many entries in all."""
+
+IDLE = 0.5
+"""After so long without a message a session falls asleep. Many messages come just when it does."""
+
 SETTLE = 0.5
 """For so long nobody must have joined before streams move to those that have too few, and four times as long
 nobody must have left. The library's default is made for deploys that last longer than this demo."""
@@ -37,6 +43,7 @@ class Settings:
     streams: int
     redis: str | None
     lock_ttl: float
+    sessions: int = 200
     service: str = field(default_factory=lambda: f"demo-{secrets.token_hex(4)}")
     """Unique: on a Redis that is not the demo's own, nothing else is touched."""
 
@@ -69,12 +76,17 @@ class Settings:
     @property
     def time_limit(self) -> float:
         """The demo gives up after so long, whatever it waits for."""
-        return 40.0 + 4 * self.lock_ttl + (2 + self.entry_interval) * self.workers
+        return 60.0 + 4 * self.lock_ttl + (2 + self.entry_interval) * self.workers
 
     @property
     def entry_interval(self) -> float:
         """Between two entries of one data stream."""
         return max(ENTRY_INTERVAL, self.streams / MOST_ENTRIES_A_SECOND)
+
+    @property
+    def longest_pause(self) -> float:
+        """Between two messages of one session."""
+        return max(LONGEST_PAUSE, 2 * self.sessions / MOST_ENTRIES_A_SECOND)
 
     @property
     def _lull(self) -> float:
@@ -89,6 +101,16 @@ class Settings:
     def stream(self, number: int) -> str:
         """The name of a data stream."""
         return f"{self.service}:call-{number:0{len(str(self.streams))}d}"
+
+    def session(self, number: int) -> str:
+        """The name of a session, which is a data stream, too."""
+        return f"{self.service}:session-{number:0{len(str(self.sessions))}d}"
+
+    @property
+    def all_streams(self) -> list[str]:
+        """The names of all data streams."""
+        calls = [self.stream(number) for number in range(1, self.streams + 1)]
+        return calls + [self.session(number) for number in range(1, self.sessions + 1)]
 
 
 def plural(count: int, noun: str) -> str:

@@ -42,6 +42,11 @@ class Keys:
         return f"{{{stream}}}:{self.service}:progress"
 
     @property
+    def announced(self) -> str:
+        """The newest announcement of each data stream that is not finished."""
+        return f"{{{self.lbs}}}:announced"
+
+    @property
     def turns(self) -> list[str]:
         """The keys that say whose turn it is to do something for all; they expire soon."""
         return [f"{{{self.lbs}}}:{what}" for what in ("sweep", "tidy", "rescue", "rescue-now")]
@@ -76,6 +81,7 @@ class Snapshot:
         locks: for the consumers that were looked at, whether the lock exists.
         announced: announcements on the load balancer stream, delivered or not.
         dead_letters: announcements that could not be processed.
+        newest: the LBS id of the newest announcement of each data stream that is not finished or asleep.
     """
 
     at: float = 0.0
@@ -84,6 +90,12 @@ class Snapshot:
     locks: dict[str, bool] = field(default_factory=dict[str, bool])
     announced: int = 0
     dead_letters: int = 0
+    newest: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is announced, and nothing pending."""
+        return not self.announced and not self.pending
 
     def owner(self, lbs_id: str) -> str | None:
         """The consumer that owns a stream now: pending for it, and its lock was not seen to be gone."""
@@ -120,10 +132,11 @@ class Truth:
             pipeline.xpending_range(self._keys.lbs, self._keys.group, "-", "+", self._most)
             pipeline.xlen(self._keys.lbs)
             pipeline.xlen(self._keys.dead)
+            pipeline.hgetall(self._keys.announced)
             for consumer in asked:
                 pipeline.exists(self._keys.lock(consumer))
             replies: list[Any] = await pipeline.execute()
-        (seconds, microseconds), pending, announced, dead_letters, *locks = replies
+        (seconds, microseconds), pending, announced, dead_letters, newest, *locks = replies
         return Snapshot(
             at=seconds + microseconds / 1e6,
             consumers=consumers,
@@ -133,6 +146,7 @@ class Truth:
             locks={consumer: bool(lock) for consumer, lock in zip(asked, locks, strict=True)},
             announced=announced,
             dead_letters=dead_letters,
+            newest=newest,
         )
 
     async def lock_lives(self, consumer: str) -> float:
@@ -152,7 +166,8 @@ class Truth:
     async def erase(self, streams: Iterable[str], others: Iterable[str]) -> None:
         """Delete every key of the demo, also those that would expire: the library's, the data streams, and
         `others`."""
-        keys = [self._keys.lbs, self._keys.dead, *self._keys.turns, self._keys.present, self._keys.watch, *others]
+        keys = [self._keys.lbs, self._keys.announced, self._keys.dead, *self._keys.turns]
+        keys += [self._keys.present, self._keys.watch, *others]
         keys += [self._keys.lock(consumer) for consumer in await self._consumers() or ()]
         for stream in streams:
             keys += [stream, self._keys.progress(stream)]

@@ -17,6 +17,27 @@ from redis_stream_client.demo.settings import Settings, plural
 PROBLEMS_SHOWN = 10
 
 
+ANNOUNCEMENT = 41
+"""The first characters of a fence, which name the announcement: the same for all its owners."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """What became of the sessions.
+
+    Attributes:
+        produced: the number of the last message of each.
+        records: the part of the ledger that is about them.
+        killed: workers that were killed meanwhile.
+        awake: sessions that are announced in the end, which all should be asleep.
+    """
+
+    produced: Mapping[str, int]
+    records: Sequence[Record]
+    killed: int
+    awake: int
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is to be judged.
@@ -28,6 +49,7 @@ class Facts:
         restart: how long the rolling restart took, and how many entries were added meanwhile; None if there was
             none.
         rebalanced: seconds after the last worker had joined until the load was even; None if it was not.
+        slept: None if it did not come to the sessions.
     """
 
     settings: Settings
@@ -37,6 +59,7 @@ class Facts:
     dead_letters: int
     restart: tuple[float, int] | None
     rebalanced: float | None
+    slept: Slept | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +138,27 @@ def problems(facts: Facts) -> list[str]:
     records = _by_stream(history.records)
     for stream in sorted(facts.produced.keys() | records.keys()):
         found += check(stream, records[stream], facts.produced.get(stream, 0))
+    return found + _sleepless(facts)
+
+
+def _sleepless(facts: Facts) -> list[str]:
+    """What is wrong with the sessions."""
+    slept = facts.slept
+    if slept is None:
+        return ["it did not come to the sessions"] if facts.settings.sessions else []
+    found = [f"{plural(slept.awake, 'session')} did not fall asleep"] if slept.awake else []
+    records = _by_stream(slept.records)
+    for stream, produced in sorted(slept.produced.items()):
+        found += check(stream, records[stream], produced)
     return found
 
 
 def summary(facts: Facts) -> list[str]:
     """What was measured, as lines."""
     history = facts.history
-    produced = sum(facts.produced.values())
-    accepted = sum(record.outcome == "accepted" for record in history.records)
-    records = _by_stream(history.records)
-    effects = sum((compare(records[stream], count) for stream, count in facts.produced.items()), Effects())
     rows = [
         ("streams", f"{len(facts.produced)}, shared by {facts.settings.workers} workers"),
-        ("entries", f"{produced:,} produced, {accepted:,} effects: {effects}"),
+        ("entries", _effects(facts.produced, history.records)),
         *(
             (f"{incident.harm} {incident.worker}", _times(facts, [incident], "recovered"))
             for incident in history.incidents
@@ -147,6 +178,8 @@ def summary(facts: Facts) -> list[str]:
         rows.append(("rebalanced", f"{plural(others, 'stream')} moved; even after {facts.rebalanced:.1f} s"))
     elif others:
         rows.append(("other", f"{plural(others, 'stream')} taken over for other reasons"))
+    if facts.slept is not None:
+        rows += _slept(facts.slept)
     left = plural(facts.announcements_left, "announcement")
     rows.append(
         ("unfinished", f"{left} left on the load balancer stream")
@@ -171,6 +204,27 @@ def conclusion(facts: Facts, found: Sequence[str]) -> str:
     if len(found) > PROBLEMS_SHOWN:
         shown.append(f"FAIL: … and {len(found) - PROBLEMS_SHOWN} more")
     return "\n".join(shown)
+
+
+def _effects(produced: Mapping[str, int], records: Sequence[Record]) -> str:
+    accepted = sum(record.outcome == "accepted" for record in records)
+    by_stream = _by_stream(records)
+    effects = sum((compare(by_stream[stream], count) for stream, count in produced.items()), Effects())
+    return f"{sum(produced.values()):,} produced, {accepted:,} effects: {effects}"
+
+
+def _slept(slept: Slept) -> list[tuple[str, str]]:
+    """How the sessions slept and woke. Each time one wakes, it has a new announcement."""
+    owners = {(record.stream, record.fence) for record in slept.records if record.outcome != "refused"}
+    announcements = {(stream, fence[:ANNOUNCEMENT]) for stream, fence in owners}
+    woken = len(announcements) - len({stream for stream, _ in announcements})
+    went_on = plural(len(owners) - len(announcements), "session")
+    repeats = sum(record.outcome == "repeated" for record in slept.records)
+    return [
+        ("sessions", f"{len(slept.produced)}, woken {woken:,} times; in the end {slept.awake or 'none'} awake"),
+        ("messages", _effects(slept.produced, slept.records)),
+        ("", f"{plural(slept.killed, 'owner')} killed; {went_on} went on awake, {plural(repeats, 'repeat')}"),
+    ]
 
 
 def _by_stream(records: Sequence[Record]) -> dict[str, list[Record]]:

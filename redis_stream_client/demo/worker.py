@@ -26,8 +26,8 @@ class Worker:
         self.work = work
 
     async def handle(self, lease: Lease) -> None:
-        """Process one data stream, from wherever the last owner came to."""
-        async for entry in lease.entries():
+        """Process one data stream, from wherever the last owner came to. A session ends when it falls asleep."""
+        async for entry in lease.entries(idle=(lease.info or {}).get("idle")):
             fields = entry.text()
             await asyncio.sleep(self.work)
             # A worker that was frozen meanwhile does not know yet. The fence does.

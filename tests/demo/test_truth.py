@@ -11,7 +11,7 @@ def test_the_demo_knows_the_keys_of_the_library() -> None:
     settings = Settings(4, 24, None, 2.0)
     ours, theirs = truth.Keys(settings.service), keys.Keys(settings.service)
     assert (ours.lbs, ours.group, ours.dead) == (theirs.lbs, theirs.group, theirs.dead)
-    assert (ours.present, ours.watch) == (theirs.present, theirs.watch)
+    assert (ours.announced, ours.present, ours.watch) == (theirs.announced, theirs.present, theirs.watch)
     assert sorted(ours.turns) == sorted(theirs.turns)
     assert ours.lock("consumer-1") == theirs.lock("consumer-1")
     assert ours.progress(settings.stream(1)) == theirs.progress(settings.stream(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 from redis_stream_client.demo.history import Harm, History, Incident
 from redis_stream_client.demo.ledger import Outcome, Record
 from redis_stream_client.demo.settings import Settings
-from redis_stream_client.demo.verdict import Facts, check, conclusion, problems, summary
+from redis_stream_client.demo.verdict import Facts, Slept, check, conclusion, problems, summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,12 +68,14 @@ class TestVerdict:
         left: int = 0,
         dead: int = 0,
         rebalanced: float | None = None,
+        slept: Slept | None = None,
     ) -> Facts:
         history = History(incidents)
         history.add(records)
         restarted = any(incident.harm == "restart" for incident in incidents)
         restart = (3.0, 300) if restarted else None
-        return Facts(Settings(4, 1, None, 2.0), {"call-1": produced}, history, left, dead, restart, rebalanced)
+        settings = Settings(4, 1, None, 2.0, len(slept.produced) if slept else 0)
+        return Facts(settings, {"call-1": produced}, history, left, dead, restart, rebalanced, slept)
 
     def test_a_good_run(self) -> None:
         records = [
@@ -137,3 +140,43 @@ class TestVerdict:
         facts = self.facts(notes("1a 2a 3b"), incident("restart", "c", 0.5), rebalanced=1.25)
         assert problems(facts) == []
         assert "  rebalanced       1 stream moved; even after 1.2 s" in summary(facts)
+
+
+class TestSessions:
+    @staticmethod
+    def facts(text: str, produced: int, awake: int = 0) -> Facts:
+        """A good run with one session. Its fences: a letter for each announcement, a number for each owner."""
+        records = [
+            Record(
+                0.0, "session-1", int(number), letter * 41 + owner, f"redis-consumer-{owner}-0", OUTCOMES[outcome]
+            )
+            for number, letter, owner, outcome in re.findall(r"(\d+)([a-z])(\d)([rx]?)", text)
+        ]
+        slept = Slept({"session-1": produced}, records, 2, awake)
+        return TestVerdict.facts(notes("1a 2a 3a"), incident("restart", "c", 0.5), slept=slept)
+
+    def test_each_announcement_but_the_first_is_a_waking(self) -> None:
+        facts = self.facts("1a1 2b1 2b2r 3b2 4c1", 4)
+        assert problems(facts) == []
+        assert summary(facts)[-4:-1] == [
+            "  sessions         1, woken 2 times; in the end none awake",
+            "  messages         4 produced, 4 effects: 0 lost, 0 twice, 0 out of order",
+            "                   2 owners killed; 1 session went on awake, 1 repeat",
+        ]
+
+    def test_a_message_that_lies_there_unread(self) -> None:
+        facts = self.facts("1a1 2b1", 3)
+        assert problems(facts) == ["session-1: of 3 entries 1 lost, 0 twice, 0 out of order"]
+
+    def test_one_that_does_not_sleep(self) -> None:
+        facts = self.facts("1a1 2b1", 2, awake=1)
+        assert problems(facts) == ["1 session did not fall asleep"]
+        assert summary(facts)[-4].endswith("in the end 1 awake")
+
+    def test_an_older_announcement_that_writes(self) -> None:
+        facts = self.facts("1a1 2b1 3a1", 3)
+        assert problems(facts) == ["session-1: redis-consumer-1-0 wrote entry 3 after a newer owner had"]
+
+    def test_it_must_come_to_the_sessions(self) -> None:
+        facts = dataclasses.replace(self.facts("1a1", 1), slept=None)
+        assert problems(facts) == ["it did not come to the sessions"]
