@@ -16,6 +16,7 @@ from benchmarks.scenarios import (
     members,
     rebalance,
     rolling,
+    sessions,
     takeover,
     throughput,
     write,
@@ -39,6 +40,7 @@ ALL: tuple[Scenario, ...] = (
     entries.SCENARIO,
     follow.SCENARIO,
     write.SCENARIO,
+    sessions.SCENARIO,
 )
 
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in ALL}
