@@ -1,8 +1,8 @@
 """What N sessions cost that sleep, but for one in a hundred; beside the same number that are kept awake.
 
 Each session has one entry, which was processed. What Redis holds for a session is counted beyond its data stream.
-Some begin at a time, and where they sleep, one in a hundred is woken for good in the end. Then commands are counted
-while nothing comes. The first sessions are not counted: a client remembers as many leases that have ended.
+Some begin at a time, and where they sleep, one in a hundred is woken for good in the end. Then commands are
+counted while nothing comes. The first sessions are not counted: a client remembers as many ended leases.
 
 `tracked` are data streams of which Redis remembers, until they change, that somebody has read them.
 """
@@ -100,7 +100,7 @@ async def process(streams: int, *, sleep: bool, on_done: OnDone = "keep") -> Sam
                 sample = await begin(redis, member, names, sleep=sleep)
                 tracemalloc.stop()
                 if sleep:
-                    sample |= await cycles(redis, member, names)
+                    sample |= await cycles(member, names)
                     await member.write(names[::PART], AWAKE)
                 await asyncio.sleep(SETTLING)
                 return sample | await at_rest(redis)
@@ -128,7 +128,7 @@ async def begin(redis: Connection, member: Member, names: Sequence[str], *, slee
     }
 
 
-async def cycles(redis: Connection, member: Member, names: Sequence[str]) -> Sample:
+async def cycles(member: Member, names: Sequence[str]) -> dict[str, float]:
     """What it takes to write, wake, process, checkpoint and sleep, without what a member sends anyway."""
     sent, started = count_sent(), time.perf_counter()
     await asyncio.sleep(SECONDS)
@@ -145,7 +145,7 @@ async def cycles(redis: Connection, member: Member, names: Sequence[str]) -> Sam
     return found
 
 
-async def at_rest(redis: Connection) -> Sample:
+async def at_rest(redis: Connection) -> dict[str, float]:
     """What is announced, pending and followed while nothing comes, and how many commands are sent."""
     before = await Work.of(redis)
     await asyncio.sleep(SECONDS)
