@@ -779,6 +779,100 @@ def test_what_a_member_says_is_stuck() -> None:
 # Properties.
 
 
+# Sessions.
+
+SESSION = "chat-1"
+
+
+def woken(after: float) -> History:
+    """A session that sleeps when a writer, which then dies, writes to it at 2.0 s; somebody reads that so many
+    seconds later."""
+    history = History()
+    history.say("run", "began", TTL, 7, "by hand")
+    history.say("run", "clock", 0.0)
+    for i in range(2):
+        history.say("run", "spawned", f"m{i}")
+        history.say(f"m{i}", "joined", f"consumer-{i}", "events")
+    for n, at in enumerate((1.0, 2.0), 1):
+        history.say("w0.1", "writing", SESSION, n, "", at=at)
+        if n == 1:
+            history.say("w0.1", "written", SESSION, n, "1000-0", at=at)
+        history.time = 1.1 if n == 1 else 2.0 + after
+        fence = f"{n:020}-{0:020}-{1:020}"
+        history.say("m0", "leased", n, SESSION, f"{n}-0", fence, 1, "")
+        history.say("m0", "handed", n, f"{n}000-0")
+        history.say("ledger", "wrote", "m0", n, SESSION, fence, f"{n}000-0", "accepted")
+        history.say("m0", "checkpoint", n, f"{n}000-0", "accepted", history.time)
+        history.time += 0.3
+        history.say("m0", "returned", n)
+        history.say("m0", "lost", n, "done")
+    history.say("run", "left over", [], [], [], at=30.0)
+    history.say("run", "remembered", [], [], at=30.0)
+    for i in range(2):
+        history.say("run", "exited", f"m{i}", 0, True, at=31.0)
+    history.say("producer", "entries", SESSION, ["1000-0", "2000-0"], at=32.0)
+    return history
+
+
+def test_a_session_that_nobody_wakes() -> None:
+    assert woken(0.1).found() == []
+    late = woken(LIVELY + LONGEST_PAUSE + 0.5)
+    [violation] = late.found()
+    assert violation.promise == "unread in sleep"
+    assert shown(violation) == [("m0", "joined"), ("m0", "lost")]
+
+
+@pytest.mark.parametrize(("kind", "who", "is_late"), [("restart", "", False), ("stop a writer", "w0.1", True)])
+def test_a_session_that_nobody_can_wake(kind: str, who: str, is_late: bool) -> None:
+    late = woken(LIVELY + LONGEST_PAUSE + 0.5)
+    late.say("run", "fault", 1, kind, who, at=5.0)
+    late.say("run", "over", 1, at=6.0)
+    assert [violation.promise for violation in late.found()] == ["unread in sleep"] * is_late
+
+
+def test_an_entry_with_an_id_of_its_own_may_be_written_later_than_it_says() -> None:
+    late = woken(LIVELY + LONGEST_PAUSE + 0.5)
+    late.events = [
+        event._replace(args=(*event.args[:2], f"{event.args[1]}000-0")) if event.kind == "writing" else event
+        for event in late.events
+    ]
+    assert late.found() == []
+    late.say("w0.1", "written", SESSION, 2, "2000-0", at=2.1)
+    assert [violation.promise for violation in late.found()] == ["unread in sleep"]
+
+
+@pytest.mark.parametrize("since", [0.5, 2.5])
+def test_an_entry_that_a_fail_over_forgot_after_its_writer_had_died(since: float) -> None:
+    history = woken(0.1)
+    entries = history.only("entries")
+    history = history.without(entries)
+    history.say("producer", "entries", SESSION, ["1000-0"], at=32.0)
+    assert [violation.promise for violation in history.found()] == ["none lost"]
+    history.say("run", "forgot", since, at=since + 2.0)
+    assert [violation.promise for violation in history.found()] == ["none lost"] * (since > 2.0)
+
+
+def test_what_is_left_of_sessions() -> None:
+    history = woken(0.1)
+    left = history.without(history.only("remembered"))
+    left.say("run", "remembered", [SESSION], [SESSION], at=30.0)
+    announced, kept = left.found()
+    assert "1 streams are still said to be announced" in announced.what
+    assert f"the record of {SESSION} does not expire" in kept.what
+    left.say("run", "forgot", 2.2, at=2.6)
+    assert left.found() == [announced]
+
+
+def test_a_writer_that_dies_unasked() -> None:
+    history = woken(0.1)
+    history.say("run", "spawned", "w0.1", at=0.0)
+    history.say("run", "exited", "w0.1", -9, True, at=2.1)
+    assert [violation.promise for violation in history.found()] == ["members"]
+    history.say("run", "fault", 1, "kill a writer", "w0.1", at=2.0)
+    history.say("run", "over", 1, at=2.0)
+    assert history.found() == []
+
+
 shares = st.lists(st.integers(1, 8), min_size=1, max_size=5)
 
 
