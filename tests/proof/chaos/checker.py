@@ -12,6 +12,7 @@
 | whose owner is gone is offered to a peer within `lock_ttl` + a quarter of the pace + one round trip | recovery |
 | … and within `NOTICED` + the same, if it crashed, and both had declared their presence | recovery |
 | who hears nothing from the server believes that it is alive for no longer than `lock_ttl` | beliefs |
+| while an entry of a session is unread, its announcement is outstanding, at every instant | asleep |
 | in the end all sessions sleep; what is left of them is a record that expires | asleep |
 | no member and no writer ends but those that were told to | members |
 | what is there is worked on within a bound (`liveness.py`) | unread announcement, owned and unhandled, … |
@@ -50,6 +51,7 @@ from tests.proof.chaos.trouble import (
     LISTENERS_CUT,
     MEASURED_FROM,
     OPERATOR,
+    SERVER_AWAY,
     STALL,
     Violation,
     away,
@@ -125,6 +127,7 @@ def check(events: Iterable[Event]) -> Verdict:
             for rule in (_entries, _order, _fences, _owners, _beginnings, _checkpoints):
                 found += rule(story, name, stream)
     found += _kept(story)
+    found += _unannounced(story)
     found += _end(story)
     found += _members(story)
     found += _beliefs(story)
@@ -353,6 +356,27 @@ def _end(story: Story) -> Iterator[Violation]:
     for letter in letters:
         if "malformed-" not in letter and not any(f'"{name}"' in letter for name in poison):
             yield violation("dead letters", f"{letter[:80]} is in the dead letters", story.left_over)
+
+
+def _unannounced(story: Story) -> Iterator[Violation]:
+    """At no time is an entry of a session unread, and nobody is told."""
+    seen: set[str] = set()
+    for event in story.unannounced:
+        stream = event.args[0]
+        forgot = [window for window, _ in story.forgotten if window.begin <= event.time]
+        woken = [woken.time for woken in story.woken]
+        told = all(any(window.end < time < event.time for time in woken) for window in forgot)
+        away = any(
+            fault.kind in SERVER_AWAY and fault.interval.meets(event.time - LOOKS, event.time)
+            for fault in story.faults_of("")
+        )
+        if told and not away and stream not in seen:
+            seen.add(stream)
+            leases = story.streams[stream].leases
+            before = [lease for lease in leases if lease.leased.time < event.time][-2:]
+            evidence = [one for lease in before for one in (lease.leased, *lease.entries[-1:], lease.lost)]
+            what = f"{stream} {event.args[1]} was unread, and nobody would have been told"
+            yield violation("asleep", what, story.streams[stream].added.get(event.args[1]), *evidence, event)
 
 
 def _asleep(story: Story) -> Iterator[Violation]:

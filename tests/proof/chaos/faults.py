@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from redis_stream_client._model.announcement import FIELD
 from redis_stream_client._model.keys import Keys
+from tests.proof.chaos.fleet import WRITERS_DELAY
 from tests.proof.chaos.history import now
 from tests.proof.chaos.schedule import WRITER_FAULTS
 from tests.proof.chaos.servers import NotNow
@@ -95,7 +96,6 @@ class Faults(Generic[S]):
             place.send(signal.SIGCONT)
 
     _stop_briefly = _stop
-    _kill_a_writer = _kill
     _stop_a_writer = _stop
 
     async def _terminate(self, fault: Fault, place: Place) -> None:
@@ -103,6 +103,27 @@ class Faults(Generic[S]):
         async with place.process_lock:
             async with self.noted(fault, place.running()):
                 place.terminate()
+            await place.renew()
+
+    async def _kill_a_writer(self, fault: Fault, place: Place) -> None:
+        """At once; a moment after it was frozen for longer than sessions are awake; or while its last requests are
+        under way, which arrive after its death, as late."""
+        async with place.process_lock, place.network_lock:
+            name = place.running()
+            how = _choose(("at once", "frozen", "cut off"), fault.variant)
+            if how == "frozen":
+                place.send(signal.SIGSTOP)
+                await asyncio.sleep(fault.seconds)
+                place.send(signal.SIGCONT)
+                await asyncio.sleep(self.dice.uniform(0.0, 4 * WRITERS_DELAY))
+            elif how == "cut off":
+                place.network.freeze(replies=False)
+                await asyncio.sleep(fault.seconds)
+            place.send(signal.SIGKILL)
+            async with self.noted(fault, name, how):
+                pass
+            await place.network.mend()
+            await asyncio.sleep(self.dice.random())
             await place.renew()
 
     async def _raise(self, fault: Fault, place: Place) -> None:

@@ -25,7 +25,7 @@ MEMBERS = 5
 BY_EVENTS = (1, 3)
 """Places whose members use `events()`; the others use `run()`."""
 WRITERS = 3
-WRITERS_DELAY = 0.005
+WRITERS_DELAY = 0.02
 """Seconds that a writer's line takes for a request, and for a reply."""
 PRESENCE = ("on", "off", "mixed")
 PRESENT = (0, 1, 2)

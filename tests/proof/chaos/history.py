@@ -26,6 +26,7 @@ that is killed loses nothing that it has written. *lease* is the number of a lea
 | | `added` | stream, entry id, or "" when its outcome is unknown, number |
 | | `ended` | stream, entry id of the end marker |
 | | `slow` | seconds that a round trip took |
+| | `woken` | nothing: it has announced all sessions after a failover |
 | | `entries` | stream, ids of all its entries at the end of the run, in order, up to the end marker |
 | writer | `writing` | session, number, and the id that the entry will have, or "" |
 | | `written` | session, number, and the entry's id, or "" when its outcome is unknown, or it was refused |
@@ -41,6 +42,7 @@ that is killed loses nothing that it has written. *lease* is the number of a lea
 | | `lag` | seconds that the event loop with the proxies was late |
 | | `owners` | LBS ids whose owner has changed since the last look, each with its consumer, or "" |
 | | `unread` | LBS id of the oldest announcement that was delivered to nobody yet, or "" |
+| | `unannounced` | session, an entry that was unread when no announcement was there; its last entry |
 | | `poison` | a stream that was announced, and that no handler can process |
 | | `malformed` | tag of an announcement that cannot be processed |
 | | `left over` | LBS ids that are left at the end, ids that are pending, streams and tags in the dead letters |

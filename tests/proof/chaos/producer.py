@@ -314,6 +314,7 @@ class Producer:
             except RedisStreamClientError:
                 await asyncio.sleep(PAUSE)
             else:
+                self.history.write("woken")
                 return
 
     # At the end.

@@ -93,11 +93,12 @@ class Run:
             fleet = Fleet(self.history, self._directory, setup)
             async with fleet.running(self.servers.ports), connect(self.servers.ledger.url) as redis:
                 scribe = Scribe(redis, self.history.beside("ledger"))
-                watch = Watch(self.servers, self.keys, self.history)
+                watch = Watch(self.servers, self.keys, self.history, cluster=self.deployment == "cluster")
                 background = [
                     asyncio.create_task(watch_lag(self.history)),
                     asyncio.create_task(self._tail(scribe)),
                     asyncio.create_task(watch.look_on()),
+                    asyncio.create_task(watch.look_on_sessions()),
                     asyncio.create_task(self._report_progress(scribe)),
                 ]
                 try:

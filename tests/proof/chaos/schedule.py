@@ -31,7 +31,7 @@ MEMBER_FAULTS = {
     "bad deploy": 1,
 }
 WRITER_FAULTS = {
-    "kill a writer": 5,
+    "kill a writer": 8,
     "stop a writer": 4,
     "cut a writer": 2,
     "partition a writer": 2,
@@ -82,6 +82,7 @@ SECONDS = {
     "lose a reply": (0.5, 0.5),
     "bandwidth": (1.0, 4.0),
     "block": (0.5, 3.0),
+    "kill a writer": (0.7, 1.6),
     "stop a writer": (0.1, 2.5),
     "partition a writer": (0.3, 2.0),
     "lose a writer's reply": (0.5, 0.5),

@@ -206,6 +206,9 @@ class Story:
         self.unread: list[Event] = []
         self.left_over: Event | None = None
         self.remembered: Event | None = None
+        self.woken: list[Event] = []
+        """When all sessions were announced after a failover."""
+        self.unannounced: list[Event] = []
         self.closing = FOREVER
         """From when on the members were told to leave."""
         self._leases: dict[tuple[str, int], Lease] = {}
@@ -273,6 +276,8 @@ class Story:
                 self.malformed.append(event)
             case "poison":
                 self.poison.append(event)
+            case "unannounced":
+                self.unannounced.append(event)
             case "remembered":
                 self.remembered = event
             case "left over":
@@ -284,6 +289,9 @@ class Story:
     def _of_producer(self, event: Event) -> None:
         if event.kind == "slow":
             self.slow.append(event)
+            return
+        if event.kind == "woken":
+            self.woken.append(event)
             return
         stream, id, *_ = event.args
         match event.kind:
