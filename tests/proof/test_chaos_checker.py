@@ -706,6 +706,8 @@ def test_a_stream_that_does_not_go_on_after_an_outage(kind: str, member: str) ->
     history.say("m1", "failed", 1, "Away: ", at=BACK)
     history.say("m1", "lost", 1, "released", at=BACK)
     assert the_only(history.found()).promise == "outage"
+    history.say("m1", "checkpoint", 1, "2-1", "accepted", BACK, at=BACK)  # in the next outage, then
+    assert history.found() == []
 
 
 def test_another_fault_delays_what_goes_on_after_an_outage() -> None:

@@ -204,7 +204,8 @@ class _Judge:
             return
         since = struck[0].leased.time
         due += in_line(stream, due)
-        on = [lease.leased.time for lease in stream.leases if lease.leased.time > since and not _needs(lease)]
+        later = [lease for lease in stream.leases if lease.leased.time > since]
+        on = [lease.leased.time for lease in later if lease.checkpoints or not _needs(lease)]
         if due < min(on, default=self.story.closing):
             what = f"{name} did not go on within {due - fault.end:.1f} s after what its handlers need was back"
             yield violation("outage", what, struck[-1].leased, struck[-1].failed, fault.event)
