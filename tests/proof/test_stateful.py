@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from redis.crc import key_slot
 
 from redis_stream_client._consumer import on_their_way
+from redis_stream_client._redis.script_calls import ScriptCalls
 from tests.proof.stateful.balancing import PINNED, SHARED, BalancingFleet
 from tests.proof.stateful.balancing import SCRIPTS as MOVES
 from tests.proof.stateful.corpus import BALANCING, CORPUS, HAPPENS
 from tests.proof.stateful.machine import Fleet, shorten
 from tests.proof.stateful.retries import GOOD, KNOWN, POISON, SCRIPTS, RunningFleet
 from tests.proof.stateful.script import Step, as_script
+from tests.proof.stateful.sleeping import OF_OWNERS, OF_WRITERS, SleepingFleet
 
 if TYPE_CHECKING:
     from tests.harness.servers import Server
@@ -180,3 +183,56 @@ def test_streams_move_while_anything_happens(server: Server) -> None:
         BalancingFleet(server).play([("begin", begin), *steps])
 
     streams_move_while_anything_happens()
+
+
+BY = st.integers(0, 1)
+WRITERS = st.one_of(
+    step("write", by=BY, wait=st.booleans()),
+    step("write", by=BY, wait=st.booleans()),
+    step("write_to_all", by=BY),
+    *map(step, ("by_hand", "like_go", "finish", "look_now", "let_go")),
+    step("for_no_reason", again=st.booleans()),
+    step("wait", seconds=st.sampled_from([0.01, 0.04, 0.05, 0.06, 0.1])),
+    step("forget"),
+)
+SLEEPERS = st.one_of(
+    step("join"),
+    step(
+        "lose_a_writer_s",
+        by=BY,
+        what=st.sampled_from(["reply", "request", "late"]),
+        to=st.sampled_from(OF_WRITERS),
+    ),
+    step("lose", what=st.sampled_from(["reply", "request"]), to=st.sampled_from(OF_OWNERS)),
+    step("hold", to=st.sampled_from(OF_OWNERS)),
+    step("end", in_good_order=st.booleans()),
+    step("stall", past_its_lock=st.booleans()),
+    step("cut"),
+)
+
+
+@pytest.fixture(params=["together", "apart"])
+def _order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two streams are on one server, or are written to as if they were not."""
+    if request.param == "apart":
+        monkeypatch.setattr(ScriptCalls, "slot", lambda _, key: key_slot(key.encode()))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4 * 3600 if DEEP else 900)
+@pytest.mark.usefixtures("_order")
+def test_streams_sleep_and_wake_while_anything_happens(server: Server) -> None:
+    """Whatever is written is read, and in the end all sleep and nothing of them is left."""
+
+    @settings(SETTINGS, max_examples=300 if DEEP else 4)
+    @given(
+        members=st.integers(1, 3),
+        forgetful=st.booleans(),
+        on_forgotten=st.sampled_from(["from_start", "from_now"]),
+        steps=st.lists(WRITERS | SLEEPERS, min_size=10, max_size=60 if DEEP else 30),
+    )
+    def streams_sleep_and_wake(members: int, forgetful: bool, on_forgotten: str, steps: list[Step]) -> None:
+        begin = {"members": members, "forgetful": forgetful, "on_forgotten": on_forgotten}
+        SleepingFleet(server).play([("begin", begin), *steps])
+
+    streams_sleep_and_wake()

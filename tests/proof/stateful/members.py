@@ -61,7 +61,7 @@ class Member:
         self.leases: list[Lease] = []
         self._network = network
         self._handler = handler
-        self.proxy = network.run(_opened(TcpProxy(server.port)))
+        self.proxy = network.run(opened(TcpProxy(server.port)))
         self.loop = Loop(f"member {name}")
         self.client = RedisStreamClient.from_url(
             self.proxy.url, "orders", consumer_name=name, lock_ttl=LOCK_TTL, **(options or {})
@@ -78,7 +78,7 @@ class Member:
         """It drains and leaves, or is never heard again."""
         if in_good_order:
             self.left = True
-            self.loop.run(_call(self.client.drain))
+            self.loop.run(call(self.client.drain))
             self._run.result(20)
             self.dead = True
             return
@@ -95,22 +95,26 @@ class Member:
     def lose(self, what: str, to: str) -> Fault:
         """Lose the next request that calls this script, or says so, or the reply to it, and the connection."""
         lose = self.proxy.drop_replies_after if what == "reply" else self.proxy.drop_requests_matching
-        pattern = (scripts.load(to).sha if to.isidentifier() else to).encode()
-        fault: Fault = self._network.run(_call(lambda: lose(pattern, connections=1, cut=True)))
+        fault: Fault = self._network.run(call(lambda: lose(pattern_of(to), connections=1, cut=True)))
+        return fault
+
+    def hold(self, to: str) -> Fault:
+        """Hold back the next such request, so that it is executed late, when the fault is released."""
+        fault: Fault = self._network.run(call(lambda: self.proxy.hold_requests_matching(pattern_of(to))))
         return fault
 
     def deafen(self, word: str) -> None:
         """It hears no message any more with this word."""
-        self._network.run(_call(lambda: self.proxy.forget_replies_with(word.encode())))
+        self._network.run(call(lambda: self.proxy.forget_replies_with(word.encode())))
 
     def cut(self) -> None:
         """Its connections are reset."""
-        self._network.run(_call(self.proxy.cut))
+        self._network.run(call(self.proxy.cut))
 
     def heal(self) -> None:
         """All is well again with its network."""
         if not self.dead:
-            self._network.run(_call(self.proxy.heal))
+            self._network.run(call(self.proxy.heal))
 
     def close(self) -> list[dict[str, Any]]:
         """End it. Returns the errors that nobody saw."""
@@ -181,24 +185,23 @@ class MembersFleet(Scripted):
 
     def look(self) -> None:
         """Nothing is owned twice, or accepted twice."""
-        owners: defaultdict[str, list[str]] = defaultdict(list)
-        for member in self.members.values():
-            for lease in list(member.leases):
-                if lease.owned:
-                    owners[lease.stream].append(member.name)
-        # One may have been lost, and the next one won, between two looks at the clock.
-        twice = {stream: names for stream, names in owners.items() if len(names) > 1}
-        assert not twice or not (twice := self._still(twice)), f"owned twice: {twice}"
+        self._nothing_is_owned_twice()
         for stream, ids in self.accepted.items():
             orders = [order(id) for id in list(ids)]
             assert orders == sorted(set(orders)), f"{stream} had entries accepted twice, or out of order: {ids}"
 
-    def _still(self, twice: dict[str, list[str]]) -> dict[str, list[str]]:
-        return {
-            stream: names
-            for stream, names in twice.items()
-            if sum(le.owned for m in self.members.values() for le in list(m.leases) if le.stream == stream) > 1
-        }
+    def _nothing_is_owned_twice(self) -> None:
+        """Under one announcement."""
+        # One may have been lost, and the next one won, between two looks at the clock.
+        assert not (twice := self._twice(self._twice(None))), f"owned twice: {twice}"
+
+    def _twice(self, among: Iterable[str] | None) -> dict[str, list[str]]:
+        owners: defaultdict[str, list[str]] = defaultdict(list)
+        for member in self.members.values():
+            for lease in list(member.leases):
+                if (among is None or lease.lbs_id in among) and lease.owned:
+                    owners[lease.lbs_id].append(f"{lease.stream} by {member.name}")
+        return {id: names for id, names in owners.items() if len(names) > 1}
 
     def announced(self) -> list[str]:
         """The streams that are neither finished nor buried."""
@@ -238,7 +241,13 @@ class MembersFleet(Scripted):
         return order(stored.decode()) if stored else (0, 0)
 
 
-async def _opened(proxy: TcpProxy) -> TcpProxy:
+def pattern_of(request: str) -> bytes:
+    """What a request contains that calls this script, or says so."""
+    return (scripts.load(request).sha if request.isidentifier() else request).encode()
+
+
+async def opened(proxy: TcpProxy) -> TcpProxy:
+    """Open it."""
     return await proxy.__aenter__()
 
 
@@ -247,5 +256,6 @@ async def _unplug(proxy: TcpProxy) -> None:
     proxy.cut()
 
 
-async def _call(function: Any) -> Any:
+async def call(function: Any) -> Any:
+    """Call it in another loop's thread."""
     return function()
