@@ -63,10 +63,10 @@ class RedisStreamClient:
         weight: how many streams this client gets, in proportion to other members, from 0.001 to 1000; default 1.
             One of weight 2 gets twice as many as one of weight 1: of new streams, and of those of dead members.
         on_forgotten: where a stream starts that has slept for longer than `progress_ttl`, so that its checkpoint
-        is
-            gone, when ``LoadBalancerStream.write()`` wakes it. ``"from_start"``, the default: at the start of the
-            stream, so that its entries come again. ``"from_now"``: with the entry that woke it, so that older
-            entries without a checkpoint never come. Either is a warning in the log.
+            is gone, when ``LoadBalancerStream.write()`` wakes it. ``"from_start"``, the default: at the start of
+            the stream, so that its entries come again. ``"from_now"``: with the entry that woke it, so that older
+            entries without a checkpoint never come; that is only for streams that are written by ``write()``,
+            since a new entry of another producer is taken for an old one. Either is a warning in the log.
 
     Raises:
         TypeError, ValueError: an argument is not allowed; the message names it.

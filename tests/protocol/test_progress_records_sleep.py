@@ -183,7 +183,7 @@ async def test_a_forgotten_stream_starts_at_its_start_and_says_that_it_was_forgo
     assert (begun.checkpoint, begun.since, begun.attempts) == ("7-2", "7-3", 2)
 
 
-@pytest.mark.parametrize("since", ["0-0", "no id", "7", "18446744073709551616-0"])
+@pytest.mark.parametrize("since", ["-", "0-0", "no id", "7", "18446744073709551616-0"])
 async def test_what_is_no_id_is_not_believed(redis: Connection, records: Records, since: str) -> None:
     await redis.hset(RECORD, "since", since)
     begun = await records.begin(Begin(RECORD, FIRST, from_now=True))

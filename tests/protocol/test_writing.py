@@ -256,10 +256,10 @@ async def test_without_a_record_the_entry_that_wakes_a_stream_is_noted(place: Pl
     assert await place.redis.pttl(place.record) > 0
 
 
-async def test_a_stream_that_begins_has_no_such_note(place: Place) -> None:
+async def test_a_stream_that_begins_has_no_note_of_an_entry(place: Place) -> None:
     await place.written(place.entry(1), place.entry(2))
     await place.written(place.entry(3))
-    assert not await place.redis.exists(place.record)
+    assert await place.redis.hget(place.record, "since") in (None, b"-")
 
 
 # Chunks.
@@ -344,6 +344,25 @@ async def test_an_announcement_that_ends_after_the_entry_was_added_is_followed_b
     [done] = await writing
     assert done.fault is None
     assert len(await place.announced()) == 1
+
+
+@pytest.mark.parametrize("old", [0, 1])
+async def test_a_writer_that_another_one_overtakes_names_no_entry(
+    apart: tuple[Place, TcpProxy, TcpProxy], old: int
+) -> None:
+    """Its entry woke the stream, and is not the first: an owner must not begin with it."""
+    place, lbs, _ = apart
+    for n in range(old):
+        await place.redis.xadd(place.stream, {"old": n})
+    fault = lbs.hold_replies_after(ANNOUNCE, connections=1)
+    writing = asyncio.create_task(place.write(place.entry("slow")))
+    await wait_until(partial(place.redis.exists, place.keys.lbs), "it has announced the stream")
+    await Place(place.redis, place.keys.lbs.removesuffix("-input"), place.stream, "").written(place.entry("fast"))
+    fault.release()
+    [done] = await writing
+    assert done.fault is None
+    assert await place.redis.xlen(place.stream) == old + 2
+    assert await place.redis.hget(place.record, "since") == b"-"
 
 
 @pytest.mark.parametrize("step", ["announce", "append"])

@@ -25,7 +25,7 @@ for i = 1, #KEYS / 2 do
     local ids, there, elsewhere
     ids, there, at, elsewhere = append(KEYS[2 * i - 1], ARGV[2], at + 3)
     if elsewhere then return elsewhere end
-    if there and wakes then problem = wake(KEYS[2 * i], stored[1], stored[3], length > 0, ids[1], ARGV[1]) end
+    if there then problem = wake(KEYS[2 * i], stored[1], stored[3], length > 0, ids[1], ARGV[1], wakes) end
     results[i] = with(problem, ids)
   end
 end

@@ -7,7 +7,8 @@
 --       space between), error (what that was), began (when the newest owner began after others had died; empty once it
 --       is known how that ended) and lived (for how many ms an owner that died had lived with it at the most);
 --       over, failed is empty, and none of these count. asleep: see doze. since: the
---       entry that woke a stream whose record had expired; a producer leaves it, where there is no record
+--       entry that woke a stream whose record had expired, or '-' where that is not known; a producer leaves it, where
+--       there is no record
 -- ARGV  for each record: fence; consumer; 1 to leave a stream without a record alone, else 0;
 --       owners before this one that left no record; the fence and the consumer of a record that may be replaced
 --       although its fence is greater ('' and '' for none); with how many deaths of owners before this one it may

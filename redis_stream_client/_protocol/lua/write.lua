@@ -38,7 +38,7 @@ for i = 1, #KEYS / 2 - 1 do
       local id = redis.pcall('XADD', KEYS[1], '*', ARGV[3], payload)
       local kept = type(id) == 'string' and redis.pcall('HSET', KEYS[2], KEYS[2 * i + 1], id)
       problem = type(id) == 'table' and id.err or type(kept) == 'table' and kept.err
-        or wake(KEYS[2 * i + 2], stored[1], stored[3], length > 0, ids[1], ARGV[1])
+        or wake(KEYS[2 * i + 2], stored[1], stored[3], length > 0, ids[1], ARGV[1], true)
     end
     results[i] = with(problem, ids)
   end

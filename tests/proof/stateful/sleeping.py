@@ -1,7 +1,7 @@
 """A fleet in `run()` whose streams sleep and wake, while anything happens to it and to who writes.
 
-How handlers treat a stream is in its name. What was added to each is looked up in Redis, so that it counts, too, if
-its writer was not told; who was handed what is known.
+How handlers treat a stream is in its name. What was added to each is looked up in Redis, so that it counts, too,
+if its writer was not told; what was handed over is known.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ IDLE = 0.05
 TRIES = 0.02
 """Seconds after which handlers that look themselves whether their stream is idle do so."""
 BY_ENTRIES, BY_BATCHES, BY_ITSELF, TO_THE_END = "entries", "batches", "itself", "end"
-"""The kinds of streams: whose handler's loop ends by itself, or that by batches; whose handler looks itself; and whose
-handler is done at an end marker, without a look at what comes after it."""
+"""The kinds of streams: whose handler's loop ends by itself, or that by batches; whose handler looks itself; and
+whose handler is done at an end marker, without a look at what comes after it."""
 KINDS = (BY_ENTRIES, BY_BATCHES, BY_ITSELF, TO_THE_END)
 STREAMS = 2
 """Of each kind."""
@@ -168,7 +168,7 @@ class SleepingFleet(MembersFleet):
     async def _process(self, lease: Lease, *entries: Entry) -> None:
         self.handed[lease.stream].update(entry.id for entry in entries)
         await lease.checkpoint(entries[-1].id)
-        self.accepted[lease.stream] += (entry.id for entry in entries)
+        self.accepted[lease.stream] += (f"{lease.lbs_id} {entry.id}" for entry in entries)
 
     # Steps.
 
@@ -211,14 +211,16 @@ class SleepingFleet(MembersFleet):
         self.writers[0].insist(stream)
 
     def like_go(self, stream: str) -> None:
-        """A producer of another library does."""
-        self._write_nothing_else()
+        """A producer of another library does. What it adds to a stream without a record counts as old."""
+        if self._options["on_forgotten"] == "from_now":
+            self.by_hand(stream)
+            return
         self._add_entry(stream)
         self._redis.xadd(self._keys.lbs, {"lbs-input": json.dumps({"DataStreamName": stream})})
 
     def _write_nothing_else(self) -> None:
-        """An entry that wakes a stream without a record would hide what was added by hand a moment before."""
-        for writer in self.writers if self.forgetful else ():
+        """An entry that wakes a stream without a record would hide what is added by hand, and not announced."""
+        for writer in self.writers if self._options["on_forgotten"] == "from_now" else ():
             writer.heal()
             writer.wait()
 
@@ -253,7 +255,9 @@ class SleepingFleet(MembersFleet):
     # What must be true.
 
     def look(self) -> None:
-        """Nothing is owned twice, or accepted twice, unless a record may have been forgotten."""
+        """Nothing is owned twice, or accepted twice, unless a record may have been forgotten. Whoever owns a stream
+        by another announcement of it may see an entry again; of the two, the fence tells which counts.
+        """
         self._nothing_is_owned_twice()
         for stream, ids in self.accepted.items():
             counted = list(ids)
@@ -271,10 +275,12 @@ class SleepingFleet(MembersFleet):
         sleepers = [stream for stream in self.streams if not stream.startswith(TO_THE_END)]
         self._all_are_read(sleepers, give_up)
         for stream in set(self.streams) - set(sleepers):
-            while self._unread([stream]) or stream in self.announced():
-                self._write(self.writers[0], stream, "end")
-                self.writers[0].wait()
-                self._a_while(give_up)
+            while (unread := self._unread([stream])) or stream in self.announced():
+                if unread:
+                    self.writers[0].insist(stream)
+                else:
+                    self.writers[0].start(self.writers[0].lbs.write(stream, {END: 1}))
+                self._a_while(stream, give_up)
         while left := [*self.announced(), *self._redis.hkeys(self._keys.announced)]:
             assert time.monotonic() < give_up, f"never asleep: {left}"
             time.sleep(0.02)
@@ -291,13 +297,13 @@ class SleepingFleet(MembersFleet):
             self.look()
             time.sleep(0.01)
 
-    def _a_while(self, give_up: float) -> None:
-        """Until what is there has been read, or will not be by this owner."""
-        wait = min(give_up, time.monotonic() + 1.0)
-        while self.announced() and time.monotonic() < wait:
+    def _a_while(self, stream: str, give_up: float) -> None:
+        """Until it has been read to its next end, or there is none."""
+        wait = time.monotonic() + 0.5
+        while stream in self.announced() and time.monotonic() < wait:
             self.look()
             time.sleep(0.01)
-        assert time.monotonic() < give_up, f"never read: {self.announced()}"
+        assert time.monotonic() < give_up, f"{stream} is never read: {self._unread([stream])}"
 
     def _unread(self, streams: Iterable[str]) -> dict[str, list[str]]:
         unread: dict[str, list[str]] = {}

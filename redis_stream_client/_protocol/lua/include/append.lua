@@ -37,14 +37,16 @@ local function append(stream, maxlen, at)
 end
 
 -- A stream wakes: it is announced, and was not before. Its record must not expire until an owner has begun; or, if it
--- has expired already, an owner must learn which entry of many has woken it. Returns an error, if there is one.
--- fence, since: what the record holds; had: whether there were entries before; ttl: ms that such a note stays
-local function wake(record, fence, since, had, first, ttl)
+-- has expired already, an owner must learn which entry of many has woken it. If an entry comes before that of who has
+-- announced the stream, nobody can tell, so the owner begins at the start. Returns an error, if there is one.
+-- fence, since: what the record holds; had: whether there were entries before; ttl: ms that such a note stays;
+-- by_us: whether this call has announced it
+local function wake(record, fence, since, had, first, ttl, by_us)
   local done
   if fence then
-    done = redis.pcall('PERSIST', record)
-  elseif had and not since then
-    done = redis.pcall('HSET', record, 'since', first)
+    done = by_us and redis.pcall('PERSIST', record)
+  elseif not since and (had or not by_us) then
+    done = redis.pcall('HSET', record, 'since', by_us and first or '-')
     if done == 1 then done = redis.pcall('PEXPIRE', record, ttl) end
   end
   return type(done) == 'table' and done.err or nil
