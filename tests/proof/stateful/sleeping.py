@@ -255,8 +255,8 @@ class SleepingFleet(MembersFleet):
     # What must be true.
 
     def look(self) -> None:
-        """Nothing is owned twice, or accepted twice, unless a record may have been forgotten. Whoever owns a stream
-        by another announcement of it may see an entry again; of the two, the fence tells which counts.
+        """Nothing is owned twice, or accepted twice, unless a record may have been forgotten. Who owns a stream
+        by another announcement may see an entry again; the fence tells which of the two counts.
         """
         self._nothing_is_owned_twice()
         for stream, ids in self.accepted.items():
