@@ -33,6 +33,9 @@ Budgets are checked by counts and by ratios in the same run. Seconds and streams
   checked.
 - **burst** of 400 over 4 idle members: the most at most 1.5 times the least. As it says.
 - **memory**: at most 1.5 kB for each held stream. As it says: what Python and Redis have allocated.
+- **sleep**: one key of Redis for a session that sleeps, its record, and at most 1,000 bytes; nothing announced,
+  pending or held. At most 0.6 requests to wake one and put it to sleep again, beside a thousand others. As it
+  says: keys, bytes and commands are counted, those of the data streams left out.
 - **sweeps** of 200 members: at most 2 % of a Redis core. CPU seconds, not seconds: those of a fleet less those of
   the same fleet when it has stopped sweeping. Its beats are counted, too: of a fleet that the machine is too slow
   for, the sweeps would say nothing.
@@ -341,6 +344,19 @@ async def memory() -> list[Check]:
     return [Check("bytes per held stream", used, most=1_500)]
 
 
+async def sleep() -> list[Check]:
+    """What a session takes that sleeps."""
+    with Server() as server:
+        async with Redis.from_url(server.url) as redis:
+            left = await test_cost.sleepers(server, redis, SERVICE)
+    return [
+        Check("keys per sleeping session", round(left.keys, 2), most=1),
+        Check("bytes per sleeping session", left.bytes, most=1_000),
+        Check("sleeping sessions announced, pending or held", left.known, most=0),
+        Check("requests to wake one and put it to sleep", left.sent, most=0.6),
+    ]
+
+
 async def sweeps() -> list[Check]:
     """What a large fleet that does nothing else takes of Redis for looking after each other."""
     fleets = [await members.idle_fleet("ours", MEMBERS) for _ in range(FLEETS)]
@@ -353,7 +369,7 @@ async def sweeps() -> list[Check]:
     ]
 
 
-TESTED = (hold, commands, memory)
+TESTED = (hold, commands, memory, sleep)
 """What `tests/proof/test_cost.py` checks as well."""
 
 UNSHARED = (assign_and_done, one_busy_stream)

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import gc
 import tracemalloc
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from redis.asyncio import Redis
 
 from redis_stream_client import LoadBalancerStream, RedisStreamClient, StreamAdded
 from redis_stream_client._model.keys import NOBODY, Keys
@@ -15,11 +18,14 @@ from redis_stream_client._protocol.base import PAGE, SEEN_BYTES
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from redis_stream_client import Lease
     from tests.harness.connection import Connection
     from tests.harness.servers import Server
+
+SENT = ("eval", "evalsha", "xread", "xreadgroup")
+"""The commands that a client sends for its streams, and that no script executes."""
 
 WINDOW = 4.0
 """Seconds in which commands are counted: two lock lifetimes."""
@@ -86,6 +92,60 @@ async def sent_per_stream(server: Server, redis: Connection, service: str, strea
         return float(sent / streams)
 
 
+@dataclass(frozen=True, slots=True)
+class Sleepers:
+    """What sessions hold that sleep: keys and bytes of Redis each, and what else is left; all is told beyond their
+    data streams. And what to wake one takes, until it sleeps again."""
+
+    keys: float
+    bytes: float
+    known: int
+    """How many are announced, pending, in the hash of announcements, or held by the member."""
+    sent: float
+    """Requests for one that is woken beside the others."""
+
+
+async def sleepers(server: Server, redis: Connection, service: str, streams: int = 1_000) -> Sleepers:
+    """Let sessions process an entry and fall asleep; then wake them all, and let them fall asleep once more."""
+    client, lbs, keys = (
+        RedisStreamClient.from_url(server.url, service),
+        LoadBalancerStream(redis, service),
+        Keys(service),
+    )
+    names = [f"{service}-session-{i:04d}" for i in range(streams)]
+    processed = 0
+
+    async def session(lease: Lease) -> None:
+        nonlocal processed
+        async for entry in lease.entries(idle=0.2):
+            await lease.checkpoint(entry.id)
+            processed += 1
+
+    async def asleep(expected: int) -> None:
+        await wait_until(lambda: processed == expected and not client.leases, "all are asleep", timeout=60)
+
+    async def used() -> tuple[int, int]:
+        return await redis.dbsize(), (await redis.info("memory"))["used_memory"]
+
+    async with client.running(session):
+        await lbs.write("warm-up", {"n": 1})  # connections, scripts, the keys that all share
+        await asleep(1)
+        for name in names:
+            await redis.xadd(name, {"n": 1})
+        count, size = await used()
+        await lbs.add_many(names)
+        await asleep(1 + streams)
+        more, larger = await used()
+        pending = await redis.xpending(keys.lbs, keys.group)
+        left = await redis.xlen(keys.lbs) + pending["pending"] + await redis.hlen(keys.announced)
+        await redis.config_resetstat()
+        await lbs.write_many([(name, {"n": 2}) for name in names])
+        await asleep(1 + 2 * streams)
+        stats = await redis.info("commandstats")
+    sent = sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in SENT)
+    return Sleepers((more - count) / streams, (larger - size) / streams, left + len(client.leases), sent / streams)
+
+
 async def test_holding_many_streams_costs_no_more_than_holding_few(
     server: Server, redis: Connection, service: str
 ) -> None:
@@ -107,6 +167,17 @@ async def test_a_held_stream_needs_little_memory(server: Server, redis: Connecti
 
 async def test_finishing_under_load_shares_commands(server: Server, redis: Connection, service: str) -> None:
     assert await sent_per_stream(server, redis, service) <= 0.2
+
+
+async def test_a_session_that_sleeps_is_a_record_and_nothing_else(
+    own_server: Callable[..., Server], service: str
+) -> None:
+    server = own_server()
+    async with Redis.from_url(server.url) as redis:
+        left = await sleepers(server, redis, service)
+    assert (round(left.keys, 2), left.known) == (1, 0)
+    assert left.bytes <= 1_000
+    assert left.sent <= 0.6
 
 
 async def test_a_fleet_looks_through_the_load_balancer_stream_once_for_all(
