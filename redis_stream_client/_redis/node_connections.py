@@ -21,6 +21,10 @@ MOST = 16
 """The most connections to one node at a time; whoever wants another one waits."""
 
 
+class NotLent(Unanswered):
+    """There was no connection to lend, which says nothing about the node."""
+
+
 class NodeConnections:
     """The connections of one event loop. Nobody has to close them: those that nobody uses are closed after `KEPT`
     seconds, and when the loop ends."""
@@ -28,26 +32,35 @@ class NodeConnections:
     def __init__(self) -> None:
         self._idle: dict[Endpoint, list[tuple[AbstractConnection, float]]] = defaultdict(list)
         self._free: weakref.WeakKeyDictionary[Endpoint, asyncio.Semaphore] = weakref.WeakKeyDictionary()
+        self._closed: weakref.WeakKeyDictionary[Endpoint, int] = weakref.WeakKeyDictionary()  # how often
         self._timer: asyncio.TimerHandle | None = None
         self._at_end: AtLoopEnd | None = None
         forks.watch(self)
 
     @asynccontextmanager
-    async def lent(self, node: Endpoint, timeout: float) -> AsyncGenerator[AbstractConnection]:
+    async def lent(self, node: Endpoint, timeout: float, turn: float) -> AsyncGenerator[AbstractConnection]:
         """Borrow a connection to a node. One that was closed in the block is not kept.
 
-        Raises `Unanswered` or `RedisRejected` if there is none within `timeout` seconds.
+        Args:
+            node: the node.
+            timeout: seconds to open a connection.
+            turn: seconds to wait for others that have all of them.
+
+        Raises `NotLent` if others had all of them, or have closed those to this node meanwhile: ask where to go
+        now. Raises `Unanswered` or `RedisRejected` if none could be opened.
         """
-        until = clock.now() + timeout
         free = self._free.setdefault(node, asyncio.Semaphore(MOST))
+        before = self._closed.get(node, 0)
+        until = clock.now() + turn
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(turn):
                 await free.acquire()
         except TimeoutError:
-            message = f"all connections to {node.where} are in use"
-            raise Unanswered(message, maybe_executed=False) from None
+            raise NotLent(f"all connections to {node.where} are in use", maybe_executed=False) from None
         try:
-            connection = self._kept(node) or await node.open(max(0.0, until - clock.now()))
+            if self._closed.get(node, 0) != before:
+                raise NotLent(f"{node.where} has not answered", maybe_executed=False)
+            connection = self._kept(node) or await node.open(min(timeout, max(0.0, until - clock.now())))
             try:
                 yield connection
             except BaseException:
@@ -58,7 +71,8 @@ class NodeConnections:
             free.release()
 
     def close(self, node: Endpoint) -> None:
-        """Close the idle connections to a node that does not answer."""
+        """Close the idle connections to a node that does not answer, and have those who wait look for another."""
+        self._closed[node] = self._closed.get(node, 0) + 1
         for connection, _ in self._idle.pop(node, ()):
             wire.abort(connection)
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn
 
 import hiredis
@@ -232,7 +232,8 @@ class Pooled:
                 await turn
             except asyncio.CancelledError:
                 if turn.cancelled():
-                    self._waiting.remove(turn)
+                    with suppress(ValueError):  # others were woken meanwhile, and it was left out
+                        self._waiting.remove(turn)
                 else:
                     self._wake()  # it was our turn, and we pass it on
                 raise
@@ -246,9 +247,13 @@ class Pooled:
             self._wake()
 
     def _wake(self) -> None:
-        """Have the next one who waits try again."""
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
+        """Have the next one who waits try again. One that was cancelled in this turn of the event loop may not
+        know it yet."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     def translated(self, error: Exception, doing: str, hint: str | None) -> RedisStreamClientError:
         """The error of this package for an error of redis-py or of the system, which is its cause.

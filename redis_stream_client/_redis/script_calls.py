@@ -18,7 +18,7 @@ from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._redis import error_mapping, wire
 from redis_stream_client._redis.endpoint import Endpoint, Node, Slot
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
-from redis_stream_client._redis.node_connections import NodeConnections
+from redis_stream_client._redis.node_connections import NodeConnections, NotLent
 from redis_stream_client._redis.placement import placement_for
 from redis_stream_client._redis.pooled import CONNECT_TIMEOUT, REPLY_TIMEOUT, Loan, Pooled
 from redis_stream_client._redis.script import Script
@@ -187,10 +187,12 @@ class _Nodes:
 
     async def _ask(self, route: _Route, calls: Sequence[Call | Command], until: float) -> list[Any]:
         """Send calls to one node in one pipeline. Returns replies, refusals and `Unanswered`."""
-        timeout = min(REPLY_TIMEOUT, max(0.0, until - clock.now()))
+        left = max(0.0, until - clock.now())
         try:
-            async with self._connections.lent(route.node, timeout) as connection:
+            async with self._connections.lent(route.node, min(REPLY_TIMEOUT, left), left) as connection:
                 replies = await _replies(Loan(connection), calls, asking=route.asking)
+        except NotLent as fault:
+            return [fault] * len(calls)
         except (Unanswered, RedisRejected) as fault:
             replies = [fault] * len(calls)
         if any(isinstance(reply, Unanswered) for reply in replies):

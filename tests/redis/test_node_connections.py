@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis_stream_client._redis import node_connections, wire
 from redis_stream_client._redis.endpoint import Endpoint, endpoint_for
 from redis_stream_client._redis.error_mapping import Unanswered
-from redis_stream_client._redis.node_connections import MOST, NodeConnections
+from redis_stream_client._redis.node_connections import MOST, NodeConnections, NotLent
 from tests.harness.loops import loop_factory
 from tests.harness.servers import clients_of
 from tests.harness.waiting import wait_until
@@ -33,7 +33,7 @@ def node(server: Server) -> Endpoint:
 
 async def ask(connections: NodeConnections, node: Endpoint) -> Any:
     """Use a connection; the connection that it was."""
-    async with connections.lent(node, SOON) as connection:
+    async with connections.lent(node, SOON, SOON) as connection:
         assert await wire.roundtrip(connection, SOON, "PING") == b"PONG"
     return connection
 
@@ -50,7 +50,7 @@ async def test_one_that_was_closed_is_not(node: Endpoint, redis: Connection) -> 
     await asyncio.sleep(0.05)  # time itself: what the server did arrives here
     second = await ask(connections, node)
     assert second is not first
-    async with connections.lent(node, SOON) as connection:
+    async with connections.lent(node, SOON, SOON) as connection:
         wire.abort(connection)
     assert await ask(connections, node) is not connection
 
@@ -59,7 +59,7 @@ async def test_one_whose_user_fails_is_closed(node: Endpoint) -> None:
     connections = NodeConnections()
 
     async def fail() -> None:
-        async with connections.lent(node, SOON):
+        async with connections.lent(node, SOON, SOON):
             raise KeyError
 
     for _ in range(2 * MOST):
@@ -97,7 +97,7 @@ async def test_who_wants_one_too_many_waits(node: Endpoint, server: Server) -> N
 
     async def use() -> None:
         nonlocal now, most
-        async with connections.lent(node, SOON) as connection:
+        async with connections.lent(node, SOON, SOON) as connection:
             now += 1
             most = max(most, now)
             used.add(connection)
@@ -112,11 +112,42 @@ async def test_who_wants_one_too_many_waits(node: Endpoint, server: Server) -> N
 async def test_the_wait_is_bounded(node: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_connections, "MOST", 1)
     connections = NodeConnections()
-    async with connections.lent(node, SOON):
+    async with connections.lent(node, SOON, SOON):
         with pytest.raises(Unanswered, match="in use") as raised:
-            async with connections.lent(node, 0.05):
+            async with connections.lent(node, SOON, 0.05):
                 pass
+    assert isinstance(raised.value, NotLent)
     assert not raised.value.maybe_executed
+    await ask(connections, node)
+
+
+async def test_who_waits_longer_than_it_takes_to_connect_gets_one(
+    node: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_connections, "MOST", 1)
+    connections = NodeConnections()
+
+    async def use() -> None:
+        async with connections.lent(node, 0.2, SOON) as connection:
+            await asyncio.sleep(0.15)  # time itself
+            wire.abort(connection)
+
+    await asyncio.gather(*(use() for _ in range(4)))
+
+
+async def test_who_waits_for_a_node_that_does_not_answer_is_told(
+    node: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise hundreds wait for it by turns, though another node has taken its place."""
+    monkeypatch.setattr(node_connections, "MOST", 1)
+    connections = NodeConnections()
+    async with connections.lent(node, SOON, SOON):
+        waiting = [asyncio.create_task(ask(connections, node)) for _ in range(3)]
+        await asyncio.sleep(0)
+        connections.close(node)
+    for answer in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(answer, NotLent)
+        assert not answer.maybe_executed
     await ask(connections, node)
 
 

@@ -119,7 +119,9 @@ async def test_who_borrows_more_than_the_pool_has_waits_for_his_turn(server: Ser
             await waiting
 
 
-async def test_one_that_is_woken_and_cancelled_passes_it_on(server: Server) -> None:
+@pytest.mark.parametrize("woken", [True, False])
+async def test_one_that_is_woken_and_cancelled_passes_it_on(server: Server, woken: bool) -> None:
+    """Or cancelled and woken, in the same turn of the event loop."""
     async with Redis.from_url(server.url, max_connections=1) as redis:
         pooled = Pooled(redis, "key")
 
@@ -130,7 +132,10 @@ async def test_one_that_is_woken_and_cancelled_passes_it_on(server: Server) -> N
         async with pooled.connection("ask"):
             first, second = asyncio.create_task(ask()), asyncio.create_task(ask())
             await asyncio.sleep(0)
-        first.cancel()
+            if not woken:
+                first.cancel()
+        if woken:
+            first.cancel()
         await asyncio.wait((first, second), timeout=2)
         assert first.cancelled()
         assert second.done()
