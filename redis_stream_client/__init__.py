@@ -27,7 +27,7 @@ from redis_stream_client._model.errors import (
     StreamGone,
 )
 from redis_stream_client._model.fence import Fence
-from redis_stream_client._model.fleet_status import FleetMember, FleetStatus, Unread
+from redis_stream_client._model.fleet_status import FleetMember, FleetStatus, Lag, StreamStatus, Unread
 from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.health import Health, Stuck
 from redis_stream_client._model.poison import PoisonError
@@ -60,6 +60,7 @@ __all__ = [
     "Gap",
     "Handler",
     "Health",
+    "Lag",
     "Lease",
     "LoadBalancerStream",
     "LossReason",
@@ -80,6 +81,7 @@ __all__ = [
     "StreamDisowned",
     "StreamExpired",
     "StreamGone",
+    "StreamStatus",
     "StreamWanted",
     "Stuck",
     "Unread",

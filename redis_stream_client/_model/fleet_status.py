@@ -85,3 +85,66 @@ class FleetStatus:
     released: int
     dead_letters: int | None
     unread: tuple[Unread, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """A data stream that is announced: who owns it, and how far behind it is.
+
+    Attributes:
+        stream: name of the data stream; None if its announcement is malformed. It will go to the dead letters.
+        lbs_id: id of the announcement.
+        owner: id of the consumer for which the announcement is pending; None while it waits for one.
+        owner_alive: whether that one lives. If not, a living member will claim the stream.
+        deliveries: how many owners the announcement has had; 0: none has been given it yet.
+        attempts: how many of them have begun without a step forward, this one included: more than one if owners
+            died. 0: this owner has not begun, or does not read entries.
+        failures: how often handlers have failed since the checkpoint last advanced.
+        failing_since: when the failures began, or the deaths of owners, in seconds of Unix time; None: there are
+            none.
+        error: class and text of the last failure, or None.
+        checkpoint: id of the last entry that was processed; None: none.
+        behind: for how many seconds the oldest entry after the checkpoint has been there, as its id says; 0: there
+            is none; None: it cannot be read.
+        entries: how many entries come after the checkpoint; None: it cannot be read.
+        more: whether there are more than `entries`; about 100 of each stream are counted.
+        unread: why the progress record or the data stream could not be read; None: they were.
+    """
+
+    stream: str | None
+    lbs_id: str
+    owner: str | None
+    owner_alive: bool
+    deliveries: int
+    attempts: int = 0
+    failures: int = 0
+    failing_since: float | None = None
+    error: str | None = None
+    checkpoint: str | None = None
+    behind: float | None = None
+    entries: int | None = None
+    more: bool = False
+    unread: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a service is behind, for an autoscaler.
+
+    Attributes:
+        entries: entries that come after the checkpoints of all announced streams, together.
+        more: whether there are more: about 100 of each stream are counted, and `unread` streams count none.
+        behind: the age of the oldest of these entries in seconds, as its id says; 0: there is none.
+        stream: the data stream that has it; None: there is none.
+        waiting: announcements that no member has been given yet.
+        streams: how many announcements there are.
+        unread: how many of these have a data stream or a progress record that could not be read.
+    """
+
+    entries: int
+    more: bool
+    behind: float
+    stream: str | None
+    waiting: int
+    streams: int
+    unread: int

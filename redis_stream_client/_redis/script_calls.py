@@ -56,7 +56,7 @@ class ScriptCalls:
     """Calls scripts and sends commands, each on the server of its first key.
 
     On a cluster it follows slots that move and nodes that fail over: what certainly was not executed is sent
-    again, for up to `CONNECT_TIMEOUT` seconds. What may have been executed is never sent again.
+    again, for a while. What may have been executed is never sent again.
 
     Args:
         redis: as for `Pooled`.
@@ -81,15 +81,20 @@ class ScriptCalls:
             raise answer
         return answer
 
-    async def run_all(self, calls: Sequence[Call | Command]) -> list[Any]:
+    async def run_all(self, calls: Sequence[Call | Command], *, patience: float = CONNECT_TIMEOUT) -> list[Any]:
         """Make some calls at once, in any order. Returns for each its reply, or an `Unanswered` or a
         `RedisRejected`.
 
-        If the caller is cancelled, nothing is left running."""
+        If the caller is cancelled, nothing is left running.
+
+        Args:
+            calls: what to ask.
+            patience: seconds for which a cluster may not serve a slot before the calls fail that need it.
+        """
         if not calls:
             return []
         if self._cluster is not None:
-            return await self._here(self._cluster).run_all(calls)
+            return await self._here(self._cluster).run_all(calls, patience)
         loan: Loan | None = None
         try:
             async with self._pooled.lent() as connection:
@@ -105,6 +110,13 @@ class ScriptCalls:
             if isinstance(fault, Unanswered):
                 fault.maybe_executed = False
             return [fault] * len(calls)
+
+    async def servers(self, keys: Sequence[str]) -> list[Endpoint | None]:
+        """The servers of keys, as far as they are known. The same server is always the same object. None: one
+        server has all keys, or it is not known which."""
+        if self._cluster is None:
+            return [None] * len(keys)
+        return await self._here(self._cluster).servers(keys)
 
     def _here(self, cluster: RedisCluster) -> "_Nodes":
         """What belongs to the running loop, in this process."""
@@ -134,11 +146,23 @@ class _Nodes:
         self._connections = NodeConnections()
         self._named: dict[Address, Node] = {}  # by redirections
 
-    async def run_all(self, calls: Sequence[Call | Command]) -> list[Any]:
+    async def servers(self, keys: Sequence[str]) -> list[Endpoint | None]:
+        """As `ScriptCalls`."""
+        try:
+            return [await self._server(key, clock.now() + REPLY_TIMEOUT) for key in keys]
+        except (Unanswered, RedisRejected):
+            return [None] * len(keys)
+
+    async def _server(self, key: str, until: float) -> Endpoint | None:
+        if self._placement.endpoint(key) is None:
+            await self._placement.learn(min(REPLY_TIMEOUT, max(0.0, until - clock.now())))
+        return self._placement.endpoint(key)
+
+    async def run_all(self, calls: Sequence[Call | Command], patience: float) -> list[Any]:
         """As `ScriptCalls`."""
         answers: list[Any] = [None] * len(calls)
         left: dict[int, _Route | None] = dict.fromkeys(range(len(calls)))  # with where a redirection leads
-        until = clock.now() + CONNECT_TIMEOUT
+        until = clock.now() + patience
         backoff = Backoff(*PAUSE)
         while left:
             try:

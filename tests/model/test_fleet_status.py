@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from redis_stream_client import FleetMember, FleetStatus, Unread
+from redis_stream_client import FleetMember, FleetStatus, Lag, StreamStatus, Unread
 
 
 def test_a_status_becomes_json() -> None:
@@ -14,3 +14,10 @@ def test_a_status_becomes_json() -> None:
     said = json.loads(json.dumps(dataclasses.asdict(status)))
     assert said["members"][0] | {"id": "b"} == dataclasses.asdict(dataclasses.replace(member, id="b"))
     assert said["unread"] == [{"what": "presence", "why": "NOPERM"}]
+
+
+def test_streams_and_the_lag_become_json() -> None:
+    stream = StreamStatus("call-1", "1-1", owner=None, owner_alive=False, deliveries=0, behind=1.5, entries=2)
+    assert StreamStatus(**json.loads(json.dumps(dataclasses.asdict(stream)))) == stream
+    lag = Lag(entries=2, more=False, behind=1.5, stream="call-1", waiting=1, streams=1, unread=0)
+    assert Lag(**json.loads(json.dumps(dataclasses.asdict(lag)))) == lag

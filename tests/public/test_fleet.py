@@ -15,17 +15,26 @@ from redis_stream_client import (
     Fleet,
     FleetMember,
     FleetStatus,
+    Lag,
+    Lease,
     LoadBalancerStream,
     RedisRejected,
+    RedisStreamClient,
     RedisUnavailable,
+    RetryPolicy,
+    StreamStatus,
     __version__,
 )
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._protocol import positions
+from tests.harness.cluster import start_cluster
 from tests.harness.connection import lent_by
 from tests.harness.fleet import Member
+from tests.harness.masses import make_members, make_streams
 from tests.harness.ports import HOST, free_port
-from tests.harness.scenes import bury_one
+from tests.harness.scenes import bury_one, die_with
 from tests.harness.sentinel import NAME, deploy
+from tests.harness.slowlog import slowest_ms
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -207,3 +216,244 @@ async def test_behind_a_sentinel(service: str) -> None:
 async def test_names_of_services(redis: Connection, name: str) -> None:
     with pytest.raises(ValueError, match="service"):
         Fleet(redis, name)
+
+
+# Streams.
+
+
+async def listed(fleet: Fleet, **only: Any) -> dict[str | None, StreamStatus]:
+    return {status.stream: status async for status in fleet.streams(**only)}
+
+
+async def test_no_streams(fleet: Fleet, redis: Connection) -> None:
+    assert await listed(fleet) == {}
+    assert await fleet.owner("call-1") is None
+    assert await fleet.lag() == Lag(0, more=False, behind=0.0, stream=None, waiting=0, streams=0, unread=0)
+    assert await redis.keys() == []
+
+
+async def test_waiting_owned_given_back_and_orphaned(fleet: Fleet, redis: Connection, service: str) -> None:
+    producer = LoadBalancerStream(redis, service)
+    async with Member(redis, service, claim=False, lock_ttl=30.0, max_streams=1) as member:
+        await producer.add("given back")
+        await wait_until(lambda: member.leases, "it has the stream")
+        await member.leases[0].release()
+        await producer.add("owned")
+        await wait_until(lambda: len(member.leases) == 2, "it has the next one")
+        ghost = await die_with(redis, service, "orphaned", lock_ttl=0.01)
+        lbs_id = await producer.add("waiting")
+        await wait_until(lambda: gone(redis, Keys(service).lock(ghost)), "it is dead")
+        found = await listed(fleet)
+        assert {name: (one.owner, one.owner_alive, one.deliveries) for name, one in found.items()} == {
+            "given back": (None, False, 1),
+            "owned": (member.client.id, True, 1),
+            "orphaned": (ghost, False, 1),
+            "waiting": (None, False, 0),
+        }
+        assert found["waiting"].lbs_id == lbs_id
+        assert list(await listed(fleet, owner=member.client.id)) == ["owned"]
+        assert list(await listed(fleet, owner=ghost)) == ["orphaned"]
+        assert await listed(fleet, owner="stranger") == {}
+        for name, status in found.items():
+            assert await fleet.owner(str(name)) == status
+        lag = await fleet.lag()
+        assert (lag.streams, lag.waiting, lag.entries) == (4, 1, 0)
+
+
+async def gone(redis: Connection, key: str) -> bool:
+    return not await redis.exists(key)
+
+
+async def test_how_far_behind(fleet: Fleet, redis: Connection, service: str) -> None:
+    async with Member(redis, service, lock_ttl=30.0) as member:
+        producer, now = LoadBalancerStream(redis, service), round(time.time())
+        await producer.add_many(["slow", "quick", "new"])
+        await wait_until(lambda: len(member.leases) == 3, "it has the streams")
+        for stream in ("slow", "quick"):
+            for age in (600, 300, 200):
+                await redis.xadd(stream, {"n": 1}, id=f"{now - age}000-0")
+        for lease in [lease for lease in member.leases if lease.stream != "new"]:
+            async for entry in lease.entries():
+                await lease.checkpoint(entry.id)
+                if lease.stream == "slow" or entry.id == f"{now - 200}000-0":
+                    break
+        await redis.xadd("new", {"n": 1})
+        slow, quick, new = (await listed(fleet)).values()
+        assert (slow.checkpoint, slow.entries, slow.more) == (f"{now - 600}000-0", 2, False)
+        assert slow.behind == pytest.approx(300, abs=10)
+        assert (quick.checkpoint, quick.entries, quick.behind) == (f"{now - 200}000-0", 0, 0.0)
+        assert (new.checkpoint, new.entries, new.attempts) == (None, 1, 0)
+        assert slow.attempts == 0, "it has got on"
+        assert list(await listed(fleet, behind=60)) == ["slow"]
+        assert await listed(fleet, behind=400.0) == {}
+        assert len(await listed(fleet, behind=0)) == 3
+        lag = await fleet.lag()
+        assert (lag.entries, lag.more, lag.stream, lag.streams, lag.waiting) == (3, False, "slow", 3, 0)
+        assert lag.behind == pytest.approx(300, abs=10)
+
+
+async def test_a_stream_whose_handlers_fail(fleet: Fleet, redis: Connection, service: str) -> None:
+    async def handle(lease: Lease) -> None:
+        async for _ in lease.entries():
+            raise KeyError("no such customer")
+
+    began = time.time()
+    await LoadBalancerStream(redis, service).write("call-1", {"n": 1})
+    client = RedisStreamClient(redis, service)
+    async with client.running(handle, retry=RetryPolicy(max_attempts=None, first_pause=0.05)):
+
+        async def failing() -> StreamStatus | None:
+            status = await fleet.owner("call-1")
+            return status if status is not None and status.failures > 1 else None
+
+        status = await wait_until(failing, "it has failed twice")
+        assert status is not None
+        assert status.failing_since is not None
+        assert status.failing_since == pytest.approx(began, abs=10)
+        assert "no such customer" in (status.error or "")
+        assert (status.entries, status.checkpoint) == (1, None)
+
+
+async def test_a_session_that_sleeps_is_not_there(fleet: Fleet, redis: Connection, service: str) -> None:
+    async with Member(redis, service) as member:
+        await LoadBalancerStream(redis, service).write("call-1", {"n": 1})
+        await wait_until(lambda: member.leases, "it has the stream")
+        [lease] = member.leases
+        entry = await anext(lease.entries())
+        await lease.checkpoint(entry.id)
+        assert await lease.done_if_idle()
+        assert await listed(fleet) == {}
+        assert await fleet.owner("call-1") is None
+
+
+async def test_a_malformed_announcement(fleet: Fleet, redis: Connection, service: str) -> None:
+    await redis.xadd(Keys(service).lbs, {"n": 1})
+    found = await listed(fleet, behind=10.0)
+    assert found[None].unread == "its announcement is malformed"
+    lag = await fleet.lag()
+    assert (lag.streams, lag.unread, lag.more) == (1, 1, True)
+
+
+async def test_streams_that_cannot_be_read(fleet: Fleet, redis: Connection, service: str) -> None:
+    await LoadBalancerStream(redis, service).add_many(["a", "b", "c"])
+    await redis.set("a", "text")
+    await redis.set(Keys(service).progress("b"), "text")
+    found = await listed(fleet)
+    assert "its data stream cannot be read" in (found["a"].unread or "")
+    assert "its progress record cannot be read" in (found["b"].unread or "")
+    assert found["c"].unread is None
+    assert list(await listed(fleet, behind=10.0)) == ["a", "b"]
+
+
+async def test_what_is_announced_meanwhile_is_left_to_the_next_time(
+    fleet: Fleet, redis: Connection, service: str
+) -> None:
+    producer = LoadBalancerStream(redis, service)
+    await producer.add_many([f"call-{n}" for n in range(600)])
+    seen_names = []
+    async for status in fleet.streams():
+        seen_names.append(status.stream)
+        if len(seen_names) % 100 == 0:
+            await producer.add(f"later-{len(seen_names)}")
+    assert seen_names == [f"call-{n}" for n in range(600)]
+
+
+async def test_the_same_iterator_goes_on_after_an_error(redis: Connection, service: str, proxy: TcpProxy) -> None:
+    await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(600)])
+    async with Redis.from_url(f"{proxy.url}?socket_timeout=0.3") as through:
+        lent = lent_by(through)
+        streams = Fleet(through, service).streams()
+        names = [(await anext(streams)).stream for _ in range(250)]
+        assert not lent, "no connection is held"
+        proxy.freeze()
+        with pytest.raises(RedisUnavailable, match="could not list the streams"):
+            await anext(streams)
+        proxy.thaw()
+        names += [status.stream async for status in streams]
+        assert names == [f"call-{n}" for n in range(600)]
+        assert not lent
+
+
+async def test_a_cancelled_step_can_be_repeated(redis: Connection, service: str, proxy: TcpProxy) -> None:
+    await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(300)])
+    async with Redis.from_url(proxy.url) as through:
+        streams = Fleet(through, service).streams()
+        names = [(await anext(streams)).stream for _ in range(250)]
+        proxy.freeze()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await anext(streams)
+        proxy.thaw()
+        names += [status.stream async for status in streams]
+        assert names == [f"call-{n}" for n in range(300)]
+
+
+async def test_streams_on_a_cluster_whose_node_is_away(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions, "PATIENCE", 1.0)
+    with start_cluster() as cluster:
+        async with RedisCluster.from_url(cluster.url) as redis:
+            lbs = cluster.owner_of(Keys(service).lbs)
+            dead = next(node for node in cluster.masters if node is not lbs)
+            there, lost = cluster.key_apart_from(cluster.key_on(dead)), cluster.key_on(dead)
+            producer, fleet = LoadBalancerStream(redis, service), Fleet(redis, service)
+            for stream in (there, lost):
+                await producer.write(stream, {"n": 1})
+            assert [status.entries for status in (await listed(fleet)).values()] == [1, 1]
+            dead.kill()
+            found = await listed(fleet)
+            assert (found[there].entries, found[there].unread) == (1, None)
+            assert (found[lost].entries, found[lost].behind) == (None, None)
+            assert found[lost].unread
+            lag = await fleet.lag()
+            assert (lag.entries, lag.more, lag.unread) == (1, True, 1)
+            assert (await fleet.status()).waiting == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"owner": b"a"}, TypeError),
+        ({"owner": ""}, ValueError),
+        ({"behind": "10"}, TypeError),
+        ({"behind": True}, TypeError),
+        ({"behind": -1}, ValueError),
+        ({"behind": float("nan")}, ValueError),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception], service: str) -> None:
+    with pytest.raises(error, match=next(iter(arguments))):
+        Fleet(Redis(), service).streams(**arguments)
+
+
+async def test_names_of_streams(fleet: Fleet) -> None:
+    with pytest.raises(ValueError, match="stream"):
+        await fleet.owner("")
+    with pytest.raises(TypeError, match="stream"):
+        await fleet.owner(b"call-1")  # type: ignore[arg-type]
+
+
+@pytest.mark.long
+async def test_a_hundred_thousand_streams_hold_redis_up_for_some_milliseconds(
+    fleet: Fleet, redis: Connection, service: str, server: Server
+) -> None:
+    make_members(server, service, 1_000)
+    make_streams(server, service, 100_000, members=1_000)
+    for n in range(0, 100_000, 1_000):  # some have much to do
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.hset(Keys(service).progress(f"call-{n}"), "checkpoint", "1-1")
+        for _ in range(150):
+            pipeline.xadd(f"call-{n}", {"n": 1})
+        await pipeline.execute()
+    lag = await fleet.lag()
+    assert (lag.streams, lag.entries, lag.more) == (100_000, 10_000, True)
+
+    async def use() -> None:
+        await fleet.status()
+        await fleet.owner("call-77777")
+        async for _ in fleet.streams(owner="member-7"):
+            pass
+        walk = fleet.streams()
+        for _ in range(5_000):
+            await anext(walk)
+
+    assert await slowest_ms(server, use) < 10

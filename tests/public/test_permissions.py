@@ -11,11 +11,13 @@ from redis.asyncio import Redis
 from redis_stream_client import (
     Entry,
     Fleet,
+    FleetStatus,
     Lease,
     LoadBalancerStream,
     RedisRejected,
     RedisStreamClient,
     StreamAdded,
+    StreamStatus,
 )
 from redis_stream_client._model.keys import Keys
 from tests.harness.readme import DATA_RULE, FLEET_RULE, PRODUCER_RULE, RETENTION_RULE, RULE, WRITER_RULE
@@ -395,20 +397,40 @@ async def test_nothing_of_the_rule_for_writing_can_be_left_out(
 
 
 ON_CALL = [word for word in FLEET_RULE[3:] if word[0] in "+~"]
-UNREAD = {"+xpending": "released streams", "+hkeys": "presence", "+mget": "descriptions"}
-"""What the README says may be left out by whoever looks at the fleet, and what it cannot read then."""
+WITHOUT = {
+    "+hkeys": ["presence"],
+    "+mget": ["descriptions"],
+    "+hmget": ["call-2", "call-3"],
+    "~call-*": ["call-2", "call-3"],
+    f"~{{call-*}}:{SERVICE}:progress": ["call-2", "call-3"],
+    "+hget": [],
+}
+"""What the README says may be left out by whoever looks at the fleet, and what cannot be read then."""
 
 
 async def prepare_fleet(redis: Connection, client: RedisStreamClient) -> None:
-    """A stream that is owned, one that was released, and one that waits."""
+    """A stream that was given back and whose name is not permitted, one that is owned, and one that waits."""
     producer = LoadBalancerStream(redis, SERVICE)
-    await producer.add_many(["call-1", "call-2"])
+    await producer.add("other")
     await (await next_event(client, StreamAdded)).payload.release()
-    await next_event(client, StreamAdded)
-    await producer.add("call-3")
+    await producer.write("call-2", {"n": 1})
+    await next_event(client, StreamAdded, "call-2")
+    await producer.write("call-3", {"n": 1})
 
 
-@pytest.mark.parametrize("word", [None, *UNREAD])
+async def look_at_everything(server: Server) -> tuple[FleetStatus, list[StreamStatus]]:
+    async with Redis.from_url(user_s_url(server)) as user:
+        fleet = Fleet(user, SERVICE)
+        status, streams = await fleet.status(), [stream async for stream in fleet.streams()]
+        assert (await fleet.lag()).streams == len(streams)
+        for stream in streams:
+            found = await fleet.owner(str(stream.stream))
+            assert found is not None
+            assert (found.lbs_id, found.owner) == (stream.lbs_id, stream.owner)
+    return status, streams
+
+
+@pytest.mark.parametrize("word", [None, *WITHOUT])
 async def test_the_rule_for_the_fleet_is_enough(
     server: Server, rule: list[str], redis: Connection, word: str | None
 ) -> None:
@@ -416,11 +438,14 @@ async def test_the_rule_for_the_fleet_is_enough(
     async with RedisStreamClient(redis, SERVICE, max_streams=1, lock_ttl=30.0) as client:
         await prepare_fleet(redis, client)
         apply_to_producer(server, [other for other in ON_CALL if other != word])
-        async with Redis.from_url(user_s_url(server)) as user:
-            status = await Fleet(user, SERVICE).status()
+        status, streams = await look_at_everything(server)
         assert (status.owned, status.released, status.waiting) == (1, 1, 1)
-        assert [unread.what for unread in status.unread] == ([UNREAD[word]] if word else [])
-        assert all("permi" in unread.why for unread in status.unread)
+        assert [stream.deliveries for stream in streams] == [1, 1, 0]
+        said = {unread.what: unread.why for unread in status.unread}
+        said.update({str(stream.stream): stream.unread for stream in streams if stream.unread})
+        unread = set(WITHOUT[word]) if word else set()
+        assert said.keys() == unread | {"other"}
+        assert all("permi" in why for why in said.values())
 
 
 async def test_the_fleet_without_the_keys_beside_the_locks(
@@ -429,24 +454,23 @@ async def test_the_fleet_without_the_keys_beside_the_locks(
     assert rule
     async with RedisStreamClient(redis, SERVICE, lock_ttl=30.0):
         locks = f"~{{{SERVICE}-input}}:lock:*"
-        apply_to_producer(server, [locks if word.endswith(":*") else word for word in ON_CALL])
-        async with Redis.from_url(user_s_url(server)) as user:
-            status = await Fleet(user, SERVICE).status()
+        apply_to_producer(server, [locks if word == f"~{{{SERVICE}-input}}:*" else word for word in ON_CALL])
+        status, _ = await look_at_everything(server)
         assert [member.alive for member in status.members] == [True]
         assert [unread.what for unread in status.unread] == ["dead letters", "presence"]
 
 
-@pytest.mark.parametrize("word", [word for word in ON_CALL if word not in UNREAD])
+@pytest.mark.parametrize("word", [word for word in ON_CALL if word not in WITHOUT])
 async def test_nothing_else_of_the_rule_for_the_fleet_can_be_left_out(
     server: Server, rule: list[str], redis: Connection, word: str
 ) -> None:
     assert rule
     await redis.script_flush()
-    async with RedisStreamClient(redis, SERVICE, lock_ttl=30.0):
+    async with RedisStreamClient(redis, SERVICE, max_streams=1, lock_ttl=30.0) as client:
+        await prepare_fleet(redis, client)
         apply_to_producer(server, [other for other in ON_CALL if other != word])
-        async with Redis.from_url(user_s_url(server)) as user:
-            with pytest.raises(RedisRejected, match=r"README lists"):
-                await Fleet(user, SERVICE).status()
+        with pytest.raises(RedisRejected, match=r"README lists"):
+            await look_at_everything(server)
 
 
 async def test_a_wrong_password(server: Server, rule: list[str]) -> None:

@@ -141,6 +141,15 @@ async def test_commands_follow_their_keys(cluster: Cluster, clustered: Connectio
     move.finish()
 
 
+async def test_the_servers_of_keys(cluster: Cluster, clustered: Connection, redis: Connection) -> None:
+    keys = [cluster.key_on(node, f"{n}-{{}}") for node in cluster.masters for n in range(2)]
+    servers = await calls_of(clustered).servers(keys)
+    assert None not in servers
+    assert len(set(servers)) == 3
+    assert servers[::2] == servers[1::2]
+    assert await calls_of(redis).servers(keys) == [None] * 6
+
+
 def test_the_slot_of_a_key(server: Server) -> None:
     assert calls_of(RedisCluster(host=HOST, port=server.port)).slot("{a}b") == key_slot(b"a")
     assert calls_of(Redis()).slot("{a}b") == 0
