@@ -72,6 +72,20 @@ async def test_an_entry_keeps_it_awake_and_nothing_is_changed(redis: Connection,
     assert await field(redis, "asleep") is None
 
 
+async def test_behind_the_greatest_id_there_is_nothing(redis: Connection, records: Records) -> None:
+    """Redis refuses to look there, which must not be taken for a fault of the stream."""
+    greatest = "18446744073709551615-18446744073709551615"
+    await records.begin(Begin(RECORD, FIRST))
+    await redis.xadd(STREAM, {"n": 1}, id=greatest)
+    assert await doze(records) is False
+    await records.checkpoint(Checkpoint(RECORD, FIRST, greatest), no_result)
+    assert await doze(records) is True
+    [trimmed] = await records.retain([Retain(RECORD, FIRST, STREAM, "trim", lifetime=60.0)], SOON)
+    assert trimmed == Retained("trimmed")
+    [deleted] = await records.retain([Retain(RECORD, FIRST, STREAM, "delete", greatest, lifetime=60.0)], SOON)
+    assert deleted == Retained("deleted")
+
+
 async def test_only_who_has_begun_puts_it_to_sleep(redis: Connection, records: Records) -> None:
     assert await doze(records) == Refused(Owner("", ""))
     await records.begin(Begin(RECORD, FIRST))

@@ -8,6 +8,7 @@
 -- Returns for each {'asleep'}, {'awake'} (there is an entry), {'refused', its fence or '', its consumer or ''},
 --                  {'error', message} of the record, or {'unreadable', message} of the data stream
 -- A repeat by the same owner looks again. Where nothing was put to sleep, nothing was changed.
+--#include after
 local WORDS = 2
 local LBS_ID = 41 -- characters of a fence that name the announcement
 local results = {}
@@ -20,7 +21,8 @@ for i = 1, #KEYS, 2 do
   elseif stored[1] ~= ARGV[at + 1] or stored[2] ~= ARGV[at + 2] then
     result = {'refused', stored[1] or '', stored[2] or ''}
   else
-    local after = redis.pcall('XRANGE', KEYS[i + 1], stored[3] and '(' .. stored[3] or '-', '+', 'COUNT', 1)
+    local after = stored[3] and entries_after(KEYS[i + 1], stored[3], 1)
+      or redis.pcall('XRANGE', KEYS[i + 1], '-', '+', 'COUNT', 1)
     local announcement = string.sub(ARGV[at + 1], 1, LBS_ID)
     if after.err then
       result = {'unreadable', after.err}

@@ -19,6 +19,7 @@
 --                  {'error', message}
 -- A repeat changes nothing more. A record that is not there is no obstacle where nothing was handed out: whoever has
 -- begun has a record, and an empty stream may go.
+--#include after
 local WORDS = 6
 local AT_ONCE = 100000 -- entries that one call trims, or half as many more: about 5 ms of Redis
 local LARGEST = '18446744073709551615'
@@ -38,7 +39,7 @@ local function one_more(number)
 end
 local function next_to(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  if seq == LARGEST then return one_more(ms) .. '-0' end
+  if seq == LARGEST then return ms == LARGEST and id or one_more(ms) .. '-0' end -- behind the last one there is none
   return ms .. '-' .. one_more(seq)
 end
 local left = AT_ONCE
@@ -58,7 +59,7 @@ local function last_of(i) -- greatest id that the stream ever had, or nil
   end
 end
 local function delete(i, upto, added, stored, lifetime)
-  local after = redis.pcall('XRANGE', KEYS[i + 1], '(' .. upto, '+', 'COUNT', 1)
+  local after = entries_after(KEYS[i + 1], upto, 1)
   if after.err then return {'error', after.err} end
   local last = last_of(i + 1)
   if last and later(upto, last) then return {'other'} end
