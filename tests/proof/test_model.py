@@ -23,7 +23,7 @@ from tests.proof.model.sleep_slips import Slip
 from tests.proof.model.sleeping import Sleeping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from tests.harness.connection import Connection
     from tests.proof.model import sleeping
@@ -142,11 +142,23 @@ def test_each_mistake_in_sleeping_has_its_bounds() -> None:
     assert {*SLIPS, *HARMLESS} == set(Slip)
 
 
+def seeds(least: int, missing: Callable[[], object]) -> Iterator[float]:
+    """Seeds of random walks: so many, and more until each answer was given once, however rare it is."""
+    for walks in range(20 * least):
+        if walks >= least and not missing():
+            return
+        yield random.random()
+
+
+def unsaid(said: Mapping[str, set[str]], words: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """The answers of each script that no walk has heard yet."""
+    return {name: words[name] - said[name] for name in words if words[name] - said[name]}
+
+
 async def test_the_model_does_what_the_scripts_do(redis: Connection, service: str) -> None:
     mirror = Mirror(redis, service)
     said: defaultdict[str, set[str]] = defaultdict(set)
-    for _ in range(WALKS):
-        seed = random.random()
+    for seed in seeds(WALKS, lambda: unsaid(said, WORDS)):
         calls = walk(random.Random(seed), LENGTH, keeps_trimmed=chosen() == "redis-6.2")
         real = await mirror.repeat(calls)
         for i, (call, (reply, state)) in enumerate(zip(calls, real, strict=True), 1):
@@ -157,14 +169,13 @@ async def test_the_model_does_what_the_scripts_do(redis: Connection, service: st
                 call.reply[:1] if call.name != "adopt" or call.reply == ("lapsed",) else [r[0] for r in call.reply]
             )
             said[call.name].update(map(str, words))
-    assert {name: said[name] & words for name, words in WORDS.items()} == WORDS, "some answer was never given"
+    assert not unsaid(said, WORDS), "some answer was never given"
 
 
 async def test_the_model_does_what_the_scripts_of_presence_do(redis: Connection, service: str) -> None:
     mirror = Mirror(redis, service)
     said: defaultdict[str, set[str]] = defaultdict(set)
-    for _ in range(WALKS // 10):
-        seed = random.random()
+    for seed in seeds(WALKS // 10, lambda: unsaid(said, WORDS_OF_PRESENCE)):
         calls = walk(random.Random(seed), 2 * LENGTH, keeps_trimmed=False, presence=True)
         real = await mirror.repeat_presence(calls)
         for i, (call, (reply, state)) in enumerate(zip(calls, real, strict=True), 1):
@@ -173,15 +184,13 @@ async def test_the_model_does_what_the_scripts_of_presence_do(redis: Connection,
             assert state == call.after, f"walk {seed}:\n{way}"
             word = ("somebody" if reply else "nobody") if call.name == "depose" else str((*reply, "")[0])
             said[call.name].add(word)
-    words = WORDS_OF_PRESENCE
-    assert {name: said[name] & words[name] for name in words} == words, "some answer was never given"
+    assert not unsaid(said, WORDS_OF_PRESENCE), "some answer was never given"
 
 
 async def test_the_model_does_what_the_scripts_of_sleep_do(redis: Connection, service: str) -> None:
     mirror = sleep_conformance.Mirror(redis, service)
     said: defaultdict[str, set[str]] = defaultdict(set)
-    for _ in range(WALKS // 10):
-        seed = random.random()
+    for seed in seeds(WALKS // 10, lambda: unsaid(said, WORDS_OF_SLEEP)):
         dice = random.Random(seed)
         await mirror.start()
         model, way = sleep_protocol.Redis(), ""
@@ -192,5 +201,4 @@ async def test_the_model_does_what_the_scripts_of_sleep_do(redis: Connection, se
             assert await mirror.call(name, args) == reply, f"walk {seed}:{way}"
             assert await mirror.state() == model, f"walk {seed}:{way}"
             said[name].add(str(reply[1] if name == "announce" else (*reply, "")[0]))
-    words = WORDS_OF_SLEEP
-    assert {name: said[name] & words[name] for name in words} == words, "some answer was never given"
+    assert not unsaid(said, WORDS_OF_SLEEP), "some answer was never given"
