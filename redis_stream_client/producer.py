@@ -127,7 +127,8 @@ class LoadBalancerStream:
             info: what the consumer should know; see `add`. It is used only if the stream is announced now.
             maxlen: keep about so many entries (``MAXLEN ~``). Redis drops older ones, even unread ones.
             id: id of the entry, such as "1526919030474-55", greater than all before it. If the stream has an entry
-                with this id, that is the same entry: nothing is added, and its id is returned.
+                with this id, that is the same entry: nothing is added, and its id is returned. Once that entry was
+                trimmed, Redis refuses the id; once the stream was deleted, the entry is added anew.
 
         Returns:
             The id of the entry.

@@ -74,6 +74,8 @@ class Retention:
 
     def _heard(self, ask: Retain, result: object) -> None:
         match result:
+            case Retained("newer") if ask.lifetime is not None:
+                log.debug("%s slept, and an entry has woken it: it is trimmed, and not deleted", ask.stream)
             case Retained("newer"):
                 log.warning(
                     "%s is done and was not deleted: entries came after the last one that its handler got. Those "

@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """A handler that checkpoints all entries but the end marker, and returns there."""
+    """A handler that checkpoints all entries but the end marker, and returns there; with `idle` it sleeps."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle: float | None = None) -> None:
+        self._idle = idle
         self.read: list[str] = []
         self.leases: list[Lease] = []
 
     async def __call__(self, lease: Lease) -> None:
         """Handle a stream."""
         self.leases.append(lease)
-        async for entry in lease.entries():
+        async for entry in lease.entries(idle=self._idle):
             self.read.append(entry.id)
             if END in entry.fields:
                 return

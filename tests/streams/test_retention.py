@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import RedisCluster
 
-from redis_stream_client import NotOwner, RedisUnavailable
+from redis_stream_client import LoadBalancerStream, NotOwner, RedisUnavailable
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._model.options import PROGRESS_TTL
 from redis_stream_client._protocol import scripts
@@ -252,9 +252,9 @@ class Held:
         else:
             await lease.lost()
 
-    async def on_its_way(self, *, executed: bool = False) -> None:
+    async def on_its_way(self, *, executed: bool = False, end: bool = True) -> None:
         """Finish the stream; with `executed` only the reply does not arrive."""
-        self.written = await write(self._server.url, CALL, 3, end=True)
+        self.written = await write(self._server.url, CALL, 3, end=end)
         await self._redis.script_load(scripts.load("retain").text)
         lost = self._proxy.drop_replies_after(RETAIN) if executed else self._proxy.drop_requests_matching(RETAIN)
         await add(self._redis, self._service, [CALL])
@@ -297,6 +297,20 @@ async def test_announced_again_and_written_before_the_deletion_loses_no_entry(
         assert "entries came after" in warning
         await reads_on(server, service, more)
     assert len(warnings(caplog)) == 1
+
+
+async def test_a_session_that_wakes_before_its_deletion_is_kept_without_a_warning(
+    server: Server, redis: Connection, service: str, held: Held, caplog: pytest.LogCaptureFixture
+) -> None:
+    held.reader = Reader(idle=0.1)
+    async with held.running:
+        await held.on_its_way(end=False)
+        woken_by = await LoadBalancerStream(redis, service).write(CALL, {"n": 1})
+        await held.arrives()
+        assert await ids(redis, CALL) == [woken_by]
+        await write(server.url, CALL, 1, end=True)
+        await reads_on(server, service, await ids(redis, CALL))
+    assert warnings(caplog) == []
 
 
 async def test_announced_again_and_written_after_the_deletion_begins_anew(
