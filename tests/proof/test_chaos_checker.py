@@ -854,6 +854,30 @@ def test_an_entry_that_a_fail_over_forgot_after_its_writer_had_died(since: float
     assert [violation.promise for violation in history.found()] == ["none lost"] * (since > 2.0)
 
 
+@pytest.mark.parametrize("asleep", [False, True])
+def test_an_owner_that_dies_when_its_session_sleeps_loses_nothing(asleep: bool) -> None:
+    history = woken(0.1)
+    returned, lost = history.only("returned"), history.only("lost")
+    history = history.without(returned, lost)
+    history.time = lost.time
+    history.kill("m0")
+    history.events = [
+        event._replace(source="m1") if event.source == "m0" and event.time > lost.time else event
+        for event in history.events
+    ]
+    history.events = [
+        event._replace(args=("m1", *event.args[1:])) if event.kind == "wrote" and event.time > lost.time else event
+        for event in history.events
+        if (event.kind, event.args[:2]) != ("exited", ("m0", 0))
+    ]
+    if asleep:
+        history.say("run", "owners", [["1-0", "consumer-0"]], at=1.2)
+        history.say("run", "owners", [["1-0", ""]], at=lost.time + 0.2)
+    else:
+        history.events = [e._replace(time=e.time + 5.0) if 2.0 < e.time < 9.0 else e for e in history.events]
+    assert [violation.promise for violation in history.found()] == ["recovery"] * (not asleep)
+
+
 def test_what_is_left_of_sessions() -> None:
     history = woken(0.1)
     left = history.without(history.only("remembered"))

@@ -19,7 +19,7 @@ from redis_stream_client._consumer import on_their_way
 from redis_stream_client._redis.script_calls import ScriptCalls
 from tests.proof.stateful.balancing import PINNED, SHARED, BalancingFleet
 from tests.proof.stateful.balancing import SCRIPTS as MOVES
-from tests.proof.stateful.corpus import BALANCING, CORPUS, HAPPENS
+from tests.proof.stateful.corpus import BALANCING, CORPUS, HAPPENS, SLEEPING
 from tests.proof.stateful.machine import Fleet, shorten
 from tests.proof.stateful.retries import GOOD, KNOWN, POISON, SCRIPTS, RunningFleet
 from tests.proof.stateful.script import Step, as_script
@@ -218,13 +218,20 @@ def _order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(ScriptCalls, "slot", lambda _, key: key_slot(key.encode()))
 
 
+@pytest.mark.parametrize("name", SLEEPING)
+@pytest.mark.parametrize("_order", ["apart"], indirect=True)
+@pytest.mark.usefixtures("_order")
+def test_streams_sleep_and_wake(server: Server, name: str) -> None:
+    SleepingFleet(server).play(SLEEPING[name])
+
+
 @pytest.mark.long
 @pytest.mark.timeout(4 * 3600 if DEEP else 900)
 @pytest.mark.usefixtures("_order")
 def test_streams_sleep_and_wake_while_anything_happens(server: Server) -> None:
     """Whatever is written is read, and in the end all sleep and nothing of them is left."""
 
-    @settings(SETTINGS, max_examples=300 if DEEP else 4)
+    @settings(SETTINGS, max_examples=300 if DEEP else 3)
     @given(
         members=st.integers(1, 3),
         forgetful=st.booleans(),

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING
 
 from redis_stream_client._model.entry import order
 from tests.proof.chaos.liveness import liveness
+from tests.proof.chaos.sessions import is_session
 from tests.proof.chaos.story import FOREVER, Fault, Interval, Lease, Member, Story, Stream, earliest
 from tests.proof.chaos.trouble import (
     ASIDE,
@@ -354,7 +355,8 @@ def _end(story: Story) -> Iterator[Violation]:
         if not buried and not story.forgets(event.time - JUST, event.time):
             yield violation("dead letters", f"{name} is not in the dead letters", event, story.left_over)
     for letter in letters:
-        if "malformed-" not in letter and not any(f'"{name}"' in letter for name in poison):
+        refused = story.forgotten and "Refused: " in letter  # its fence is older than one that was forgotten
+        if not refused and "malformed-" not in letter and not any(f'"{name}"' in letter for name in poison):
             yield violation("dead letters", f"{letter[:80]} is in the dead letters", story.left_over)
 
 
@@ -493,6 +495,14 @@ def _held(story: Story, lease: Lease, time: float) -> bool:
     )
 
 
+def _put_to_sleep(story: Story, lease: Lease, since: float) -> list[float]:
+    """When a session's announcement was seen to be over: its owner may have died before it could say so."""
+    if not is_session(lease.stream):
+        return []
+    seen = story.owners.get(lease.lbs_id, [])
+    return [event.time for event in seen if not event.args[1] and event.time > since]
+
+
 Dues = dict[tuple[int, str, bool], tuple[float, "Event | None"]]
 """What `_due` found, for hundreds of streams that were lost at once."""
 
@@ -508,6 +518,7 @@ def _recovery(story: Story, loss: _Loss, dues: Dues) -> tuple[Recovery | None, V
     again = [other.leased for other in stream.leases if other is not lease and other.source == lease.source]
     ended = lease.lost if lease.lost is not None and lease.lost.args[1] in BY_HOLDER else None
     kept = [event.time for event in (lease.returned, ended, *again) if event is not None and event.time > begin]
+    kept += _put_to_sleep(story, lease, begin)
     by_run = first is not None and first.kind == "leased" and story.members[first.source].in_run
     key = (id(loss.event), lease.source, by_run)
     if key not in dues:

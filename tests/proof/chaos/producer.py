@@ -307,10 +307,11 @@ class Producer:
         await self.wake_sessions()
 
     async def wake_sessions(self) -> None:
-        """Announce all sessions: some of their announcements may be forgotten, and entries unread."""
+        """Announce all sessions: some of their announcements may be forgotten, and entries unread. Again, since an
+        older announcement may be back, whose fence the ledger refuses for ever."""
         while True:
             try:
-                await self.lbs.add_many(self.sessions)
+                await self.lbs.add_many(self.sessions, again=True)
             except RedisStreamClientError:
                 await asyncio.sleep(PAUSE)
             else:

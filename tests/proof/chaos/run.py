@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -170,9 +171,11 @@ class Run:
         await fleet.producer_says("finished", REPORT_TIMEOUT)
 
         async def empty() -> bool:
-            known = await self.servers.command("EXISTS", keys.lbs, keys.announced)
-            waiting = await self.servers.command("XLEN", keys.lbs)
-            return known == 1 and not waiting and not await self.servers.pending(keys.lbs, keys.group)
+            with contextlib.suppress(RedisError, NotNow):
+                known = await self.servers.command("EXISTS", keys.lbs, keys.announced)
+                waiting = await self.servers.command("XLEN", keys.lbs)
+                return known == 1 and not waiting and not await self.servers.pending(keys.lbs, keys.group)
+            return False
 
         try:
             await wait_until(empty, "every stream is finished", SETTLE_TIMEOUT + self.lock_ttl)

@@ -124,3 +124,70 @@ HAPPENS |= {
     "who asks does not stay": (True, {"asked": 3, "dies taking": 1}),
     "nobody hears the asks": (True, {"asked": 1}),
 }
+
+DEAD_WRITER: list[Step] = [
+    ("lose_a_writer_s", {"by": 0, "what": "late", "to": "append"}),
+    ("write", {"stream": "entries-0", "by": 0, "wait": False}),
+    ("wait", {"seconds": 0.4}),  # it has announced the stream, which has gone to sleep again
+    ("lose_a_writer_s", {"by": 0, "what": "request", "to": "announce"}),
+    ("wait", {"seconds": 1.2}),
+    ("let_go", {}),  # its entry comes, and it does not look again
+]
+SLEEPING: dict[str, list[Step]] = {
+    "a writer dies between two steps and its entry comes late": [
+        ("begin", {"members": 1, "forgetful": False, "on_forgotten": "from_start"}),
+        *DEAD_WRITER,
+    ],
+    "the same when the stream has a record": [
+        ("begin", {"members": 2, "forgetful": False, "on_forgotten": "from_start"}),
+        ("write", {"stream": "entries-0", "by": 1, "wait": True}),
+        ("wait", {"seconds": 0.3}),
+        *DEAD_WRITER,
+    ],
+    "an owner is done without a look before an entry comes late": [
+        ("begin", {"members": 1, "forgetful": False, "on_forgotten": "from_start"}),
+        ("finish", {"stream": "end-0"}),
+        ("lose_a_writer_s", {"by": 1, "what": "late", "to": "append"}),
+        ("write", {"stream": "end-0", "by": 1, "wait": False}),
+        ("wait", {"seconds": 0.1}),
+        ("let_go", {}),
+    ],
+    "an entry comes by hand between the look and the end": [
+        ("begin", {"members": 1, "forgetful": False, "on_forgotten": "from_start"}),
+        ("write", {"stream": "itself-0", "by": 0, "wait": True}),
+        ("hold", {"member": "A", "to": "settle"}),
+        ("wait", {"seconds": 0.15}),
+        ("by_hand", {"stream": "itself-0"}),
+        ("let_go", {}),
+    ],
+    "an entry comes by hand before the look, and its owner hears late that it may not sleep": [
+        ("begin", {"members": 1, "forgetful": False, "on_forgotten": "from_start"}),
+        ("hold", {"member": "A", "to": "doze"}),
+        ("write", {"stream": "entries-1", "by": 0, "wait": True}),
+        ("wait", {"seconds": 0.15}),
+        ("by_hand", {"stream": "entries-1"}),
+        ("let_go", {}),
+    ],
+    "two writers wake a stream without a record at once": [
+        ("begin", {"members": 0, "forgetful": False, "on_forgotten": "from_now"}),
+        ("lose_a_writer_s", {"by": 0, "what": "late", "to": "append"}),
+        ("write", {"stream": "batches-0", "by": 0, "wait": False}),
+        ("wait", {"seconds": 0.1}),
+        ("write", {"stream": "batches-0", "by": 1, "wait": True}),
+        ("let_go", {}),
+        ("wait", {"seconds": 0.1}),
+        ("join", {}),
+    ],
+    "an owner dies when its stream is withheld": [
+        ("begin", {"members": 2, "forgetful": False, "on_forgotten": "from_start"}),
+        ("hold", {"member": "A", "to": "doze"}),
+        ("hold", {"member": "B", "to": "doze"}),
+        ("write_to_all", {"by": 0}),
+        ("wait", {"seconds": 0.15}),
+        ("end", {"member": "A", "in_good_order": False}),
+        ("end", {"member": "B", "in_good_order": False}),
+        ("write_to_all", {"by": 1}),
+        ("let_go", {}),
+    ],
+}
+"""What comes between two steps of sleeping, waking and writing."""

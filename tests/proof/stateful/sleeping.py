@@ -279,14 +279,14 @@ class SleepingFleet(MembersFleet):
                 if unread:
                     self.writers[0].insist(stream)
                 else:
-                    self.writers[0].start(self.writers[0].lbs.write(stream, {END: 1}))
+                    self.finish(stream)
+                    self.writers[0].wait()
                 self._a_while(stream, give_up)
         while left := [*self.announced(), *self._redis.hkeys(self._keys.announced)]:
             assert time.monotonic() < give_up, f"never asleep: {left}"
             time.sleep(0.02)
         assert not (kept := self._kept_for_ever()), f"records do not expire: {kept}"
-        failed = [member.client.statistics().handlers_failed for member in self.members.values()]
-        assert not any(failed), f"handlers have failed: {failed}"
+        assert not (buried := self._redis.xrange(self._keys.dead)), f"buried: {buried}"
 
     def _all_are_read(self, streams: Iterable[str], give_up: float) -> None:
         while unread := self._unread(streams):
