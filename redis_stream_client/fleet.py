@@ -209,7 +209,6 @@ def _status(service: str, findings: Findings) -> FleetStatus:
     members = [_member(seen, findings) for seen in found.consumers if seen.name != NOBODY]
     released = sum(seen.pending for seen in found.consumers if seen.name == NOBODY)
     owned = sum(member.leases for member in members if member.alive)
-    waiting = found.entries - found.pending if found.waiting is None else found.waiting
     silent = [member.last_seen for member in members if member.leases and not member.alive]
     if released and isinstance(findings.released_ms, int):
         silent.append(findings.released_ms / 1000)
@@ -218,7 +217,7 @@ def _status(service: str, findings: Findings) -> FleetStatus:
         service=service,
         time=found.now_ms / 1000,
         members=tuple(sorted(members, key=lambda member: member.id)),
-        waiting=waiting,
+        waiting=max(found.waiting, found.entries - found.pending) if found.more else found.waiting,
         oldest_waiting=max(0.0, (found.now_ms - order(oldest)[0]) / 1000) if oldest else None,
         owned=owned,
         orphaned=found.pending - owned,

@@ -61,8 +61,8 @@ class FleetStatus:
         service: its name.
         time: when that was, in seconds of Unix time by the server's clock.
         members: all consumers of the group by their ids, alive or dead.
-        waiting: announcements that no member has been given yet. If there are more than 500, or if they are large,
-            all entries that are not pending count.
+        waiting: announcements that no member has been given yet. More than 500, or large ones, are not counted one
+            by one: then it is the difference of all entries and those that are pending.
         oldest_waiting: for how many seconds the oldest of them has waited; None: none waits.
         owned: announcements that are pending for living members.
         orphaned: announcements that are pending for dead members, or were released: a living member will claim

@@ -87,7 +87,8 @@ class Positions:
     ) -> tuple[Mapping[str, Position | Exception], set[str]]:
         """Where these streams stand, or why that cannot be told; and which of these consumers live.
 
-        Raises `Unanswered` or `RedisRejected` if the locks cannot be read."""
+        Raises `Unanswered` or `RedisRejected` if the locks cannot be read, or if the server of the load balancer
+        stream does not answer."""
         results: dict[str, Position | Exception] = {}
         locks = [encode_name(self._keys.lock(owner)) for owner in owners]
         first: list[Call | Command] = [Command(self._keys.lbs, ("PTTL", lock)) for lock in locks]
@@ -142,6 +143,9 @@ class Positions:
                         left.append(group[len(found) :])
         results.update(failed)
         silent = [stream for stream, fault in failed.items() if isinstance(fault, Unanswered)]
+        for stream in silent:
+            if self._calls.slot(stream) == self._calls.slot(self._keys.lbs):  # of one server: all of them
+                raise failed[stream]
         for stream, server in zip(silent, await self._calls.servers(silent), strict=True):
             if server is not None:
                 self._silent[server] = clock.now(), failed[stream]

@@ -43,7 +43,8 @@ class Survey:
     Attributes:
         now_ms: the server's clock.
         entries, pending: of the load balancer stream and its group.
-        waiting: entries that were not delivered; None: more than are counted.
+        waiting: entries that were not delivered, as far as they were counted.
+        more: whether there may be more of them.
         oldest_waiting: id of the oldest of them, or "".
         exists: whether there is a group.
         consumers: those of the group.
@@ -52,7 +53,8 @@ class Survey:
     now_ms: int
     entries: int
     pending: int
-    waiting: int | None
+    waiting: int
+    more: bool
     oldest_waiting: str
     exists: bool
     consumers: tuple[Seen, ...]
@@ -96,7 +98,8 @@ def surveyed(reply: Sequence[Any]) -> Survey:
         int(now_ms),
         entries,
         pending,
-        waiting if waiting >= 0 else None,
+        abs(waiting),
+        waiting < 0,
         oldest.decode(),
         bool(exists),
         tuple(Seen(decode_name(name), *numbers) for name, *numbers in consumers),

@@ -87,9 +87,11 @@ async def test_what_is_no_lock_of_ours(a: Consumer) -> None:
 async def test_many_that_wait_are_not_counted_one_by_one(a: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey, "WAITING_COUNTED", 16)
     await a.announce(15)
-    assert (await look(a)).survey.waiting == 15
+    survey_taken = (await look(a)).survey
+    assert (survey_taken.waiting, survey_taken.more) == (15, False)
     await a.announce(10)
-    assert (await look(a)).survey.waiting is None
+    survey_taken = (await look(a)).survey
+    assert (survey_taken.waiting, survey_taken.more) == (16, True)
 
 
 async def test_other_types(a: Consumer) -> None:

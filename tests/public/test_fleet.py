@@ -26,7 +26,7 @@ from redis_stream_client import (
     __version__,
 )
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._protocol import positions
+from redis_stream_client._protocol import positions, scripts
 from tests.harness.cluster import start_cluster
 from tests.harness.connection import lent_by
 from tests.harness.fleet import Member
@@ -372,6 +372,35 @@ async def test_the_same_iterator_goes_on_after_an_error(redis: Connection, servi
         names += [status.stream async for status in streams]
         assert names == [f"call-{n}" for n in range(600)]
         assert not lent
+
+
+async def test_one_server_answers_for_all_streams_or_for_none(
+    redis: Connection, service: str, proxy: TcpProxy
+) -> None:
+    await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(300)])
+    async with Redis.from_url(f"{proxy.url}?socket_timeout=0.3") as through:
+        fleet = Fleet(through, service)
+        await fleet.lag()
+        streams = fleet.streams()
+        proxy.drop_replies_after(scripts.load("positions").sha.encode(), connections=1)
+        with pytest.raises(RedisUnavailable, match="could not list the streams"):
+            await anext(streams)
+        found = [status async for status in streams]
+        assert len(found) == 300
+        assert not [status for status in found if status.unread]
+
+
+async def test_many_that_wait_and_many_that_were_trimmed(fleet: Fleet, redis: Connection, service: str) -> None:
+    keys, producer = Keys(service), LoadBalancerStream(redis, service)
+    await producer.add_many([f"call-{n}" for n in range(2_000)])
+    assert (await fleet.status()).waiting == 2_000
+    await redis.xgroup_create(keys.lbs, keys.group, "0")
+    await redis.xreadgroup(keys.group, "ghost", {keys.lbs: ">"}, count=2_000)
+    await redis.xtrim(keys.lbs, maxlen=0, approximate=False)
+    await producer.add_many([f"later-{n}" for n in range(600)])
+    status = await fleet.status()
+    assert 500 <= status.waiting <= 600
+    assert status.orphaned == 2_000
 
 
 async def test_a_cancelled_step_can_be_repeated(redis: Connection, service: str, proxy: TcpProxy) -> None:

@@ -5,8 +5,8 @@
 --       then locks
 -- ARGV  1 group   2 the most waiting entries to count   3 bytes of them after which to stop counting
 --       then the consumer of each lock
--- Returns {the server's clock in ms, entries, pending entries, waiting entries or -1 (more than it was to count), the id
---         of the oldest waiting one or '', 1 if there is a group, else 0}, and for each consumer: its name, how many
+-- Returns {the server's clock in ms, entries, pending entries, waiting entries (below 0: so many, and perhaps more), the
+--         id of the oldest waiting one or '', 1 if there is a group, else 0}, and for each consumer: its name, how many
 --         entries are pending for it, ms since Redis last heard of it, and for how many ms its lock will live; -1: for
 --         ever; -2: it does not exist; -3: it was not among the locks
 --#include group
@@ -19,7 +19,7 @@ end
 local last, pending = find_group(groups, ARGV[1])
 local waiting, oldest, all = undelivered(KEYS[1], last or '0-0', tonumber(ARGV[2]), tonumber(ARGV[3]))
 local found = {string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), redis.call('XLEN', KEYS[1]),
-  pending or 0, all and waiting or -1, oldest, last and 1 or 0}
+  pending or 0, all and waiting or -waiting, oldest, last and 1 or 0}
 if not last then return found end
 local lives = {}
 for i = 2, #KEYS do lives[ARGV[i + 2]] = redis.call('PTTL', KEYS[i]) end
