@@ -53,11 +53,20 @@ class Rebalancing:
         began: when this member asked first.
         taken: how many streams it had taken from others before.
         loads: what each member had then.
+        came: how many streams have come since.
+        came_at: when the last of them had.
     """
 
     began: float
     taken: int
     loads: Mapping[str, Load]
+    came: int = 0
+    came_at: float = 0.0
+
+    def saw(self, taken: int) -> None:
+        """See how many streams this member has taken from others so far."""
+        if taken - self.taken != self.came:
+            self.came, self.came_at = taken - self.taken, clock.now()
 
 
 class Balancer:
@@ -223,6 +232,8 @@ class Balancer:
         self._loads = loads or self._loads
         if asked and self._rebalancing is None:
             self._rebalancing = Rebalancing(clock.now(), self._taken, self._loads)
+        if self._rebalancing is not None:
+            self._rebalancing.saw(self._taken)
         if not schedule.asking:
             self._say_what_came()
         self._to_ask = asked or self._to_ask
@@ -233,11 +244,11 @@ class Balancer:
         rebalancing, self._rebalancing = self._rebalancing, None
         if rebalancing is None:
             return
-        came = self._taken - rebalancing.taken
-        took = clock.now() - rebalancing.began
+        rebalancing.saw(self._taken)
+        came = rebalancing.came
         who = {"consumer": self._consumer}
         if not came:
-            log.debug("asked for streams, and none came in %.1f s", took, extra=who)
+            log.debug("asked for streams, and none came in %.1f s", clock.now() - rebalancing.began, extra=who)
             return
         self._counters.streams_received += came
         gave = {
@@ -249,7 +260,7 @@ class Balancer:
         log.info(
             "rebalanced: %d streams came in %.1f s, from %s%s",
             came,
-            took,
+            rebalancing.came_at - rebalancing.began,
             ", ".join(f"{name} ({gave[name]})" for name in givers[:NAMED]) or "peers",
             f" and {len(givers) - NAMED} more" if len(givers) > NAMED else "",
             extra=who,

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from redis_stream_client import Rebalance
+from redis_stream_client._concurrency import clock
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._ownership.shares import threshold
 from tests.harness.fleet import Member
@@ -67,6 +68,29 @@ async def test_a_newcomer_gets_its_share_by_the_fewest_moves_and_nothing_is_repe
         assert said[0].levelno == logging.INFO
         assert said[0].message.startswith("rebalanced: 20 streams came in ")
         assert all(f"{run.client.id} (5)" in said[0].message for run in fleet.now[:4])
+
+
+async def test_the_log_says_when_the_last_stream_came_and_not_how_long_others_were_asked_in_vain(
+    server: Server, service: str, redis: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="redis_stream_client")
+    async with RunningFleet(server, service, rebalance=SOON) as fleet:
+        await fleet.join(1)
+        await fleet.join(1, rebalance=None)  # does not give
+        await shared_out(redis, service, fleet.now, names(60))
+        joined = clock.now()
+        (newcomer,) = await fleet.join()
+        await wait_until(lambda: len(newcomer.owned) == 10, "the one that gives is down to its share")
+        came = clock.now() - joined
+        asks = newcomer.client.statistics().rebalance_asks
+        await wait_until(lambda: newcomer.client.statistics().rebalance_asks >= asks + 3, "it asks in vain")
+        await fleet.join(1)
+        await wait_until(lambda: "rebalanced: 10 streams" in caplog.text, "the asks have come to an end")
+        [said] = [record for record in caplog.records if "rebalanced" in record.message]
+        assert isinstance(said.args, tuple)
+        took = said.args[1]
+        assert isinstance(took, float)
+        assert took < came + 1.0 < clock.now() - joined
 
 
 async def test_members_of_mixed_weights_get_their_shares_by_the_fewest_moves(
