@@ -710,6 +710,14 @@ def test_a_stream_that_does_not_go_on_after_an_outage(kind: str, member: str) ->
     assert history.found() == []
 
 
+@pytest.mark.parametrize(("id", "goes_on"), [("3-0", True), ("1-9", False)])
+def test_a_newer_owner_goes_on_instead(id: str, goes_on: bool) -> None:
+    history = struck("ledger away")
+    history.say("producer", "announced", "s2", id, at=0.6)
+    history.say("m1", "leased", 1, "s2", id, fence(2), 1, "", at=0.95)
+    assert [violation.promise for violation in history.found()] == ["outage"] * (not goes_on)
+
+
 def test_another_fault_delays_what_goes_on_after_an_outage() -> None:
     history = struck("ledger away")
     history.say("m1", "leased", 1, "s2", "2-0", fence(2), 2, "", at=BACK + 2.0)

@@ -22,6 +22,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from redis_stream_client._model.entry import order
 from tests.proof.chaos.story import FOREVER, Fault, Interval, Lease, Story, Stream, earliest, pace
 from tests.proof.chaos.trouble import (
     ASIDE,
@@ -204,7 +205,8 @@ class _Judge:
             return
         since = struck[0].leased.time
         due += in_line(stream, due)
-        later = [lease for lease in stream.leases if lease.leased.time > since]
+        # Whoever had it by a newer announcement at that time goes on, and ends this one.
+        later = [lease for lease in stream.leases if lease.leased.time > since or _beside(struck[0], lease)]
         on = [lease.leased.time for lease in later if lease.checkpoints or not _needs(lease)]
         if due < min(on, default=self.story.closing):
             what = f"{name} did not go on within {due - fault.end:.1f} s after what its handlers need was back"
@@ -264,6 +266,13 @@ def _end(lease: Lease) -> float:
     """When its handler ended, or its lease."""
     ends = (lease.returned, lease.failed, lease.lost)
     return min((event.time for event in ends if event is not None), default=FOREVER)
+
+
+def _beside(lease: Lease, other: Lease) -> bool:
+    """Whether the other one was held when this one began, by a newer announcement of the same stream."""
+    began = lease.leased.time
+    newer = order(other.lbs_id) > order(lease.lbs_id)
+    return newer and other.leased.time <= began and (other.lost is None or other.lost.time > began)
 
 
 def _needs(lease: Lease) -> bool:
