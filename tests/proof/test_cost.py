@@ -107,11 +107,8 @@ class Sleepers:
 
 async def sleepers(server: Server, redis: Connection, service: str, streams: int = 1_000) -> Sleepers:
     """Let sessions process an entry and fall asleep; then wake them all, and let them fall asleep once more."""
-    client, lbs, keys = (
-        RedisStreamClient.from_url(server.url, service),
-        LoadBalancerStream(redis, service),
-        Keys(service),
-    )
+    client = RedisStreamClient.from_url(server.url, service, lock_ttl=30.0)
+    lbs, keys = LoadBalancerStream(redis, service), Keys(service)
     names = [f"{service}-session-{i:04d}" for i in range(streams)]
     processed = 0
 
