@@ -32,9 +32,11 @@ from tests.harness.connection import lent_by
 from tests.harness.fleet import Member
 from tests.harness.masses import make_members, make_streams
 from tests.harness.ports import HOST, free_port
+from tests.harness.readme import FLEET_RULE
 from tests.harness.scenes import bury_one, die_with
 from tests.harness.sentinel import NAME, deploy
 from tests.harness.slowlog import slowest_ms
+from tests.harness.suspensions import EVERY_HOW, EVERY_WHEN, How, Strikes, When
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -415,6 +417,58 @@ async def test_a_cancelled_step_can_be_repeated(redis: Connection, service: str,
         proxy.thaw()
         names += [status.stream async for status in streams]
         assert names == [f"call-{n}" for n in range(300)]
+
+
+@EVERY_HOW
+@EVERY_WHEN
+async def test_cancelled_anywhere_nothing_is_left_and_no_stream_skipped(
+    server: Server, redis: Connection, service: str, how: How, when: When
+) -> None:
+    names = [f"call-{n}" for n in range(3)]
+    await LoadBalancerStream(redis, service).add_many(names)
+    async with Redis.from_url(server.url) as asked:
+        lent, fleet = lent_by(asked), Fleet(asked, service)
+
+        async def everything() -> None:
+            await fleet.status()
+            await fleet.owner("call-1")
+            found.extend([status.stream async for status in streams])
+
+        struck = Strikes(server, how, when)
+        for strike in struck:
+            found: list[str | None] = []
+            streams = fleet.streams()
+            await strike.on(everything())
+            await strike.settled()
+            assert not lent
+            if strike.cancelled:
+                rest = [status.stream async for status in streams]
+                assert rest in (names, names[1:], names[2:], []), "what was handed over comes no second time"
+            else:
+                assert found == names
+        assert struck.points >= 8
+        assert (await fleet.status()).waiting == 3
+
+
+async def test_the_readme_s_rule_and_one_command_are_enough_on_a_cluster(cluster: Cluster) -> None:
+    user, password, service = FLEET_RULE[2], FLEET_RULE[4].removeprefix(">"), "orders"
+    for node in cluster.nodes:
+        node.command("FLUSHALL")
+        node.command(*FLEET_RULE, "+cluster|slots")
+    try:
+        async with RedisCluster.from_url(cluster.url) as redis:
+            await LoadBalancerStream(redis, service).write_many([(f"call-{n}", {"n": n}) for n in range(9)])
+        settings = RedisCluster(host=HOST, port=cluster.nodes[0].port, username=user, password=password)
+        fleet = Fleet(settings, service)
+        assert not (await fleet.status()).unread
+        lag = await fleet.lag()
+        assert (lag.entries, lag.streams, lag.unread) == (9, 9, 0)
+        found = await fleet.owner("call-3")
+        assert found is not None
+        assert (found.owner, found.entries) == (None, 1)
+    finally:
+        for node in cluster.nodes:
+            node.command("ACL", "DELUSER", user)
 
 
 async def test_streams_on_a_cluster_whose_node_is_away(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
