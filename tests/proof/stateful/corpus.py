@@ -152,6 +152,22 @@ SLEEPING: dict[str, list[Step]] = {
         ("wait", {"seconds": 0.1}),
         ("let_go", {}),
     ],
+    "an announcement is deleted before an entry comes late": [
+        ("begin", {"members": 0, "forgetful": False, "on_forgotten": "from_start"}),
+        ("lose_a_writer_s", {"by": 0, "what": "late", "to": "append"}),
+        ("write", {"stream": "entries-0", "by": 0, "wait": False}),
+        ("wait", {"seconds": 0.1}),
+        ("delete_announcements", {}),
+        ("let_go", {}),
+    ],
+    "an entry comes by hand before the stream is withheld": [
+        ("begin", {"members": 1, "forgetful": False, "on_forgotten": "from_start"}),
+        ("hold", {"member": "A", "to": "withhold"}),
+        ("write", {"stream": "entries-0", "by": 0, "wait": True}),
+        ("wait", {"seconds": 0.15}),
+        ("by_hand", {"stream": "entries-0"}),
+        ("let_go", {}),
+    ],
     "an entry comes by hand between the look and the end": [
         ("begin", {"members": 1, "forgetful": False, "on_forgotten": "from_start"}),
         ("write", {"stream": "itself-0", "by": 0, "wait": True}),

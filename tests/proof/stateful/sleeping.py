@@ -228,6 +228,10 @@ class SleepingFleet(MembersFleet):
         """A stream is announced without an entry."""
         self.writers[1].start(self.writers[1].lbs.add(stream, again=again))
 
+    def delete_announcements(self) -> None:
+        """An operator deletes all of them."""
+        self._redis.xtrim(self._keys.lbs, maxlen=0, approximate=False)
+
     def look_now(self, stream: str) -> None:
         """Its handler looks whether it is idle, if it is of those that do."""
         self.looks.add(stream)
