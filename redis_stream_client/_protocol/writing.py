@@ -29,7 +29,7 @@ from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.announcing import Announced, Wanted, announce
 from redis_stream_client._protocol.base import SEEN_BYTES
 from redis_stream_client._redis import error_mapping
-from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, WrongType
 from redis_stream_client._redis.script_calls import Call, ScriptCalls
 
 CHUNK = 250  # the most entries in one request: about 3 ms of Redis
@@ -92,15 +92,15 @@ class Writing:
         """Note what a script says."""
         match reply:
             case [b"error", bytes(message)]:
-                self.failed(_meaning(message))
+                self.failed(_meaning(message, self.stream))
             case [b"but", bytes(message), *results]:
                 self.ids = [_id(result) for result in results]
-                self.failed(_meaning(message))
+                self.failed(_meaning(message, self.stream))
             case _:
                 self.ids = [_id(result) for result in reply]
         refusal = next((result[0] for result in reply if isinstance(result, list)), None)
         if refusal is not None:
-            self.failed(_meaning(refusal))
+            self.failed(_meaning(refusal, self.stream))
 
 
 def chunks(entries: Sequence[NewEntry]) -> Iterator[Sequence[NewEntry]]:
@@ -283,8 +283,11 @@ def _id(result: Any) -> str | None:
     return result.decode() if isinstance(result, bytes) else None
 
 
-def _meaning(message: bytes) -> Fault:
-    return _fault(error_mapping.map_reply(ResponseError(message.decode(errors="replace"))))
+def _meaning(message: bytes, stream: str) -> Fault:
+    fault = _fault(error_mapping.map_reply(ResponseError(message.decode(errors="replace"))))
+    if isinstance(fault, WrongType):
+        fault.hint = f"{stream!r} must be a stream, or not exist; {fault.hint}"
+    return fault
 
 
 def _fault(error: Exception) -> Fault:
