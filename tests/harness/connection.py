@@ -1,12 +1,21 @@
-"""The type of redis-py clients in tests, and what their pools have lent."""
+"""The type of redis-py clients in tests, how users may have set them up, and what their pools have lent."""
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import pytest
+
 Connection: TypeAlias = Any
 """A redis-py client. Its own annotations allow for text and bytes, old reply shapes and new ones, at every
 command; a test knows which it gets, and its assertions check it better than casts would."""
+
+EVERY_SETTING = pytest.mark.parametrize(
+    "settings",
+    [{}, {"decode_responses": True}, {"protocol": 2}, {"protocol": 3}, {"max_connections": 1}, {"db": 3}],
+    ids=repr,
+)
+"""What users may tell their clients, and must make no difference to us."""
 
 
 def lent_by(redis: Connection) -> list[Any]:

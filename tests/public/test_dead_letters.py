@@ -24,7 +24,7 @@ from redis_stream_client._model.keys import Keys
 from redis_stream_client._model.letter_details import LetterDetails
 from redis_stream_client._protocol import scripts
 from redis_stream_client.dead_letters import MOST_FIELDS, PAGE
-from tests.harness.connection import Connection, lent_by
+from tests.harness.connection import EVERY_SETTING, Connection, lent_by
 from tests.harness.letters import CONSUMER, REASON, announcement, bury, bury_stream, flat, written
 from tests.harness.ports import HOST, free_port
 from tests.harness.scenes import bury_one, next_event
@@ -383,11 +383,7 @@ async def test_what_cannot_be_a_service_is_said(redis: Connection) -> None:
 # Any client, anywhere.
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"decode_responses": True}, {"protocol": 2}, {"protocol": 3}, {"max_connections": 1}, {"db": 3}],
-    ids=repr,
-)
+@EVERY_SETTING
 async def test_any_client_will_do_and_gets_its_connection_back(
     server: Server, service: str, settings: dict[str, Any]
 ) -> None:

@@ -28,7 +28,7 @@ from redis_stream_client import (
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import positions, scripts
 from tests.harness.cluster import start_cluster
-from tests.harness.connection import lent_by
+from tests.harness.connection import EVERY_SETTING, lent_by
 from tests.harness.fleet import Member
 from tests.harness.masses import make_members, make_streams
 from tests.harness.ports import HOST, free_port
@@ -176,11 +176,7 @@ async def test_nobody_answers(service: str, proxy: TcpProxy) -> None:
         await Fleet(silent, service).status()
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"decode_responses": True}, {"protocol": 2}, {"protocol": 3}, {"max_connections": 1}, {"db": 3}],
-    ids=repr,
-)
+@EVERY_SETTING
 async def test_any_client_will_do_and_gets_its_connection_back(
     server: Server, service: str, settings: dict[str, Any]
 ) -> None:

@@ -28,7 +28,7 @@ from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import announcing
 from redis_stream_client._protocol.announcing import CHUNK, CHUNK_BYTES
 from redis_stream_client._redis import pooled
-from tests.harness.connection import Connection, lent_by
+from tests.harness.connection import EVERY_SETTING, Connection, lent_by
 from tests.harness.ports import HOST, free_port
 from tests.harness.proxy import TcpProxy
 from tests.harness.runs import calls
@@ -267,11 +267,7 @@ async def test_all_are_checked_before_the_first_is_sent(
     assert not await redis.exists(Keys(service).lbs)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"decode_responses": True}, {"protocol": 2}, {"protocol": 3}, {"max_connections": 1}, {"db": 3}],
-    ids=repr,
-)
+@EVERY_SETTING
 async def test_any_client_will_do_and_gets_its_connection_back(
     server: Server, service: str, settings: dict[str, Any]
 ) -> None:

@@ -27,7 +27,7 @@ from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.writing import CHUNK, CHUNK_BYTES
 from tests.harness.cluster import start_cluster
 from tests.harness.cluster_proxies import ClusterProxies
-from tests.harness.connection import lent_by
+from tests.harness.connection import EVERY_SETTING, lent_by
 from tests.harness.ports import HOST, free_port
 from tests.harness.processes import die_with_parent
 from tests.harness.proxy import TcpProxy
@@ -80,11 +80,7 @@ async def test_a_consumer_gets_the_stream_and_the_entry(
     assert not await redis.xlen(Keys(service).lbs)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"decode_responses": True}, {"protocol": 2}, {"protocol": 3}, {"max_connections": 1}, {"db": 3}],
-    ids=repr,
-)
+@EVERY_SETTING
 async def test_any_client_will_do_and_gets_its_connection_back(
     server: Server, service: str, settings: dict[str, Any]
 ) -> None:

@@ -23,14 +23,7 @@
 local WORDS = 6
 local AT_ONCE = 100000 -- entries that one call trims, or half as many more: about 5 ms of Redis
 local LARGEST = '18446744073709551615'
-local function greater(a, b) -- decimal numbers of up to 64 bits, which Lua's numbers cannot hold
-  return #a > #b or #a == #b and a > b
-end
-local function later(id, than)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  local than_ms, than_seq = string.match(than, '^(%d+)-(%d+)$')
-  return greater(ms, than_ms) or ms == than_ms and greater(seq, than_seq)
-end
+--#include later
 local function one_more(number)
   local nines = string.match(number, '9*$')
   local head = string.sub(number, 1, #number - #nines)

@@ -12,14 +12,7 @@
 -- A repeat changes nothing. If the hash cannot be written, because Redis is full, the stream is announced once more
 -- than necessary.
 --#include withheld
-local function greater(a, b) -- decimal numbers of up to 64 bits, which Lua's numbers cannot hold
-  return #a > #b or #a == #b and a > b
-end
-local function later(id, than)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  local than_ms, than_seq = string.match(than, '^(%d+)-(%d+)$')
-  return greater(ms, than_ms) or ms == than_ms and greater(seq, than_seq)
-end
+--#include later
 local function outstanding(id)
   local found = redis.pcall('XRANGE', KEYS[1], id, id)
   return not found.err and found[1]
