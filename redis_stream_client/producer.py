@@ -91,6 +91,7 @@ class LoadBalancerStream:
         wanted = [_wanted(stream) if isinstance(stream, str) else _wanted(*_pair(stream)) for stream in streams]
         if not wanted:
             return []
+        self._require_data({one.stream for one in wanted})
         tally = Tally(len(wanted), again)
         try:
             await (self._add(wanted, tally) if again else self._add_once(wanted, tally))
@@ -170,6 +171,7 @@ class LoadBalancerStream:
     async def _write(self, entries: Sequence[NewEntry], maxlen: int | None) -> list[str]:
         if maxlen is not None:
             require_maxlen(maxlen)
+        self._require_data({entry.stream for entry in entries})
         places: list[tuple[Writing, int]] = []
         for chunk in writing.chunks(entries):
             places += await self._writer.write(chunk, maxlen)
@@ -180,6 +182,12 @@ class LoadBalancerStream:
                 _tell_written(error, entries, places)
                 raise error from error.__cause__
         return [id for place, number in places if (id := place.ids[number]) is not None]
+
+    def _require_data(self, streams: set[str]) -> None:
+        """Refuse streams of the service itself: their owner would read, and perhaps trim, what belongs to all."""
+        own = streams & {self._keys.lbs, self._keys.dead}
+        if own:
+            raise ValueError(f"stream must be a data stream, and not one of the service's own: {own.pop()!r}")
 
     async def _add(self, wanted: Sequence[Wanted], tally: Tally) -> None:
         async with self._pooled.connection("announce") as loan:

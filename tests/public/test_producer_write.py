@@ -141,6 +141,20 @@ async def test_a_wrong_argument_is_refused_before_anything_is_sent(
     assert await redis.keys() == []
 
 
+@pytest.mark.parametrize("key", ["lbs", "dead"])
+async def test_a_stream_of_the_service_itself_is_no_data_stream(
+    redis: Connection, service: str, producer: LoadBalancerStream, key: str
+) -> None:
+    """Its owner would trim what belongs to all."""
+    own = getattr(Keys(service), key)
+    with pytest.raises(ValueError, match="must be a data stream"):
+        await producer.write(own, {"n": 1})
+    for again in (False, True):
+        with pytest.raises(ValueError, match="must be a data stream"):
+            await producer.add_many(["a", own], again=again)
+    assert await redis.keys() == []
+
+
 @pytest.mark.parametrize("entries", [["a"], [("a",)], [("a", {"n": 1}, {}, 1)], [None], ["ab"]], ids=repr)
 async def test_what_is_no_entry_is_refused(redis: Connection, producer: LoadBalancerStream, entries: Any) -> None:
     with pytest.raises(TypeError, match=r"entries must hold \(stream, fields\)"):
