@@ -155,6 +155,11 @@ class Settle(NamedTuple):
     idle: bool = False
     untried: bool = False
 
+    def outlasts(self, newer: "Settle") -> bool:
+        """Whether this must still be said, and the newer update need not: that an owner has ended says more than
+        that it has nothing left to do, and it says it only once."""
+        return newer.idle and not self.idle and newer.owner == self.owner
+
 
 class Fail(NamedTuple):
     """What `fail` is asked: an owner's handler has failed, and how."""
@@ -200,6 +205,10 @@ class Retain(NamedTuple):
     upto: str = ""
     added: int | None = None
     lifetime: float | None = None
+
+    def outlasts(self, newer: "Retain") -> bool:
+        """Whether this must still be said, and the newer update not: never."""
+        return False
 
 
 class Retained(NamedTuple):

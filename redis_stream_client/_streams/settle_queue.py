@@ -8,7 +8,7 @@ the other users of that connection.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
@@ -40,6 +40,10 @@ class Ask(Protocol):
     @property
     def record(self) -> str:
         """Its key."""
+        ...
+
+    def outlasts(self, newer: Any) -> bool:
+        """Whether this must still be said, and the newer update of the same record need not."""
         ...
 
 
@@ -124,8 +128,11 @@ class SettleQueue(Generic[A]):
 
     def _add(self, item: Item[A], group: Group) -> None:
         record = item.ask.record
-        before = self._items.pop(record, None)  # of this or an older lease: the newer update counts
+        before = self._items.get(record)  # of this or an older lease: mostly the newer update counts
         if before is not None:
+            if before[0].ask.outlasts(item.ask):
+                return
+            del self._items[record]
             _finish(before[1])
         elif len(self._items) >= MOST:
             self._lost += 1

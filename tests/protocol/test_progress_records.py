@@ -119,6 +119,17 @@ async def fail(records: Records, owner: Owner, error: str = "LookupError") -> Fa
     return failed
 
 
+async def test_a_repeat_that_is_executed_late_does_not_keep_the_record_of_an_owner_that_has_ended(
+    redis: Connection, records: Records
+) -> None:
+    await records.begin(Begin(RECORD, FIRST))
+    await records.settle([Settle(RECORD, FIRST, 60.0)], SOON)
+    assert isinstance(await records.begin(Begin(RECORD, FIRST)), Begun)
+    assert 0 < await redis.pttl(RECORD) <= 60_000
+    await records.begin(Begin(RECORD, SECOND))
+    assert await redis.pttl(RECORD) == -1
+
+
 async def test_a_failure_is_counted_apart_from_those_who_died(redis: Connection, records: Records) -> None:
     await begin(records, FIRST)
     failed = await fail(records, FIRST, "LookupError: no such customer")

@@ -13,7 +13,7 @@ import pytest
 
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._protocol.progress_records import NO_OWNER, Settle
+from redis_stream_client._protocol.progress_records import NO_OWNER, Owner, Settle
 from redis_stream_client._streams import settle_queue
 from redis_stream_client._streams.settle_queue import FIRST, Item, Pace, SettleQueue
 from tests.harness.runs import Running, add, write
@@ -167,11 +167,13 @@ class Deaf:
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
+        self.said: dict[str, Settle] = {}
         self.answers = asyncio.Event()
 
     async def settle(self, asks: list[Settle], timeout: float) -> list[int | Exception]:
         self.asked.append([ask.record for ask in asks])
         await self.answers.wait()
+        self.said.update({ask.record: ask for ask in asks})
         return [1] * len(asks)
 
 
@@ -213,6 +215,20 @@ async def test_a_newer_word_about_a_record_takes_the_older_ones_place() -> None:
     deaf.answers.set()
     await wait_until(lambda: len(waiting) == 0, "they are settled")
     assert deaf.asked == [["a", "b"], ["a"]]
+
+
+async def test_that_an_owner_is_idle_does_not_take_the_place_of_its_end() -> None:
+    """A handler that waits for entries is idle until its stream has been put to sleep."""
+    deaf = Deaf()
+    waiting = settling_on(deaf)
+    me, other = Owner("fence-1", "me"), Owner("fence-2", "me")
+    await waiting.settle([Item("a", Settle("a", me, 7.0)), Item("b", Settle("b", me, 7.0))], 0.0)
+    await waiting.settle([Item("a", Settle("a", me, 0.0, idle=True))], 0.0)
+    await waiting.settle([Item("b", Settle("b", other, 0.0, idle=True))], 0.0)
+    deaf.answers.set()
+    await wait_until(lambda: len(waiting) == 0, "they are settled")
+    assert deaf.said["a"] == Settle("a", me, 7.0)
+    assert deaf.said["b"] == Settle("b", other, 0.0, idle=True)
 
 
 def test_calls_grow_with_quick_answers_and_not_because_a_round_trip_is_long() -> None:

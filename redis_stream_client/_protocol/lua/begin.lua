@@ -155,7 +155,7 @@ for i = 1, #KEYS do
         if type(written) == 'table' and written.err then
           results[i] = {'error', written.err}
         else
-          redis.call('PERSIST', KEYS[i])
+          if not mine then redis.call('PERSIST', KEYS[i]) end -- a late repeat: the owner may have ended meanwhile
           if stored[7] and woken_by == '' then redis.call('HDEL', KEYS[i], 'since') end
           results[i] = {'begun', checkpoint or '', attempts, added, woken_by}
           if troubled then append(results[i], failures, failing_for, error, lived, trials) end
