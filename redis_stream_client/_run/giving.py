@@ -13,7 +13,7 @@ from redis_stream_client._model.logs import log
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._run.handler_task import HandlerTask
 
-AT_ONCE = 16
+AT_ONCE = 4
 """Handlers that wait for an entry stop so many at a time. The next one stops when one of these streams is
 released, so a stream is without an owner for as long as a few take, and not for as long as hundreds do."""
 
