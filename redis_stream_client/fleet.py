@@ -1,6 +1,6 @@
 """A service seen from outside, by whoever is on call: its members, and where its announcements stand."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
@@ -110,7 +110,7 @@ class Fleet:
         return Lag(entries, more, behind, worst, waiting, streams, unread)
 
     @contextmanager
-    def _translated(self, doing: str) -> Iterator[None]:
+    def _translated(self, doing: str) -> Generator[None]:
         try:
             yield
         except (Unanswered, RedisRejected) as fault:

@@ -243,10 +243,10 @@ def _new_entry(stream: str, fields: Fields, info: Info | None = None, id: str = 
     return NewEntry(stream, encode(stream, info), encode_fields(fields), id)
 
 
-def _checked(entry: object) -> tuple[str, Fields] | tuple[str, Fields, Info | None]:
+def _checked(entry: object) -> tuple[str, Fields, Info | None]:
     if not isinstance(entry, tuple) or len(entry) not in (2, 3):
         raise TypeError(f"entries must hold (stream, fields) or (stream, fields, info), not {entry!r:.200}")
-    return entry
+    return entry if len(entry) == 3 else (*entry, None)
 
 
 def _wanted(stream: str, info: Info | None = None) -> Wanted:

@@ -324,7 +324,7 @@ class Memory:
         if self._falling_asleep is None or self._falling_asleep.done():
             self._falling_asleep = self._spawn(self._put_to_sleep(lease))
         await self._wait_for(self._falling_asleep, lease)
-        return lease.lost == "done"
+        return self.done
 
     async def _put_to_sleep(self, lease: LeaseState) -> None:
         if not lease.begun:

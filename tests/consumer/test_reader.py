@@ -42,10 +42,15 @@ async def test_announcements_one_by_one_go_to_each_in_turn(
         members = await fleet(stack, server, service, lock_ttl=20.0)
         await _no_read_ends_soon(redis, period=10.0, margin=3.0)
         for n in range(1, 41):
+            await wait_until(lambda: blocked(redis, 4), "all wait in the queue")
             await lbs.add(f"call-{n}")
             await wait_until(lambda: sum(shares(members)) == n, "it arrived")
             if n % 4 == 0:
                 assert shares(members) == [n // 4] * 4
+
+
+async def blocked(redis: Connection, number: int) -> bool:
+    return bool((await redis.info("clients"))["blocked_clients"] == number)
 
 
 async def _no_read_ends_soon(redis: Connection, period: float, margin: float) -> None:
@@ -133,7 +138,7 @@ async def test_what_a_heavy_member_does_not_take_comes_to_the_others_soon(
         await lbs.add("call-2")
         await wait_until(lambda: len(busy.leases) == 2, "it was left to the heavy one for a while", timeout=2)
         for n in range(3, 8):
-            await wait_until(lambda: _blocked(redis), "the busy one does not yield, but blocks")
+            await wait_until(lambda: blocked(redis, 1), "the busy one does not yield, but blocks")
             await lbs.add(f"call-{n}")
             await wait_until(lambda: len(busy.leases) == n, "it is there at once", timeout=0.4)
 
@@ -169,15 +174,11 @@ async def test_a_lone_consumer_is_not_slowed_down(server: Server, redis: Connect
         assert stats["cmdstat_evalsha"]["calls"] < 20
 
 
-async def _blocked(redis: Connection) -> bool:
-    return bool((await redis.info("clients"))["blocked_clients"])
-
-
 async def test_in_doubt_nothing_new_is_read_and_at_its_end_everything_at_once(
     server: Server, redis: Connection, service: str
 ) -> None:
     async with joined(server.url, service, lock_ttl=4.0, presence=False) as parts:
-        await wait_until(lambda: _blocked(redis), "it reads")
+        await wait_until(lambda: blocked(redis, 1), "it reads")
         with in_doubt(parts):
             await announce(server.url, service, "call-1")  # for the read that had begun
             await wait_until(lambda: len(parts.table) == 1, "the answer counts")

@@ -17,10 +17,12 @@ W = TypeVar("W")
 
 
 class Explorable(Protocol[W]):
-    """What can be walked: a world's states, its steps, and what must hold. `stuck`: the guarantee that is broken
-    where no settled state can be reached any more, and why."""
+    """What can be walked: a world's states, its steps, and what must hold."""
 
-    stuck: tuple[str, str]
+    @property
+    def stuck(self) -> tuple[str, str]:
+        """The guarantee that is broken where no settled state can be reached any more, and why."""
+        ...
 
     def initial(self) -> W:
         """The first state."""

@@ -113,17 +113,19 @@ BALANCING: dict[str, list[Step]] = {
 }
 """How streams move, and what may come between: with rebalancing."""
 
-HAPPENS: defaultdict[str, tuple[bool, dict[str, int]]] = defaultdict(lambda: (True, {}))
+HAPPENS: defaultdict[str, tuple[bool, dict[str, int]]] = defaultdict(
+    lambda: (True, {}),
+    {
+        "nobody gives but a member without rebalancing has all": (False, {"asked": 1}),
+        "givers die at each point": (
+            True,
+            {f"a giver died {when}": 1 for when in ("at work", "releasing", "released")},
+        ),
+        "who asks does not stay": (True, {"asked": 3, "dies taking": 1}),
+        "nobody hears the asks": (True, {"asked": 1}),
+    },
+)
 """Whether anything moves in these, and what they must come to, or they prove nothing."""
-HAPPENS |= {
-    "nobody gives but a member without rebalancing has all": (False, {"asked": 1}),
-    "givers die at each point": (
-        True,
-        {f"a giver died {when}": 1 for when in ("at work", "releasing", "released")},
-    ),
-    "who asks does not stay": (True, {"asked": 3, "dies taking": 1}),
-    "nobody hears the asks": (True, {"asked": 1}),
-}
 
 DEAD_WRITER: list[Step] = [
     ("lose_a_writer_s", {"by": 0, "what": "late", "to": "append"}),

@@ -63,8 +63,9 @@ class Member:
         self._handler = handler
         self.proxy = network.run(opened(TcpProxy(server.port)))
         self.loop = Loop(f"member {name}")
+        given: dict[str, Any] = options or {}
         self.client = RedisStreamClient.from_url(
-            self.proxy.url, "orders", consumer_name=name, lock_ttl=LOCK_TTL, **(options or {})
+            self.proxy.url, "orders", consumer_name=name, lock_ttl=LOCK_TTL, **given
         )
         self._run = self.loop.start(self.client.run(self._handle, **{"drain_timeout": DRAIN_TIMEOUT, **rules}))
 
