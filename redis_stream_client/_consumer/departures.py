@@ -21,38 +21,55 @@ class Departures(Generic[S]):
         self._counters = counters
         self._stays = stays
         self._on_their_way = OnTheirWay[S]()
+        self._later: dict[S, None] = {}  # in this order
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._on_their_way)
+        return len(self._on_their_way) + len(self._later)
 
     def __iter__(self) -> Iterator[S]:
-        return iter(self._on_their_way)
+        yield from self._on_their_way
+        yield from self._later
 
     def able(self, stream: S) -> bool:
         """See `OnTheirWay.able`."""
-        return self._on_their_way.able(stream)
+        return stream not in self._later and self._on_their_way.able(stream)
 
     def begin(self, streams: Iterable[S]) -> None:
-        """These are to go."""
+        """These are to go. Their time begins now."""
         for stream in streams:
             self._on_their_way.begin(stream)
         self._changed()
 
+    def line_up(self, streams: Iterable[S]) -> None:
+        """These are to go, one after the other. The time of each begins when it is its turn."""
+        self._later.update(dict.fromkeys(streams))
+        self._changed()
+
+    def next(self) -> S | None:
+        """The one whose turn it is now. None: nobody is in line."""
+        stream = next(iter(self._later), None)
+        if stream is not None:
+            del self._later[stream]
+            self.begin((stream,))
+        return stream
+
     def ended(self, stream: S, *, released: bool) -> None:
         """The work on a stream has ended. If it was to go, and was released, it is given."""
-        if stream in self._on_their_way:
+        if stream in self._on_their_way or stream in self._later:
             self._counters.streams_given += released
         self._on_their_way.ended(stream)
+        self._later.pop(stream, None)
         self._changed()
 
     def clear(self) -> None:
         """Nothing goes to others any more."""
         self._on_their_way = OnTheirWay()
+        self._later.clear()
         self._changed()
 
     def _changed(self) -> None:
-        self._counters.streams_going = len(self._on_their_way)
+        self._counters.streams_going = len(self)
         due = self._on_their_way.next_overdue
         if self._timer is None and due < float("inf"):
             delay = max(0.0, due - clock.now())

@@ -5,7 +5,6 @@ its peers for a moment, and the one with the fewest takes it.
 """
 
 import random
-from collections import deque
 from collections.abc import Callable, Collection
 
 from redis_stream_client._consumer.departures import Departures
@@ -33,8 +32,7 @@ class Giving:
         self._at_work = at_work
         self._may_give = may_give
         self._departures = Departures[HandlerTask](counters, self._stays)
-        self._next: deque[HandlerTask] = deque()  # are to go, and still work
-        self._stopping: set[HandlerTask] = set()
+        self._stopping: set[HandlerTask] = set()  # those that were in line, and whose turn it is
 
     @property
     def going(self) -> int:
@@ -47,12 +45,12 @@ class Giving:
         if count <= 0 or not self._may_give():
             return 0
         chosen = self._choose(count)
-        self._departures.begin(chosen)
-        for handler_task in chosen:
-            if handler_task.lease.at_rest:
-                self._next.append(handler_task)
-            else:
-                handler_task.drain(given=True)
+        at_rest = [each for each in chosen if each.lease.at_rest]
+        at_work = [each for each in chosen if not each.lease.at_rest]
+        self._departures.begin(at_work)
+        for handler_task in at_work:
+            handler_task.drain(given=True)
+        self._departures.line_up(at_rest)
         self._stop_some()
         return len(chosen)
 
@@ -64,7 +62,6 @@ class Giving:
 
     def stop(self) -> None:
         """Nothing goes to peers any more: the client drains, which concerns all handlers."""
-        self._next.clear()
         self._stopping.clear()
         self._departures.clear()
 
@@ -83,8 +80,7 @@ class Giving:
         return waiting + others[: count - len(waiting)]
 
     def _stop_some(self) -> None:
-        while self._next and len(self._stopping) < AT_ONCE:
-            handler_task = self._next.popleft()
+        while len(self._stopping) < AT_ONCE and (handler_task := self._departures.next()) is not None:
             if handler_task.may_be_given:
                 self._stopping.add(handler_task)
                 handler_task.drain(given=True)

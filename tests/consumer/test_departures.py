@@ -53,6 +53,24 @@ async def test_what_does_not_go_in_time_stays(monkeypatch: pytest.MonkeyPatch) -
     assert scene.departures.able("a")
 
 
+async def test_the_time_of_those_in_line_begins_when_it_is_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a line with long round trips the last of many waits for longer than one has."""
+    monkeypatch.setattr(on_their_way, "UNWILLING", 0.02)
+    scene = Scene()
+    scene.departures.line_up(["a", "b", "c"])
+    assert (scene.departures.next(), list(scene.departures)) == ("a", ["a", "b", "c"])
+    await wait_until(lambda: scene.stayed == ["a"], "the first had its time")
+    assert scene.counts == (2, 0)
+    assert not scene.departures.able("b")
+    scene.departures.ended("b", released=True)  # by itself
+    assert (scene.departures.next(), scene.departures.next()) == ("c", None)
+    scene.departures.ended("c", released=True)
+    assert scene.counts == (0, 2)
+    scene.departures.line_up(["d"])
+    scene.departures.clear()
+    assert (scene.departures.next(), len(scene.departures)) == (None, 0)
+
+
 async def test_nobody_waits_for_what_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_their_way, "UNWILLING", 0.02)
     scene = Scene()
