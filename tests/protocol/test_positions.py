@@ -48,6 +48,19 @@ def lag_of(position: Position | Exception) -> tuple[int, bool]:
     return position.entries, position.more
 
 
+async def test_the_greatest_id_is_an_id_as_any_other(redis: Connection, service: str) -> None:
+    """Redis refuses to look behind it."""
+    greatest = "18446744073709551615-18446744073709551615"
+    for stream, checkpoint in (("before", "1-0"), ("at", greatest)):
+        await redis.xadd(stream, {"n": 1}, id="1-0")
+        await redis.xadd(stream, {"n": 2}, id=greatest)
+        await redis.hset(Keys(service).progress(stream), "checkpoint", checkpoint)
+    before, at = await look(redis, service, "before", "at")
+    assert isinstance(before, Position), before
+    assert isinstance(at, Position), at
+    assert ((before.entries, before.more), (at.entries, at.more)) == ((1, False), (0, False))
+
+
 async def test_entries_after_the_checkpoint_count(redis: Connection, service: str) -> None:
     first, *_ = await fill(redis, service, "some", 10)
     await redis.hset(Keys(service).progress("some"), "checkpoint", first)

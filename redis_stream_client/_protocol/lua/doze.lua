@@ -21,8 +21,7 @@ for i = 1, #KEYS, 2 do
   elseif stored[1] ~= ARGV[at + 1] or stored[2] ~= ARGV[at + 2] then
     result = {'refused', stored[1] or '', stored[2] or ''}
   else
-    local after = stored[3] and entries_after(KEYS[i + 1], stored[3], 1)
-      or redis.pcall('XRANGE', KEYS[i + 1], '-', '+', 'COUNT', 1)
+    local after = entries_after(KEYS[i + 1], stored[3], 1)
     local announcement = string.sub(ARGV[at + 1], 1, LBS_ID)
     if after.err then
       result = {'unreadable', after.err}

@@ -6,11 +6,12 @@
 --   {the record's fence, checkpoint, attempts, failures, failing, failed and error, each '' if it is not there; id of the
 --    first entry after the checkpoint or ''; how many come after it; 1 if there may be more, else 0}
 --   {'record', message} or {'stream', message} if Redis refuses one of the two
+--#include after
 local time = redis.call('TIME')
 local results = {string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))}
 local most, all, bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local function count(i, checkpoint) -- the first id, how many, whether there may be more
-  local found = redis.pcall('XRANGE', KEYS[i + 1], checkpoint and '(' .. checkpoint or '-', '+', 'COUNT', 1)
+  local found = entries_after(KEYS[i + 1], checkpoint, 1)
   if found.err then return found end
   if not found[1] then return '', 0, 0 end
   local first, last, entries = found[1][1], found[1][1], 1
@@ -28,7 +29,7 @@ local function count(i, checkpoint) -- the first id, how many, whether there may
     if entries > most then return first, most, 1 end
     if bytes <= 0 or not more then return first, entries, more and 1 or 0 end
     size = math.min(4 * size, most + 1 - entries)
-    found = redis.call('XRANGE', KEYS[i + 1], '(' .. last, '+', 'COUNT', size)
+    found = entries_after(KEYS[i + 1], last, size)
     entries, more = entries + #found, #found == size
   end
 end
