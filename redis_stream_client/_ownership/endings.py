@@ -105,6 +105,8 @@ class Endings:
                 await self._doing.add(lease)
 
     async def _send_done(self, leases: list[LeaseState]) -> list[Exception | None]:
+        asleep = self._asleep.intersection(leases)
+        self._asleep -= asleep
         # First, so that a crash between the two does not leave a record for ever.
         await self._record_store.settle(leases, self._retention.settled_for)
         async with self._audit_lock.passing():
@@ -124,8 +126,6 @@ class Endings:
             ]
             self._capacity.freed()
             done = [lease for lease in leases if lease.lost == "done"]
-            asleep = self._asleep.intersection(leases)
-            self._asleep -= asleep
             self._counters.streams_slept += len(asleep.intersection(done))
             await self._retention.done(done, asleep)
             return failures
