@@ -1,4 +1,4 @@
-"""Chunks: how much to do in one turn of the event loop."""
+"""Chunks: how much to do in one turn of the event loop, or in one request."""
 
 import asyncio
 from collections import deque
@@ -16,6 +16,22 @@ def in_chunks(items: Sequence[Item], most: int = CHUNK) -> Iterator[Sequence[Ite
     """The items in chunks, one for each turn of the loop. The caller lets the loop turn between two chunks."""
     for start in range(0, len(items), most):
         yield items[start : start + most]
+
+
+def in_sized_chunks(
+    items: Sequence[Item], size_of: Callable[[Item], int], *, most: int, most_size: int
+) -> Iterator[Sequence[Item]]:
+    """The items in chunks of at most `most`, whose sizes together are at most `most_size`, unless one alone is
+    larger."""
+    start = size = 0
+    for index, item in enumerate(items):
+        added = size_of(item)
+        size += added
+        if index > start and (size > most_size or index - start == most):
+            yield items[start:index]
+            start, size = index, added
+    if items:
+        yield items[start:]
 
 
 class PacedCalls:

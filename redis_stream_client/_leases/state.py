@@ -467,9 +467,8 @@ class LeaseState:
 
     @property
     def processed(self) -> bool:
-        """Whether every entry that the user has got has a checkpoint."""
-        handed = self._handed
-        return handed is None or order(handed.reached) <= order(self.position or START)
+        """Whether every entry that the user has got since reading began, or began again, has a checkpoint."""
+        return self.reached == (self.position or START)
 
     # Its holder's progress.
 

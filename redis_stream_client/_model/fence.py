@@ -67,6 +67,11 @@ class Fence:
         return f"{numbers}-{self.holder}" if self.holder else numbers
 
 
+def announcement_of(lbs_id: str) -> str:
+    """What the texts of all fences of an announcement begin with. Its width is fixed, so it sorts as they do."""
+    return str(Fence.of(lbs_id, 0)).rpartition("-")[0]
+
+
 def holder_of(consumer: str) -> str:
     """Who holds a lease that is made now, for its fence."""
     token = consumer[-8:]

@@ -15,7 +15,7 @@ from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.entry import START
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected
-from redis_stream_client._model.fence import Fence
+from redis_stream_client._model.fence import Fence, announcement_of
 from redis_stream_client._model.logs import log
 from redis_stream_client._model.options import PROGRESS_TTL, Options
 from redis_stream_client._ownership.callers import Callers
@@ -33,6 +33,7 @@ from redis_stream_client._protocol.progress_records import (
     Checkpoint,
     Doze,
     Fail,
+    Failed,
     Foreign,
     Owner,
     Records,
@@ -54,10 +55,6 @@ T = TypeVar("T")
 
 NUMBERS = 62
 """The length of a fence without its holder: these characters order the owners of a record. As in ``begin.lua``."""
-
-LBS_ID = 41
-"""The length of the part of a fence that names the announcement."""
-
 
 AT_ONCE = 0.001
 """Seconds that a record stays which should not have been created."""
@@ -244,7 +241,7 @@ class Progress:
         keys = self._keys
         former = keys.former_progress(lease.stream)
         if former is not None and lease.deliveries > 1 and not lease.begun:  # the first owner left none there
-            fences = lease.fence_text[:LBS_ID]
+            fences = announcement_of(lease.lbs_id)
             record = keys.progress(lease.stream)
             timeout = self._patience
             await self._ask(lease, "begin", lambda records: records.move(record, former, fences, timeout))
@@ -298,13 +295,11 @@ class Progress:
         refusals = self._refusals(lease)
         if not lease.begun:
             await self._begin(lease)
-        while True:
-            ask = Fail(self._keys.progress(lease.stream), self._owner(lease), error)
-            answer = await self._ask(lease, "fail", functools.partial(Records.fail, ask=ask))
-            if not isinstance(answer, Refused):
-                return
-            await refusals.another()
-            await self._begin(lease, replaces=await self._examine(lease, answer.by))
+
+        def say(records: Records) -> "asyncio.Future[Failed | Refused]":
+            return records.fail(Fail(self._keys.progress(lease.stream), self._owner(lease), error))
+
+        await self._until_accepted(lease, "fail", say, refusals)
 
     # Sleep.
 
@@ -316,14 +311,11 @@ class Progress:
             RedisUnavailable: no answer until the lock lapsed. You can safely repeat the call.
             RedisRejected: Redis refuses the record or the data stream.
         """
-        refusals = self._refusals(lease)
-        while True:
-            ask = Doze(self._keys.progress(lease.stream), self._owner(lease), lease.stream)
-            answer = await self._ask(lease, "done_if_idle", functools.partial(Records.doze, ask=ask))
-            if not isinstance(answer, Refused):
-                return answer
-            await refusals.another()
-            await self._begin(lease, replaces=await self._examine(lease, answer.by))
+
+        def ask(records: Records) -> "asyncio.Future[bool | Refused]":
+            return records.doze(Doze(self._keys.progress(lease.stream), self._owner(lease), lease.stream))
+
+        return await self._until_accepted(lease, "done_if_idle", ask, self._refusals(lease))
 
     # Checkpoints.
 
@@ -354,18 +346,25 @@ class Progress:
         refusals = self._refusals(lease)
         if not lease.begun:
             await self._begin(lease)
-        while True:
-            answer = await self._ask(lease, "checkpoint", functools.partial(self._send, lease, id))
-            if not isinstance(answer, Refused):
-                return
-            await refusals.another()
-            await self._begin(lease, replaces=await self._examine(lease, answer.by))
+        await self._until_accepted(lease, "checkpoint", functools.partial(self._send, lease, id), refusals)
 
     def _refusals(self, lease: LeaseState) -> Refusals:
         return Refusals(lease, self._lock_ttl, self._pace / 4)
 
     def _owner(self, lease: LeaseState) -> Owner:
         return Owner(lease.fence_text, self._consumer)
+
+    async def _until_accepted(
+        self, lease: LeaseState, what: str, send: "Callable[[Records], Awaitable[T | Refused]]", refusals: Refusals
+    ) -> T:
+        """Repeat an operation until the record accepts it: one that refuses it though the lease is ours is taken
+        over again."""
+        while True:
+            answer = await self._ask(lease, what, send)
+            if not isinstance(answer, Refused):
+                return answer
+            await refusals.another()
+            await self._begin(lease, replaces=await self._examine(lease, answer.by))
 
     async def _ask(self, lease: LeaseState, what: str, send: "Callable[[Records], Awaitable[T]]") -> T:
         """Repeat an operation until Redis answers, for one lifetime of the lock. Each operation may be

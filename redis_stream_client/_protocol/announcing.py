@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from redis.exceptions import ResponseError
 
+from redis_stream_client._concurrency.chunks import in_sized_chunks
 from redis_stream_client._model.announcement import FIELD
 from redis_stream_client._model.errors import RedisRejected, RedisUnavailable
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.base import SEEN_BYTES
 from redis_stream_client._redis.error_mapping import Unanswered, is_withheld
-from redis_stream_client._redis.pooled import Loan
 from redis_stream_client._redis.script_calls import ScriptCalls
 
 CHUNK = 500  # the most announcements in one request
@@ -35,6 +35,11 @@ class Wanted(NamedTuple):
     payload: bytes
     but: str = ""
 
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return len(self.stream.encode()) + len(self.payload)
+
 
 class Announced(NamedTuple):
     """What Redis did about one stream.
@@ -50,16 +55,16 @@ class Announced(NamedTuple):
     error: ResponseError | None = None
 
 
-async def announce(loan: Loan | ScriptCalls, keys: Keys, wanted: Sequence[Wanted]) -> list[Announced]:
+async def announce(calls: ScriptCalls, keys: Keys, wanted: Sequence[Wanted]) -> list[Announced]:
     """Announce streams that have no outstanding announcement. Returns results for the first ones, at least one:
     where Redis had to read many large announcements, repeat it with the rest.
 
-    Send no more than `chunks` says. Raises what `loan` raises.
+    Send no more than `chunks` says. Raises what `calls` raises.
     """
     args: list[str | bytes] = [FIELD, str(SEEN_BYTES)]
     for stream, payload, but in wanted:
         args += (stream, payload, but)
-    reply = await loan.run(scripts.load("announce"), [keys.lbs, keys.announced], args)
+    reply = await calls.run(scripts.load("announce"), [keys.lbs, keys.announced], args)
     return [
         Announced(
             lbs_id.decode() or None, bool(now), *(ResponseError(text.decode(errors="replace")) for text in error)
@@ -88,14 +93,7 @@ async def announce_all(calls: ScriptCalls, keys: Keys, chunk: Sequence[Wanted], 
 
 def chunks(wanted: Sequence[Wanted]) -> Iterator[Sequence[Wanted]]:
     """Cut the streams into requests: bounded by number, and by size for the sake of slow lines."""
-    start = size = 0
-    for index, (stream, payload, _) in enumerate(wanted):
-        added = len(stream.encode()) + len(payload)
-        size += added
-        if index > start and (size > CHUNK_BYTES or index - start == CHUNK):
-            yield wanted[start:index]
-            start, size = index, added
-    yield wanted[start:]
+    return in_sized_chunks(wanted, lambda one: one.size, most=CHUNK, most_size=CHUNK_BYTES)
 
 
 class Tally:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from redis_stream_client._model.announcement import Malformed, decode
 from redis_stream_client._model.entry import order, parse_id
@@ -59,7 +59,7 @@ class Listing:
 
     async def newest(self) -> str | None:
         """The id of the newest announcement; None: there is none."""
-        found = await self._ask(Command(self._keys.lbs, ("XREVRANGE", self._keys.lbs, "+", "-", "COUNT", 1)))
+        found = await self._calls.ask(Command(self._keys.lbs, ("XREVRANGE", self._keys.lbs, "+", "-", "COUNT", 1)))
         return found[0][0].decode() if found else None
 
     async def page(self, after: str | None, newest: str, consumer: str | None) -> Page:
@@ -74,7 +74,7 @@ class Listing:
         library announced, all announcements are searched, in pages.
         """
         try:
-            told = await self._ask(Command(self._keys.announced, ("HGET", self._keys.announced, stream)))
+            told = await self._calls.ask(Command(self._keys.announced, ("HGET", self._keys.announced, stream)))
         except RedisRejected:
             told = None
         lbs_id = told.decode(errors="replace") if told is not None else ""
@@ -99,7 +99,7 @@ class Listing:
         return result
 
     async def _page(self, first: str, last: str, consumer: str, most: int, size: int, text: str) -> Page:
-        reply = await self._ask(self._listing(first, last, consumer, most, size, text))
+        reply = await self._calls.ask(self._listing(first, last, consumer, most, size, text))
         words = reply[1:]
         found = [
             Listed(lbs_id.decode(), _stream(fields), decode_name(owner), deliveries)
@@ -121,12 +121,6 @@ class Listing:
             text,
         ]
         return Call(scripts.load("listing"), [self._keys.lbs], args)
-
-    async def _ask(self, ask: Call | Command) -> Any:
-        [answer] = await self._calls.run_all([ask])
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 def _stream(fields: list[bytes]) -> str | None:

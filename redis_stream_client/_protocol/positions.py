@@ -11,13 +11,13 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._model.entry import order
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.fence import Fence
+from redis_stream_client._model.fence import announcement_of
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.base import encode_name
 from redis_stream_client._redis import error_mapping
 from redis_stream_client._redis.error_mapping import KeyRejected, Unanswered
-from redis_stream_client._redis.script_calls import Call, Command, ScriptCalls
+from redis_stream_client._redis.script_calls import Call, Command, ScriptCalls, expected
 
 if TYPE_CHECKING:
     from redis_stream_client._redis.endpoint import Endpoint
@@ -58,12 +58,12 @@ class Position:
 
     def attempts_at(self, lbs_id: str) -> int:
         """How many owners have begun at this announcement."""
-        return self.attempts if self.fence.startswith(_announcement(lbs_id)) else 0
+        return self.attempts if self.fence.startswith(announcement_of(lbs_id)) else 0
 
     def fails_at(self, lbs_id: str) -> bool:
         """Whether its handlers fail, or its owners die, at this announcement and since this checkpoint."""
         mark, _, checkpoint = self.failed.partition(" ")
-        return mark.startswith(_announcement(lbs_id)) and checkpoint == (self.checkpoint or "")
+        return mark.startswith(announcement_of(lbs_id)) and checkpoint == (self.checkpoint or "")
 
 
 class Positions:
@@ -100,7 +100,7 @@ class Positions:
             if living is None:
                 living = {
                     owner
-                    for owner, left in zip(owners, _expected(answers[: len(locks)]), strict=True)
+                    for owner, left in zip(owners, expected(answers[: len(locks)]), strict=True)
                     if left != -2
                 }
                 answers = answers[len(locks) :]
@@ -183,16 +183,3 @@ def _position(reply: Any, now_ms: int) -> Position | Exception:
 def _count(text: str) -> int:
     """A number of a record; 0 for what this library has not written."""
     return int(text) if text.isdecimal() and text.isascii() and len(text) < 16 else 0
-
-
-def _announcement(lbs_id: str) -> str:
-    """What the fences of an announcement begin with. Its width is fixed."""
-    return str(Fence.of(lbs_id, 0)).rpartition("-")[0]
-
-
-def _expected(answers: Sequence[Any]) -> Sequence[Any]:
-    """The replies. Raises the first error among them."""
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers

@@ -11,7 +11,7 @@ from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._model.keys import NOBODY, Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.base import decode_name, encode_name
-from redis_stream_client._redis.script_calls import Call, Command, ScriptCalls
+from redis_stream_client._redis.script_calls import Call, Command, ScriptCalls, expected
 
 WAITING_COUNTED = 500  # the most waiting announcements that a survey counts
 COUNTED_BYTES = 1 << 19  # bytes of them after which it stops
@@ -111,7 +111,7 @@ async def explore(calls: ScriptCalls, keys: Keys) -> Findings:
 
     Raises `Unanswered` or `RedisRejected` if the load balancer stream or the locks cannot be read.
     """
-    first = surveyed(_expected(await calls.run_all([survey(keys, ())]))[0])
+    first = surveyed(await calls.ask(survey(keys, ())))
     names = [seen.name for seen in first.consumers]
     asks: list[Call | Command] = [
         survey(keys, names[:LOCKS]),
@@ -121,7 +121,7 @@ async def explore(calls: ScriptCalls, keys: Keys) -> Findings:
     if NOBODY in names:
         asks.append(Command(keys.lbs, ("XPENDING", keys.lbs, keys.group, "-", "+", RELEASED, NOBODY)))
     answer, letters, present, *released = await calls.run_all(asks)
-    found = await _complete(calls, keys, surveyed(_expected([answer])[0]))
+    found = await _complete(calls, keys, surveyed(expected([answer])[0]))
     findings = Findings(
         found,
         letters,
@@ -138,7 +138,7 @@ async def _complete(calls: ScriptCalls, keys: Keys, found: Survey) -> Survey:
     lives: dict[str, int] = {}
     for some in in_chunks(rest, LOCKS):
         asks = [Command(keys.lbs, ("PTTL", lock)) for lock in _locks(keys, some)]
-        lives.update(zip(some, _expected(await calls.run_all(asks)), strict=True))
+        lives.update(zip(some, expected(await calls.run_all(asks)), strict=True))
     if not lives:
         return found
     consumers = (seen._replace(life_ms=lives.get(seen.name, seen.life_ms)) for seen in found.consumers)
@@ -166,12 +166,3 @@ def _oldest(released: Any) -> int | Exception | None:
     if isinstance(released, Exception):
         return released
     return max((idle_ms for _, _, idle_ms, _ in released), default=None)
-
-
-def _expected(answers: Iterable[Any]) -> list[Any]:
-    """The replies. Raises the first error among them."""
-    replies = list(answers)
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
+from redis_stream_client._concurrency.chunks import in_sized_chunks
 from redis_stream_client._model.announcement import FIELD
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.fence import Fence
+from redis_stream_client._model.fence import announcement_of
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._model.options import PROGRESS_TTL
 from redis_stream_client._protocol import scripts
@@ -36,7 +37,6 @@ CHUNK = 250  # the most entries in one request: about 3 ms of Redis
 CHUNK_BYTES = 256 * 1024  # the most bytes in one request, unless one entry is larger: a line may be slow
 ROUNDS = 10  # how often its announcement may be over before a writer gives up
 ANY_ID = "*"  # Redis makes the id
-LBS_ID = 41  # characters of a fence that name the announcement
 
 Words = Sequence[str | bytes]
 Fault = Unanswered | RedisRejected
@@ -105,13 +105,7 @@ class Writing:
 
 def chunks(entries: Sequence[NewEntry]) -> Iterator[Sequence[NewEntry]]:
     """Cut the entries into requests: bounded by number, and by size for the sake of slow lines."""
-    start = size = 0
-    for index, entry in enumerate(entries):
-        size += entry.size
-        if index > start and (size > CHUNK_BYTES or index - start == CHUNK):
-            yield entries[start:index]
-            start, size = index, entry.size
-    yield entries[start:]
+    return in_sized_chunks(entries, lambda entry: entry.size, most=CHUNK, most_size=CHUNK_BYTES)
 
 
 class Writer:
@@ -259,7 +253,7 @@ class _Ask:
     def announcement(self) -> str:
         """Its announcement, as fences begin with it."""
         assert self.announced.lbs_id is not None
-        return str(Fence.of(self.announced.lbs_id, 0))[:LBS_ID]
+        return announcement_of(self.announced.lbs_id)
 
     def is_over(self, mark: bytes) -> None:
         """Note that its announcement is over. Nothing was written."""

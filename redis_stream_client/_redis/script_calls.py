@@ -52,6 +52,14 @@ class Command(NamedTuple):
     words: Sequence[str | bytes | int]
 
 
+def expected(answers: Sequence[Any]) -> Sequence[Any]:
+    """The replies that `ScriptCalls.run_all` returns. Raises the first error among them."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
 class ScriptCalls:
     """Calls scripts and sends commands, each on the server of its first key.
 
@@ -75,11 +83,13 @@ class ScriptCalls:
         return 0 if self._cluster is None else key_slot(key.encode())
 
     async def run(self, script: Script, keys: Sequence[str | bytes], args: Sequence[str | bytes]) -> Any:
+        """Call a script. Raises `Unanswered` or `RedisRejected`."""
+        return await self.ask(Call(script, keys, args))
+
+    async def ask(self, call: Call | Command) -> Any:
         """Make one call. Raises `Unanswered` or `RedisRejected`."""
-        [answer] = await self.run_all([Call(script, keys, args)])
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        [reply] = expected(await self.run_all([call]))
+        return reply
 
     async def run_all(self, calls: Sequence[Call | Command], *, patience: float = CONNECT_TIMEOUT) -> list[Any]:
         """Make some calls at once, in any order. Returns for each its reply, or an `Unanswered` or a

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from redis_stream_client import Fence
 from redis_stream_client.demo.history import Harm, History, Incident, worker_of
 from redis_stream_client.demo.ledger import Record
 from redis_stream_client.demo.settings import Settings, plural
 
 PROBLEMS_SHOWN = 10
-
-
-ANNOUNCEMENT = 41
-"""The first characters of a fence, which name the announcement: the same for all its owners."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +213,7 @@ def _effects(produced: Mapping[str, int], records: Sequence[Record]) -> str:
 def _slept(slept: Slept) -> list[tuple[str, str]]:
     """How the sessions slept and woke. Each time one wakes, it has a new announcement."""
     owners = {(record.stream, record.fence) for record in slept.records if record.outcome != "refused"}
-    announcements = {(stream, fence[:ANNOUNCEMENT]) for stream, fence in owners}
+    announcements = {(stream, Fence.parse(fence).lbs_id) for stream, fence in owners}
     woken = len(announcements) - len({stream for stream, _ in announcements})
     went_on = plural(len(owners) - len(announcements), "session")
     repeats = sum(record.outcome == "repeated" for record in slept.records)

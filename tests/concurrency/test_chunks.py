@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections import Counter
 
-from redis_stream_client._concurrency.chunks import PacedCalls, in_chunks
+from redis_stream_client._concurrency.chunks import PacedCalls, in_chunks, in_sized_chunks
 from tests.harness.loops import Turns
 from tests.harness.waiting import wait_until
 
@@ -14,6 +14,17 @@ from tests.harness.waiting import wait_until
 def test_items_come_in_pieces() -> None:
     assert list(in_chunks([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
     assert list(in_chunks([], 2)) == []
+
+
+def test_items_come_in_pieces_of_bounded_size() -> None:
+    def pieces(*sizes: int) -> list[list[int]]:
+        return [list(piece) for piece in in_sized_chunks(sizes, lambda size: size, most=3, most_size=10)]
+
+    assert pieces(1, 1, 1, 1) == [[1, 1, 1], [1]]
+    assert pieces(5, 5, 1) == [[5, 5], [1]]
+    assert pieces(1, 11, 1) == [[1], [11], [1]]
+    assert pieces(11) == [[11]]
+    assert pieces() == []
 
 
 async def test_so_many_calls_are_made_in_one_turn_of_the_loop_and_the_others_in_order_later() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from redis_stream_client import Fence
 from redis_stream_client.demo.history import Harm, History, Incident
 from redis_stream_client.demo.ledger import Outcome, Record
 from redis_stream_client.demo.settings import Settings
@@ -148,7 +149,12 @@ class TestSessions:
         """A good run with one session. Its fences: a letter for each announcement, a number for each owner."""
         records = [
             Record(
-                0.0, "session-1", int(number), letter * 41 + owner, f"redis-consumer-{owner}-0", OUTCOMES[outcome]
+                0.0,
+                "session-1",
+                int(number),
+                str(Fence(ord(letter), 0, int(owner))),
+                f"redis-consumer-{owner}-0",
+                OUTCOMES[outcome],
             )
             for number, letter, owner, outcome in re.findall(r"(\d+)([a-z])(\d)([rx]?)", text)
         ]

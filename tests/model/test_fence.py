@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_stream_client import Fence
-from redis_stream_client._model.fence import holder_of, is_held_by
+from redis_stream_client._model.fence import announcement_of, holder_of, is_held_by
 
 LARGEST = 2**64 - 1
 CONSUMER = "redis-consumer-a-00c0ffee"
@@ -58,6 +58,16 @@ def test_a_later_announcement_has_a_greater_fence_whatever_the_counts(
     earlier = Fence.of(f"{milliseconds}-{sequence}", one)
     later = Fence.of(f"{milliseconds}-{sequence + 1}", other)
     assert earlier < later
+
+
+def test_all_fences_of_an_announcement_begin_alike_and_no_others_do() -> None:
+    for lbs_id in ("1-0", "1-1", "11-0", "18446744073709551615-18446744073709551615"):
+        mine = {
+            str(Fence.of(lbs_id, count, holder)) for count in (0, 1, 10**20 - 1) for holder in ("", holder_of("x"))
+        }
+        assert all(text.startswith(announcement_of(lbs_id)) for text in mine)
+        assert not str(Fence.of("1-10", 1)).startswith(announcement_of(lbs_id))
+        assert len(announcement_of(lbs_id)) == 41
 
 
 def test_a_fence_is_made_of_the_entry_id_and_the_delivery_count() -> None:

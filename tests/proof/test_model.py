@@ -77,6 +77,13 @@ def unmeasured() -> Iterator[None]:
     sys.settrace(tracer)
 
 
+def breaks(guarantee: str, bug: str, result: Result) -> None:
+    """Assert that the explorer has found that this bug breaks this guarantee."""
+    print(f"When {bug}:\n{result}")
+    assert result.violation, "the model has lost its teeth"
+    assert result.violation[0] == guarantee
+
+
 @functools.cache
 def correct(bounds: Bounds) -> Result:
     """What the explorer finds without a bug."""
@@ -97,10 +104,7 @@ def test_no_interleaving_breaks_a_guarantee(name: str) -> None:
 @pytest.mark.parametrize("mutation", Mutation, ids=lambda mutation: mutation.name.lower())
 def test_a_known_bug_is_found(mutation: Mutation) -> None:
     guarantee, bounds = MUTANTS[mutation]
-    result = explore(Model(bounds, mutation))
-    print(f"When {mutation.value}:\n{result}")
-    assert result.violation, "the model has lost its teeth"
-    assert result.violation[0] == guarantee
+    breaks(guarantee, mutation.value, explore(Model(bounds, mutation)))
     assert not correct(bounds).violation, "and not by the bug"
 
 
@@ -124,10 +128,7 @@ def test_no_entry_is_left_to_a_stream_that_sleeps(name: str) -> None:
 @pytest.mark.parametrize("slip", SLIPS, ids=lambda slip: slip.name.lower())
 def test_a_mistake_in_sleeping_is_found(slip: Slip) -> None:
     guarantee, bounds = SLIPS[slip]
-    result = explore(Sleeping(bounds, slip))
-    print(f"When {slip.value}:\n{result}")
-    assert result.violation, "the model has lost its teeth"
-    assert result.violation[0] == guarantee
+    breaks(guarantee, slip.value, explore(Sleeping(bounds, slip)))
     assert not asleep(bounds).violation, "and not by the mistake"
 
 

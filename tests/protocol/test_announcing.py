@@ -13,6 +13,7 @@ from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import announcing
 from redis_stream_client._protocol.announcing import CHUNK, CHUNK_BYTES, Announced, Wanted, announce, chunks
 from redis_stream_client._redis.pooled import Pooled
+from redis_stream_client._redis.script_calls import ScriptCalls
 
 if TYPE_CHECKING:
     from tests.harness.connection import Connection
@@ -25,12 +26,11 @@ class Producer:
     def __init__(self, redis: Connection, service: str) -> None:
         self.keys = Keys(service)
         self.redis = redis
-        self._pooled = Pooled(redis, self.keys.lbs)
+        self._calls = ScriptCalls(redis, Pooled(redis, self.keys.lbs), self.keys.lbs)
 
     async def announce(self, *streams: str | Wanted) -> list[Announced]:
         wanted = [Wanted(one, encode(one)) if isinstance(one, str) else one for one in streams]
-        async with self._pooled.connection("announce") as loan:
-            return await announce(loan, self.keys, wanted)
+        return await announce(self._calls, self.keys, wanted)
 
     async def known(self) -> dict[str, str]:
         """The hash."""

@@ -11,14 +11,13 @@ from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client._model.announcement import encode
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.fence import Fence
+from redis_stream_client._model.fence import Fence, announcement_of
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._model.options import PROGRESS_TTL
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.writing import (
     CHUNK,
     CHUNK_BYTES,
-    LBS_ID,
     ROUNDS,
     NewEntry,
     Writer,
@@ -83,7 +82,7 @@ class Place:
         """End the announcement as its owner does; with a mark as one that has put the stream to sleep."""
         [lbs_id] = await self.announced()
         fence = str(Fence.of(lbs_id, 1, "1764345600000000-0a1b2c3d"))
-        fields = {"fence": fence, "consumer": "c"} | ({"asleep": fence[:LBS_ID]} if mark else {})
+        fields = {"fence": fence, "consumer": "c"} | ({"asleep": announcement_of(lbs_id)} if mark else {})
         await self.redis.hset(self.record, mapping=fields)
         await self.redis.xdel(self.keys.lbs, lbs_id)
         await self.redis.hdel(self.keys.announced, self.stream)
@@ -134,7 +133,7 @@ async def test_what_the_hash_says_is_verified(place: Place) -> None:
 async def test_an_announcement_whose_owner_looks_no_more_does_not_count(place: Place) -> None:
     await place.written(place.entry())
     [over] = await place.announced()
-    await place.redis.hset(place.record, "asleep", str(Fence.of(over, 1))[:LBS_ID])
+    await place.redis.hset(place.record, "asleep", announcement_of(over))
     await place.written(place.entry())
     first, second = await place.announced()
     assert first == over
@@ -144,7 +143,7 @@ async def test_an_announcement_whose_owner_looks_no_more_does_not_count(place: P
 
 
 async def test_a_mark_of_a_load_balancer_stream_that_is_no_more_stops_nobody(place: Place) -> None:
-    await place.redis.hset(place.record, "asleep", str(Fence.of("99999999999999-9", 1))[:LBS_ID])
+    await place.redis.hset(place.record, "asleep", announcement_of("99999999999999-9"))
     await place.written(place.entry())
     assert await place.redis.xlen(place.stream) == 1
     assert await place.announced()
@@ -420,7 +419,7 @@ async def test_a_stream_whose_announcements_are_all_over_is_given_up(
 
         await wait_until(again, "it is announced again")
         newest = (await place.announced())[-1]
-        await place.redis.hset(place.record, "asleep", str(Fence.of(newest, 1))[:LBS_ID])
+        await place.redis.hset(place.record, "asleep", announcement_of(newest))
         held, fault = fault, lbs.hold_replies_after(ANNOUNCE, connections=1)
         held.release()
     assert "was over" in str((await refused).fault)

@@ -25,22 +25,20 @@ from redis_stream_client._model.announcement import encode
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.writing import CHUNK, CHUNK_BYTES
-from tests.harness.cluster import start_cluster
+from tests.harness.cluster import Cluster, start_cluster
 from tests.harness.cluster_proxies import ClusterProxies
 from tests.harness.connection import EVERY_SETTING, lent_by
 from tests.harness.ports import HOST, free_port
 from tests.harness.processes import die_with_parent
 from tests.harness.proxy import TcpProxy
 from tests.harness.scenes import next_event
-from tests.harness.servers import clients_of
+from tests.harness.servers import Server, clients_of
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tests.harness.cluster import Cluster
     from tests.harness.connection import Connection
-    from tests.harness.servers import Server
 
 WRITE, APPEND = (scripts.load(name).sha.encode() for name in ("write", "append"))
 
@@ -48,6 +46,20 @@ WRITE, APPEND = (scripts.load(name).sha.encode() for name in ("write", "append")
 @pytest.fixture
 def producer(redis: Connection, service: str) -> LoadBalancerStream:
     return LoadBalancerStream(redis, service)
+
+
+@pytest.fixture(params=["server", "cluster"], ids=["one server", "cluster"])
+def place(request: pytest.FixtureRequest) -> Server | Cluster:
+    found: Server | Cluster = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+async def anywhere(place: Server | Cluster) -> AsyncIterator[Connection]:
+    """A client of one server, or of a cluster."""
+    redis: Connection = (Redis if isinstance(place, Server) else RedisCluster).from_url(place.url)
+    yield redis
+    await redis.aclose()
 
 
 @pytest.fixture
@@ -162,14 +174,9 @@ async def test_what_is_no_entry_is_refused(redis: Connection, producer: LoadBala
     assert await redis.keys() == []
 
 
-@pytest.mark.parametrize("clustered", [False, True], ids=["one server", "cluster"])
-async def test_many_entries_of_many_streams_in_few_round_trips(
-    request: pytest.FixtureRequest, service: str, clustered: bool
-) -> None:
+async def test_many_entries_of_many_streams_in_few_round_trips(anywhere: Connection, service: str) -> None:
     """10,000 entries of 1,000 streams, ten of each, by turns."""
-    redis: Connection
-    server = request.getfixturevalue("cluster" if clustered else "server")
-    redis = RedisCluster.from_url(server.url) if clustered else Redis.from_url(server.url)
+    redis = anywhere
     producer = LoadBalancerStream(redis, service)
     entries = [(f"{service}-{n % 1_000}", {"n": n}) for n in range(10_000)]
     ids = await producer.write_many(entries)
@@ -178,7 +185,6 @@ async def test_many_entries_of_many_streams_in_few_round_trips(
         written = await redis.xrange(f"{service}-{number}")
         assert written == [(ids[n].encode(), {b"n": str(n).encode()}) for n in range(number, 10_000, 1_000)]
     assert await redis.xlen(Keys(service).lbs) == await redis.hlen(Keys(service).announced) == 1_000
-    await redis.aclose()
 
 
 async def test_a_request_has_bounded_bytes(proxy: TcpProxy, single: Redis, service: str) -> None:
@@ -411,15 +417,12 @@ async def test_five_hundred_at_once_in_a_cluster(cluster: Cluster, service: str)
         assert await redis.xlen(Keys(service).lbs) == 50
 
 
-@pytest.mark.parametrize("clustered", [False, True], ids=["one server", "cluster"])
 async def test_nobody_finishes_what_others_write(
-    request: pytest.FixtureRequest, service: str, clustered: bool
+    place: Server | Cluster, anywhere: Connection, service: str
 ) -> None:
     """Producers write while the announcement is finished again and again: at the end one is outstanding."""
-    server = request.getfixturevalue("cluster" if clustered else "server")
-    redis: Connection = RedisCluster.from_url(server.url) if clustered else Redis.from_url(server.url)
-    keys = Keys(service)
-    stream = server.key_apart_from(keys.lbs, f"{service}-{{}}") if clustered else "call-1"
+    redis, keys = anywhere, Keys(service)
+    stream = place.key_apart_from(keys.lbs, f"{service}-{{}}") if isinstance(place, Cluster) else "call-1"
     producer = LoadBalancerStream(redis, service)
     writing = asyncio.gather(*(write_some(producer, stream) for _ in range(10)))
     seen = 0
@@ -435,16 +438,13 @@ async def test_nobody_finishes_what_others_write(
     assert fields == {b"lbs-input": encode(stream)}
     assert await redis.hget(keys.announced, stream) == lbs_id
     assert seen
-    await redis.aclose()
 
 
-@pytest.mark.parametrize("clustered", [False, True], ids=["one server", "cluster"])
 async def test_whatever_is_written_is_read_by_a_fleet_whose_streams_sleep(
-    request: pytest.FixtureRequest, service: str, clustered: bool
+    anywhere: Connection, service: str
 ) -> None:
     """The gaps between entries are about as long as the idle time: many come as their stream falls asleep."""
-    server = request.getfixturevalue("cluster" if clustered else "server")
-    redis: Connection = RedisCluster.from_url(server.url) if clustered else Redis.from_url(server.url)
+    redis = anywhere
     streams = [f"{service}-{n}" for n in range(12)]
     handled: dict[str, list[int]] = {stream: [] for stream in streams}
     begun = 0
@@ -472,7 +472,6 @@ async def test_whatever_is_written_is_read_by_a_fleet_whose_streams_sleep(
         await wait_until(partial(nothing_announced, redis, service), "all sleep", timeout=20)
     assert handled == {stream: list(range(30)) for stream in streams}
     assert begun > len(streams), "they slept, and woke again"
-    await redis.aclose()
 
 
 async def nothing_announced(redis: Connection, service: str) -> bool:
@@ -518,13 +517,11 @@ async def test_it_writes_on_after_a_failover(service: str) -> None:
         await redis.aclose()
 
 
-@pytest.mark.parametrize("clustered", [False, True], ids=["one server", "cluster"])
 async def test_a_producer_that_is_killed_leaves_nothing_unread(
-    request: pytest.FixtureRequest, service: str, clustered: bool
+    place: Server | Cluster, anywhere: Connection, service: str
 ) -> None:
     """While it writes, its streams are put to sleep again and again."""
-    server = request.getfixturevalue("cluster" if clustered else "server")
-    redis: Connection = RedisCluster.from_url(server.url) if clustered else Redis.from_url(server.url)
+    redis, clustered = anywhere, isinstance(place, Cluster)
     seen: set[tuple[str, bytes]] = set()
 
     async def handle(lease: Lease) -> None:
@@ -535,7 +532,7 @@ async def test_a_producer_that_is_killed_leaves_nothing_unread(
     async with RedisStreamClient(redis, service).running(handle):
         for _ in range(8):
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", WRITER, server.url, service, str(int(clustered))),
+                *(sys.executable, "-c", WRITER, place.url, service, str(int(clustered))),
                 stdout=asyncio.subprocess.PIPE,
                 preexec_fn=die_with_parent(),
             )
@@ -552,7 +549,6 @@ async def test_a_producer_that_is_killed_leaves_nothing_unread(
 
         await wait_until(all_read, "all that was written is read", timeout=20)
     assert seen
-    await redis.aclose()
 
 
 WRITER = """
