@@ -14,6 +14,7 @@ from redis_stream_client._model.entry import order, parse_id
 from redis_stream_client._model.errors import RedisUnavailable, StreamGone
 from redis_stream_client._model.keys import Keys, require_name
 from redis_stream_client._model.letter_details import LetterDetails
+from redis_stream_client._model.logs import Log
 from redis_stream_client._protocol import letters, msgpack
 from redis_stream_client._redis.pooled import Loan, Pooled
 from redis_stream_client._redis.window import Window
@@ -114,12 +115,13 @@ class DeadLetters:
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
         self._keys = Keys(require_name(service, "service"))
         self._stream = _LetterStream(redis, self._keys.dead)
+        self._log = Log(service=self._keys.service)
 
     def __repr__(self) -> str:
         return f"<DeadLetters of {self._keys.service!r}>"
 
     def __aiter__(self) -> AsyncIterator[DeadLetter]:
-        return _Listing(self._stream)
+        return _Listing(self._stream, self._log)
 
     async def count(self) -> int:
         """The number of dead letters."""
@@ -225,13 +227,13 @@ class _LetterStream(Pooled):
 class _Listing(AsyncIterator[DeadLetter]):
     """One walk through the letters. A failed or cancelled step skips nothing, and can be repeated."""
 
-    def __init__(self, stream: _LetterStream) -> None:
+    def __init__(self, stream: _LetterStream, log: Log) -> None:
         self._stream = stream
         self._page: list[DeadLetter] = []  # in reverse
         self._next: str | None = "-"  # where the next page begins; None at the end
         self._last: str | None = None  # the newest letter when it began: one that is buried again comes after it
         patience = stream.patience  # counts silence, so there is no need for more of it
-        self._window = Window("dead letters in a page", PAGE, patience, longest_patience=patience)
+        self._window = Window("dead letters in a page", PAGE, patience, log=log, longest_patience=patience)
         self._window.size = FIRST_PAGE
         self._letter_bytes = 0
 

@@ -8,7 +8,7 @@ from redis_stream_client._consumer.comparison import owners_of, pending_for_us
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
 from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._leases.table import LeaseTable
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.arrivals import Arrivals
@@ -32,6 +32,7 @@ class Auditor:
     def __init__(
         self,
         *,
+        log: Log,
         options: Options,
         pending: Pending,
         deliveries: Deliveries,
@@ -46,6 +47,7 @@ class Auditor:
         losses: Losses,
         arrivals: Arrivals,
     ) -> None:
+        self._log = log
         self._consumer = options.consumer
         self._patience = options.patience
         self._pending = pending
@@ -108,5 +110,7 @@ class Auditor:
             return
         unknown = list(table.unknown(pending))
         if unknown:
-            log.info("found %d streams that Redis had given to this client and that never arrived", len(unknown))
+            self._log.info(
+                "found %d streams that Redis had given to this client and that never arrived", len(unknown)
+            )
             await self._arrivals.adopt(unknown, epoch)

@@ -19,7 +19,7 @@ from redis_stream_client._consumer.roll_call import RollCall
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._model.keys import NOBODY
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.shares import Load
@@ -75,6 +75,7 @@ class Balancer:
     def __init__(
         self,
         *,
+        log: Log,
         options: Options,
         group: Group,
         hints: Hints,
@@ -84,6 +85,7 @@ class Balancer:
         roll_call: RollCall,
         counters: Counters,
     ) -> None:
+        self._log = log
         self._consumer = options.consumer
         self._patience = options.patience
         self._group = group
@@ -163,7 +165,7 @@ class Balancer:
                 await self._ask()
                 self._backoff.reset()
             except Unanswered as error:
-                log.debug("balancer: %s", error)
+                self._log.debug("balancer: %s", error)
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing:
                 self._lock_state.lapse("missing")
@@ -246,9 +248,8 @@ class Balancer:
             return
         rebalancing.saw(self._taken)
         came = rebalancing.came
-        who = {"consumer": self._consumer}
         if not came:
-            log.debug("asked for streams, and none came in %.1f s", clock.now() - rebalancing.began, extra=who)
+            self._log.debug("asked for streams, and none came in %.1f s", clock.now() - rebalancing.began)
             return
         self._counters.streams_received += came
         gave = {
@@ -257,11 +258,10 @@ class Balancer:
             if name in self._loads and load.streams > self._loads[name].streams
         }
         givers = sorted(gave, key=lambda name: -gave[name])
-        log.info(
+        self._log.info(
             "rebalanced: %d streams came in %.1f s, from %s%s",
             came,
             rebalancing.came_at - rebalancing.began,
             ", ".join(f"{name} ({gave[name]})" for name in givers[:NAMED]) or "peers",
             f" and {len(givers) - NAMED} more" if len(givers) > NAMED else "",
-            extra=who,
         )

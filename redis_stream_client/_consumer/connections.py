@@ -3,7 +3,7 @@
 from redis_stream_client._concurrency.notifier import Notifier
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._model.errors import ClientClosed
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
@@ -19,6 +19,7 @@ class Connections:
         where: the server.
         longest_attempt: the longest time for one attempt to connect, in seconds.
         tasks: the tasks of the client.
+        log: the log of the client.
         longest_patience: the longest timeout of a command on a slow line, in seconds.
         longest_beat: the same for a beat; `Lock` goes beyond it where that is not enough.
 
@@ -37,9 +38,11 @@ class Connections:
         longest_attempt: float,
         tasks: OwnedTasks[ClientClosed],
         *,
+        log: Log,
         longest_patience: float = 0.0,
         longest_beat: float = 0.0,
     ) -> None:
+        self._log = log
         self._where = where
         self._tasks = tasks
         self.lost = Notifier[[]]()
@@ -98,7 +101,7 @@ class Connections:
             self._new_history(history)
 
     def _new_history(self, history: str) -> None:
-        log.info("Redis is another server than before, or has lost writes (%s)", history)
+        self._log.info("Redis is another server than before, or has lost writes (%s)", history)
         reason = Unanswered("another server is responsible now, or it has lost writes", maybe_executed=True)
         for connection in self._all:
             connection.drop(reason)

@@ -9,7 +9,7 @@ from redis_stream_client._consumer.comparison import owners_of, pending_for_us
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._leases.lock_state import LockState, State
 from redis_stream_client._leases.table import LeaseTable
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
@@ -69,6 +69,7 @@ class Heartbeat:
     def __init__(
         self,
         *,
+        log: Log,
         options: Options,
         lock: Lock,
         pending: Pending,
@@ -81,7 +82,7 @@ class Heartbeat:
         sweeps: SweepSchedule,
         losses: Losses,
     ) -> None:
-        self._consumer = options.consumer
+        self._log = log
         self._interval = options.heartbeat_interval
         self._beat_patience = options.beat_patience
         self._patience = options.patience
@@ -164,10 +165,9 @@ class Heartbeat:
         if not self._lock_state.held_since(sent):
             return
         self._losses.lose_to(zip(disagreeing, owners, strict=True))
-        log.info(
+        self._log.info(
             "the consumer lock is held again; %d streams kept",
             len(self._table),
-            extra={"consumer": self._consumer},
         )
         self._watch_deadline()
         self._audits.request()

@@ -15,7 +15,7 @@ from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.keys import NOBODY
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
 from redis_stream_client._protocol import notifications
 from redis_stream_client._protocol.hints import (
@@ -49,6 +49,7 @@ class Listener:
     def __init__(
         self,
         *,
+        log: Log,
         options: Options,
         endpoint: Endpoint,
         greet: Greeting,
@@ -60,6 +61,7 @@ class Listener:
         sweeps: SweepSchedule,
         presence_state: PresenceState,
     ) -> None:
+        self._log = log
         self._options = options
         self._greet = greet
         self._keys = options.keys
@@ -199,11 +201,10 @@ class Listener:
         except RedisRejected as error:
             if not self._warned:
                 self._warned = True
-                log.warning(
+                self._log.warning(
                     "%s: recovery relies on the sweeper (%s)",
                     what,
                     error,
-                    extra={"consumer": self._options.consumer},
                 )
         except (Unanswered, GroupMissing) as error:
-            log.debug("could not look at notify-keyspace-events: %s", error)
+            self._log.debug("could not look at notify-keyspace-events: %s", error)

@@ -26,6 +26,7 @@ from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import ClientClosed, RedisRejected, RedisStreamClientError
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import MAX_OFFER_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.arrivals import Arrivals
@@ -75,12 +76,14 @@ class Parts:
 
     def __init__(self, options: Options, where: Endpoint, where_streams_are: Placement) -> None:
         self.options = options
+        self.log = log = Log(service=options.keys.service, consumer=options.consumer)
         self.home = Home(forked=FORKED, other_loop=OTHER_LOOP)
         self.tasks = OwnedTasks(self.home, closed=_closed, expected=_expected)
         self.connections = Connections(
             where,
             options.connect_timeout,
             self.tasks,
+            log=log,
             longest_patience=options.longest_patience,
             longest_beat=options.heartbeat_interval,
         )
@@ -88,7 +91,7 @@ class Parts:
         self._make_state()
         self._make_stream_access(where_streams_are)
         self._make_ownership()
-        outage = OutageLog(lambda: f"Redis ({where.where})", {"consumer": options.consumer})
+        outage = OutageLog(lambda: f"Redis ({where.where})", log)
         renewal = self._make_heartbeat(outage)
         self._make_reader()
         self._make_recovery(where, renewal, outage)
@@ -99,7 +102,7 @@ class Parts:
         """Make the stubs for the load balancer stream. No I/O."""
         options = self.options
         beats, commands = self.connections.beats, self.connections.commands
-        self.sizes = ReplySizes(options.patience)
+        self.sizes = ReplySizes(options.patience, self.log)
         self.lock = Lock(options, beats=beats, commands=commands)
         self.deliveries = Deliveries(options, commands=commands, sizes=self.sizes)
         self.announcements = Announcements(
@@ -128,9 +131,7 @@ class Parts:
             prefetch=options.prefetch,
             at_once=PAGE,
         )
-        self.losses = Losses(
-            consumer=options.consumer, table=self.table, capacity=self.capacity, counters=self.counters
-        )
+        self.losses = Losses(log=self.log, table=self.table, capacity=self.capacity, counters=self.counters)
         self.lock_state = LockState(options.lock_ttl, options.heartbeat_interval, self.losses.lapsed)
         self.audit_lock = SharedLock()
         self.audits = AuditSchedule(options.pace, late=options.block + 1.0)
@@ -150,14 +151,16 @@ class Parts:
             self.tasks.gone,
             options.patience,
             self.connections.identity_at,
+            log=self.log,
             longest_patience=options.longest_patience,
         )
-        self.retention = Retention(options=options, record_store=self.record_store)
+        self.retention = Retention(log=self.log, options=options, record_store=self.record_store)
         self.fetcher = Fetcher(
             placement,
             options.pace,
             self.tasks.spawn,
             self.tasks.gone,
+            log=self.log,
             patience=options.longest_patience,
             lock=options.keys.lock(options.consumer),
             renewed=self.connections.met,
@@ -167,6 +170,7 @@ class Parts:
         """Make the parts that change the owner of a stream."""
         retries = Retries(options=self.options, lock_state=self.lock_state, audits=self.audits)
         self.progress = Progress(
+            log=self.log,
             options=self.options,
             pending=self.pending,
             deliveries=self.deliveries,
@@ -197,6 +201,7 @@ class Parts:
             retention=self.retention,
         )
         self.sleeping = Sleeping(
+            log=self.log,
             consumer=self.options.consumer,
             deliveries=self.deliveries,
             lock_state=self.lock_state,
@@ -208,6 +213,7 @@ class Parts:
             endings=self.endings,
         )
         self.backend = RedisBackend(
+            log=self.log,
             lock_state=self.lock_state,
             capacity=self.capacity,
             home=self.home,
@@ -218,6 +224,7 @@ class Parts:
             sleeping=self.sleeping,
         )
         self.arrivals = Arrivals(
+            log=self.log,
             options=self.options,
             deliveries=self.deliveries,
             lock_state=self.lock_state,
@@ -265,6 +272,7 @@ class Parts:
             patience=self.options.beat_patience,
         )
         self.heartbeat = Heartbeat(
+            log=self.log,
             options=self.options,
             lock=self.lock,
             pending=self.pending,
@@ -282,6 +290,7 @@ class Parts:
     def _make_reader(self) -> None:
         """Make the reader, which takes new streams, and the audit."""
         auditor = Auditor(
+            log=self.log,
             options=self.options,
             pending=self.pending,
             deliveries=self.deliveries,
@@ -297,6 +306,7 @@ class Parts:
             arrivals=self.arrivals,
         )
         self.reader = Reader(
+            log=self.log,
             options=self.options,
             announcements=self.announcements,
             group=self.group,
@@ -313,12 +323,14 @@ class Parts:
     def _make_recovery(self, where: Endpoint, renewal: LockRenewal, outage: OutageLog) -> None:
         """Make the parts that find dead members, and prove to them that we live."""
         self.presence = Presence(
+            log=self.log,
             options=self.options,
             scripts=self.presence_scripts,
             lock_state=self.lock_state,
             presence_state=self.presence_state,
         )
         self.watcher = Watcher(
+            log=self.log,
             options=self.options,
             scripts=self.presence_scripts,
             lock_state=self.lock_state,
@@ -326,6 +338,7 @@ class Parts:
         )
         roll_call = RollCall(options=self.options, group=self.group, peers=self.peers)
         self.sweeper = Sweeper(
+            log=self.log,
             options=self.options,
             group=self.group,
             pending=self.pending,
@@ -340,9 +353,10 @@ class Parts:
             roll_call=roll_call,
             counters=self.counters,
             takeover=self.takeover,
-            stale_announcements=StaleAnnouncements(options=self.options, group=self.group),
+            stale_announcements=StaleAnnouncements(log=self.log, options=self.options, group=self.group),
         )
         self.balancer = Balancer(
+            log=self.log,
             options=self.options,
             group=self.group,
             hints=self.hints,
@@ -356,13 +370,14 @@ class Parts:
             table=self.table, event_queue=self.event_queue, capacity=self.capacity, counters=self.counters
         )
         self.listener = Listener(
+            log=self.log,
             options=self.options,
             endpoint=where,
             greet=self.connections.identity,
             keyspace_events=self.keyspace_events,
             outage=OutageLog(
                 lambda: f"the subscription at {where.where}",
-                {"consumer": self.options.consumer},
+                self.log,
                 within=outage,
                 failures=5,
             ),
@@ -390,6 +405,7 @@ class Parts:
     def _make_session(self) -> None:
         """Make the session, which starts and ends the tasks, and the report for users."""
         self.session = Session(
+            log=self.log,
             options=self.options,
             home=self.home,
             tasks=self.tasks,

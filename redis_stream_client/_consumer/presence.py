@@ -15,7 +15,7 @@ from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.presence_state import PresenceState
 from redis_stream_client._leases.lock_state import LockState, State
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._protocol.presence import Declared, PresenceScripts
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
@@ -31,9 +31,15 @@ class Presence:
     """Declares our presence, and withdraws it."""
 
     def __init__(
-        self, *, options: Options, scripts: PresenceScripts, lock_state: LockState, presence_state: PresenceState
+        self,
+        *,
+        log: Log,
+        options: Options,
+        scripts: PresenceScripts,
+        lock_state: LockState,
+        presence_state: PresenceState,
     ) -> None:
-        self._who = {"consumer": options.consumer}
+        self._log = log
         self._timeout = options.presence_patience
         self._scripts = scripts
         self._lock_state = lock_state
@@ -72,7 +78,7 @@ class Presence:
                     await self._declare()
                 self._backoff.reset()
             except (Unanswered, GroupMissing) as error:
-                log.debug("presence: %s", error)
+                self._log.debug("presence: %s", error)
                 await wait_for(self._wake, self._backoff.pause())  # something that happens ends the pause
             except RedisRejected as error:
                 if step == "declare":
@@ -143,6 +149,4 @@ class Presence:
     def _say_if_impossible(self) -> None:
         if self._state.why and not self._said:
             self._said = True
-            log.info(
-                "peers notice a crash of this client by its lock alone (%s)", self._state.why, extra=self._who
-            )
+            self._log.info("peers notice a crash of this client by its lock alone (%s)", self._state.why)

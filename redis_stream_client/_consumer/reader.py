@@ -13,7 +13,7 @@ from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.lock_state import LockState
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.arrivals import Arrivals
@@ -39,6 +39,7 @@ class Reader:
     def __init__(
         self,
         *,
+        log: Log,
         options: Options,
         announcements: Announcements,
         group: Group,
@@ -51,6 +52,7 @@ class Reader:
         counters: Counters,
         arrivals: Arrivals,
     ) -> None:
+        self._log = log
         self._consumer = options.consumer
         self._patience = options.patience
         self._announcements = announcements
@@ -89,10 +91,10 @@ class Reader:
                     await self._read_one()
                 self._backoff.reset()
             except Unanswered as error:
-                log.debug("reader: %s", error)
+                self._log.debug("reader: %s", error)
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing as error:
-                log.warning("the consumer group is gone: %s", error)
+                self._log.warning("the consumer group is gone: %s", error)
                 self._lock_state.lapse("missing")
                 await asyncio.sleep(self._backoff.pause())
 

@@ -30,7 +30,7 @@ from redis_stream_client._model.errors import (
     RedisUnavailable,
 )
 from redis_stream_client._model.failures import describe
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
 from redis_stream_client._protocol.lock import Lock
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, origin
@@ -49,6 +49,7 @@ class Session:
     def __init__(
         self,
         *,
+        log: Log,
         options: Options,
         home: Home,
         tasks: OwnedTasks[ClientClosed],
@@ -68,9 +69,9 @@ class Session:
         presence: Presence,
         watcher: Watcher,
     ) -> None:
+        self._log = log
         self._options = options
         self._service = options.keys.service
-        self._who = {"consumer": options.consumer}
         self._home = home
         self._tasks = tasks
         self._connections = connections
@@ -124,7 +125,7 @@ class Session:
             pass
         except BaseException as error:  # noqa: BLE001 - any error goes to the user
             self._tasks.failure = error
-            log.error("closing: %s", describe(error), extra=self._who)
+            self._log.error("closing: %s", describe(error))
         finally:
             leave.cancel()
             await self._shut_down(tasks)
@@ -164,7 +165,7 @@ class Session:
                     ) from origin(error)
                 await asyncio.sleep(pause)
         self._joined = True
-        log.info("joined %s", self._service, extra=self._who)
+        self._log.info("joined %s", self._service)
 
     # Leaving.
 
@@ -213,7 +214,7 @@ class Session:
         self._event_queue.end()
         self.closed.set()
         if self._joined:
-            log.info("left %s", self._service, extra=self._who)
+            self._log.info("left %s", self._service)
 
     async def _farewell(self, tasks: list[asyncio.Task[Any]], held: list[LeaseState]) -> None:
         """Do all that needs Redis at the same time, on two connections. Leases that have begun end cleanly."""
@@ -235,25 +236,22 @@ class Session:
 
     def _say_what_is_left(self, lock: asyncio.Task[Exception | None], settling: asyncio.Task[None]) -> None:
         if not lock.done():
-            log.warning("Redis did not answer while leaving: the lock expires by itself", extra=self._who)
+            self._log.warning("Redis did not answer while leaving: the lock expires by itself")
         elif not lock.cancelled() and lock.exception() is None and (failure := lock.result()) is not None:
-            log.warning(
+            self._log.warning(
                 "could not give up the lock while leaving: the lock expires by itself (%s)",
                 failure,
-                extra=self._who,
             )
         elif not settling.done():
             left = self._retention.left
             if self._record_store.unsettled > left:
-                log.warning(
+                self._log.warning(
                     "could not update all progress records while leaving: some streams count this owner as dead",
-                    extra=self._who,
                 )
             if left:
-                log.warning(
+                self._log.warning(
                     "streams that are done, and could not be trimmed or deleted while leaving: %d",
                     left,
-                    extra=self._who,
                 )
 
     async def _settle(self, held: list[LeaseState]) -> None:
@@ -288,7 +286,7 @@ class Session:
                 await self._lock.leave(leaving.UNANSWERED)
                 return None
             except (Unanswered, GroupMissing, RedisRejected) as error:
-                log.debug("leaving: %s", error)
+                self._log.debug("leaving: %s", error)
                 failure = error
                 await asyncio.sleep(0.01)
         return failure

@@ -5,7 +5,7 @@ without the permission. It does no harm, because what the hash says is verified,
 looked through while it has more announcements than the stream. To look each of them up costs Redis a command.
 """
 
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
 from redis_stream_client._protocol.group import Group
 
@@ -16,7 +16,8 @@ WORTHWHILE = 1 / 4  # the part of a page that must be stale to look at the next 
 class StaleAnnouncements:
     """Looks through the hash, a page in each turn to tidy up, or more pages where much is stale."""
 
-    def __init__(self, *, options: Options, group: Group) -> None:
+    def __init__(self, *, log: Log, options: Options, group: Group) -> None:
+        self._log = log
         self._patience = options.patience
         self._group = group
         self._cursor = "0"
@@ -29,6 +30,8 @@ class StaleAnnouncements:
             self._cursor = page.cursor
             if page.problem and not self._warned:
                 self._warned = True
-                log.warning("announcements that are finished cannot be forgotten, and take room: %s", page.problem)
+                self._log.warning(
+                    "announcements that are finished cannot be forgotten, and take room: %s", page.problem
+                )
             if page.cursor == "0" or page.forgotten < WORTHWHILE * page.looked:
                 return

@@ -27,7 +27,7 @@ from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.keys import NOBODY
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.takeover import Takeover
@@ -54,6 +54,7 @@ class Sweeper:
     def __init__(
         self,
         *,
+        log: Log,
         options: Options,
         group: Group,
         pending: Pending,
@@ -70,6 +71,7 @@ class Sweeper:
         takeover: Takeover,
         stale_announcements: StaleAnnouncements,
     ) -> None:
+        self._log = log
         self._consumer = options.consumer
         self._keys = options.keys
         self._lock_ttl = options.lock_ttl
@@ -137,7 +139,7 @@ class Sweeper:
                 await self._look_at_suspects()
                 self._backoff.reset()
             except Unanswered as error:
-                log.debug("sweeper: %s", error)
+                self._log.debug("sweeper: %s", error)
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing:
                 self._lock_state.lapse("missing")
@@ -256,7 +258,7 @@ class Sweeper:
         while True:
             rescued, last = await self._group.rescue(last, self._patience)
             if rescued:
-                log.warning("rescued %d announcements that were delivered, but pending for nobody", rescued)
+                self._log.warning("rescued %d announcements that were delivered, but pending for nobody", rescued)
                 self._sweeps.suspect(NOBODY)
             if last is None:
                 return

@@ -14,7 +14,7 @@ from redis_stream_client._consumer.absences import PERIOD, SETTLING, Absences
 from redis_stream_client._consumer.presence_state import PresenceState
 from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._protocol.presence import PresenceScripts
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
@@ -30,9 +30,15 @@ class Watcher:
     """Watches the presence of the peers, if nobody else does."""
 
     def __init__(
-        self, *, options: Options, scripts: PresenceScripts, lock_state: LockState, presence_state: PresenceState
+        self,
+        *,
+        log: Log,
+        options: Options,
+        scripts: PresenceScripts,
+        lock_state: LockState,
+        presence_state: PresenceState,
     ) -> None:
-        self._who = {"consumer": options.consumer}
+        self._log = log
         self._timeout = options.presence_patience
         self._scripts = scripts
         self._lock_state = lock_state
@@ -56,7 +62,7 @@ class Watcher:
                     await self._look()
                 self._backoff.reset()
             except (Unanswered, GroupMissing) as error:
-                log.debug("watcher: %s", error)
+                self._log.debug("watcher: %s", error)
                 self._absences.unanswered(clock.now())
                 self._lock_state.doubt()  # and the answer to a beat ends the doubt: in doubt we do not look
                 await asyncio.sleep(self._backoff.pause())
@@ -119,6 +125,6 @@ class Watcher:
         deposed = await self._scripts.depose(self._state.nonce, victims, self._timeout)
         self._state.deposed += len(deposed)
         for consumer in deposed[:NAMED]:
-            log.info("%s has lost its connections: it is taken for dead", consumer, extra=self._who)
+            self._log.info("%s has lost its connections: it is taken for dead", consumer)
         if len(deposed) > NAMED:
-            log.info("so are %d more", len(deposed) - NAMED, extra=self._who)
+            self._log.info("so are %d more", len(deposed) - NAMED)

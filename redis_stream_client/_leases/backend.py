@@ -7,6 +7,7 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.entry import Entry
 from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.letter_details import LetterDetails
+from redis_stream_client._model.logs import Log
 
 if TYPE_CHECKING:
     import asyncio
@@ -85,6 +86,11 @@ class DataPlane(Protocol):
 
 class LeaseBackend(Protocol):
     """The owner of a lease, as far as the lease needs it."""
+
+    @property
+    def log(self) -> Log:
+        """The log of the consumer."""
+        ...
 
     @property
     def held(self) -> bool:

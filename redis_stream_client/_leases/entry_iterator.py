@@ -12,7 +12,6 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.entry import Entry
 from redis_stream_client._model.errors import EntriesTrimmed, RedisRejected, RedisUnavailable
 from redis_stream_client._model.gaps import Gap
-from redis_stream_client._model.logs import log
 
 IN_DOUBT = 0.01
 LONG_IN_DOUBT = 0.2
@@ -172,13 +171,13 @@ class Follower(Generic[Step]):
         if self._added is not None:
             self._added += gap.entries
         if lease.skip(gap):
-            log.warning(
+            self._backend.log.warning(
                 "%d entries of %s after %s%s were trimmed or deleted before they were read",
                 gap.entries,
                 lease.stream,
                 gap.after,
                 f" and before {gap.before}" if gap.before is not None else "",
-                extra=lease.log_fields(),
+                about=lease,
             )
             self._backend.skipped(gap.entries)
         if self._on_gap == "raise":

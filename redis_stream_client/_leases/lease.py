@@ -16,7 +16,6 @@ from redis_stream_client._model.errors import LossReason, RedisStreamClientError
 from redis_stream_client._model.failures import is_a
 from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.gaps import Gap
-from redis_stream_client._model.logs import log
 from redis_stream_client._model.poison import PoisonError
 
 T = TypeVar("T")
@@ -343,7 +342,7 @@ class Lease:
             with anyio.move_on_after(grace, shield=cancelled):
                 await self.release()
         except RedisStreamClientError as failure:
-            log.warning("could not release %s: %s", self.stream, failure, extra=self._state.log_fields())
+            self._backend.log.warning("could not release %s: %s", self.stream, failure, about=self._state)
 
     def __repr__(self) -> str:
         state = self._state.lost or ("owned" if self.owned else "in doubt")

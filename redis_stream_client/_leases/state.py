@@ -17,6 +17,7 @@ from redis_stream_client._model.entry import START, order
 from redis_stream_client._model.errors import LossReason, NotOwner, RedisRejected, RedisUnavailable, no_answer
 from redis_stream_client._model.fence import Fence, holder_of
 from redis_stream_client._model.gaps import UNKNOWN, Added, Count, Gap
+from redis_stream_client._model.log_fields import LogFields
 
 if TYPE_CHECKING:
     from redis_stream_client._model.retention import OnDone
@@ -214,9 +215,9 @@ class LeaseState:
         self.deliveries = deliveries
         self._fence_text = None
 
-    def log_fields(self) -> dict[str, str]:
-        """The extra fields of every log record about this lease."""
-        return {"stream": self.stream, "lbs_id": self.lbs_id, "fence": str(self.fence)}
+    def log_fields(self) -> LogFields:
+        """The fields of the log records about this lease."""
+        return {"stream": self.stream, "lbs_id": self.lbs_id, "fence": self.fence_text}
 
     # Its block, and its end.
 

@@ -1,4 +1,4 @@
-"""The package's logger. A broken handler of the user's cannot break the package.
+"""The package's logger. Each line says whose it is, and a broken handler of the user's cannot break the package.
 
 Filters, handlers and formatters are code of the user, called in the middle of ours. If one raises, a line on
 stderr says so, as `logging` itself does, and our code goes on.
@@ -7,10 +7,13 @@ stderr says so, as `logging` itself does, and our code goes on.
 import contextlib
 import logging
 import sys
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from redis_stream_client._model.failures import describe
+from redis_stream_client._model.log_fields import LogFields
+
+NAME = "redis_stream_client"
+"""The name of the logger."""
 
 LONGEST_TEXT = 20_000
 """The longest text of an exception, in characters, that is logged as it is."""
@@ -23,34 +26,61 @@ class Undescribable(Exception):
     """Replaces, in the log, an exception that cannot be printed. Its text says what is known about it."""
 
 
+class Subject(Protocol):
+    """What a line is about: a lease, for example."""
+
+    def log_fields(self) -> LogFields:
+        """The fields that name it. Asked only if the line is written."""
+        ...
+
+
 class Log:
-    """A logger whose methods never raise. With `error` they log the traceback of this exception, too."""
+    """The log of one consumer; or of a service, for who announces streams or looks at the fleet from outside.
 
-    def __init__(self, name: str) -> None:
-        self._logger = logging.getLogger(name)
+    There is no other way to write a line, so every line says whose it is. The methods never raise. They add the
+    fields of `about`, then those of `extra`. With `error` they log the traceback of this exception, too.
 
-    def debug(self, message: str, *args: object, extra: Mapping[str, Any] | None = None) -> None:
+    Args:
+        service: the name of the service.
+        consumer: the id of the consumer.
+    """
+
+    __slots__ = ("_fields", "_logger")
+
+    def __init__(self, *, service: str, consumer: str | None = None) -> None:
+        self._logger = logging.getLogger(NAME)
+        self._fields = LogFields(service=service)
+        if consumer is not None:
+            self._fields["consumer"] = consumer
+
+    def debug(
+        self, message: str, *args: object, about: Subject | None = None, extra: LogFields | None = None
+    ) -> None:
         """Log what helps to find a bug of the package."""
-        if self._logger.isEnabledFor(logging.DEBUG):
-            self._log(logging.DEBUG, message, args, None, extra)
+        self._log(logging.DEBUG, message, args, None, about, extra)
 
-    def info(self, message: str, *args: object, extra: Mapping[str, Any] | None = None) -> None:
+    def info(
+        self, message: str, *args: object, about: Subject | None = None, extra: LogFields | None = None
+    ) -> None:
         """Log what happens in a healthy fleet, too."""
-        self._log(logging.INFO, message, args, None, extra)
+        self._log(logging.INFO, message, args, None, about, extra)
 
-    def warning(self, message: str, *args: object, extra: Mapping[str, Any] | None = None) -> None:
+    def warning(
+        self, message: str, *args: object, about: Subject | None = None, extra: LogFields | None = None
+    ) -> None:
         """Log what the operator should know."""
-        self._log(logging.WARNING, message, args, None, extra)
+        self._log(logging.WARNING, message, args, None, about, extra)
 
     def error(
         self,
         message: str,
         *args: object,
         error: BaseException | None = None,
-        extra: Mapping[str, Any] | None = None,
+        about: Subject | None = None,
+        extra: LogFields | None = None,
     ) -> None:
         """Log what the operator should look at."""
-        self._log(logging.ERROR, message, args, error, extra)
+        self._log(logging.ERROR, message, args, error, about, extra)
 
     def _log(
         self,
@@ -58,24 +88,31 @@ class Log:
         message: str,
         args: tuple[object, ...],
         error: BaseException | None,
-        extra: Mapping[str, Any] | None,
+        about: Subject | None,
+        extra: LogFields | None,
     ) -> None:
+        if not self._logger.isEnabledFor(level):
+            return
+        fields: LogFields = {**self._fields, **(about.log_fields() if about is not None else {}), **(extra or {})}
         exc_info: Any = None
-        if error is not None and self._logger.isEnabledFor(level):
+        if error is not None:
             shown = error if _presentable(error) else _stand_in(error)
             exc_info = (type(shown), shown, _traceback_of(shown))  # a bare one is asked whether it is true
+        if not self._written(level, message, args, exc_info, fields) and error is not None:
+            self._written(level, message + ": %s", (*args, describe(error)), None, fields)
+
+    def _written(
+        self, level: int, message: str, args: tuple[object, ...], exc_info: Any, fields: LogFields
+    ) -> bool:
+        """Write a line. Returns False if code of the user has failed, which a line on stderr says."""
         try:
-            self._logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=3)
-            return
+            self._logger.log(level, message, *args, exc_info=exc_info, extra=fields, stacklevel=4)
         except KeyboardInterrupt:
             raise
         except BaseException as failure:  # noqa: BLE001 - whatever the user's code raises
             _complain(failure)
-        if error is not None:  # once more, without the exception
-            self._log(level, message + ": %s", (*args, describe(error)), None, extra)
-
-
-log = Log("redis_stream_client")
+            return False
+        return True
 
 
 def _presentable(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
@@ -30,6 +30,7 @@ class Arrivals:
     def __init__(
         self,
         *,
+        log: Log,
         options: Options,
         deliveries: Deliveries,
         lock_state: LockState,
@@ -40,6 +41,7 @@ class Arrivals:
         counters: Counters,
         backend: LeaseBackend,
     ) -> None:
+        self._log = log
         self._consumer = options.consumer
         self._patience = options.patience
         self._deliveries = deliveries
@@ -99,7 +101,7 @@ class Arrivals:
         try:
             outcome = await self._deliveries.lift(entry.lbs_id, entry.deliveries, handed_out + 1, self._patience)
         except (Unanswered, GroupMissing) as error:
-            log.debug("could not lift %s yet: %s", entry.lbs_id, error)
+            self._log.debug("could not lift %s yet: %s", entry.lbs_id, error)
             outcome = ""
         if outcome == "lifted" and self._lock_state.believed(epoch):
             return replace(entry, deliveries=handed_out + 1)
@@ -138,13 +140,13 @@ class Arrivals:
         try:
             outcome = await self._deliveries.bury(entry.lbs_id, entry.deliveries, reason, self._patience)
         except (Unanswered, GroupMissing, KeyRejected) as error:
-            log.warning("could not bury %s yet: %s", entry.lbs_id, error, extra={"lbs_id": entry.lbs_id})
+            self._log.warning("could not bury %s yet: %s", entry.lbs_id, error, extra={"lbs_id": entry.lbs_id})
             return
         if outcome == "buried":
             self._counters.dead_letters += 1
-            log.error(
+            self._log.error(
                 "malformed announcement %s moved to the dead letters: %s",
                 entry.lbs_id,
                 reason,
-                extra={"lbs_id": entry.lbs_id, "consumer": self._consumer},
+                extra={"lbs_id": entry.lbs_id},
             )

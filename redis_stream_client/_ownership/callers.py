@@ -8,7 +8,7 @@ from typing import Any
 from redis_stream_client._concurrency.batching import Spawn
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import ClientClosed, RedisStreamClientError
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 
 Work = Coroutine[Any, Any, None]
 Outcome = RedisStreamClientError | None
@@ -17,9 +17,10 @@ Outcome = RedisStreamClientError | None
 class Callers:
     """Runs operations on leases for their callers, and keeps track of those whose caller was cancelled."""
 
-    def __init__(self, spawn: Spawn, gone: Callable[[], ClientClosed]) -> None:
+    def __init__(self, spawn: Spawn, gone: Callable[[], ClientClosed], log: Log) -> None:
         self._start = spawn
         self._gone = gone
+        self._log = log
         self._left: dict[LeaseState, set[asyncio.Task[Outcome]]] = {}
         self._shared: dict[LeaseState, asyncio.Task[Outcome]] = {}
 
@@ -77,7 +78,7 @@ class Callers:
         if not left:
             del self._left[lease]
         if not task.cancelled() and (error := task.result()) is not None:
-            log.info("after its caller was cancelled: %s", error, extra=lease.log_fields())
+            self._log.info("after its caller was cancelled: %s", error, about=lease)
 
 
 async def _caught(work: Work) -> Outcome:

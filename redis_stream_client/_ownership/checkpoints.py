@@ -16,7 +16,7 @@ from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.entry import START
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected
 from redis_stream_client._model.fence import Fence, announcement_of
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import PROGRESS_TTL, Options
 from redis_stream_client._ownership.callers import Callers
 from redis_stream_client._ownership.losses import Losses
@@ -70,6 +70,7 @@ class Progress:
     def __init__(
         self,
         *,
+        log: Log,
         options: Options,
         pending: Pending,
         deliveries: Deliveries,
@@ -82,6 +83,7 @@ class Progress:
         record_store: RecordStore,
         fetcher: Fetcher,
     ) -> None:
+        self._log = log
         self._consumer = options.consumer
         self._keys = options.keys
         self._lock_ttl = options.lock_ttl
@@ -99,7 +101,7 @@ class Progress:
         self._record_store = record_store
         self._fetcher = fetcher
         self._tasks = tasks
-        self._callers = Callers(tasks.spawn, tasks.gone)
+        self._callers = Callers(tasks.spawn, tasks.gone, log)
 
     def follow(self, lease: LeaseState) -> Cursor:
         """Read the stream of a lease after its checkpoint."""
@@ -258,12 +260,12 @@ class Progress:
     def _take(self, lease: LeaseState, answer: Begun) -> None:
         """The record is ours."""
         if answer.since is not None and not lease.begun:
-            log.warning(
+            self._log.warning(
                 "the progress record of %s had expired when entry %s woke it: it starts %s",
                 lease.stream,
                 answer.since,
                 "with that entry" if answer.checkpoint is not None else "at the start of the stream",
-                extra=lease.log_fields(),
+                about=lease,
             )
         lease.begin(answer.checkpoint, answer.attempts, answer.added, answer.trouble)
 
@@ -349,7 +351,7 @@ class Progress:
         await self._until_accepted(lease, "checkpoint", functools.partial(self._send, lease, id), refusals)
 
     def _refusals(self, lease: LeaseState) -> Refusals:
-        return Refusals(lease, self._lock_ttl, self._pace / 4)
+        return Refusals(lease, self._lock_ttl, self._pace / 4, self._log)
 
     def _owner(self, lease: LeaseState) -> Owner:
         return Owner(lease.fence_text, self._consumer)
@@ -387,7 +389,7 @@ class Progress:
         except Unreadable as error:
             raise data_streams.unreadable(lease.stream, error.fault) from error.__cause__
         except RedisRejected as error:
-            raise rejected(lease, self._keys.progress(lease.stream), error) from error.__cause__
+            raise rejected(lease, self._keys.progress(lease.stream), error, self._log) from error.__cause__
 
     # A refusal.
 
@@ -408,7 +410,7 @@ class Progress:
             self._lock_state.lapse("missing")
             raise lease.not_owner(gone=True) from None
         except Foreign as error:
-            raise rejected(lease, self._keys.progress(lease.stream), error) from error.__cause__
+            raise rejected(lease, self._keys.progress(lease.stream), error, self._log) from error.__cause__
         except RedisRejected as error:
             raise about(lease, error) from error.__cause__
 

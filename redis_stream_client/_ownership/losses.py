@@ -7,7 +7,7 @@ from redis_stream_client._leases.lock_state import LapseCause
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import LossReason
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.statistics import Counters
 
 LOGGED = 10
@@ -17,15 +17,15 @@ LOGGED = 10
 class Losses:
     """Takes lost leases out of the table, and logs them."""
 
-    def __init__(self, *, consumer: str, table: LeaseTable, capacity: Capacity, counters: Counters) -> None:
-        self._who = {"consumer": consumer}
+    def __init__(self, *, log: Log, table: LeaseTable, capacity: Capacity, counters: Counters) -> None:
+        self._log = log
         self._table = table
         self._capacity = capacity
         self._counters = counters
 
     def lapsed(self, cause: LapseCause) -> None:
         """The consumer lock has lapsed. After silence all leases are lost; otherwise a resume finds out which."""
-        log.warning("the consumer lock lapsed (%s)", cause, extra=self._who)
+        self._log.warning("the consumer lock lapsed (%s)", cause)
         if cause == "stalled":  # a handler that blocks the event loop does this, and others must know
             for lease in self._table:
                 lease.stood_still()
@@ -39,9 +39,9 @@ class Losses:
             self._table.lose(lease, reason)
         self._counters.streams_disowned += len(lost)
         for lease in lost[:LOGGED]:
-            log.warning("lost %s: %s", lease.stream, reason, extra={**lease.log_fields(), **self._who})
+            self._log.warning("lost %s: %s", lease.stream, reason, about=lease)
         if len(lost) > LOGGED:
-            log.warning("lost %d more streams: %s", len(lost) - LOGGED, reason, extra=self._who)
+            self._log.warning("lost %d more streams: %s", len(lost) - LOGGED, reason)
         if lost:
             self._capacity.freed()
 

@@ -9,6 +9,7 @@ from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import ClientClosed
 from redis_stream_client._model.letter_details import LetterDetails
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.endings import Endings
@@ -24,6 +25,7 @@ class RedisBackend:
     def __init__(
         self,
         *,
+        log: Log,
         lock_state: LockState,
         capacity: Capacity,
         home: Home,
@@ -33,6 +35,7 @@ class RedisBackend:
         endings: Endings,
         sleeping: Sleeping,
     ) -> None:
+        self.log = log
         self._lock_state = lock_state
         self._capacity = capacity
         self._home = home

@@ -6,7 +6,7 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._leases.state import LeaseState, Rest
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._protocol.progress_records import Foreign
 from redis_stream_client._redis.error_mapping import KeyRejected, WrongType
 
@@ -23,10 +23,12 @@ class Refusals:
         most: the limit in seconds: one lifetime of the lock, since a lock must expire before its owner counts as
             dead.
         longest_pause: the longest pause between two attempts, in seconds.
+        log: the log of the consumer.
     """
 
-    def __init__(self, lease: LeaseState, most: float, longest_pause: float) -> None:
+    def __init__(self, lease: LeaseState, most: float, longest_pause: float, log: Log) -> None:
         self._lease = lease
+        self._log = log
         self._give_up = clock.now() + most
         self._backoff = Backoff(0.005, longest_pause)
         self._count = 0
@@ -38,9 +40,7 @@ class Refusals:
             return
         if clock.now() >= self._give_up:
             lease = self._lease
-            log.warning(
-                "the record of %s was refused %d times", lease.stream, self._count, extra=lease.log_fields()
-            )
+            self._log.warning("the record of %s was refused %d times", lease.stream, self._count, about=lease)
             raise lease.no_answer("begin")
         await asyncio.sleep(self._backoff.pause())
 
@@ -56,7 +56,7 @@ async def rest(lease: LeaseState) -> None:
             lease.remove_waiter(lost)
 
 
-def rejected(lease: LeaseState, record: str, error: RedisRejected) -> RedisRejected:
+def rejected(lease: LeaseState, record: str, error: RedisRejected, log: Log) -> RedisRejected:
     """The record is useless for this lease. Returns the error that says why."""
     first = lease.rest is None
     seconds = FIRST_REST if lease.rest is None else min(lease.rest.seconds * 2, LONGEST_REST)
@@ -71,7 +71,7 @@ def rejected(lease: LeaseState, record: str, error: RedisRejected) -> RedisRejec
         lbs_id=lease.lbs_id,
     )
     if first:
-        log.error("%s", foreign, extra=lease.log_fields())
+        log.error("%s", foreign, about=lease)
     return foreign
 
 

@@ -16,7 +16,7 @@ from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected, RedisUnavailable
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._ownership.callers import Callers
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.endings import Endings
@@ -41,6 +41,7 @@ class Sleeping:
     def __init__(
         self,
         *,
+        log: Log,
         consumer: str,
         deliveries: Deliveries,
         lock_state: LockState,
@@ -51,6 +52,7 @@ class Sleeping:
         progress: Progress,
         endings: Endings,
     ) -> None:
+        self._log = log
         self._consumer = consumer
         self._deliveries = deliveries
         self._lock_state = lock_state
@@ -59,7 +61,7 @@ class Sleeping:
         self._retries = retries
         self._progress = progress
         self._endings = endings
-        self._callers = Callers(tasks.spawn, tasks.gone)
+        self._callers = Callers(tasks.spawn, tasks.gone, log)
         withhold = functools.partial(self._send, restore=False)
         self._withholding = Batch[Attempt, str](withhold, tasks.spawn, tasks.gone, PAGE)
         restore = functools.partial(self._send, restore=True)
@@ -99,7 +101,7 @@ class Sleeping:
             raise
         if asleep:
             await self._endings.finish(lease, asleep=True)
-            log.debug("%s sleeps", lease.stream, extra=lease.log_fields())
+            self._log.debug("%s sleeps", lease.stream, about=lease)
         else:
             await self._may(lease, self._restoring, attempt)
 
@@ -115,7 +117,7 @@ class Sleeping:
             return True
         if standing == "newer":
             await self._endings.finish(lease)
-            log.debug("%s was announced again meanwhile", lease.stream, extra=lease.log_fields())
+            self._log.debug("%s was announced again meanwhile", lease.stream, about=lease)
             return False
         await self._endings.answered(lease)
         if lease.lost == "done":

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from redis_stream_client._concurrency import clock
+from redis_stream_client._model.logs import Log
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.window import Window
 
@@ -26,6 +27,7 @@ class ReplySizes:
 
     Args:
         patience: the first timeout of a request, in seconds.
+        log: the log of the client.
 
     Attributes:
         announcements: bytes of announcements.
@@ -33,10 +35,12 @@ class ReplySizes:
         owners: entries whose owners are asked for.
     """
 
-    def __init__(self, patience: float) -> None:
-        self.announcements = Window("bytes of announcements in a reply", REPLY_BYTES, patience, smallest=1)
-        self.pending = Window("pending entries in a reply", LOOK_PAGE, patience, smallest=10)
-        self.owners = Window("owners in a reply", OWNERS, patience, smallest=10)
+    def __init__(self, patience: float, log: Log) -> None:
+        self.announcements = Window(
+            "bytes of announcements in a reply", REPLY_BYTES, patience, log=log, smallest=1
+        )
+        self.pending = Window("pending entries in a reply", LOOK_PAGE, patience, log=log, smallest=10)
+        self.owners = Window("owners in a reply", OWNERS, patience, log=log, smallest=10)
 
     @property
     def shrunk(self) -> int:

@@ -16,6 +16,7 @@ from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._leases.trouble import Trouble
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.gaps import UNKNOWN, Added
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.retention import OnDone
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.base import decode_name, encode_name
@@ -234,6 +235,7 @@ class Records:
         spawn: starts the task that sends a batch.
         gone: makes the error of a request that was never sent.
         timeout: the first timeout of a batch, in seconds.
+        log: the log of the client.
     """
 
     def __init__(
@@ -243,18 +245,19 @@ class Records:
         spawn: Spawn,
         gone: Callable[[], ClientClosed],
         timeout: float,
+        log: Log,
     ) -> None:
         self._connection = connection
         self._slot = slot
         self._longest = 2 * timeout  # more, and callers would notice an outage too late
-        self._beginning = Window("records in a begin", CALL, timeout)
-        self._advancing = Window("records in a checkpoint", CALL, timeout)
+        self._beginning = Window("records in a begin", CALL, timeout, log=log)
+        self._advancing = Window("records in a checkpoint", CALL, timeout, log=log)
         self._begins = Batch[Begin, Begun | Refused | Suspect | None](
             self._begin, spawn, gone, lambda: self._beginning.size
         )
-        self._failing = Window("records in a fail", CALL, timeout)
+        self._failing = Window("records in a fail", CALL, timeout, log=log)
         self._fails = Batch[Fail, Failed | Refused](self._fail, spawn, gone, lambda: self._failing.size)
-        self._dozing = Window("streams in a doze", CALL, timeout)
+        self._dozing = Window("streams in a doze", CALL, timeout, log=log)
         self._dozes = Batch[Doze, bool | Refused](self._doze, spawn, gone, lambda: self._dozing.size)
         self._checkpoints = Batch[Checkpoint, Refused | bool](
             self._advance, spawn, gone, lambda: self._advancing.size, self._advance_at_once

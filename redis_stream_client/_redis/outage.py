@@ -1,9 +1,9 @@
 """The log of outages: one line when a server goes out of reach, with the cause, and one when it is back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 
 FAILURES = 2
 """Failures in a row that count as an outage. A single failure may be a broken connection, which the next attempt
@@ -18,7 +18,7 @@ class OutageLog:
 
     Args:
         what: names what does not answer, for the messages; called each time, because a master can change.
-        extra: the extra fields of the log records.
+        log: the log of the consumer.
         within: an outage that would explain this one; failures during it do not count here.
         failures: failures in a row that give a warning.
     """
@@ -26,14 +26,14 @@ class OutageLog:
     def __init__(
         self,
         what: Callable[[], str],
-        extra: Mapping[str, object],
+        log: Log,
         *,
         within: "OutageLog | None" = None,
         failures: int = FAILURES,
         now: Callable[[], float] = clock.now,
     ) -> None:
         self._what = what
-        self._extra = dict(extra)
+        self._log = log
         self._within = within
         self._enough = failures
         self._now = now
@@ -60,10 +60,10 @@ class OutageLog:
         tell = self._failures >= self._enough and not self._told
         self._told = self._told or tell
         text = " ".join(str(cause).split())
-        (log.warning if tell else log.debug)("no usable answer from %s: %s", self._what(), text, extra=self._extra)
+        (self._log.warning if tell else self._log.debug)("no usable answer from %s: %s", self._what(), text)
 
     def answered(self) -> None:
         """Note that an attempt has succeeded."""
         if self._told:
-            log.info("%s answers again, after %.1f s", self._what(), self._now() - self._since, extra=self._extra)
+            self._log.info("%s answers again, after %.1f s", self._what(), self._now() - self._since)
         self._failures, self._told = 0, False

@@ -10,7 +10,6 @@ from redis.crc import key_slot
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.logs import log
 from redis_stream_client._redis.endpoint import Endpoint, Node, Slot
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.topology import Address, Topology, View
@@ -34,10 +33,10 @@ class Placement(Protocol):
         """The slot of a key. One command may use keys of one slot only."""
         ...
 
-    async def learn(self, timeout: float) -> None:
+    async def learn(self, timeout: float) -> Exception | None:
         """Look up where the keys are, unless somebody has just done so. Raises `Unanswered` or `RedisRejected`.
 
-        If the look-up fails, the former knowledge stays.
+        If the look-up fails and there is former knowledge, that stays, and the failure is returned.
         """
         ...
 
@@ -91,8 +90,8 @@ class _OneServer:
     def slot(self, key: str) -> int:
         return 0
 
-    async def learn(self, timeout: float) -> None:
-        pass
+    async def learn(self, timeout: float) -> Exception | None:
+        return None
 
     def forget(self) -> None:
         pass
@@ -123,7 +122,7 @@ class _Nodes:
     def slot(self, key: str) -> int:
         return key_slot(key.encode())
 
-    async def learn(self, timeout: float) -> None:
+    async def learn(self, timeout: float) -> Exception | None:
         """As `Placement`. One look-up serves all who call at the same time."""
         until = clock.now() + timeout
         try:
@@ -131,22 +130,21 @@ class _Nodes:
                 await self._asking.acquire()
         except TimeoutError:
             if self._view.ranges:
-                return
+                return None
             raise Unanswered("no node of the cluster named its slots in time", maybe_executed=False) from None
         try:
-            if self._is_due():
-                await self._look(until - clock.now())
+            return await self._look(until - clock.now()) if self._is_due() else None
         finally:
             self._asking.release()
 
-    async def _look(self, timeout: float) -> None:
+    async def _look(self, timeout: float) -> Exception | None:
+        failure: Exception | None = None
         try:
             view = await self._topology.look(None, timeout)
         except (Unanswered, RedisRejected) as error:
             if not self._view.ranges:
                 raise
-            log.debug("could not look up the servers of the data streams: %s", error)
-            view = self._view
+            failure, view = error, self._view
         same = view.ranges == self._view.ranges
         self._pause = min(2 * self._pause, PAUSE[1]) if same else PAUSE[0]
         self.version += not same
@@ -157,6 +155,7 @@ class _Nodes:
             address: self._nodes.get(address) or Node(self._topology.connector, address)
             for address in view.primaries
         }
+        return failure
 
     def _is_due(self) -> bool:
         return clock.now() - self._looked_at >= self._pause

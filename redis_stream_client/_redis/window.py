@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from redis_stream_client._concurrency import clock
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 
 SHRINK = 4
 """A request without an answer is repeated for 1 / SHRINK of its size."""
@@ -26,6 +26,7 @@ class Window:
         what: what is asked for, for the log: "streams in a read".
         largest: the first and greatest size.
         patience: the first timeout, in seconds.
+        log: the log of whoever asks.
         smallest: the smallest size that makes sense.
         longest_patience: the longest timeout, in seconds.
 
@@ -41,10 +42,12 @@ class Window:
         largest: int,
         patience: float,
         *,
+        log: Log,
         smallest: int = 1,
         longest_patience: float = LONGEST_PATIENCE,
         now: Callable[[], float] = clock.now,
     ) -> None:
+        self._log = log
         self._what = what
         self._largest = self._most = largest
         self._smallest = smallest
@@ -76,7 +79,7 @@ class Window:
         self.size = max(self._smallest, failed // SHRINK)
         self.patience = max(self._first_patience, min(self.patience * 2, self._longest_patience))
         # Once for each time that it happens: one alone may be the fault of a connection that broke just then.
-        (log.warning if self._failures == 2 else log.debug)(
+        (self._log.warning if self._failures == 2 else self._log.debug)(
             "%s: %d requests in a row without an answer, the last of %d; the next asks for %d, and waits %.3g s",
             self._what,
             self._failures,

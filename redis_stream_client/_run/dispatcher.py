@@ -23,7 +23,7 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import leaving
 from redis_stream_client._model.errors import ClientClosed
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.rebalance import Rebalance
 from redis_stream_client._model.statistics import Counters, Outage
@@ -73,6 +73,7 @@ class Dispatcher:
         drain_timeout: float,
         rebalance: Rebalance | None,
         *,
+        log: Log,
         options: Options,
         session: Session,
         tasks: OwnedTasks[ClientClosed],
@@ -89,11 +90,12 @@ class Dispatcher:
         hints: Hints,
         counters: Counters,
     ) -> None:
+        self._log = log
         self._handler = handler
         self._rules = rules
         self._outages = OutageWatch(
             Breaker(rules.retry.longest_pause),
-            consumer=options.consumer,
+            log=log,
             capacity=capacity,
             event_queue=event_queue,
             sweeps=sweeps,
@@ -102,6 +104,7 @@ class Dispatcher:
         self._outages.recovered.add(self._tell_of_recovery)
         self._probation = Probation(
             rules,
+            log=log,
             held=table,
             acquit=progress.acquit,
             clear=progress.clear,
@@ -127,7 +130,9 @@ class Dispatcher:
         self._hints = hints
         self._counters = counters
         self._at_work: dict[asyncio.Task[None], HandlerTask] = {}
-        self._giving = Giving(self._at_work.values(), may_give=lambda: not self._outages.open, counters=counters)
+        self._giving = Giving(
+            self._at_work.values(), log=log, may_give=lambda: not self._outages.open, counters=counters
+        )
         self._changed = asyncio.Event()
         self._draining = False
         self._cut_short = False
@@ -164,10 +169,9 @@ class Dispatcher:
         """What looks like an outage of something that the handlers depend on."""
         return self._outages.outage
 
-    @property
-    def working(self) -> int:
-        """How many handlers have not ended."""
-        return len(self._at_work)
+    def say_what_goes_on(self) -> None:
+        """Nobody waits for the handlers any more."""
+        self._log.warning("run() was cancelled; %d handlers are still ending", len(self._at_work))
 
     # The main loop.
 
@@ -286,7 +290,7 @@ class Dispatcher:
         self._outages.ended(lease)
         self._changed.set()
         if self._table.holds(lease) and not self._session.leaving:
-            log.warning("the work on %s was cut off; it is released", lease.stream)
+            self._log.warning("the work on %s was cut off; it is released", lease.stream)
             self._release(lease)
 
     # The end.
@@ -294,8 +298,7 @@ class Dispatcher:
     async def _drain(self) -> None:
         self._capacity.draining = True
         self._tasks.spawn(self._tell_peers(Draining(self._consumer)))
-        who = {"consumer": self._consumer}
-        log.info("draining; %d handlers are at work", len(self._at_work), extra=who)
+        self._log.info("draining; %d handlers are at work", len(self._at_work))
         deadline = clock.now() + self._drain_timeout
         for handler_tasks in in_chunks(list(self._at_work.values())):
             for handler_task in handler_tasks:
@@ -309,7 +312,7 @@ class Dispatcher:
                 break
             deadline += await self._wait_for_change(min(LOOK, deadline - clock.now()))
         if self._at_work and not self._session.leaving:
-            log.info("%d handlers are cancelled before a checkpoint", len(self._at_work), extra=who)
+            self._log.info("%d handlers are cancelled before a checkpoint", len(self._at_work))
         in_time = clock.now() + (leaving.HANDLERS if self._cut_short else self._rules.patience)
         kept = leaving.kept_from_handlers(len(self._at_work))
         if await self._stop_all(unless=lambda: self._late(kept)):
@@ -337,9 +340,9 @@ class Dispatcher:
 
     def _say_who_goes_on(self) -> None:
         for handler_task in list(self._at_work.values())[:LOGGED]:
-            log.warning("the handler of %s goes on after the end", handler_task.lease.stream)
+            self._log.warning("the handler of %s goes on after the end", handler_task.lease.stream)
         if len(self._at_work) > LOGGED:
-            log.warning("%d handlers more go on after the end", len(self._at_work) - LOGGED)
+            self._log.warning("%d handlers more go on after the end", len(self._at_work) - LOGGED)
 
     async def _tell_peers(self, hint: Hint) -> None:
         """Say something to the peers. Nobody waits for it; a drain is told before the first release."""

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Collection
 
 from redis_stream_client._consumer.departures import Departures
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._run.handler_task import HandlerTask
 
@@ -27,8 +27,9 @@ class Giving:
     """
 
     def __init__(
-        self, at_work: Collection[HandlerTask], *, may_give: Callable[[], bool], counters: Counters
+        self, at_work: Collection[HandlerTask], *, log: Log, may_give: Callable[[], bool], counters: Counters
     ) -> None:
+        self._log = log
         self._at_work = at_work
         self._may_give = may_give
         self._departures = Departures[HandlerTask](counters, self._stays)
@@ -92,4 +93,4 @@ class Giving:
         handler_task.undrain()
         self._stopping.discard(handler_task)
         self._stop_some()
-        log.debug("the handler of %s comes to no checkpoint; it keeps its stream", handler_task.lease.stream)
+        self._log.debug("the handler of %s comes to no checkpoint; it keeps its stream", handler_task.lease.stream)

@@ -26,7 +26,6 @@ from redis_stream_client._model.errors import (
 )
 from redis_stream_client._model.failures import describe, is_a, is_cancellation
 from redis_stream_client._model.letter_details import LetterDetails, split
-from redis_stream_client._model.logs import log
 from redis_stream_client._model.retry_policy import later
 from redis_stream_client._redis.error_mapping import KeyRejected
 from redis_stream_client._run.handler import Handler
@@ -331,11 +330,11 @@ class HandlerTask:
             self._be_patient(min(late, self._rules.patience))
             return
         lease = self.lease
-        log.warning(
+        self._backend.log.warning(
             "the handler of %s ignores its cancellation, now for %g s; the stream goes on without it",
             lease.stream,
             self._rules.patience,
-            extra=lease.log_fields(),
+            about=lease,
         )
         self._keep_place()
         if lease.lost is None and self._stop == "stalled":
@@ -449,9 +448,9 @@ class HandlerTask:
         try:
             await self._backend.plane.fail(lease, what)
         except RedisUnavailable as failure:  # where the record says that we began, it looks as if we had died
-            log.debug("could not count the failure of %s: %s", lease.stream, failure)
+            self._backend.log.debug("could not count the failure of %s: %s", lease.stream, failure)
         except RedisRejected as failure:  # nothing but the deliveries counts what was tried with such a stream
-            log.debug("could not count the failure of %s: %s", lease.stream, failure)
+            self._backend.log.debug("could not count the failure of %s: %s", lease.stream, failure)
             announced = order(lease.lbs_id)[0] / 1000
             return not self._rules.is_last(lease.deliveries, time.time() - announced)
         return True
@@ -461,7 +460,7 @@ class HandlerTask:
         lease = self.lease
         await self._backend.answered(lease)
         if lease.lost is None and not lease.draining:
-            log.debug("%s is left alone for %g s", lease.stream, seconds, extra=lease.log_fields())
+            self._backend.log.debug("%s is left alone for %g s", lease.stream, seconds, about=lease)
             self._judge.ended(lease)
             await self._rest(self._rules.rest(seconds))
         if lease.lost is not None:
@@ -492,16 +491,16 @@ class HandlerTask:
     async def _bury(self, reason: str, error: BaseException | None, what: str) -> Outcome:
         """Move the stream to the dead letters. `what`: the failure of this owner, if there was one."""
         lease = self.lease
-        log.error(
+        self._backend.log.error(
             "%s goes to the dead letters: %s",
             lease.stream,
             reason,
-            extra=lease.log_fields(),
+            about=lease,
         )
         try:
             await self._insist(partial(self._backend.bury, reason=reason, details=self._details(what)))
         except KeyRejected as refused:
-            log.error("%s cannot be buried: %s", lease.stream, describe(refused), extra=lease.log_fields())
+            self._backend.log.error("%s cannot be buried: %s", lease.stream, describe(refused), about=lease)
             pause = self._rules.pause(lease.tries)
             await self._rest(pause)
             if lease.lost is None and error is not None:
@@ -529,21 +528,21 @@ class HandlerTask:
         lease = self.lease
         if not shown:  # one line for each stream would bury what the log says of the outage
             what = "" if error is None else describe(error)
-            log.debug("the handler of %s failed, too: %s", lease.stream, what, extra=lease.log_fields())
+            self._backend.log.debug("the handler of %s failed, too: %s", lease.stream, what, about=lease)
             return
-        log.error(
+        self._backend.log.error(
             "the handler of %s failed (fence %s, attempt %d)",
             lease.stream,
             lease.fence,
             lease.tries,
             error=error,
-            extra=lease.log_fields(),
+            about=lease,
         )
 
     def _log_stall(self, *, shown: bool) -> None:
         lease, timeout = self.lease, self._rules.progress_timeout
-        say = log.warning if shown else log.debug
-        say("no progress on %s for %s s; it is released", lease.stream, timeout, extra=lease.log_fields())
+        say = self._backend.log.warning if shown else self._backend.log.debug
+        say("no progress on %s for %s s; it is released", lease.stream, timeout, about=lease)
 
     def _outcome(self, status: Status, error: BaseException | None) -> Outcome:
         return Outcome(status, error, self.lease.position, self.lease.tries)

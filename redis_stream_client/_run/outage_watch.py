@@ -11,7 +11,7 @@ from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.keys import NOBODY
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.statistics import Outage
 from redis_stream_client._run.breaker import FIRST_PROBE, WITHIN, Breaker
 from redis_stream_client._run.handler_task import HandlerTask
@@ -38,14 +38,14 @@ class OutageWatch:
         self,
         breaker: Breaker,
         *,
-        consumer: str,
+        log: Log,
         capacity: Capacity,
         event_queue: EventQueue,
         sweeps: SweepSchedule,
         peers: Peers,
     ) -> None:
         self._breaker = breaker
-        self._consumer = consumer
+        self._log = log
         self._capacity = capacity
         self._event_queue = event_queue
         self._sweeps = sweeps
@@ -159,24 +159,22 @@ class OutageWatch:
         if ended is not None:
             if ended.progress:
                 self.recovered.notify()
-            log.info(
+            self._log.info(
                 "%s, after %.1f s; %d failures did not count",
                 "handlers progress again" if ended.progress else "handlers do not fail any more",
                 ended.lasted,
                 ended.uncounted,
-                extra={"consumer": self._consumer},
             )
 
     def _tell(self) -> None:
         since = datetime.fromtimestamp(self._wall_clock(self._breaker.since or 0.0), UTC)
-        log.warning(
+        self._log.warning(
             "the handlers of %d streams have failed since %s and none progresses, as in an outage of what they "
             "depend on; most often: %s; until one progresses, failures do not count, and one stream is tried at a "
             "time",
             self._breaker.streams,
             since.isoformat(timespec="seconds"),
             self._breaker.error,
-            extra={"consumer": self._consumer},
         )
 
     @staticmethod

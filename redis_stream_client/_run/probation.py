@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._leases.state import LeaseState
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._run.outcome import Rules
 from redis_stream_client._run.suspects import Surroundings, Suspects, Verdict
@@ -42,6 +42,7 @@ class Probation:
         self,
         rules: Rules,
         *,
+        log: Log,
         held: Iterable[LeaseState],
         acquit: Callable[[Sequence[LeaseState]], Awaitable[None]],
         clear: Callable[[Sequence[LeaseState]], Awaitable[None]],
@@ -49,6 +50,7 @@ class Probation:
         members: Callable[[], int],
         unseen: float,
     ) -> None:
+        self._log = log
         self._suspects = Suspects[LeaseState](rules.retry)
         self._held = held
         self._acquit = acquit
@@ -172,11 +174,11 @@ class Probation:
     def _say_who_arrived(self) -> None:
         arrived, self._unsaid = self._unsaid, []
         for lease in arrived[:NAMED]:
-            log.warning(
+            self._log.warning(
                 "%d owners of %s have died, and it did not get on; it starts after others",
                 lease.deaths,
                 lease.stream,
-                extra=lease.log_fields(),
+                about=lease,
             )
         if len(arrived) > NAMED:
-            log.warning("so have owners of %d more streams", len(arrived) - NAMED)
+            self._log.warning("so have owners of %d more streams", len(arrived) - NAMED)

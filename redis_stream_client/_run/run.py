@@ -13,7 +13,6 @@ from redis_stream_client._consumer.lifecycle import Lifecycle
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model import leaving, options, retention, retry_policy
 from redis_stream_client._model.failures import is_a
-from redis_stream_client._model.logs import log
 from redis_stream_client._model.rebalance import Rebalance
 from redis_stream_client._model.retention import OnDone
 from redis_stream_client._model.retry_policy import NotGiven, RetryPolicy
@@ -70,6 +69,7 @@ class Run:
             self._rules,
             self._drain_timeout,
             self._rebalance,
+            log=parts.log,
             options=parts.options,
             session=parts.session,
             tasks=parts.tasks,
@@ -109,7 +109,7 @@ class Run:
             with anyio.move_on_after(leaving.GRACE, shield=True):
                 await asyncio.wait((serving,))
             if not serving.done():
-                log.warning("run() was cancelled; %d handlers are still ending", dispatcher.working)
+                dispatcher.say_what_goes_on()
             raise
         serving.result()
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._protocol import data_streams
 from redis_stream_client._redis.connection import Greeting, SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
@@ -29,8 +29,14 @@ class BypassReader:
     """
 
     def __init__(
-        self, endpoint: Endpoint, placement: Placement, greet: Greeting, is_fresh: Callable[[Cursor], bool]
+        self,
+        endpoint: Endpoint,
+        placement: Placement,
+        greet: Greeting,
+        is_fresh: Callable[[Cursor], bool],
+        log: Log,
     ) -> None:
+        self._log = log
         self._is_fresh = is_fresh
         self._placement = placement
         self._connection = SharedConnection(endpoint, greet=greet, role="more entries")
@@ -85,10 +91,10 @@ class BypassReader:
             try:
                 replies = await data_streams.peek(self._connection, streams, positions, patience)
             except (Unanswered, GroupMissing) as error:
-                log.debug("bypassing a slow read: %s", error)
+                self._log.debug("bypassing a slow read: %s", error)
                 return
             except RedisRejected as error:
-                log.debug("bypassing slow reads is not possible: %s", error)
+                self._log.debug("bypassing slow reads is not possible: %s", error)
                 self._possible = False
                 return
             for cursor, position, raw in zip(together, positions, replies, strict=False):

@@ -14,7 +14,7 @@ from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.batching import Spawn
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.gaps import Count
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.placement import Placement
@@ -47,10 +47,12 @@ class Fetcher:
         spawn: Spawn,
         gone: Callable[[], ClientClosed],
         *,
+        log: Log,
         patience: float = 0.0,
         lock: str | None = None,
         renewed: Callable[[Endpoint, str], None] = lambda endpoint, history: None,
     ) -> None:
+        self._log = log
         self._placement = placement
         self._quiet = quiet
         self._patience = max(quiet, patience)
@@ -104,7 +106,7 @@ class Fetcher:
     def _server(self, endpoint: Endpoint) -> NodeFetcher:
         server = self._servers.get(endpoint)
         if server is None:
-            server = NodeFetcher(self, endpoint, self._placement, self._quiet, self._lock)
+            server = NodeFetcher(self, endpoint, self._placement, self._quiet, self._lock, self._log)
             self._tasks[server] = [self._spawn(part.run()) for part in (server.tracking, server)]
             self._servers[endpoint] = server
         return server
@@ -134,9 +136,11 @@ class Fetcher:
         while self._homeless or self._doubted:
             self._doubted = False
             try:
-                await self._placement.learn(self._patience)
+                failure = await self._placement.learn(self._patience)
+                if failure is not None:
+                    self._log.debug("could not look up the servers of the data streams: %s", failure)
             except (Unanswered, RedisRejected) as error:
-                log.debug("could not look up the servers of the data streams: %s", error)
+                self._log.debug("could not look up the servers of the data streams: %s", error)
                 self._doubted = True
                 await asyncio.sleep(backoff.pause())
                 continue

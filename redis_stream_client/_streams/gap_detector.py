@@ -6,7 +6,7 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._model import gaps
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._protocol import data_streams
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
@@ -24,8 +24,13 @@ class GapDetector:
     """
 
     def __init__(
-        self, connection: SharedConnection, placement: Placement, is_fresh: Callable[[Cursor], bool]
+        self,
+        connection: SharedConnection,
+        placement: Placement,
+        is_fresh: Callable[[Cursor], bool],
+        log: Log,
     ) -> None:
+        self._log = log
         self._connection = connection
         self._placement = placement
         self._is_fresh = is_fresh
@@ -90,7 +95,7 @@ class GapDetector:
             looks = await data_streams.gaps(self._connection, streams, patience)
         except RedisRejected as error:
             self._counts = isinstance(error, KeyRejected)  # the fault of a single stream
-            log.debug("cannot detect gaps: %s", error)
+            self._log.debug("cannot detect gaps: %s", error)
             looks = [None] * len(cursors)
         if data_streams.UNCOUNTED in looks:
             self._counts = False
@@ -101,7 +106,7 @@ class GapDetector:
             if cursor.closed or not self._is_fresh(cursor):
                 continue
             if cursor.added.began_anew(position, look):
-                log.warning(
+                self._log.warning(
                     "%s was deleted and written anew, up to %s: entries with ids up to %s are never read",
                     cursor.stream,
                     look.last,

@@ -15,7 +15,7 @@ from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._protocol import data_streams
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
@@ -67,8 +67,15 @@ class NodeFetcher:
     """The data streams on one server."""
 
     def __init__(
-        self, nodes: Nodes, endpoint: Endpoint, placement: Placement, quiet: float, lock: str | None
+        self,
+        nodes: Nodes,
+        endpoint: Endpoint,
+        placement: Placement,
+        quiet: float,
+        lock: str | None,
+        log: Log,
     ) -> None:
+        self._log = log
         self._nodes = nodes
         self._placement = placement
         self._cursors: dict[bytes, list[Cursor]] = defaultdict(list)
@@ -77,7 +84,7 @@ class NodeFetcher:
         self._backoff = Backoff(0.005, 0.25)
         self._poll = POLL[0]
         self._quiet = quiet
-        self._sizes = ReadSizes(quiet)
+        self._sizes = ReadSizes(quiet, log)
         self._answered_at = float("-inf")
         self._looked_at = clock.now()
         self._watch_at = float("-inf")
@@ -87,10 +94,12 @@ class NodeFetcher:
         self._identity = ServerIdentity(lambda history: nodes.renewed(endpoint, history))
         self.endpoint = endpoint
         self.connection = SharedConnection(endpoint, greet=self._greet, on_loss=self._lost, role="entries")
-        self.tracking = Tracking(endpoint, quiet, self._heard, self._wakeups_changed)
-        self._bypass = BypassReader(endpoint, placement, self._greet, self._is_fresh)
-        self._gap_detector = GapDetector(self.connection, placement, self._is_fresh)
-        self.tracking_check = TrackingCheck(self.connection, self.tracking, self._identity, quiet, self._paired)
+        self.tracking = Tracking(endpoint, quiet, self._heard, self._wakeups_changed, log)
+        self._bypass = BypassReader(endpoint, placement, self._greet, self._is_fresh, log)
+        self._gap_detector = GapDetector(self.connection, placement, self._is_fresh, log)
+        self.tracking_check = TrackingCheck(
+            self.connection, self.tracking, self._identity, quiet, self._paired, log
+        )
 
     @property
     def history(self) -> str | None:
@@ -119,7 +128,7 @@ class NodeFetcher:
         if cursor.history is None or history is None or cursor.history == history:
             cursor.history = history or cursor.history
             return True
-        log.info(
+        self._log.info(
             "reading %s begins again at its checkpoint: another server, or one that lost writes", cursor.stream
         )
         cursor.restart(history)
@@ -280,7 +289,7 @@ class NodeFetcher:
         try:
             replies = await self.connection.together(*commands, timeout=self._sizes.patience)
         except (Unanswered, GroupMissing) as error:
-            log.debug("watching %s: %s", self.endpoint.where, error)
+            self._log.debug("watching %s: %s", self.endpoint.where, error)
             self._nodes.doubt()
             return False
         if lock and self.tracking_check.token is not None and isinstance(replies[-1], int):
@@ -296,7 +305,7 @@ class NodeFetcher:
         replid = re.search(r"^master_replid:(\w+)", info, re.MULTILINE)
         history = self._identity.history
         if role and role[1] != "master":
-            log.info("%s is a replica now: its data streams are looked for anew", self.endpoint.where)
+            self._log.info("%s is a replica now: its data streams are looked for anew", self.endpoint.where)
             self.renew("the server is a replica now")
             self._nodes.doubt()
         elif replid and history and history.partition("/")[2] != replid[1]:
@@ -406,7 +415,7 @@ class NodeFetcher:
 
     async def _failed(self, page: Sequence[Cursor], failures: "Sequence[_Failure]") -> None:
         """Deal with parts of a page that got no answer. Parts that were sent are repeated for less."""
-        log.debug("reading data streams from %s: %s", self.endpoint.where, failures[0].error)
+        self._log.debug("reading data streams from %s: %s", self.endpoint.where, failures[0].error)
         for failure in failures:
             for cursor in failure.cursors:
                 cursor.end()

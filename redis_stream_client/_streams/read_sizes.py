@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from redis_stream_client._model.logs import Log
 from redis_stream_client._redis.window import Window
 
 STREAMS = 512  # the most streams in one read
@@ -30,9 +31,9 @@ class ReadSizes:
     repeated for less: for fewer streams, then for fewer entries of each.
     """
 
-    def __init__(self, quiet: float) -> None:
-        self._streams = Window("data streams in a read", STREAMS, quiet)
-        self._bytes = Window("bytes in a read of a data stream", READ_BYTES, quiet, smallest=LEAST_BYTES)
+    def __init__(self, quiet: float, log: Log) -> None:
+        self._streams = Window("data streams in a read", STREAMS, quiet, log=log)
+        self._bytes = Window("bytes in a read of a data stream", READ_BYTES, quiet, log=log, smallest=LEAST_BYTES)
         self._entry_bytes = 0.0  # bytes of a recent entry
         self._rate = float("inf")  # bytes per second that large replies brought
 

@@ -10,7 +10,7 @@ from redis_stream_client._concurrency.batching import Spawn
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._protocol.progress_records import Owner, Records, Settle
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
@@ -51,8 +51,10 @@ class RecordStore:
         patience: float,
         greeting: Callable[[Endpoint], ServerIdentity],
         *,
+        log: Log,
         longest_patience: float = 0.0,
     ) -> None:
+        self._log = log
         self._keys = keys
         self._consumer = consumer
         self._placement = placement
@@ -64,7 +66,7 @@ class RecordStore:
         self._connections: dict[Endpoint, SharedConnection] = {}
         self._records: dict[Endpoint, Records] = {}
         self._queues: list[SettleQueue[Any]] = []
-        self._settle_queue = self.queue(Records.settle, _settled)
+        self._settle_queue = self.queue(Records.settle, self._settled)
 
     def known(self, stream: str) -> Records | None:
         """The records of the server that holds this stream; None if not known."""
@@ -80,7 +82,7 @@ class RecordStore:
                 role="records",
             )
             records = self._records[endpoint] = Records(
-                connection, self._placement.slot, self._spawn, self._gone, self._patience
+                connection, self._placement.slot, self._spawn, self._gone, self._patience, self._log
             )
         return records
 
@@ -98,7 +100,9 @@ class RecordStore:
         await self._learn(max(self._patience, self._longest_patience))
 
     async def _learn(self, timeout: float) -> None:
-        await self._placement.learn(timeout)
+        failure = await self._placement.learn(timeout)
+        if failure is not None:
+            self._log.debug("could not look up the servers of the records: %s", failure)
         for endpoint in [endpoint for endpoint in self._records if not self._placement.current(endpoint)]:
             gone = self._records.pop(endpoint)
             del self._connections[endpoint]
@@ -113,7 +117,7 @@ class RecordStore:
         heard: Callable[[A, object], None],
     ) -> SettleQueue[A]:
         """A queue of updates for these records; see `SettleQueue`."""
-        queue = SettleQueue(say, heard, self.known, self._learn_again, self.moved, self._spawn)
+        queue = SettleQueue(say, heard, self.known, self._learn_again, self.moved, self._spawn, self._log)
         self._queues.append(queue)
         return queue
 
@@ -205,7 +209,6 @@ class RecordStore:
         for records in self._records.values():
             await records.close()
 
-
-def _settled(ask: Settle, result: object) -> None:
-    if isinstance(result, Exception):  # it will never be accepted
-        log.debug("%s is not settled: %s", ask.record, result)
+    def _settled(self, ask: Settle, result: object) -> None:
+        if isinstance(result, Exception):  # it will never be accepted
+            self._log.debug("%s is not settled: %s", ask.record, result)

@@ -8,7 +8,7 @@ lease waits for it. If the process dies before, the stream stays.
 from collections.abc import Collection, Iterable
 
 from redis_stream_client._leases.state import LeaseState
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import PROGRESS_TTL, Options
 from redis_stream_client._protocol.progress_records import Owner, Records, Retain, Retained
 from redis_stream_client._streams.record_store import RecordStore
@@ -27,7 +27,8 @@ class Retention:
             default, because the stream may turn out not to be done, and its next owner needs the checkpoint then.
     """
 
-    def __init__(self, *, options: Options, record_store: RecordStore) -> None:
+    def __init__(self, *, log: Log, options: Options, record_store: RecordStore) -> None:
+        self._log = log
         self._keys = options.keys
         self._consumer = options.consumer
         self._progress_ttl = options.progress_ttl
@@ -75,16 +76,16 @@ class Retention:
     def _heard(self, ask: Retain, result: object) -> None:
         match result:
             case Retained("newer") if ask.lifetime is not None:
-                log.debug("%s slept, and an entry has woken it: it is trimmed, and not deleted", ask.stream)
+                self._log.debug("%s slept, and an entry has woken it: it is trimmed, and not deleted", ask.stream)
             case Retained("newer"):
-                log.warning(
+                self._log.warning(
                     "%s is done and was not deleted: entries came after the last one that its handler got. Those "
                     "before them are trimmed",
                     ask.stream,
                     extra={"stream": ask.stream},
                 )
             case Retained("other"):
-                log.warning(
+                self._log.warning(
                     "%s is done and was not deleted: Redis has lost writes since its handler read it",
                     ask.stream,
                     extra={"stream": ask.stream},
@@ -92,7 +93,7 @@ class Retention:
             case Exception():
                 self._failed += 1
                 if self._failed & (self._failed - 1) == 0:  # 1, 2, 4, 8, …
-                    log.warning(
+                    self._log.warning(
                         "%s could not be trimmed or deleted (%d failures so far): %s",
                         ask.stream,
                         self._failed,
@@ -100,4 +101,4 @@ class Retention:
                         extra={"stream": ask.stream},
                     )
             case _:
-                log.debug("%s: %s, %s", ask.stream, ask.what, result)
+                self._log.debug("%s: %s, %s", ask.stream, ask.what, result)

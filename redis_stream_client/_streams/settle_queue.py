@@ -15,7 +15,7 @@ from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.batching import Spawn
 from redis_stream_client._concurrency.tasks import gather
 from redis_stream_client._model.errors import ClientClosed, RedisRejected
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._protocol.progress_records import CALL, Records
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.window import Window
@@ -74,6 +74,7 @@ class SettleQueue(Generic[A]):
         known: gives the records of the server that holds a data stream; None if not known.
         learn: looks up which server holds which stream.
         moved: called when there was no answer, because streams may have moved.
+        log: the log of the client.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class SettleQueue(Generic[A]):
         learn: Callable[[], Awaitable[None]],
         moved: Callable[[], None],
         spawn: Spawn,
+        log: Log,
     ) -> None:
+        self._log = log
         self._send = say
         self._heard = heard
         self._known = known
@@ -137,7 +140,9 @@ class SettleQueue(Generic[A]):
         elif len(self._items) >= MOST:
             self._lost += 1
             if self._lost & (self._lost - 1) == 0:  # 1, 2, 4, 8, …
-                log.warning("%d records of ended leases were not settled: too many wait for an answer", self._lost)
+                self._log.warning(
+                    "%d records of ended leases were not settled: too many wait for an answer", self._lost
+                )
             return
         self._items[record] = (item, group)
         group.left += 1
@@ -162,7 +167,7 @@ class SettleQueue(Generic[A]):
     async def _work(self, records: Records | None) -> None:
         """Send updates until none is left for this server; with None, for those whose server is not known."""
         queue = self._queues[records]
-        pace = self._paces.setdefault(records, Pace()) if records is not None else Pace()
+        pace = self._paces.setdefault(records, Pace(self._log)) if records is not None else Pace(self._log)
         backoff = Backoff(0.01, 1.0)
         while queue:
             size = pace.size if records is not None else len(queue)
@@ -197,7 +202,7 @@ class SettleQueue(Generic[A]):
         silent = any(result.maybe_executed for result in unanswered)
         pace.took(len(page), clock.now() - started, answered=not silent)
         if unanswered:
-            log.debug("settling: %s", unanswered[0])
+            self._log.debug("settling: %s", unanswered[0])
             self._moved()
             again = [record for record in again if record in self._items]
             elsewhere = [record for record in again if self._place(record) is not records]
@@ -211,7 +216,7 @@ class SettleQueue(Generic[A]):
         try:
             await self._learn()
         except (Unanswered, GroupMissing, RedisRejected) as error:
-            log.debug("could not look up the servers of the records: %s", error)
+            self._log.debug("could not look up the servers of the records: %s", error)
         unknown = [record for record in page if self._place(record) is None]
         for record in page:
             if record not in unknown:
@@ -223,8 +228,8 @@ class Pace:
     """How many records go into one call: few at first, fewer when it takes long, and even fewer without an
     answer."""
 
-    def __init__(self) -> None:
-        self._window = Window("records in a settle", CALL, PATIENCE)
+    def __init__(self, log: Log) -> None:
+        self._window = Window("records in a settle", CALL, PATIENCE, log=log)
         self._size = FIRST
         self._fastest = float("inf")
 

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._redis import error_mapping, wire
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
@@ -54,7 +54,9 @@ class Tracking:
         quiet: float,
         on_change: Callable[[Sequence[bytes] | None], None],
         on_state: Callable[[], None],
+        log: Log,
     ) -> None:
+        self._log = log
         self._where = where
         self._opener = Opener(where, "wake-ups", max(1.0, quiet))
         self._quiet = quiet
@@ -91,7 +93,7 @@ class Tracking:
 
     def failed(self, error: Exception) -> None:
         """Wake-ups do not work at the moment: open another connection after a pause."""
-        log.debug("wake-ups from %s: %s", self._where.where, error)
+        self._log.debug("wake-ups from %s: %s", self._where.where, error)
         self.failure = error
         self.refused = isinstance(error, RedisRejected)
         self.drop()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._model.errors import RedisRejected
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.server import ServerIdentity
@@ -39,7 +39,9 @@ class TrackingCheck:
         identity: ServerIdentity,
         quiet: float,
         on_paired: Callable[[], None],
+        log: Log,
     ) -> None:
+        self._log = log
         self._connection = connection
         self._tracking = tracking
         self._identity = identity
@@ -166,7 +168,7 @@ class TrackingCheck:
         now = clock.now()
         if self.token is not None and not self._distrusted:
             if self._warned:
-                log.info("wake-ups from %s work again", self._tracking.where)
+                self._log.info("wake-ups from %s work again", self._tracking.where)
             self._warned = False
             self._trouble = None
             return
@@ -176,7 +178,7 @@ class TrackingCheck:
         if self._warned or not lasts or answered_at < self._trouble or self._tracking.failure is None:
             return
         self._warned = True
-        log.warning(
+        self._log.warning(
             "%s: idle data streams are looked at from time to time, which takes up to a second longer and costs "
             "more; it is tried again (%s)",
             "CLIENT TRACKING is not permitted"

@@ -38,7 +38,6 @@ from redis_stream_client._model import announcement, leaving, options, retention
 from redis_stream_client._model.announcement import Info
 from redis_stream_client._model.entry import Entry, order, require_id
 from redis_stream_client._model.keys import Keys, require_name
-from redis_stream_client._model.logs import log
 from redis_stream_client._model.public_names import claim_exports
 from redis_stream_client._model.retention import OnDone
 from redis_stream_client._model.retry_policy import NOT_GIVEN, NotGiven, RetryPolicy
@@ -348,7 +347,7 @@ async def _cut_short(handler_task: HandlerTask, working: "asyncio.Task[Outcome]"
     with anyio.move_on_after(leaving.HANDLERS, shield=True):
         await asyncio.wait((working,))
     if not working.done():
-        log.warning("the handler of %s goes on after the end", handler_task.lease.stream)
+        memory.log.warning("the handler of %s goes on after the end", handler_task.lease.stream)
         if handler_task.lease.lost is None:
             memory.start_release(handler_task.lease)
 

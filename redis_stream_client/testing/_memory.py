@@ -20,12 +20,16 @@ from redis_stream_client._model.entry import START, Entry, order, require_id
 from redis_stream_client._model.errors import LossReason
 from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.letter_details import LetterDetails
+from redis_stream_client._model.logs import Log
 
 PEER = "redis-consumer-peer-00000000"
 """The peer that has taken over the stream, if one has."""
 
 Value = str | bytes | int | float
 Fields = Mapping[str, Value] | Mapping[bytes, Value]
+
+SERVICE, CONSUMER = "testing", "redis-consumer-testing-00000000"
+"""Whose the log lines are."""
 
 
 @dataclass(slots=True)
@@ -130,6 +134,8 @@ class Cursor:
 
 class Memory:
     """The backend of one lease, and its data plane."""
+
+    log = Log(service=SERVICE, consumer=CONSUMER)
 
     def __init__(self, stream: str, record: Record | None) -> None:
         self.stream = Stream(stream)

@@ -13,6 +13,7 @@ from redis_stream_client._consumer.stale_announcements import StaleAnnouncements
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol.base import PAGE
 from tests.harness.fleet import Member
+from tests.harness.logs import LOG
 from tests.harness.parts import joined
 from tests.harness.runs import calls
 from tests.harness.waiting import wait_until
@@ -59,7 +60,7 @@ async def test_much_that_is_stale_goes_in_one_turn_and_little_takes_one_page(
 ) -> None:
     keys = Keys(service)
     async with joined(server.url, service, lock_ttl=60.0) as parts:
-        stale = StaleAnnouncements(options=parts.options, group=parts.group)
+        stale = StaleAnnouncements(log=LOG, options=parts.options, group=parts.group)
         await redis.hset(keys.announced, mapping={f"stale-{n}": f"1-{n}" for n in range(1, 10 * PAGE)})
         await stale.forget()
         assert await redis.hlen(keys.announced) == 0
@@ -79,7 +80,7 @@ async def test_the_next_turn_goes_on_where_the_last_one_ended(
         lbs_ids = await LoadBalancerStream(redis, service).add_many([f"call-{n}" for n in range(4 * PAGE)])
         last = [stream async for stream, _ in redis.hscan_iter(keys.announced)][-1]
         await redis.hset(keys.announced, last, "1-1")
-        stale = StaleAnnouncements(options=parts.options, group=parts.group)
+        stale = StaleAnnouncements(log=LOG, options=parts.options, group=parts.group)
         for _ in range(8):
             await stale.forget()
         assert await redis.hlen(keys.announced) == len(lbs_ids) - 1
@@ -92,7 +93,7 @@ async def test_a_turn_is_bounded(
     monkeypatch.setattr(stale_announcements, "PAGES", 2)
     keys = Keys(service)
     async with joined(server.url, service, lock_ttl=60.0) as parts:
-        stale = StaleAnnouncements(options=parts.options, group=parts.group)
+        stale = StaleAnnouncements(log=LOG, options=parts.options, group=parts.group)
         await redis.hset(keys.announced, mapping={f"stale-{n}": f"1-{n}" for n in range(1, 10 * PAGE)})
         before = await redis.hlen(keys.announced)
         await stale.forget()
@@ -108,7 +109,7 @@ async def test_a_hash_that_cannot_be_looked_through_is_said_once(
     caplog.set_level(logging.WARNING, "redis_stream_client")
     await redis.set(Keys(service).announced, "text")
     async with joined(server.url, service, lock_ttl=60.0) as parts:
-        stale = StaleAnnouncements(options=parts.options, group=parts.group)
+        stale = StaleAnnouncements(log=LOG, options=parts.options, group=parts.group)
         await stale.forget()
         await stale.forget()
     [warning] = [record.getMessage() for record in caplog.records if "cannot be forgotten" in record.getMessage()]

@@ -14,6 +14,7 @@ import pytest
 from redis_stream_client import EntriesTrimmed, Entry, Gap, NotOwner, RedisRejected, RedisUnavailable
 from redis_stream_client._leases.entry_iterator import Batches, Entries
 from tests.harness.leases import new_lease
+from tests.harness.logs import LOG
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Backend:
     """A backend and its data plane; `begun` counts how often a record was asked for."""
 
     def __init__(self) -> None:
+        self.log = LOG
         self.held = True
         self.closed = False
         self.begun = 0

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from redis_stream_client import Lease, testing
-from redis_stream_client._model.logs import log
 from tests.harness.exceptions import ERRORS, Ours
+from tests.harness.logs import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ async def test_a_log_handler_that_fails_costs_its_record_and_nothing_else(
 @pytest.mark.parametrize("error", ERRORS)
 def test_every_error_is_logged(error: str, caplog: pytest.LogCaptureFixture) -> None:
     raised = ERRORS[error]()
-    log.error("it failed: %s", "call-1", error=raised)
+    LOG.error("it failed: %s", "call-1", error=raised)
     [record] = caplog.records
     assert record.getMessage() == "it failed: call-1"
     text = logging.Formatter().format(record)

@@ -17,6 +17,7 @@ from redis_stream_client._model.keys import Keys
 from redis_stream_client._ownership.callers import Callers
 from redis_stream_client._protocol import scripts
 from tests.harness.fleet import Member
+from tests.harness.logs import LOG
 from tests.harness.runs import Running, add, dead_letters, finished, owners, record, write
 from tests.harness.waiting import wait_until
 
@@ -189,7 +190,7 @@ async def test_work_whose_client_goes_before_it_begins_leaves_no_warning() -> No
         task.cancel()
         return task
 
-    callers = Callers(cancelled_at_once, lambda: ClientClosed("closed"))
+    callers = Callers(cancelled_at_once, lambda: ClientClosed("closed"), LOG)
     lease = LeaseState("1-1", Announcement(CALL, None), 1)
     with pytest.raises(ClientClosed):
         await callers.wait_for(lease, work())

@@ -16,6 +16,7 @@ from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.checkpoints import NUMBERS
 from redis_stream_client._ownership.losses import LOGGED, Losses
 from tests.harness.fleet import Member, announce
+from tests.harness.logs import CONSUMER, LOG
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Client:
         self.changed = asyncio.Event()
         capacity = Capacity(self.table, event_queue, max_streams=None, prefetch=5, at_once=5)
         capacity.changed.add(self.changed.set)
-        self.losses = Losses(consumer="me", table=self.table, capacity=capacity, counters=self.counters)
+        self.losses = Losses(log=LOG, table=self.table, capacity=capacity, counters=self.counters)
         self.leases = [
             LeaseState(f"{number}-0", Announcement(f"call-{number}", None), 1) for number in range(leases)
         ]
@@ -99,7 +100,7 @@ async def test_of_many_losses_a_few_are_named(caplog: pytest.LogCaptureFixture) 
     assert len(messages) == 1 + LOGGED + 1
     assert messages[-1] == "lost 5 more streams: expired"
     named = vars(caplog.records[1])
-    assert named.items() >= {**client.leases[0].log_fields(), "consumer": "me"}.items()
+    assert named.items() >= {**client.leases[0].log_fields(), "consumer": CONSUMER}.items()
 
 
 async def test_many_losses_are_summed_up(

@@ -14,6 +14,7 @@ from redis_stream_client._protocol.lock import Lock
 from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import endpoint_for
+from tests.harness.logs import LOG
 from tests.harness.options import checked
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Consumer:
         self.lock_key = self.keys.lock(self.id)
         self.links = [SharedConnection(endpoint_for(redis, self.keys.lbs)) for _ in range(3)]
         beats, commands, reads = self.links
-        self.sizes = ReplySizes(self.options.patience)
+        self.sizes = ReplySizes(self.options.patience, LOG)
         self.lock = Lock(self.options, beats=beats, commands=commands)
         self.deliveries = Deliveries(self.options, commands=commands, sizes=self.sizes)
         self.announcements = Announcements(

@@ -9,6 +9,7 @@ import pytest
 
 from redis_stream_client._redis.outage import OutageLog
 from tests.harness.fleet import Member
+from tests.harness.logs import CONSUMER, LOG
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def said(caplog: pytest.LogCaptureFixture, least: int = logging.INFO) -> list[st
 
 def test_an_outage_is_told_at_its_begin_and_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
     now = 100.0
-    outage = OutageLog(lambda: "Redis at a:1", {"consumer": "me"}, now=lambda: now)
+    outage = OutageLog(lambda: "Redis at a:1", LOG, now=lambda: now)
     for _ in range(100):
         outage.failed("connection\nrefused")
         now += 0.5
@@ -38,11 +39,11 @@ def test_an_outage_is_told_at_its_begin_and_at_its_end(caplog: pytest.LogCapture
         "Redis at a:1 answers again, after 50.0 s",
     ]
     assert len(caplog.records) == 101
-    assert {vars(record)["consumer"] for record in caplog.records} == {"me"}
+    assert {vars(record)["consumer"] for record in caplog.records} == {CONSUMER}
 
 
 def test_one_failure_is_not_told_above_debug(caplog: pytest.LogCaptureFixture) -> None:
-    outage = OutageLog(lambda: "Redis", {})
+    outage = OutageLog(lambda: "Redis", LOG)
     for _ in range(10):
         outage.failed("reset")
         outage.answered()
@@ -51,8 +52,8 @@ def test_one_failure_is_not_told_above_debug(caplog: pytest.LogCaptureFixture) -
 
 
 def test_what_a_greater_outage_explains_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    great = OutageLog(lambda: "Redis", {})
-    small = OutageLog(lambda: "pub/sub", {}, within=great)
+    great = OutageLog(lambda: "Redis", LOG)
+    small = OutageLog(lambda: "pub/sub", LOG, within=great)
     for _ in range(3):
         great.failed("refused")
         small.failed("refused")

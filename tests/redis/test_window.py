@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from redis_stream_client._redis.window import FIRST_TRIAL, LONGEST_PATIENCE, Window
+from tests.harness.logs import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,7 @@ class Line:
     def __init__(self, speed: float) -> None:
         self.speed = speed
         self.time = 0.0
-        self.window = Window("things in a read", 1_000, 1.0, now=lambda: self.time)
+        self.window = Window("things in a read", 1_000, 1.0, log=LOG, now=lambda: self.time)
         self.failures = 0
 
     def ask(self) -> int:
@@ -70,14 +71,14 @@ def test_after_an_outage_it_is_soon_as_large_as_before() -> None:
 
 
 def test_a_page_that_was_smaller_than_the_window_shrinks_it_to_less_than_itself() -> None:
-    window = Window("things", 1_000, 1.0)
+    window = Window("things", 1_000, 1.0, log=LOG)
     window.unanswered(40)
     assert window.size == 10
 
 
 def test_it_says_once_with_size_and_patience_what_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "redis_stream_client")
-    window = Window("things in a read", 1_000, 1.0)
+    window = Window("things in a read", 1_000, 1.0, log=LOG)
     for _ in range(6):
         window.unanswered()
     [warning] = [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -14,6 +14,7 @@ from redis_stream_client._model.announcement import Announcement
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._run.outcome import Rules
 from redis_stream_client._run.probation import NAMED, Probation
+from tests.harness.logs import LOG
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Client:
         rules = Rules(policy or RetryPolicy(), None, 1.0)
         self.probation = Probation(
             rules,
+            log=LOG,
             held=self.held,
             acquit=self.acquit,
             clear=self.clear,
@@ -166,6 +168,7 @@ async def test_redis_that_does_not_answer_holds_nobody_up() -> None:
 
     probation = Probation(
         Rules(RetryPolicy(), None, 1.0),
+        log=LOG,
         held=client.held,
         acquit=never,
         clear=never,

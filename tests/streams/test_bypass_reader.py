@@ -15,6 +15,7 @@ from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams import bypass_reader
 from redis_stream_client._streams.bypass_reader import BypassReader
 from redis_stream_client._streams.cursor import Cursor
+from tests.harness.logs import LOG
 from tests.harness.servers import clients_of
 from tests.harness.waiting import wait_until
 
@@ -47,7 +48,9 @@ async def reader(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncGenera
     monkeypatch.setattr(bypass_reader, "LATE", 0.01)
     user_client = Redis.from_url(server.url)
     endpoint = endpoint_for(user_client, "orders-input")
-    reader = BypassReader(endpoint, placement_for(user_client, endpoint), ServerIdentity(), lambda cursor: True)
+    reader = BypassReader(
+        endpoint, placement_for(user_client, endpoint), ServerIdentity(), lambda cursor: True, LOG
+    )
     try:
         yield reader
     finally:

@@ -16,6 +16,7 @@ from redis_stream_client._model.gaps import UNKNOWN, Count
 from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.placement import placement_for
 from redis_stream_client._streams.fetcher import Fetcher
+from tests.harness.logs import LOG
 from tests.harness.servers import clients_of
 from tests.harness.waiting import wait_until
 
@@ -53,7 +54,7 @@ def tasks() -> Tasks:
 async def fetcher(server: Server, tasks: Tasks) -> AsyncGenerator[Fetcher]:
     user_client = Redis.from_url(server.url)
     placement = placement_for(user_client, endpoint_for(user_client, "orders-input"))
-    fetcher = Fetcher(placement, QUIET, tasks.spawn, lambda: ClientClosed("closed"))
+    fetcher = Fetcher(placement, QUIET, tasks.spawn, lambda: ClientClosed("closed"), log=LOG)
     try:
         yield fetcher
     finally:

@@ -16,6 +16,7 @@ from redis_stream_client._redis.placement import placement_for
 from redis_stream_client._streams import node_fetcher
 from redis_stream_client._streams.cursor import Cursor
 from redis_stream_client._streams.node_fetcher import NodeFetcher
+from tests.harness.logs import LOG
 from tests.harness.waiting import stop, wait_until
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class OneNode:
         self.doubts = 0
         self.ended = False
         self.repeated = 0
-        self.fetcher = NodeFetcher(self, endpoint, placement_for(user_client, endpoint), 0.5, None)
+        self.fetcher = NodeFetcher(self, endpoint, placement_for(user_client, endpoint), 0.5, None, LOG)
         self.tasks = [start_task(part.run(), "fetching") for part in (self.fetcher.tracking, self.fetcher)]
 
     def read(self, cursor: Cursor) -> None:

@@ -15,6 +15,7 @@ from redis_stream_client._streams.read_sizes import (
     next_count,
     size_of,
 )
+from tests.harness.logs import LOG
 
 
 @dataclass
@@ -41,14 +42,14 @@ def test_a_full_piece_is_followed_by_a_larger_one_that_has_not_too_many_bytes() 
 
 
 def test_many_idle_streams_are_read_together_and_few_busy_ones() -> None:
-    sizes = ReadSizes(1.0)
+    sizes = ReadSizes(1.0, LOG)
     assert sizes.streams(Stream(idle=True, reassured=True)) == STREAMS
     assert sizes.streams(Stream()) == READ // FIRST_PIECE
     assert sizes.streams(Stream(count=LARGEST_PIECE)) == 1
 
 
 def test_large_entries_make_small_reads() -> None:
-    sizes = ReadSizes(1.0)
+    sizes = ReadSizes(1.0, LOG)
     sizes.answered([entries(1, READ_BYTES // 64)], 0.001)
     assert sizes.streams(Stream()) == 64 // FIRST_PIECE
     assert sizes.streams(Stream(idle=True)) == 64, "a change means one entry at least"
@@ -56,7 +57,7 @@ def test_large_entries_make_small_reads() -> None:
 
 
 def test_a_slow_line_makes_small_reads_until_it_is_quick_again() -> None:
-    sizes = ReadSizes(1.0)
+    sizes = ReadSizes(1.0, LOG)
     sizes.answered([entries(100, 1_000)], 1.0)
     assert sizes.entries(8, entries(8, 1_000)) <= LEAST_BYTES // 1_000
     for _ in range(40):
@@ -65,7 +66,7 @@ def test_a_slow_line_makes_small_reads_until_it_is_quick_again() -> None:
 
 
 def test_what_goes_unanswered_is_asked_for_in_smaller_pieces_and_with_more_patience() -> None:
-    sizes = ReadSizes(1.0)
+    sizes = ReadSizes(1.0, LOG)
     page = [Stream(count=64) for _ in range(16)]
     sizes.unanswered(page)
     assert {stream.count for stream in page} == {16}
@@ -74,7 +75,7 @@ def test_what_goes_unanswered_is_asked_for_in_smaller_pieces_and_with_more_patie
 
 
 def test_a_read_that_is_not_answered_is_repeated_for_less_down_to_one_entry() -> None:
-    sizes = ReadSizes(quiet=1.0)
+    sizes = ReadSizes(quiet=1.0, log=LOG)
     page = [Stream() for _ in range(512)]
     asked = []
     while True:
@@ -90,7 +91,7 @@ def test_a_read_that_is_not_answered_is_repeated_for_less_down_to_one_entry() ->
 
 
 def test_what_large_entries_and_a_slow_line_bear_is_judged_by_what_came() -> None:
-    sizes = ReadSizes(quiet=1.0)
+    sizes = ReadSizes(quiet=1.0, log=LOG)
     stream = Stream(idle=True)
     assert sizes.streams(stream) == 512
     sizes.answered([[(b"1-0", [b"x", b"y" * 1_000_000])]], took=0.01)

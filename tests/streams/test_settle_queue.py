@@ -16,6 +16,7 @@ from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol.progress_records import NO_OWNER, Owner, Settle
 from redis_stream_client._streams import settle_queue
 from redis_stream_client._streams.settle_queue import FIRST, Item, Pace, SettleQueue
+from tests.harness.logs import LOG
 from tests.harness.runs import Running, add, write
 from tests.harness.waiting import wait_until
 
@@ -189,7 +190,7 @@ def settling_on(deaf: Any) -> SettleQueue[Settle]:
         return await deaf.settle(asks, timeout)  # type: ignore[no-any-return]
 
     return SettleQueue(
-        say, lambda *_: None, lambda _: deaf, learn, lambda: None, lambda work: start_task(work, "settling")
+        say, lambda *_: None, lambda _: deaf, learn, lambda: None, lambda work: start_task(work, "settling"), LOG
     )
 
 
@@ -232,7 +233,7 @@ async def test_that_an_owner_is_idle_does_not_take_the_place_of_its_end() -> Non
 
 
 def test_calls_grow_with_quick_answers_and_not_because_a_round_trip_is_long() -> None:
-    pace = Pace()
+    pace = Pace(LOG)
     assert pace.size == FIRST
     pace.took(FIRST, 0.5, answered=True)
     pace.took(2 * FIRST, 0.55, answered=True)

@@ -15,6 +15,7 @@ from redis_stream_client._streams import tracking_check
 from redis_stream_client._streams.intervals import REASSURANCE, UNPROVEN
 from redis_stream_client._streams.tracking import Tracking
 from redis_stream_client._streams.tracking_check import TrackingCheck
+from tests.harness.logs import LOG
 from tests.harness.waiting import stop, wait_until
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class Pair:
         self.paired = 0
         self.heard: list[bytes] = []
         self.connection = SharedConnection(endpoint, greet=identity, role="entries")
-        self.tracking = Tracking(endpoint, QUIET, self._hear, lambda: None)
-        self.check = TrackingCheck(self.connection, self.tracking, identity, QUIET, self._paired)
+        self.tracking = Tracking(endpoint, QUIET, self._hear, lambda: None, LOG)
+        self.check = TrackingCheck(self.connection, self.tracking, identity, QUIET, self._paired, LOG)
 
     def _paired(self) -> None:
         self.paired += 1

@@ -1,0 +1,31 @@
+"""The fields of the package's log records: what programs read, beside the text for people. They are stable.
+
+A record has them as attributes, as it has all that comes in ``extra=``.
+"""
+
+from typing import Annotated, NamedTuple, TypedDict, get_type_hints
+
+
+class LogFields(TypedDict, total=False):
+    """Each field: its type, what it means, and which lines have it. The type checker knows no other ones."""
+
+    service: Annotated[str, "name of the service", "every line"]
+    consumer: Annotated[str, "id of the consumer that writes the line", "every line of a consumer"]
+    stream: Annotated[str, "name of the data stream", "lines about one stream"]
+    lbs_id: Annotated[str, "id of its announcement on the load balancer stream", "lines about one announcement"]
+    fence: Annotated[str, "the fence of the lease, as text", "lines about one lease"]
+
+
+class Field(NamedTuple):
+    """One row of the table of fields."""
+
+    name: str
+    type: str
+    meaning: str
+    lines: str
+
+
+def table() -> list[Field]:
+    """All fields, in the order in which `LogFields` has them."""
+    hints = get_type_hints(LogFields, include_extras=True)
+    return [Field(name, hint.__origin__.__name__, *hint.__metadata__) for name, hint in hints.items()]

@@ -1,0 +1,6 @@
+"""The log of a consumer, for parts that tests make themselves."""
+
+from redis_stream_client._model.logs import Log
+
+CONSUMER = "redis-consumer-test-00000000"
+LOG = Log(service="tests", consumer=CONSUMER)
