@@ -2,5 +2,5 @@
 
 from redis_stream_client._model.logs import Log
 
-CONSUMER = "redis-consumer-test-00000000"
-LOG = Log(service="tests", consumer=CONSUMER)
+SERVICE, CONSUMER = "tests", "redis-consumer-test-00000000"
+LOG = Log(service=SERVICE, consumer=CONSUMER)

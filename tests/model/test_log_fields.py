@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import redis_stream_client
-from redis_stream_client._model.log_fields import Field, LogFields, table
+from redis_stream_client._model.log_fields import Field, table
 
 PACKAGE = Path(redis_stream_client.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -19,24 +19,21 @@ EVERY_LINE = {"service", "consumer"}
 
 
 def keys_of(tree: ast.AST) -> set[str]:
-    """The keys of all dicts in ``extra=…``, and in what functions return that are to return `LogFields`."""
-    dicts: list[ast.AST] = []
+    """The keys of all dicts in ``extra=…``, and of those in what is annotated as `LogFields`."""
+    tops: list[ast.AST] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.keyword) and node.arg == "extra":
-            dicts.append(node.value)
-        elif isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.Name):
-            if node.returns.id == LogFields.__name__:
-                dicts.append(node)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.annotation, ast.Name):
-            if node.annotation.id == LogFields.__name__ and node.value is not None:
-                dicts.append(node.value)
-    found: set[str] = set()
-    for each in (node for top in dicts for node in ast.walk(top)):
-        if isinstance(each, ast.Dict):
-            found |= {
-                key.value for key in each.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)
-            }
-    return found
+        match node:
+            case ast.keyword(arg="extra"):
+                tops.append(node.value)
+            case (
+                ast.FunctionDef(returns=ast.Name(id="LogFields"))
+                | ast.AnnAssign(annotation=ast.Name(id="LogFields"))
+            ):
+                tops.append(node)
+            case _:
+                pass
+    dicts = [node for top in tops for node in ast.walk(top) if isinstance(node, ast.Dict)]
+    return {str(key.value) for each in dicts for key in each.keys if isinstance(key, ast.Constant)}
 
 
 def test_the_table_has_every_field_that_the_package_uses_and_no_other() -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import redis_stream_client
 from redis_stream_client import Lease, testing
+from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._model.announcement import Announcement
 from tests.harness.exceptions import ERRORS, Ours
-from tests.harness.logs import LOG
+from tests.harness.fleet import Member
+from tests.harness.logs import CONSUMER, LOG, SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import NoReturn
+
+    from tests.harness.servers import Server
 
 
 class Broken(logging.Handler):
@@ -74,3 +83,76 @@ def test_every_error_is_logged(error: str, caplog: pytest.LogCaptureFixture) -> 
     text = logging.Formatter().format(record)
     assert len(text) < 100_000
     text.encode()
+
+
+# Whose a line is.
+
+PACKAGE = Path(redis_stream_client.__file__).parent
+MODULES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+
+WITHOUT_CONSUMER = {"dead_letters.py", "fleet.py", "producer.py"}
+"""What works without a consumer: its lines name the service alone."""
+
+MAKERS = {"_consumer/parts.py", "testing/_memory.py"} | WITHOUT_CONSUMER
+"""Who may make a log; all others get the one of their consumer."""
+
+
+def test_nobody_writes_a_line_but_by_a_log() -> None:
+    def uses_logging(tree: ast.AST) -> bool:
+        return any(isinstance(node, ast.Import) and node.names[0].name == "logging" for node in ast.walk(tree))
+
+    assert {name for name, tree in MODULES.items() if uses_logging(tree)} == {"_model/logs.py"}
+
+
+def test_a_log_is_made_once_for_each_consumer_and_names_it() -> None:
+    for name, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Log":
+                assert name in MAKERS, f"{name} makes a log of its own: take that of the consumer, by name"
+                keywords = {keyword.arg for keyword in node.keywords}
+                assert keywords == {"service"} | (set() if name in WITHOUT_CONSUMER else {"consumer"})
+
+
+def test_a_line_has_the_fields_of_whose_it_is_of_what_it_is_about_and_its_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    state = LeaseState("1-0", Announcement("call-1", None), 3)
+    LOG.warning("it happened", about=state, extra={"lbs_id": "2-0"})
+    [record] = caplog.records
+    fields = {
+        "service": SERVICE,
+        "consumer": CONSUMER,
+        "stream": "call-1",
+        "lbs_id": "2-0",
+        "fence": str(state.fence),
+    }
+    assert vars(record).items() >= fields.items()
+    assert record.filename == Path(__file__).name
+
+
+def test_a_level_that_is_off_costs_nothing() -> None:
+    class Expensive:
+        def log_fields(self) -> NoReturn:
+            raise AssertionError("nobody reads this line")
+
+        def __str__(self) -> NoReturn:
+            raise AssertionError("nobody reads this line")
+
+    logging.getLogger("redis_stream_client").setLevel(logging.ERROR)
+    try:
+        for write in (LOG.debug, LOG.info, LOG.warning):
+            write("it happened: %s", Expensive(), about=Expensive())
+    finally:
+        logging.getLogger("redis_stream_client").setLevel(logging.NOTSET)
+
+
+async def test_two_clients_of_one_process_write_each_its_own_id(
+    server: Server, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "redis_stream_client")
+    async with Member(server.url, service) as one, Member(server.url, service) as other:
+        pass
+    written = [vars(record) for record in caplog.records if record.name == "redis_stream_client"]
+    assert {line["consumer"] for line in written} == {one.client.id, other.client.id}
+    joined = [line["consumer"] for line in written if line["msg"].startswith("joined")]
+    assert joined == [one.client.id, other.client.id]
