@@ -453,7 +453,7 @@ def _went(window: Window, replies: Sequence[Any]) -> None:
     if any(isinstance(reply, Unanswered) and reply.maybe_executed for reply in replies):
         window.unanswered(len(replies))
     else:
-        window.answered()
+        window.answered(size=len(replies))
 
 
 def _begin_words(ask: Begin) -> tuple[Any, ...]:

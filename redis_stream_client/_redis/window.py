@@ -22,6 +22,10 @@ class Window:
     a request without an answer is repeated for less, with a longer timeout. While answers come, the size grows
     again, up to half of the size that failed; after a while that size is tried again.
 
+    A lost connection looks the same, whatever was under way. So the smallest size is never to blame, and a size
+    that has worked before is to blame only if it fails twice: one small request that was cut off must not make
+    thousands go one by one.
+
     Args:
         what: what is asked for, for the log: "streams in a read".
         largest: the first and greatest size.
@@ -56,6 +60,7 @@ class Window:
         self._now = now
         self._trial = FIRST_TRIAL
         self._trial_at = float("-inf")
+        self._works = 0  # the largest size that was answered, as far as it is known
         self._failures = 0  # since the last answer
         self.size = largest
         self.patience = patience
@@ -69,7 +74,7 @@ class Window:
     def unanswered(self, size: int | None = None) -> None:
         """Ask for less and wait longer: a request of this `size` (default: that of the window) got no answer."""
         failed = min(self.size, size or self.size)
-        if self._failures == 0:  # it is known that less goes through; in an outage nothing does
+        if self._failures == 0 and self._is_to_blame(failed):  # less goes through; in an outage nothing does
             again = self._most < self._largest
             self._trial = min(self._trial * 2, LONGEST_TRIAL) if again else FIRST_TRIAL
             self._trial_at = self._now() + self._trial
@@ -88,9 +93,20 @@ class Window:
             self.patience,
         )
 
-    def answered(self, took: float = 0.0) -> None:
-        """Ask for more, up to what is known to work: a request got its answer after `took` seconds."""
+    def _is_to_blame(self, failed: int) -> bool:
+        """Whether a request of this size may be too large. It was the first without an answer."""
+        if failed <= self._smallest:
+            return False
+        if failed <= self._works:
+            self._works = failed // 2
+            return False
+        return True
+
+    def answered(self, took: float = 0.0, size: int = 0) -> None:
+        """Ask for more, up to what is known to work: a request got its answer after `took` seconds. `size`: how
+        much it was, if that is known."""
         self._failures = 0
+        self._works = max(self._works, size)
         if took > self._first_patience:  # it came, but held up others on the same line
             self._most = self.size = max(self._smallest, self.size // 2)
             self._trial_at = self._now() + self._trial

@@ -386,7 +386,7 @@ class NodeFetcher:
         brought = dict(reply or ())
         self._backoff.reset()
         self._answered_at = clock.now()
-        self._sizes.answered(brought.values(), clock.now() - started)
+        self._sizes.answered(len(cursors), brought.values(), clock.now() - started)
         if not brought and all(cursor.idle for cursor in cursors):  # a wake-up without entries; more may come
             await asyncio.sleep(FRUITLESS)
         heard = token is not None and token is self.tracking_check.token

@@ -60,9 +60,9 @@ class ReadSizes:
     def _most_bytes(self) -> int:
         return int(max(LEAST_BYTES, min(self._bytes.size, self._rate * PAGE_SECONDS)))
 
-    def answered(self, pieces: Iterable[Sequence[Any]], took: float) -> None:
-        """Learn from a read that brought these pieces in `took` seconds."""
-        self._streams.answered()
+    def answered(self, streams: int, pieces: Iterable[Sequence[Any]], took: float) -> None:
+        """Learn from a read of so many streams that brought these pieces in `took` seconds."""
+        self._streams.answered(size=streams)
         self._bytes.answered()
         size, entries = size_of(pieces)
         if entries:

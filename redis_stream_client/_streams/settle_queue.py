@@ -254,7 +254,7 @@ class Pace:
             self._window.unanswered(size)
             self._size = FIRST
             return
-        self._window.answered()
+        self._window.answered(size=size)
         self._fastest = min(self._fastest, seconds)
         beyond = seconds - self._fastest
         if beyond > LATE:

@@ -141,8 +141,8 @@ async def test_a_rolling_restart_ends_even_and_moves_nothing_twice(
         await shared_out(redis, service, fleet.now, names(24))
         for old in list(fleet.now):
             await fleet.leave(old)
+            await wait_until(lambda: sum(len(run.working) for run in fleet.now) == 24, "all are handled again")
             await fleet.join()
-            await wait_until(lambda: sum(loads(fleet.now)) == 24, "all have an owner again")
         assert fleet.total("rebalance_asks") == 0
         restarted = fleet.moves
         uneven = sorted(loads(fleet.now))

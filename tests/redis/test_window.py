@@ -76,6 +76,35 @@ def test_a_page_that_was_smaller_than_the_window_shrinks_it_to_less_than_itself(
     assert window.size == 10
 
 
+@pytest.mark.parametrize("size", [1, 3, 40])
+def test_one_small_request_that_was_cut_off_does_not_make_all_others_small(size: int) -> None:
+    window = Window("things", 1_000, 1.0, log=LOG)
+    window.answered(size=40)
+    window.unanswered(size)
+    for _ in range(10):
+        window.answered(size=window.size)
+    assert window.size == 1_000
+
+
+def test_the_first_request_of_all_may_be_cut_off_too_and_says_nothing_about_sizes() -> None:
+    window = Window("things", 1_000, 1.0, log=LOG)
+    window.unanswered(1)
+    for _ in range(10):
+        window.answered(size=window.size)
+    assert window.size == 1_000
+
+
+def test_a_size_that_worked_and_fails_twice_is_too_large_now() -> None:
+    window = Window("things", 1_000, 1.0, log=LOG)
+    window.answered(size=1_000)
+    for _ in range(2):
+        window.size = 400
+        window.unanswered(400)
+        for _ in range(10):
+            window.answered(size=min(window.size, 200))
+    assert window.size == 200
+
+
 def test_it_says_once_with_size_and_patience_what_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "redis_stream_client")
     window = Window("things in a read", 1_000, 1.0, log=LOG)

@@ -50,7 +50,7 @@ def test_many_idle_streams_are_read_together_and_few_busy_ones() -> None:
 
 def test_large_entries_make_small_reads() -> None:
     sizes = ReadSizes(1.0, LOG)
-    sizes.answered([entries(1, READ_BYTES // 64)], 0.001)
+    sizes.answered(1, [entries(1, READ_BYTES // 64)], 0.001)
     assert sizes.streams(Stream()) == 64 // FIRST_PIECE
     assert sizes.streams(Stream(idle=True)) == 64, "a change means one entry at least"
     assert sizes.streams(Stream(idle=True, reassured=True)) == STREAMS, "and a mere look none"
@@ -58,10 +58,10 @@ def test_large_entries_make_small_reads() -> None:
 
 def test_a_slow_line_makes_small_reads_until_it_is_quick_again() -> None:
     sizes = ReadSizes(1.0, LOG)
-    sizes.answered([entries(100, 1_000)], 1.0)
+    sizes.answered(1, [entries(100, 1_000)], 1.0)
     assert sizes.entries(8, entries(8, 1_000)) <= LEAST_BYTES // 1_000
     for _ in range(40):
-        sizes.answered([entries(1, 1_000)], 0.001)
+        sizes.answered(1, [entries(1, 1_000)], 0.001)
     assert sizes.entries(8, entries(8, 1_000)) == 32
 
 
@@ -86,7 +86,7 @@ def test_a_read_that_is_not_answered_is_repeated_for_less_down_to_one_entry() ->
         page = page[: sizes.streams(page[0])]
     assert asked == [(512, 8), (128, 2), (32, 1), (8, 1), (2, 1), (1, 1)]
     for _ in range(12):
-        sizes.answered([], 0.01)
+        sizes.answered(1, [], 0.01)
     assert sizes.streams(page[0]) == 256  # half of what has failed
 
 
@@ -94,13 +94,13 @@ def test_what_large_entries_and_a_slow_line_bear_is_judged_by_what_came() -> Non
     sizes = ReadSizes(quiet=1.0, log=LOG)
     stream = Stream(idle=True)
     assert sizes.streams(stream) == 512
-    sizes.answered([[(b"1-0", [b"x", b"y" * 1_000_000])]], took=0.01)
+    sizes.answered(1, [[(b"1-0", [b"x", b"y" * 1_000_000])]], took=0.01)
     assert sizes.streams(stream) == 16  # 16 MB
     stream.reassured = True
     assert sizes.streams(stream) == 512  # of these not much is expected
     stream.reassured = False
-    sizes.answered([[(b"1-0", [b"x", b"y" * 1_000_000])]], took=1.0)
+    sizes.answered(1, [[(b"1-0", [b"x", b"y" * 1_000_000])]], took=1.0)
     assert sizes.streams(stream) == 1  # half a second of this line
     for _ in range(40):
-        sizes.answered([[(b"1-0", [b"x", b"y"])]], took=0.01)
+        sizes.answered(1, [[(b"1-0", [b"x", b"y"])]], took=0.01)
     assert sizes.streams(stream) == 512
