@@ -40,7 +40,7 @@ ANY = range(256)
 """The exit codes of a command that may fail."""
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests", "build"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "build"]
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
@@ -127,6 +127,14 @@ def lint(session: nox.Session) -> None:
     session.install("-e", ".[lint]")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation in build/docs; a broken link, or a name that is not there, is an error."""
+    session.install("-e", ".[docs]")
+    session.run("sphinx-build", "-q", "-E", "-W", "--keep-going", "-b", "html", "docs", "build/docs")
 
 
 @nox.session

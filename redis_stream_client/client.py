@@ -217,7 +217,7 @@ class RedisStreamClient:
         - When the handler ignores its cancellation for `lock_ttl`, at most 2 s, the stream goes on to its next
           owner without it. The handler counts towards `max_streams` until it ends.
 
-        The README's table "When a handler fails" has all cases, with their times.
+        The page reference/failures in the documentation has all cases, with their times.
 
         If the call is cancelled, the handlers are cancelled, all streams are released, and the client closes,
         within 0.5 s.

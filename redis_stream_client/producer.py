@@ -219,7 +219,7 @@ def _tell_written(
     if isinstance(error, RedisUnavailable) or len(entries) > 1 or known:
         hints.insert(0, _written(entries, known, unknown))
     if is_withheld(error.__cause__):
-        hints.append("the README says what a producer needs (Permissions)")
+        hints.append("the rule there for a producer is enough")
     error.hint = "; ".join(hints)
 
 

@@ -26,7 +26,7 @@ class RetryPolicy:
 
     A failed stream rests, and is tried again. It goes to the dead letters when it has failed `max_attempts` times
     **and** has been failing for `patience` since its checkpoint last advanced. Redis keeps both, so they count
-    across owners. The README's table "When a handler fails" has all cases.
+    across owners. The page reference/failures in the documentation has all cases.
 
     Attributes:
         max_attempts: failures before a stream may go to the dead letters; default 16. None: it never does, however

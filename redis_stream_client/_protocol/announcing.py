@@ -122,7 +122,7 @@ class Tally:
         if isinstance(error, RedisUnavailable) or self._count > 1 or known:
             hints.insert(0, self._outcome(known, self.unknown))
         if not self._again and is_withheld(error.__cause__):
-            hints.append("the README says what a producer needs (Permissions); with again=True, XADD is enough")
+            hints.append("the rule there for a producer is enough; with again=True, so is XADD")
         error.hint = "; ".join(hints)
 
     def _outcome(self, known: int, unknown: int) -> str:

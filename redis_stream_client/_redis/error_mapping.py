@@ -49,7 +49,8 @@ _ABOUT_KEY = re.compile(
 )
 _FULL = re.compile(r"max number of clients|command not allowed when used memory > 'maxmemory'")
 _SLOT_LEFT = re.compile(  # a script reached for a key whose slot was just moving away
-    r"(?:(?:Lua )?[Ss]cript )?[Aa]ttempted to access a (?:non local key in a cluster node|slot not served)"
+    r"(?:(?:lua )?script )?attempted to access a (?:non local key in a cluster node|slot not served)",
+    re.IGNORECASE,
 )
 _UNKNOWN = re.compile(
     r"unknown (?:sub)?command(?: or wrong number of arguments for)? ['`](?P<name>[^'`]*)['`]"
@@ -138,7 +139,8 @@ def _of_code(code: str, text: str) -> Unanswered | GroupMissing | RedisRejected:
     if _is_permission(code, text):
         about_key = _ABOUT_KEY.match(text)
         return (KeyRejected if about_key else RedisRejected)(
-            f"Redis does not permit what this client needs: {text}", hint="the README lists the ACL rule"
+            f"Redis does not permit what this client needs: {text}",
+            hint="see the ACL rule in operations/permissions in the documentation",
         )
     if code == "NOPROTO":
         return RedisRejected(f"Redis refuses: {said}", hint="create the redis-py client with protocol=2")
@@ -163,7 +165,8 @@ def _lacking(text: str, name: str) -> RedisRejected:
     if not name:
         return RedisRejected(
             f"the server lacks a command: {text}",
-            hint="Redis 6.2 or later is needed, with none of the commands in the README disabled or renamed",
+            hint="Redis 6.2 or later is needed, with no command disabled or renamed that"
+            " operations/permissions in the documentation lists",
         )
     if name.startswith("X"):  # Redis 5 brought streams, and 6.2 the last of what is needed
         hint = f"Redis 6.2 or later is needed, with {name} neither disabled nor renamed"

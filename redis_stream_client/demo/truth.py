@@ -1,7 +1,7 @@
 """Who owns what, according to Redis: what is pending for whom, and whose lock exists.
 
 This is the one place where the demo looks behind the public interface, to check on it. It takes nothing from the
-library for that, not even the names of its keys, which the README tells operators.
+library for that, not even the names of its keys, which reference/keys in the documentation tells operators.
 """
 
 from collections.abc import Collection, Iterable, Sequence

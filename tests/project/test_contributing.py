@@ -65,10 +65,10 @@ def test_links_lead_to_files() -> None:
         assert (ROOT / target).exists(), target
 
 
-def test_the_hooks_have_the_ruff_of_the_continuous_integration() -> None:
+def test_the_hooks_have_the_tools_of_the_continuous_integration() -> None:
     config = ROOT / ".pre-commit-config.yaml"
     if not config.exists():
         pytest.skip("a source distribution has no hooks")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pinned = set(re.findall(r"ruff==[\w.]+", config.read_text(encoding="utf-8")))
+    pinned = set(re.findall(r"(?:ruff|codespell)==[\w.]+", config.read_text(encoding="utf-8")))
     assert pinned == set(project["optional-dependencies"]["lint"])

@@ -334,7 +334,7 @@ async def test_a_producer_that_lacks_one_is_told_which_rule_and_what_else_it_can
     apply_to_producer(server, [other for other in PRODUCER if other != word])
     async with Redis.from_url(user_s_url(server)) as user:
         with pytest.raises(
-            RedisRejected, match=r"README lists .*; .* what a producer needs.* again=True"
+            RedisRejected, match=r"operations/permissions in .*; the rule there for a producer .* again=True"
         ) as caught:
             await LoadBalancerStream(user, SERVICE).add("call-1")
     assert [lbs_id is not None for lbs_id in caught.value.announced] == [word == "+hset"]
@@ -388,7 +388,7 @@ async def test_nothing_of_the_rule_for_writing_can_be_left_out(
     await prepare_streams(redis)
     apply_to_producer(server, [other for other in [*PRODUCER, *WRITER] if other != word])
     async with Redis.from_url(user_s_url(server)) as producer:
-        with pytest.raises(RedisRejected, match=r"does not permit .*Permissions") as raised:
+        with pytest.raises(RedisRejected, match=r"does not permit .*/permissions .*for a producer") as raised:
             await write_and_wake(producer)
     written = [id for id in raised.value.written if id is not None]
     there = [id.decode() for stream in ("call-1", "call-2", "call-3") for id, _ in await redis.xrange(stream)]
@@ -469,7 +469,7 @@ async def test_nothing_else_of_the_rule_for_the_fleet_can_be_left_out(
     async with RedisStreamClient(redis, SERVICE, max_streams=1, lock_ttl=30.0) as client:
         await prepare_fleet(redis, client)
         apply_to_producer(server, [other for other in ON_CALL if other != word])
-        with pytest.raises(RedisRejected, match=r"README lists"):
+        with pytest.raises(RedisRejected, match="operations/permissions in the documentation"):
             await look_at_everything(server)
 
 

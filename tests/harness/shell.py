@@ -1,0 +1,125 @@
+"""A shell that knows the few commands of the documents' console blocks, on a server of the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Redis
+
+from tests.harness.documents import ROOT
+from tests.harness.processes import die_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.harness.servers import Server
+
+SIGNALS = {"-9": signal.SIGKILL, "-KILL": signal.SIGKILL, "-STOP": signal.SIGSTOP, "-CONT": signal.SIGCONT}
+
+
+class Shell:
+    """Runs programs before and behind, `kill`, `export`, `redis-cli` and `redis-stream-client`.
+
+    What is behind prints whenever it likes: a block shows a line of it where it is waited for.
+    """
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder = folder
+        self.jobs: list[asyncio.subprocess.Process] = []
+        self.lines: list[str] = []
+        """What the programs have printed so far, errors too."""
+        self._server = server
+        self._readers: list[asyncio.Task[None]] = []
+        self._environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200"}
+
+    def write(self, name: str, text: str) -> None:
+        """Write a program, which finds the server where it looks for Redis."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self._here(text), encoding="utf-8")
+
+    async def run(self, command: str) -> None:
+        """Run a command; one that ends in `&` goes on in the background."""
+        program, *arguments = shlex.split(self._here(command).removesuffix("&"), comments=True)
+        match program:
+            case "kill":
+                number, job = arguments if len(arguments) > 1 else ("-TERM", *arguments)
+                self.jobs[int(job.removeprefix("%")) - 1].send_signal(SIGNALS.get(number, signal.SIGTERM))
+            case "export":
+                self._environment |= dict(argument.split("=", 1) for argument in arguments)
+            case "redis-cli":
+                await self._ask_redis(arguments)
+            case "python":
+                await self._start([*arguments], background=command.endswith("&"))
+            case "redis-stream-client":
+                await self._start(["-m", "redis_stream_client", *arguments], background=command.endswith("&"))
+            case _:
+                raise AssertionError(f"a document may not use this command: {command}")
+
+    async def close(self) -> None:
+        """Kill what still runs."""
+        for process in self.jobs:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        await asyncio.gather(*self._readers)
+
+    def _here(self, text: str) -> str:
+        port = str(self._server.port)
+        for url in ("redis://localhost:6379", "redis://localhost"):
+            text = text.replace(url, f"redis://127.0.0.1:{port}" if url.endswith("9") else self._server.url)
+        return text
+
+    async def _start(self, arguments: list[str], *, background: bool) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", *arguments),
+            cwd=self.folder,
+            env=self._environment | {"REDIS_URL": self._server.url},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            preexec_fn=die_with_parent(),
+        )
+        reader = asyncio.create_task(self._read(process.stdout))
+        self._readers.append(reader)
+        if background:
+            self.jobs.append(process)
+            return
+        await reader
+        status = await process.wait()
+        if status:
+            self.lines.append(f"exit status {status}")
+
+    async def _read(self, stream: asyncio.StreamReader | None) -> None:
+        assert stream is not None
+        while line := await stream.readline():
+            self.lines.append(line.decode().rstrip("\n"))
+
+    async def _ask_redis(self, words: list[str]) -> None:
+        async with Redis(host="127.0.0.1", port=self._server.port, decode_responses=True) as redis:
+            redis.response_callbacks.clear()
+            execute: Callable[..., Any] = redis.execute_command
+            self.lines += as_redis_cli_shows(await execute(*words))
+
+
+def as_redis_cli_shows(reply: Any) -> list[str]:
+    """A reply as `redis-cli` prints it on a terminal."""
+    if isinstance(reply, list):
+        if not reply:
+            return ["(empty array)"]
+        lines = []
+        width = len(str(len(reply)))
+        for number, item in enumerate(reply, 1):
+            first, *rest = as_redis_cli_shows(item)
+            lines += [f"{number:>{width}}) {first}", *(f"{'':{width + 2}}{line}" for line in rest)]
+        return lines
+    if isinstance(reply, int):
+        return [f"(integer) {reply}"]
+    return ["(nil)"] if reply is None else ["OK"] if reply == "OK" else [f'"{reply}"']
