@@ -1,5 +1,6 @@
 """The client: joins a fleet, and gives its user streams, either as events or to a handler."""
 
+import os
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
@@ -194,6 +195,9 @@ class RedisStreamClient:
         on_done: OnDone = "keep",
         trim: bool = False,
         rebalance: Rebalance | None = _REBALANCE,
+        health_file: str | os.PathLike[str] | None = None,
+        health_port: int | None = None,
+        health_host: str = "127.0.0.1",
     ) -> None:
         """Call `handler` for every stream that this client owns, each in a task of its own, and take over the
         streams of dead peers.
@@ -247,9 +251,24 @@ class RedisStreamClient:
                 too, every 1,000 entries or 10 s. Default False.
             rebalance: how streams move to a member that has clearly fewer than its share, as after a rolling
                 restart; default ``Rebalance()``. None: this client neither asks for streams nor gives any.
+            health_file: a file for probes without a port; default: none. It appears when the client is ready for
+                the first time, and is removed at the end. Its time is renewed twice in `lock_ttl`, at least once a
+                second, as long as the client is live; a probe for liveness looks at its age. Its first line is
+                ``ready``, or ``not ready: `` and why. One file for each process. If it cannot be written, a
+                warning says so, and ``run()`` goes on.
+            health_port: a port for probes over HTTP, from before joining to the end; default: none; 0: the system
+                chooses one, see `health_port`. ``GET /livez`` answers 200 as long as the event loop turns and the
+                client has not ended for good, whether or not Redis is there: a restart would not bring it back.
+                ``GET /readyz`` answers 200 if `health` is ok and the client does not drain, else 503 and why; that
+                a client with `max_streams` is full does not make it unready. Anybody who reaches the port may ask;
+                the answers name no streams.
+            health_host: the IP address of that port; default ``"127.0.0.1"``. Kubernetes asks from outside:
+                ``"0.0.0.0"``, or ``"::"``.
 
         Raises:
             TypeError, ValueError: an argument is not allowed, or both `retry` and `max_attempts` are given.
+            OSError: `health_port` is in use, or something that is no health file lies at `health_file`. The client
+                has not joined then, and stays usable.
             RuntimeError: a task reads `events()`, or `run()` runs already.
             ClientClosed: the client was closed before.
             RedisUnavailable, RedisRejected: the client could not join, or Redis rejected a command for good.
@@ -265,6 +284,9 @@ class RedisStreamClient:
             on_done=on_done,
             trim=trim,
             rebalance=rebalance,
+            health_file=health_file,
+            health_port=health_port,
+            health_host=health_host,
         )
         await run.join()
         await run.until_closed()
@@ -281,6 +303,9 @@ class RedisStreamClient:
         on_done: OnDone = "keep",
         trim: bool = False,
         rebalance: Rebalance | None = _REBALANCE,
+        health_file: str | os.PathLike[str] | None = None,
+        health_port: int | None = None,
+        health_host: str = "127.0.0.1",
     ) -> "Running[RedisStreamClient]":
         """Do what `run()` does in the background of an ``async with`` block, such as the lifespan of a web
         application.
@@ -299,6 +324,9 @@ class RedisStreamClient:
             on_done=on_done,
             trim=trim,
             rebalance=rebalance,
+            health_file=health_file,
+            health_port=health_port,
+            health_host=health_host,
         )
         return Running(run, self)
 
@@ -401,6 +429,11 @@ class RedisStreamClient:
         A handler that never comes to an end is not found here; use `progress_timeout` for that.
         """
         return self._lifecycle.health()
+
+    @property
+    def health_port(self) -> int | None:
+        """The port on which `run()` answers probes now; None: on none."""
+        return self._lifecycle.health_port
 
     def __repr__(self) -> str:
         keys = self._lifecycle.options.keys

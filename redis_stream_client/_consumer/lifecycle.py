@@ -42,6 +42,11 @@ class Runner(Protocol):
         """What looks like an outage of something that the handlers depend on."""
         ...
 
+    @property
+    def health_port(self) -> int | None:
+        """The port that answers probes now."""
+        ...
+
 
 class Lifecycle:
     """Joins and closes one client, and allows it one user.
@@ -290,6 +295,11 @@ class Lifecycle:
         if self.parts is None:
             return NOTHING
         return self.parts.report.statistics(self.health(), self._outage)
+
+    @property
+    def health_port(self) -> int | None:
+        """See `RedisStreamClient.health_port`."""
+        return None if self._runner is None else self._runner.health_port
 
     @property
     def _outage(self) -> Outage | None:

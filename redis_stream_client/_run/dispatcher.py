@@ -152,6 +152,11 @@ class Dispatcher:
         self._changed.set()
         self._event_queue.end()
 
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new streams any more."""
+        return self._draining
+
     def cut_short(self) -> None:
         """Release all streams at once."""
         if not self._cut_short:

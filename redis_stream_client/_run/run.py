@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from redis_stream_client._run import signals
 from redis_stream_client._run.dispatcher import Dispatcher
 from redis_stream_client._run.handler import Handler, require_handler
 from redis_stream_client._run.outcome import Rules
+from redis_stream_client._run.probes import Probes
 
 T = TypeVar("T")
 
@@ -41,6 +43,9 @@ class Run:
         on_done: OnDone,
         trim: bool,
         rebalance: Rebalance | None,
+        health_file: str | os.PathLike[str] | None,
+        health_port: int | None,
+        health_host: str,
     ) -> None:
         self._lifecycle = lifecycle
         self._handler = require_handler(handler)
@@ -58,11 +63,26 @@ class Run:
         self._handle_signals = handle_signals
         self._signalled = False
         self._dispatcher: Dispatcher | None = None
+        self._probes = Probes(
+            lifecycle,
+            lambda: self.draining,
+            health_file=health_file,
+            health_port=health_port,
+            health_host=health_host,
+        )
 
     async def join(self) -> None:
-        """Join, if the client has not joined yet. A client that cannot join is closed."""
+        """Answer probes, and join, if the client has not joined yet. A client that cannot join is closed."""
         if self._handle_signals:
             signals.require_main_thread()
+        await self._probes.open()
+        try:
+            await self._join()
+        except BaseException:
+            await self._probes.close()
+            raise
+
+    async def _join(self) -> None:
         parts = await self._lifecycle.join_to_run(self)
         self._dispatcher = Dispatcher(
             self._handler,
@@ -93,10 +113,14 @@ class Run:
         """Call handlers until a drain or the end of the client, and close it. If cancelled, release at once."""
         assert self._dispatcher is not None, "join() comes first"
         try:
+            self._probes.joined()
             with signals.caught(self._on_signal) if self._handle_signals else contextlib.nullcontext():
                 await self._serve(self._dispatcher)
         finally:
-            await self._lifecycle.close()
+            try:
+                await self._lifecycle.close()
+            finally:
+                await self._probes.close()
         if self._lifecycle.failure is not None:
             raise self._lifecycle.failure
 
@@ -117,6 +141,17 @@ class Run:
         """See `RedisStreamClient.drain`."""
         if self._dispatcher is not None:
             self._dispatcher.drain()
+        self._probes.look()
+
+    @property
+    def draining(self) -> bool:
+        """Whether it drains, or releases everything."""
+        return self._lifecycle.drain_requested or (self._dispatcher is not None and self._dispatcher.draining)
+
+    @property
+    def health_port(self) -> int | None:
+        """The port that answers probes now."""
+        return self._probes.port
 
     @property
     def handled(self) -> set[LeaseState]:

@@ -1,0 +1,206 @@
+"""The health file: its time says that a client is live, its text whether it is ready.
+
+All work on the disk is done in threads of our own: a disk may hang, and then the client must go on.
+"""
+
+import asyncio
+import contextlib
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.tasks import start_task
+from redis_stream_client._concurrency.waiting import wait_for
+from redis_stream_client._model.logs import log
+from redis_stream_client._redis.lookups import in_thread
+from redis_stream_client._run.answers import NOT_READY, READY, Answer
+
+REMOVAL = 0.1
+"""Seconds that the end of `run()` waits until the file is removed. On a disk that hangs, a thread goes on."""
+
+
+class HealthFile:
+    """Keeps a file up to date, from `start` to `close`.
+
+    Its time is renewed while the client is live, and its text changes when the client gets ready or unready. The
+    file appears when the client is ready for the first time. A probe that looks at its age alone does not restart
+    a fleet because Redis is away.
+
+    What is written replaces the file as a whole, and never goes through a symbolic link. If the disk is full or
+    read-only, the log says so once, and nothing else happens.
+
+    Args:
+        path: where it lies. Each process has a file of its own.
+        interval: seconds between two renewals.
+        live: whether the client is live.
+        ready: whether it is ready.
+        extra: the extra fields of the log records.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        interval: float,
+        *,
+        live: Callable[[], Answer],
+        ready: Callable[[], Answer],
+        extra: Callable[[], dict[str, object]],
+    ) -> None:
+        self._path = path
+        self._interval = interval
+        self._live = live
+        self._ready = ready
+        self._extra = extra
+        self._disk = _Disk(path)
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._appeared = False
+        self._failing_since: float | None = None
+
+    async def open(self) -> None:
+        """Remove a file that was left behind by a process that was killed.
+
+        Raises:
+            FileExistsError: something else lies there.
+        """
+        try:
+            await in_thread(self._disk.clear, "redis_stream_client health file")
+        except FileExistsError:
+            raise
+        except OSError as error:
+            self._failed(error)
+
+    def start(self) -> None:
+        """The client has joined: keep the file up to date from now on."""
+        self._task = start_task(self._keep(), "redis_stream_client health file")
+
+    def look(self) -> None:
+        """Something has changed: do not wait until the interval is over."""
+        self._changed.set()
+
+    async def close(self) -> None:
+        """Remove the file. If the wait is cancelled, that goes on in its thread."""
+        if self._task is not None:
+            self._task.cancel()
+        with anyio.move_on_after(REMOVAL, shield=True), contextlib.suppress(OSError):
+            await in_thread(self._disk.remove, "redis_stream_client health file")
+
+    async def _keep(self) -> None:
+        while True:
+            self._changed.clear()
+            ready = self._ready()
+            self._appeared = self._appeared or ready.ok
+            if self._appeared and self._live().ok:
+                await self._renew(ready.text)
+            await wait_for(self._changed, self._interval)
+
+    async def _renew(self, text: str) -> None:
+        try:
+            await in_thread(lambda: self._disk.renew(text), "redis_stream_client health file")
+        except OSError as error:
+            self._failed(error)
+            return
+        if self._failing_since is not None:
+            lasted = clock.now() - self._failing_since
+            self._failing_since = None
+            log.info("the health file %s is written again, after %.1f s", self._path, lasted, extra=self._extra())
+
+    def _failed(self, error: OSError) -> None:
+        tell = log.debug
+        if self._failing_since is None:
+            self._failing_since = clock.now()
+            tell = log.warning
+        tell(
+            "the health file %s cannot be written: %s; whoever looks at it may take this client for dead",
+            self._path,
+            error.strerror or error,
+            extra=self._extra(),
+        )
+
+
+class _Disk:
+    """What is done in threads, one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._removed = False
+        self._written: tuple[int, int] | None = None  # the device and the inode of the file that we have written
+        self._text = ""
+
+    def clear(self) -> None:
+        """Remove what an earlier process has left behind, and nothing else."""
+        with contextlib.suppress(FileNotFoundError):
+            if not _is_health_file(self._path):
+                where = str(self._path)
+                raise FileExistsError(
+                    f"health_file={where!r}: something else lies there; remove it, or choose another path"
+                )
+            self._path.unlink()
+
+    def renew(self, text: str) -> None:
+        """Renew the time of the file, and have it contain this text."""
+        with self._lock:
+            if self._removed:
+                return
+            there = self._is_there()
+            if there:
+                self._touch()  # even if the disk is full, and a new text cannot be written
+            if not there or text != self._text:
+                self._replace(text)
+
+    def remove(self) -> None:
+        """Remove the file, for good."""
+        with self._lock:
+            self._removed = True
+            if self._is_there():
+                self._path.unlink(missing_ok=True)
+
+    def _is_there(self) -> bool:
+        """Whether the file is there that we have written, and no other one."""
+        try:
+            return self._written is not None and self._written == _identity(self._path)
+        except FileNotFoundError:
+            return False
+
+    def _touch(self) -> None:
+        if os.utime in os.supports_follow_symlinks:
+            os.utime(self._path, follow_symlinks=False)
+        else:
+            os.utime(self._path)
+
+    def _replace(self, text: str) -> None:
+        # A new file, which nobody else can have put there, takes the place of what is there, even of a link.
+        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
+        new = Path(name)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(f"{text}\n")
+            new.chmod(0o644)  # a probe may run as another user
+            identity = _identity(new)
+            new.replace(self._path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise
+        self._written, self._text = identity, text
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
+
+
+def _is_health_file(path: Path) -> bool:
+    """Whether a health file lies there, or an empty one. Raises ``FileNotFoundError`` if there is nothing."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    with path.open("rb") as file:
+        text = file.read(100)
+    return not text or text.startswith((f"{READY}\n".encode(), NOT_READY.encode()))
