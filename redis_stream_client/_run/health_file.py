@@ -9,6 +9,7 @@ import os
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import anyio
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._concurrency.waiting import wait_for
-from redis_stream_client._model.logs import log
+from redis_stream_client._model.logs import Log
 from redis_stream_client._redis.lookups import in_thread
 from redis_stream_client._run.answers import NOT_READY, READY, Answer
 
@@ -40,7 +41,7 @@ class HealthFile:
         interval: seconds between two renewals.
         live: whether the client is live.
         ready: whether it is ready.
-        extra: the extra fields of the log records.
+        log: the log of the client.
     """
 
     def __init__(
@@ -50,13 +51,13 @@ class HealthFile:
         *,
         live: Callable[[], Answer],
         ready: Callable[[], Answer],
-        extra: Callable[[], dict[str, object]],
+        log: Log,
     ) -> None:
         self._path = path
         self._interval = interval
         self._live = live
         self._ready = ready
-        self._extra = extra
+        self._log = log
         self._disk = _Disk(path)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -109,18 +110,17 @@ class HealthFile:
         if self._failing_since is not None:
             lasted = clock.now() - self._failing_since
             self._failing_since = None
-            log.info("the health file %s is written again, after %.1f s", self._path, lasted, extra=self._extra())
+            self._log.info("the health file %s is written again, after %.1f s", self._path, lasted)
 
     def _failed(self, error: OSError) -> None:
-        tell = log.debug
+        tell = self._log.debug
         if self._failing_since is None:
             self._failing_since = clock.now()
-            tell = log.warning
+            tell = self._log.warning
         tell(
             "the health file %s cannot be written: %s; whoever looks at it may take this client for dead",
             self._path,
             error.strerror or error,
-            extra=self._extra(),
         )
 
 
@@ -131,7 +131,7 @@ class _Disk:
         self._path = path
         self._lock = threading.Lock()
         self._removed = False
-        self._written: tuple[int, int] | None = None  # the device and the inode of the file that we have written
+        self._written: tuple[int, ...] | None = None  # by which we know the file that we have written
         self._text = ""
 
     def clear(self) -> None:
@@ -150,8 +150,8 @@ class _Disk:
             if self._removed:
                 return
             there = self._is_there()
-            if there:
-                self._touch()  # even if the disk is full, and a new text cannot be written
+            if there:  # even if the disk is full, and a new text cannot be written
+                self._written = _touch(self._path)
             if not there or text != self._text:
                 self._replace(text)
 
@@ -169,12 +169,6 @@ class _Disk:
         except FileNotFoundError:
             return False
 
-    def _touch(self) -> None:
-        if os.utime in os.supports_follow_symlinks:
-            os.utime(self._path, follow_symlinks=False)
-        else:
-            os.utime(self._path)
-
     def _replace(self, text: str) -> None:
         # A new file, which nobody else can have put there, takes the place of what is there, even of a link.
         descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
@@ -183,18 +177,30 @@ class _Disk:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(f"{text}\n")
             new.chmod(0o644)  # a probe may run as another user
-            identity = _identity(new)
+            written = _touch(new)
             new.replace(self._path)
         except BaseException:
             with contextlib.suppress(OSError):
                 new.unlink()
             raise
-        self._written, self._text = identity, text
+        self._written, self._text = written, text
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _touch(path: Path) -> tuple[int, ...]:
+    """Renew the time of our file. Returns its identity."""
+    now = time.time_ns()
+    if os.utime in os.supports_follow_symlinks:
+        os.utime(path, ns=(now, now), follow_symlinks=False)
+    else:
+        os.utime(path, ns=(now, now))
+    return _identity(path)
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What tells our file from others, which may get the inode of one that was removed: its time, too. We set that
+    to a nanosecond; the system itself sets coarser ones."""
     found = path.lstat()
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_mode, found.st_mtime_ns
 
 
 def _is_health_file(path: Path) -> bool:

@@ -8,7 +8,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 
 from redis_stream_client._concurrency import forks
 from redis_stream_client._run.answers import Answer
@@ -23,7 +23,7 @@ LONGEST_REQUEST = 8192
 TIMEOUT = 5.0
 """Seconds that a connection may take for everything."""
 
-METHODS = ("GET", "HEAD")
+METHODS = (HTTPMethod.GET.value, HTTPMethod.HEAD.value)
 
 
 Check = Callable[[], Answer]
@@ -121,11 +121,11 @@ class ProbeServer:
             return _response(HTTPStatus.NOT_FOUND, f"there is only {' and '.join(self._checks)}")
         if method not in METHODS:
             return _response(
-                HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", f"Allow: {', '.join(METHODS)}\r\n"
+                HTTPStatus.METHOD_NOT_ALLOWED, f"only {' and '.join(METHODS)}", f"Allow: {', '.join(METHODS)}\r\n"
             )
         answer = check()
         status = HTTPStatus.OK if answer.ok else HTTPStatus.SERVICE_UNAVAILABLE
-        return _response(status, answer.text, body=method != "HEAD")
+        return _response(status, answer.text, body=method != HTTPMethod.HEAD.value)
 
 
 class _Connection(asyncio.Protocol):

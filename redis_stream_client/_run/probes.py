@@ -8,6 +8,7 @@ from typing import Any
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._consumer.lifecycle import Lifecycle
+from redis_stream_client._model.logs import Log
 from redis_stream_client._run import answers
 from redis_stream_client._run.answers import Answer
 from redis_stream_client._run.health_file import HealthFile
@@ -45,11 +46,8 @@ class Probes:
         self._draining = draining
         self._joined = False
         self._looked: tuple[float, Answer] | None = None
-        path, port, host = _path(health_file), _port(health_port), _host(health_host)
+        self._path, port, host = _path(health_file), _port(health_port), _host(health_host)
         self._file: HealthFile | None = None
-        if path is not None:
-            interval = lifecycle.options.pace / 2
-            self._file = HealthFile(path, interval, live=self._live, ready=self._ready, extra=self._extra)
         self._server: ProbeServer | None = None
         if port is not None:
             self._server = ProbeServer(host, port, {"/livez": self._live, "/readyz": self._ready})
@@ -68,7 +66,8 @@ class Probes:
         if self._server is not None:
             await self._server.open()
         try:
-            if self._file is not None:
+            if self._path is not None:
+                self._file = self._make_file(self._path)
                 await self._file.open()
         except BaseException:
             await self.close()
@@ -115,8 +114,10 @@ class Probes:
             )
         return self._looked[1]
 
-    def _extra(self) -> dict[str, object]:
-        return {"consumer": self._lifecycle.options.consumer}
+    def _make_file(self, path: Path) -> HealthFile:
+        options = self._lifecycle.options  # as they are in the process that joins
+        log = Log(service=options.keys.service, consumer=options.consumer)
+        return HealthFile(path, options.pace / 2, live=self._live, ready=self._ready, log=log)
 
 
 def _path(value: Any) -> Path | None:

@@ -227,16 +227,21 @@ class Running(Generic[T]):
         cancelled = is_a(error, asyncio.CancelledError)
         _, cancelled_by_others = await self._cancel_scope.leave(cancelled)
         if cancelled_by_others:
-            self._task.cancel()
+            self._cancel(self._task)
         else:
             self._run.drain()
         try:
             await asyncio.wait((self._task,))
         except asyncio.CancelledError:
-            self._task.cancel()
+            self._cancel(self._task)
             raise
         if cancelled_by_others:
             raise asyncio.CancelledError
         failure = None if self._task.cancelled() else self._task.exception()
         if failure is not None and (error is None or cancelled):
             raise failure
+
+    @staticmethod
+    def _cancel(task: "asyncio.Task[None]") -> None:
+        """Cancel the task after its first step: one that is cancelled before never begins, and closes nothing."""
+        asyncio.get_running_loop().call_soon(task.cancel)

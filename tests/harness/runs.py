@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 RULES = (
     "drain_timeout", "retry", "max_attempts", "progress_timeout", "handle_signals", "on_done", "trim", "rebalance",
+    "health_file", "health_port", "health_host",
 )  # fmt: skip
 """The parameters of `run()`; all others are the client's."""
 

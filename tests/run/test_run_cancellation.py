@@ -11,7 +11,7 @@ import anyio
 import pytest
 from redis.asyncio import Redis
 
-from redis_stream_client import Lease, RedisRejected, RedisStreamClient
+from redis_stream_client import ClientClosed, Lease, RedisRejected, RedisStreamClient
 from redis_stream_client._model.keys import Keys
 from tests.harness.runs import Ledger, Running, add, at_the_end, idle, owners, record, write
 from tests.harness.suspensions import EVERY_HOW, EVERY_WHEN, WHENS, How, Strikes, Traces, When
@@ -105,6 +105,18 @@ async def used(client: RedisStreamClient, use: str, handler: Any, **rules: Any) 
     else:
         async with client.running(handler, **rules):
             await asyncio.get_running_loop().create_future()
+
+
+async def test_cancelled_before_its_task_has_begun(server: Server, redis: Connection, service: str) -> None:
+    await add(redis, service, [CALL])
+    client = RedisStreamClient.from_url(server.url, service, **TTL)
+    with pytest.raises(asyncio.CancelledError):
+        async with client.running(idle):
+            raise asyncio.CancelledError
+    assert not client.alive
+    assert await redis.keys("*:lock:*") == []
+    with pytest.raises(ClientClosed):
+        await client.run(idle)
 
 
 @EVERY_HOW
