@@ -201,10 +201,13 @@ async def main():
     await server.open()
     port = server.port
     reading, writing = os.pipe()
+    begun, begin = os.pipe()
     if not os.fork():
         os.close(writing)
+        os.write(begin, b"!")
         os.read(reading, 1)  # until its parent has ended
         os._exit(0)
+    os.read(begun, 1)
     server.close()
     await asyncio.sleep(0)
     try:
