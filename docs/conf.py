@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "api_names",
     "command_line",
+    "docstring_tables",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
