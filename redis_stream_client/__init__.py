@@ -19,17 +19,20 @@ from redis_stream_client._model.errors import (
     ClientClosed,
     EntriesTrimmed,
     LossReason,
+    NotInTime,
     NotJoined,
     NotOwner,
     RedisRejected,
     RedisStreamClientError,
     RedisUnavailable,
     StreamGone,
+    UnknownConsumer,
 )
 from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.fleet_status import FleetMember, FleetStatus, Lag, StreamStatus, Unread
 from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.health import Health, Stuck
+from redis_stream_client._model.orders import Pause, Release
 from redis_stream_client._model.poison import PoisonError
 from redis_stream_client._model.public_names import claim_exports as _claim_exports
 from redis_stream_client._model.rebalance import Rebalance
@@ -64,9 +67,11 @@ __all__ = [
     "Lease",
     "LoadBalancerStream",
     "LossReason",
+    "NotInTime",
     "NotJoined",
     "NotOwner",
     "Outage",
+    "Pause",
     "PoisonError",
     "Presence",
     "Rebalance",
@@ -74,6 +79,7 @@ __all__ = [
     "RedisStreamClient",
     "RedisStreamClientError",
     "RedisUnavailable",
+    "Release",
     "RetryLater",
     "RetryPolicy",
     "Statistics",
@@ -84,6 +90,7 @@ __all__ = [
     "StreamStatus",
     "StreamWanted",
     "Stuck",
+    "UnknownConsumer",
     "Unread",
     "__version__",
 ]

@@ -1,27 +1,42 @@
-"""A service seen from outside, by whoever is on call: its members, and where its announcements stand."""
+"""A service in the hands of whoever is on call: its members, where its announcements stand, and what can be done
+about it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from typing import Literal
 
 from redis.asyncio import Redis, RedisCluster
 
+from redis_stream_client._concurrency import clock
+from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._model.entry import order
-from redis_stream_client._model.errors import RedisRejected
+from redis_stream_client._model.errors import NotInTime, RedisRejected, StreamGone, UnknownConsumer
 from redis_stream_client._model.fleet_status import FleetMember, FleetStatus, Lag, StreamStatus, Unread
 from redis_stream_client._model.keys import NOBODY, Keys, require_name
+from redis_stream_client._model.orders import Pause, Release
 from redis_stream_client._protocol import lock_value, survey
 from redis_stream_client._protocol.listing import Listed, Listing
+from redis_stream_client._protocol.operating import Operator, decode_pause
 from redis_stream_client._protocol.positions import Position, Positions
 from redis_stream_client._protocol.survey import ABSENT, Findings, Seen
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.pooled import Pooled
 from redis_stream_client._redis.script_calls import ScriptCalls
 
+LOOKS = (0.02, 0.25)
+"""Shortest and longest pause between two looks at what comes of an order, in seconds."""
+
+ASK_AGAIN = 0.5
+"""Seconds after which an owner is asked for a stream again."""
+
+LONGEST_REASON = 500
+"""Characters of the reason of a pause: each member reads it about once in a second."""
+
 
 class Fleet:
-    """The members and the streams of a service, seen from outside. It is no member, creates nothing and changes
-    nothing.
+    """The members and the streams of a service, seen from outside, by whoever is on call. It is no member.
 
     Args:
         redis: a ``redis.asyncio.Redis`` or ``RedisCluster``. Of a ``Redis``, it borrows connections from the pool;
@@ -29,8 +44,11 @@ class Fleet:
         service: name of the service.
 
     All methods raise `RedisUnavailable` if Redis does not answer, as `LoadBalancerStream` does, and
-    `RedisRejected` if Redis refuses. They only read: a call can be repeated, and one that is cancelled leaves
-    nothing behind.
+    `RedisRejected` if Redis refuses. All can be repeated.
+
+    `status`, `streams`, `owner` and `lag` only read. The others, `pause`, `resume`, `drain`, `evict` and
+    `release`, change something and need permissions of their own. What they order stands in Redis before they wait
+    for what comes of it, so a call that is cancelled while it waits has only stopped waiting.
     """
 
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
@@ -38,9 +56,12 @@ class Fleet:
         self._pooled = Pooled(redis, self._keys.lbs)
         self._calls = ScriptCalls(redis, self._pooled, self._keys.lbs)
         self._listing = Listing(self._calls, self._keys)
+        self._operator = Operator(self._calls, self._keys)
 
     def __repr__(self) -> str:
         return f"<Fleet of {self._keys.service!r}>"
+
+    # Looking.
 
     async def status(self) -> FleetStatus:
         """The members, and how many announcements wait, are owned, or are orphaned.
@@ -109,6 +130,192 @@ class Fleet:
                 behind, worst = status.behind, status.stream
         return Lag(entries, more, behind, worst, waiting, streams, unread)
 
+    # The whole fleet.
+
+    async def pause(self, reason: str, *, timeout: float = 5.0) -> tuple[str, ...]:
+        """Have nobody take new streams, until somebody calls `resume`: announcements that no member has been given
+        yet wait.
+
+        What has an owner goes on, also by take-over: streams of members that die, and those that are released, get
+        a new owner as ever, so a crash in a pause is no outage of a stream. Streams do not move to even out the
+        load. Producers can announce and write.
+
+        The pause outlives restarts of members, and of Redis, if that keeps its data. It is in
+        `FleetStatus.paused`, in ``client.statistics().paused`` and ``client.health()``, and in the log of each
+        member when it begins and ends. Calling again changes the reason.
+
+        Members of versions that do not know pauses go on as before, and so do those that Redis does not permit to
+        read it.
+
+        Args:
+            reason: why, for whoever looks; at most 500 characters.
+            timeout: seconds to wait until the living members have said that they take no new streams. A member
+                ends a read that is under way first, which takes ``lock_ttl / 2``, at most 1 s. 0: do not wait.
+
+        Returns:
+            The ids of living members that have not said so by then, and may take a few streams more. Empty: the
+            pause is in effect.
+
+        Raises:
+            TypeError, ValueError: a wrong argument.
+        """
+        _check_reason(reason)
+        until = clock.now() + _seconds(timeout)
+        with self._translated("pause the fleet"):
+            pause = await self._operator.pause(reason)
+            backoff = Backoff(*LOOKS)
+            while True:
+                findings = await survey.explore(self._calls, self._keys)
+                status = _status(self._keys.service, findings)
+                left = tuple(member.id for member in status.members if member.alive and not member.paused)
+                if not left or status.paused != pause or not await _again(backoff, until):
+                    return left
+
+    async def resume(self) -> Pause | None:
+        """End the pause. Members hear of it at once, or within a second.
+
+        Returns:
+            The pause that has ended; None: there was none, or it was ended already.
+        """
+        with self._translated("resume the fleet"):
+            return await self._operator.resume()
+
+    # One member.
+
+    async def drain(self, consumer: str, *, timeout: float = 60.0) -> None:
+        """Have a member do what ``client.drain()`` does, and wait until it has left.
+
+        It takes no new streams, its handlers come to a checkpoint within its ``drain_timeout``, their streams go
+        to its peers, and its ``run()`` returns. A member whose program reads ``events()`` takes no new streams,
+        and goes on with those that it has: its program must end it.
+
+        The order concerns this member alone, and stays with it until it has left or its lock has expired. It hears
+        of it at once, or within a second; one of an older version never does. A consumer that has left already, or
+        is dead, needs no draining.
+
+        Args:
+            consumer: its id.
+            timeout: seconds to wait until it has left. 0: do not wait. The order stands, however long you wait.
+
+        Raises:
+            TypeError, ValueError: a wrong argument.
+            UnknownConsumer: there is no such consumer.
+            NotInTime: it has not left by then.
+        """
+        _check_consumer(consumer)
+        until = clock.now() + _seconds(timeout)
+        with self._translated("drain a member"):
+            outcome = await self._operator.order_drain(consumer)
+            if outcome == "unknown":
+                raise _unknown(consumer)
+            if outcome == "foreign":
+                raise RedisRejected(f"the lock of {consumer!r} was not written by this library", owner=consumer)
+            backoff = Backoff(*LOOKS)
+            while outcome == "ordered" and timeout > 0 and await self._operator.lives(consumer):
+                if not await _again(backoff, until):
+                    raise NotInTime(
+                        f"{consumer!r} has not left within {timeout:g} s; it is still to drain",
+                        owner=consumer,
+                        hint="its drain_timeout may be longer; a reader of events() must be ended by its program, "
+                        "and an older version by a signal",
+                    )
+
+    async def evict(self, consumer: str) -> int:
+        """Take a member out of the fleet, without asking it: its streams are released, and its lock is gone.
+
+        This is for one that hangs, or whose host cannot be reached, while its lock still lives. Its peers take
+        over at once. It may still be at work: nothing that it does from then on with a stream that a peer has
+        begun counts, nor elsewhere what is guarded by ``lease.fence``. For its streams this is no death of an
+        owner, which would count towards the dead letters.
+
+        A member that lives learns it as a lapse, loses its streams, and joins again. To be rid of it, `drain` it
+        first.
+
+        Args:
+            consumer: its id.
+
+        Returns:
+            How many streams were released. 0 for a consumer that is dead: its peers take over what it has left.
+
+        Raises:
+            TypeError, ValueError: a wrong argument.
+            UnknownConsumer: there is no such consumer; the fleet forgets dead ones after a while.
+        """
+        _check_consumer(consumer)
+        released, more = 0, True
+        with self._translated("evict a member"):
+            while more:
+                evicted = await self._operator.evict(consumer)
+                if evicted is None:
+                    raise _unknown(consumer)
+                released, more = released + evicted[0], evicted[1]
+        return released
+
+    # One stream.
+
+    async def release(self, stream: str, *, timeout: float = 10.0, force: bool = False) -> Release:
+        """Have the owner of a stream give it back, so that a peer takes it.
+
+        Its handler is stopped as when the load is evened out: at its first step of ``entries()`` or ``batches()``
+        after a checkpoint. A stream that is pinned stays until it is not. A reader of ``events(rebalance=True)``
+        gets a `StreamWanted`. The owner is asked again and again, and leaves the stream to its peers for
+        ``lock_ttl``, at most 2 s; a lone member takes it back then.
+
+        Owners of older versions do not know the question, and readers of plain ``events()`` are not asked.
+
+        If the stream was announced several times, its newest announcement is meant, as in `owner`.
+
+        Args:
+            stream: name of the data stream.
+            timeout: seconds to wait until it is given.
+            force: take it from an owner that has not given it by then; with a `timeout` of 0 at once. The owner
+                may still be at work: nothing that it does counts from when its successor has begun. That is no
+                death of an owner.
+
+        Returns:
+            What came of it.
+
+        Raises:
+            TypeError, ValueError: a wrong argument.
+            StreamGone: the stream is not announced: it may sleep, be finished, or be among the dead letters.
+            NotInTime: its owner has not given it back by then, and was not forced to.
+        """
+        require_name(stream, "stream")
+        until = clock.now() + _seconds(timeout)
+        with self._translated("release a stream"):
+            asked = await self._listing.find(stream)
+            if asked is None:
+                raise StreamGone(
+                    f"{stream!r} is not announced: it sleeps, is finished, or is a dead letter", stream=stream
+                )
+            if asked.consumer in ("", NOBODY) or not await self._operator.lives(asked.consumer):
+                return Release(stream, asked.lbs_id, "unowned", None, None)
+            found = await self._given(asked, until) if timeout > 0 else asked
+            outcome: Literal["given", "forced"] = "given"
+            if found == asked:
+                if not force:
+                    raise _not_given(stream, asked, timeout)
+                outcome = "forced" if await self._operator.take_away(asked) else "given"
+                found = await self._listing.one(asked.lbs_id)
+            if found is None:
+                return Release(stream, asked.lbs_id, "ended", asked.consumer, None)
+            owner = None if found.consumer == NOBODY else found.consumer
+            return Release(stream, asked.lbs_id, outcome, asked.consumer, owner)
+
+    async def _given(self, asked: Listed, until: float) -> Listed | None:
+        """Ask the owner of an announcement for it until it has changed, or the time is over. Returns how it
+        stands then; None: it is over."""
+        backoff = Backoff(*LOOKS)
+        ask_at = 0.0
+        while True:
+            if clock.now() >= ask_at:
+                await self._operator.ask_for(asked)
+                ask_at = clock.now() + ASK_AGAIN
+            again = await _again(backoff, until)
+            found = await self._listing.one(asked.lbs_id)
+            if found != asked or not again:
+                return found
+
     @contextmanager
     def _translated(self, doing: str) -> Generator[None]:
         try:
@@ -116,6 +323,56 @@ class Fleet:
         except (Unanswered, RedisRejected) as fault:
             error = self._pooled.translated(fault, doing, None)
             raise error from error.__cause__
+
+
+async def _again(backoff: Backoff, until: float) -> bool:
+    """Pause before another look. False: the time is over."""
+    left = until - clock.now()
+    if left <= 0:
+        return False
+    await asyncio.sleep(min(backoff.pause(), left))
+    return True
+
+
+def _seconds(timeout: object) -> float:
+    """Check a timeout."""
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
+        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be at least 0, not {timeout!r}")
+    return timeout
+
+
+def _check_reason(reason: object) -> None:
+    if not isinstance(reason, str):
+        raise TypeError(f"reason must be a str, not {type(reason).__name__}")
+    if not reason.strip():
+        raise ValueError("reason must not be empty: others will want to know it")
+    if len(reason) > LONGEST_REASON:
+        raise ValueError(f"reason must have at most {LONGEST_REASON} characters, not {len(reason)}")
+
+
+def _check_consumer(consumer: object) -> None:
+    if not isinstance(consumer, str):
+        raise TypeError(f"consumer must be the id of a consumer, a str, not {type(consumer).__name__}")
+    if not consumer or consumer == NOBODY:
+        raise ValueError(f"consumer must be the id of a consumer, not {consumer!r}")
+
+
+def _unknown(consumer: str) -> UnknownConsumer:
+    return UnknownConsumer(
+        f"there is no consumer {consumer!r}", owner=consumer, hint="status() lists the ids of all consumers"
+    )
+
+
+def _not_given(stream: str, asked: Listed, timeout: float) -> NotInTime:
+    return NotInTime(
+        f"{asked.consumer!r} has not given {stream!r} back within {timeout:g} s",
+        stream=stream,
+        lbs_id=asked.lbs_id,
+        owner=asked.consumer,
+        hint="it comes to no checkpoint, is pinned, or its owner is not asked; force=True takes it away",
+    )
 
 
 def _check(owner: object, behind: object) -> None:
@@ -225,6 +482,7 @@ def _status(service: str, findings: Findings) -> FleetStatus:
         released=released,
         dead_letters=None if isinstance(findings.letters, Exception) else findings.letters,
         unread=tuple(_unread(findings)),
+        paused=None if isinstance(findings.paused, Exception) else decode_pause(findings.paused),
     )
 
 
@@ -249,13 +507,23 @@ def _member(seen: Seen, findings: Findings) -> FleetMember:
         started=said.started if said else None,
         weight=said.holder.weight if said else None,
         max_streams=said.holder.max_streams if said else None,
+        draining=said is not None and (said.says.draining or said.drain_ordered),
+        paused=_knows_pause(said, findings.paused),
     )
+
+
+def _knows_pause(said: lock_value.Description | None, paused: bytes | Exception | None) -> bool:
+    pause = None if isinstance(paused, Exception) else decode_pause(paused)
+    if said is None or pause is None or said.says.paused_ms is None:
+        return False
+    return said.says.paused_ms == round(pause.since * 1000)
 
 
 def _unread(findings: Findings) -> list[Unread]:
     asked = {
         "dead letters": findings.letters,
         "presence": findings.present,
+        "pause": findings.paused,
         "released streams": findings.released_ms,
         "descriptions": findings.untold,
     }

@@ -31,6 +31,9 @@ class Departures(Generic[S]):
         yield from self._on_their_way
         yield from self._later
 
+    def __contains__(self, stream: S) -> bool:
+        return stream in self._later or stream in self._on_their_way
+
     def able(self, stream: S) -> bool:
         """See `OnTheirWay.able`."""
         return stream not in self._later and self._on_their_way.able(stream)

@@ -173,6 +173,7 @@ class Lifecycle:
                 await self.join()
             assert self.parts is not None
             if self._rebalance is not None:
+                self.parts.wanted_streams.start()
                 self.parts.balancer.start(self._rebalance.settle, self.parts.wanted_streams)
                 self._rebalance = None
             return await _next_event(self.parts)  # even after the end, which it raises

@@ -2,33 +2,40 @@
 faster."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._consumer.orders import Orders
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.presence_state import PresenceState
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._leases.event_queue import EventQueue
+from redis_stream_client._leases.events import ExpiredStream
 from redis_stream_client._leases.lock_state import LockState
+from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
+from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._protocol import notifications
 from redis_stream_client._protocol.hints import (
     AboutConsumer,
     Claimed,
     Dead,
     Draining,
+    Give,
     Hint,
     Joined,
     Left,
     Present,
     Recovered,
     Released,
+    Taken,
     Wants,
 )
 from redis_stream_client._protocol.notifications import KeyspaceEvents, LockGone, missing_flags
@@ -60,6 +67,9 @@ class Listener:
         peers: Peers,
         sweeps: SweepSchedule,
         presence_state: PresenceState,
+        orders: Orders,
+        audits: AuditSchedule,
+        table: LeaseTable,
     ) -> None:
         self._log = log
         self._options = options
@@ -73,6 +83,9 @@ class Listener:
         self._peers = peers
         self._sweeps = sweeps
         self._presence_state = presence_state
+        self._orders = orders
+        self._audits = audits
+        self._table = table
         presence_state.blind.add(self.move)
         self._outage = outage
         self._warned = False
@@ -154,6 +167,11 @@ class Listener:
             case Wants(consumer, streams):
                 self._sweeps.shared_anew.add(NOBODY)  # what peers give away now is for those that have too few
                 self._peers.wants.notify(consumer, streams)
+            case Give(self._options.consumer, lbs_id, deliveries):
+                self._orders.give.notify(lbs_id, deliveries)
+            case Taken(self._options.consumer, lbs_ids):
+                self._leave_to_others(lbs_ids)
+                self._audits.request()
             case Claimed(lbs_ids):
                 for lbs_id in lbs_ids:
                     self._event_queue.withdraw(lbs_id)  # if the hint is wrong, the next look offers it again
@@ -168,7 +186,15 @@ class Listener:
                 if consumer != self._options.consumer:
                     self._hear_of_peer(heard)
                 elif isinstance(heard, Dead):
-                    self._lock_state.doubt()  # a peer has taken us for dead
+                    self._lock_state.doubt()  # a peer has taken us for dead, or an operator has evicted us
+
+    def _leave_to_others(self, lbs_ids: Iterable[str]) -> None:
+        """An operator has taken these away from us, or so it seems: peers shall have them."""
+        for lbs_id in lbs_ids:
+            lease = self._table.get(lbs_id)
+            if lease is not None:
+                orphan = ExpiredStream(lease.stream, lbs_id, lease.info, None, lease.deliveries)
+                self._event_queue.hold_back(orphan, clock.now() + self._options.pace)
 
     def _hear_of_peer(self, heard: AboutConsumer) -> None:
         match heard:

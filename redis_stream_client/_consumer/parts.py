@@ -9,6 +9,7 @@ from redis_stream_client._consumer.connections import Connections
 from redis_stream_client._consumer.heartbeat import Heartbeat, LockRenewal
 from redis_stream_client._consumer.listener import Listener
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
+from redis_stream_client._consumer.orders import Orders
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.presence import Presence
 from redis_stream_client._consumer.presence_state import PresenceState
@@ -137,6 +138,7 @@ class Parts:
         self.audits = AuditSchedule(options.pace, late=options.block + 1.0)
         self.sweeps = SweepSchedule(options.pace)
         self.peers = Peers(options.weight)
+        self.orders = Orders()
         self.presence_state = PresenceState(options.lock_ttl, wanted=options.presence)
         self.oldest_announcement = OldestAnnouncement()
 
@@ -367,7 +369,11 @@ class Parts:
             counters=self.counters,
         )
         self.wanted_streams = WantedStreams(
-            table=self.table, event_queue=self.event_queue, capacity=self.capacity, counters=self.counters
+            table=self.table,
+            event_queue=self.event_queue,
+            capacity=self.capacity,
+            orders=self.orders,
+            counters=self.counters,
         )
         self.listener = Listener(
             log=self.log,
@@ -386,6 +392,9 @@ class Parts:
             peers=self.peers,
             sweeps=self.sweeps,
             presence_state=self.presence_state,
+            orders=self.orders,
+            audits=self.audits,
+            table=self.table,
         )
 
     def _connect_anew_together(self) -> None:

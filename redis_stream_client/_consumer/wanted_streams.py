@@ -1,8 +1,9 @@
-"""Wanted streams: asks the user of ``events()`` to give up streams for a peer that has fewer."""
+"""Asks the user of ``events()`` to give up streams for a peer that has fewer, or for an operator."""
 
 import random
 
 from redis_stream_client._consumer.departures import Departures
+from redis_stream_client._consumer.orders import Orders
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.state import LeaseState
@@ -15,12 +16,24 @@ class WantedStreams:
     keeps it."""
 
     def __init__(
-        self, *, table: LeaseTable, event_queue: EventQueue, capacity: Capacity, counters: Counters
+        self,
+        *,
+        table: LeaseTable,
+        event_queue: EventQueue,
+        capacity: Capacity,
+        orders: Orders,
+        counters: Counters,
     ) -> None:
         self._table = table
         self._event_queue = event_queue
         self._departures = Departures[LeaseState](counters, event_queue.unwant)
+        self._asks = False  # whether the user knows the event
         capacity.changed.add(self._see_what_ended)
+        orders.give.add(self._ordered)
+
+    def start(self) -> None:
+        """The user takes part: ask from now on."""
+        self._asks = True
 
     @property
     def going(self) -> int:
@@ -41,9 +54,19 @@ class WantedStreams:
 
     def stop(self) -> None:
         """Ask no more, and withdraw what was not read."""
+        self._asks = False
         for lease in self._departures:
             self._event_queue.unwant(lease)
         self._departures.clear()
+
+    def _ordered(self, lbs_id: str, deliveries: int) -> None:
+        """An operator wants this stream to go elsewhere."""
+        lease = self._table.get(lbs_id)
+        if lease is None or lease.deliveries != deliveries or not self._asks:
+            return
+        if lease.handed_out and not lease.pinned and lease not in self._departures:
+            self._departures.begin((lease,))
+            self._event_queue.want(lease)
 
     def _may_be_given(self, lease: LeaseState) -> bool:
         """Whether the user has the lease, and it may move, and is not on its way already."""

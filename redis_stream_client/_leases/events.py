@@ -56,7 +56,8 @@ class StreamDisowned:
 
 @dataclass(frozen=True, slots=True)
 class StreamWanted:
-    """A peer has clearly fewer streams than its share: it could take this one. The payload is your lease of it.
+    """This stream should go elsewhere: a peer has clearly fewer streams than its share, or an operator has called
+    `Fleet.release`. The payload is your lease of it.
 
     To give it up, stop working on it, and ``await event.payload.release()``, best right after a checkpoint. Or do
     nothing, and keep it: you are not asked for this lease again for a minute. You get this event only with

@@ -79,6 +79,8 @@ class LeaseState:
         attempts: owners that began since the last progress, this one included, but for those that said that their
             handler failed: all before this one have died.
         trouble: the failures and deaths since the last progress; None while there was none.
+        given_back: whether the owner before this one has given the stream back, or an operator has taken it away:
+            so that one has not died.
         lived_since: delivery count of the first in a row of leases of this announcement, this one the last, whose
             ends are no deaths; None: the end of this one will be.
         watcher: told when its checkpoint advances.
@@ -114,6 +116,7 @@ class LeaseState:
         "draining",
         "face",
         "given",
+        "given_back",
         "handed_out",
         "lbs_id",
         "lived_since",
@@ -141,6 +144,7 @@ class LeaseState:
         unrecorded: int = 0,
         consumer: str = "",
         lived_since: int | None = None,
+        given_back: bool = False,
     ) -> None:
         self.lbs_id: str = lbs_id
         self.announcement: Announcement = announcement
@@ -158,6 +162,7 @@ class LeaseState:
         self._handed: Handed | None = None  # since entries() is used
         self.unrecorded: int = unrecorded
         self.lived_since: int | None = deliveries if lived_since is None else lived_since
+        self.given_back: bool = given_back
         self.attempts: int = unrecorded + 1
         self.trouble: Trouble | None = None
         self.watcher: Watcher | None = None
@@ -200,10 +205,13 @@ class LeaseState:
 
     @property
     def lived_since_text(self) -> str:
-        """The fence of the lease `lived_since`, as records store it; empty if that is this one, or none."""
-        if self.lived_since is None or self.lived_since == self.deliveries:
-            return ""
-        return str(Fence.of(self.lbs_id, self.lived_since, self._holder))
+        """The fence of the lease `lived_since`, as records store it. If that is this one, or none: the fence of
+        an owner before who has given it back, and a mark that it was another consumer; or empty."""
+        if self.lived_since is not None and self.lived_since != self.deliveries:
+            return str(Fence.of(self.lbs_id, self.lived_since, self._holder))
+        if self.given_back and self.deliveries > 1:
+            return f"{Fence.of(self.lbs_id, self.deliveries - 1, self._holder)}*"
+        return ""
 
     def stood_still(self) -> None:
         """The event loop stood still while this lease was held, perhaps because of it: should it be lost, that

@@ -149,6 +149,14 @@ class RedisRejected(RedisStreamClientError):
     written: tuple[str | None, ...] = ()
 
 
+class UnknownConsumer(RedisStreamClientError):
+    """There is no consumer of this id in the fleet; `owner` says which id."""
+
+
+class NotInTime(RedisStreamClientError):
+    """A member has not done in time what an operator has asked it for; the hint says what you can do."""
+
+
 class ClientClosed(RedisStreamClientError):
     """The client is closed. If a failure closed it, the failure is the ``__cause__``."""
 

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 
+from redis_stream_client._model.orders import Pause
+
 
 @dataclass(frozen=True, slots=True)
 class Unread:
     """Something that `Fleet` could not read, while the rest is true.
 
     Attributes:
-        what: which part: ``dead letters``, ``presence``, ``descriptions`` (host, weight … of the members) or
-            ``released streams`` (since when they wait).
+        what: which part: ``dead letters``, ``presence``, ``pause``, ``descriptions`` (host, weight … of the
+            members) or ``released streams`` (since when they wait).
         why: what Redis said; or why there was no answer.
     """
 
@@ -34,6 +36,9 @@ class FleetMember:
         started: when it took its lock, in seconds of Unix time by its clock.
         weight: its ``weight``.
         max_streams: its ``max_streams``; also None if it has no limit.
+        draining: whether it takes no new streams because it drains, or was ordered to: see `Fleet.drain`.
+        paused: whether it has said that it takes no new streams because of the pause. One of an older version
+            never does.
     """
 
     id: str
@@ -48,6 +53,8 @@ class FleetMember:
     started: float | None = None
     weight: float | None = None
     max_streams: int | None = None
+    draining: bool = False
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,8 @@ class FleetStatus:
         released: those of the orphaned ones that a member has given back.
         dead_letters: how many there are; None if that cannot be read.
         unread: what could not be read.
+        paused: why and since when nobody takes new streams; None if that is not so, or cannot be read. See
+            `Fleet.pause`.
     """
 
     service: str
@@ -85,6 +94,7 @@ class FleetStatus:
     released: int
     dead_letters: int | None
     unread: tuple[Unread, ...] = ()
+    paused: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)

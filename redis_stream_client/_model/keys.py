@@ -128,6 +128,11 @@ class Keys:
         return f"{_hash_tagged(self.lbs)}:watch"
 
     @property
+    def paused(self) -> str:
+        """The key that says that nobody is to take new streams, since when, and why."""
+        return f"{_hash_tagged(self.lbs)}:paused"
+
+    @property
     def _lock_prefix(self) -> str:
         return f"{_hash_tagged(self.lbs)}:lock:"
 

@@ -53,9 +53,15 @@ class Arrivals:
         self._counters = counters
         self._backend = backend
 
-    async def receive(self, entries: Iterable[Delivered], *, unrecorded: int = 0) -> int:
-        """Make leases of entries that were delivered, adopted, or claimed from a dead owner. `unrecorded`: the
-        attempt of that owner, which counts even if it left no record. Returns the number of leases."""
+    async def receive(self, entries: Iterable[Delivered], *, unrecorded: int = 0, given_back: bool = False) -> int:
+        """Make leases of entries that were delivered, adopted, or claimed. Returns the number of leases.
+
+        Args:
+            entries: what has come.
+            unrecorded: the attempt of a dead owner that they were claimed from, which counts even if it left no
+                record.
+            given_back: whether their last owner has given them back.
+        """
         leases = 0
         malformed: list[tuple[Delivered, str]] = []
         for entry in await self._all_lifted(list(entries)):
@@ -71,6 +77,7 @@ class Arrivals:
                 unrecorded=unrecorded,
                 consumer=self._consumer,
                 lived_since=self._table.lived_since(entry.lbs_id),
+                given_back=given_back,
             )
             lease.face = Lease(lease, self._backend)
             self._table.add(lease)

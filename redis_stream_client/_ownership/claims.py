@@ -168,6 +168,7 @@ class Claims:
             unrecorded=died,
             consumer=self._consumer,
             lived_since=self._table.lived_since(payload.lbs_id),
+            given_back=not died,
         )
         state.face = lease = Lease(state, self._backend)
         self._claimed(state)

@@ -115,7 +115,10 @@ class Takeover:
                         lock_state.lapse("missing")
                         raise Unanswered("this client's own lock has lapsed", maybe_executed=False)
                     return Taken([], 0)
-                won = await self._arrivals.receive(reply.entries, unrecorded=int(owner != NOBODY))
+                given_back = owner == NOBODY
+                won = await self._arrivals.receive(
+                    reply.entries, unrecorded=int(not given_back), given_back=given_back
+                )
                 self._counters.claims_won += won
         return reply
 

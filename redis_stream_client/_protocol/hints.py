@@ -55,6 +55,14 @@ class Present:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """An operator has taken these entries away from a consumer."""
+
+    consumer: str
+    lbs_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """These entries were claimed."""
 
@@ -76,9 +84,23 @@ class Wants:
     streams: int
 
 
+@dataclass(frozen=True, slots=True)
+class Give:
+    """An operator asks a consumer to give this entry back, if it has it with this delivery count."""
+
+    consumer: str
+    lbs_id: str
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An operator has ordered something, or taken it back: what that is, Redis knows."""
+
+
 AboutConsumer = Joined | Draining | Left | Dead | Recovered | Present
 AboutEntries = Claimed | Released
-Hint = AboutConsumer | AboutEntries | Wants
+Hint = AboutConsumer | AboutEntries | Wants | Give | Taken | Ordered
 
 _ABOUT_CONSUMERS: dict[str, type[AboutConsumer]] = {
     "joined": Joined,
@@ -89,8 +111,16 @@ _ABOUT_CONSUMERS: dict[str, type[AboutConsumer]] = {
     "present": Present,
 }
 _ABOUT_ENTRIES: dict[str, type[AboutEntries]] = {"claimed": Claimed, "released": Released}
+_TAKEN = re.compile(r"((?:[0-9]{1,20}-[0-9]{1,20} )+)(.+)", re.DOTALL)
+_GIVE = re.compile(r"(.+) ([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,20})", re.DOTALL)
+_OTHERS: dict[str, type[Wants | Give | Taken | Ordered]] = {
+    "wants": Wants,
+    "give": Give,
+    "taken": Taken,
+    "ordered": Ordered,
+}
 _WORD_OF: dict[type[Hint], str] = {
-    kind: word for words in (_ABOUT_CONSUMERS, _ABOUT_ENTRIES, {"wants": Wants}) for word, kind in words.items()
+    kind: word for words in (_ABOUT_CONSUMERS, _ABOUT_ENTRIES, _OTHERS) for word, kind in words.items()
 }
 
 WORDS = frozenset(_WORD_OF.values())
@@ -104,6 +134,12 @@ def encode(hint: Hint) -> bytes:
             about = " ".join(lbs_ids)
         case Wants(consumer, streams):
             about = f"{consumer} {streams}"
+        case Give(consumer, lbs_id, deliveries):
+            about = f"{consumer} {lbs_id} {deliveries}"
+        case Taken(consumer, lbs_ids):
+            about = f"{' '.join(lbs_ids)} {consumer}"
+        case Ordered():
+            return _WORD_OF[Ordered].encode()
         case _:
             about = hint.consumer
     return encode_name(f"{_WORD_OF[type(hint)]} {about}")
@@ -120,6 +156,12 @@ def decode(message: bytes) -> Hint | None:
         consumer, _, streams = about.rpartition(" ")
         if consumer and re.fullmatch(r"[0-9]{1,9}", streams):
             return Wants(consumer, int(streams))
+    if word == "ordered":
+        return Ordered()
+    if word == "taken" and (taken := _TAKEN.fullmatch(about)):
+        return Taken(taken[2], tuple(taken[1].split()))
+    if word == "give" and (asked := _GIVE.fullmatch(about)):
+        return Give(asked[1], asked[2], int(asked[3]))
     return None
 
 

@@ -67,6 +67,11 @@ class Listing:
         one is named."""
         return await self._page(behind(after), newest, consumer or "", PAGE, PAGE_BYTES, "")
 
+    async def one(self, lbs_id: str) -> Listed | None:
+        """This announcement; None: it is over."""
+        page = await self._page(lbs_id, lbs_id, "", 1, PAGE_BYTES, "")
+        return page.found[0] if page.found else None
+
     async def find(self, stream: str) -> Listed | None:
         """The newest announcement of a stream; None: there is none.
 

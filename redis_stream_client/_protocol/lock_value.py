@@ -1,6 +1,7 @@
 """The value of a lock: what its holder says about itself.
 
-Some scripts read it, too, with patterns and not as JSON. So its first three items keep their order and form.
+Some scripts read it, too, with patterns and not as JSON. So its first three items keep their order and form, and
+an order of an operator is its last one.
 """
 
 import json
@@ -17,19 +18,39 @@ from redis_stream_client._protocol.replies import Holder
 _TIME = "%Y-%m-%dT%H:%M:%S"
 
 
-def encode(options: Options) -> str:
-    """The value of the lock of a client with these options."""
-    return json.dumps(
-        {
-            "ttl": options.lock_ttl_ms,
-            "weight": options.weight,
-            "max_streams": options.max_streams,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "started": time.strftime(f"{_TIME}Z", time.gmtime()),
-            "version": __version__,
-        }
-    )
+class Says(NamedTuple):
+    """What a holder says about its work, besides what it can bear.
+
+    Attributes:
+        draining: it takes no new streams, and will leave.
+        paused_ms: it takes no new streams because of the pause that began then, in ms; None: it may take some.
+    """
+
+    draining: bool = False
+    paused_ms: int | None = None
+
+
+NOTHING = Says()
+"""It takes new streams."""
+
+
+def encode(options: Options, says: Says = NOTHING, taken: float | None = None) -> str:
+    """The value of the lock of a client with these options. `taken`: when it took the lock, in Unix seconds; None:
+    now."""
+    value = {
+        "ttl": options.lock_ttl_ms,
+        "weight": options.weight,
+        "max_streams": options.max_streams,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": time.strftime(f"{_TIME}Z", time.gmtime(taken)),
+        "version": __version__,
+    }
+    if says.draining:
+        value["draining"] = True
+    if says.paused_ms is not None:
+        value["paused"] = says.paused_ms
+    return json.dumps(value)
 
 
 class Description(NamedTuple):
@@ -40,6 +61,8 @@ class Description(NamedTuple):
         ttl_ms: the lifetime of its lock in milliseconds.
         host, pid, version: of its process.
         started: when it took the lock, in Unix seconds.
+        says: what it says about its work.
+        drain_ordered: whether an operator has ordered it to drain.
     """
 
     holder: Holder
@@ -48,6 +71,8 @@ class Description(NamedTuple):
     pid: int | None
     version: str | None
     started: float | None
+    says: Says
+    drain_ordered: bool
 
 
 def decode(value: bytes) -> Holder:
@@ -66,6 +91,8 @@ def describe(value: bytes) -> Description:
         pid=_positive(said.get("pid")),
         version=_text(said.get("version")),
         started=_time(said.get("started")),
+        says=Says(said.get("draining") is True, _positive(said.get("paused"))),
+        drain_ordered="drain" in said,
     )
 
 

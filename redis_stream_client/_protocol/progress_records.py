@@ -68,7 +68,7 @@ class Begin(NamedTuple):
         replaces: an owner that may be replaced although its fence is greater.
         terms: how to begin if earlier owners have died.
         lived_since: a fence of the same consumer, which has lived through the ends of all its leases from that one
-            on: they are no deaths. Empty for none.
+            on: they are no deaths; or that of another one before, and ``*``, which has not died. Empty for none.
         from_now: a stream whose record had expired starts with the entry that woke it, and not at its start.
     """
 

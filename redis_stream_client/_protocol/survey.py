@@ -71,6 +71,7 @@ class Findings:
         present: the consumers that have declared their presence.
         released_ms: for how many milliseconds the oldest of the first released announcements has waited; None if
             there are none.
+        paused: what the pause's key holds; None: there is none.
         values: what the locks hold, by the consumers.
         untold: why some of the locks could not be read.
     """
@@ -79,6 +80,7 @@ class Findings:
     letters: int | Exception
     present: set[str] | Exception
     released_ms: int | Exception | None
+    paused: bytes | Exception | None = None
     values: dict[str, bytes] = field(default_factory=dict)
     untold: Exception | None = None
 
@@ -117,16 +119,18 @@ async def explore(calls: ScriptCalls, keys: Keys) -> Findings:
         survey(keys, names[:LOCKS]),
         Command(keys.dead, ("XLEN", keys.dead)),
         Command(keys.present, ("HKEYS", keys.present)),
+        Command(keys.paused, ("MGET", keys.paused)),  # whoever reads the locks may do so, too
     ]
     if NOBODY in names:
         asks.append(Command(keys.lbs, ("XPENDING", keys.lbs, keys.group, "-", "+", RELEASED, NOBODY)))
-    answer, letters, present, *released = await calls.run_all(asks)
+    answer, letters, present, paused, *released = await calls.run_all(asks)
     found = await _complete(calls, keys, surveyed(expected([answer])[0]))
     findings = Findings(
         found,
         letters,
         present if isinstance(present, Exception) else set(map(decode_name, present)),
         _oldest(released[0]) if released else None,
+        paused if isinstance(paused, Exception) else paused[0],
     )
     await _listen(calls, keys, findings)
     return findings

@@ -11,6 +11,7 @@ from redis_stream_client._concurrency.standstill import stood_still
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.balancer import Balancer
+from redis_stream_client._consumer.orders import Orders
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.session import Session
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
@@ -83,6 +84,7 @@ class Dispatcher:
         sweeps: SweepSchedule,
         peers: Peers,
         balancer: Balancer,
+        orders: Orders,
         backend: LeaseBackend,
         endings: Endings,
         progress: Progress,
@@ -133,6 +135,7 @@ class Dispatcher:
         self._giving = Giving(
             self._at_work.values(), log=log, may_give=lambda: not self._outages.open, counters=counters
         )
+        orders.give.add(self._ordered_to_give)
         self._changed = asyncio.Event()
         self._draining = False
         self._cut_short = False
@@ -177,6 +180,15 @@ class Dispatcher:
     def say_what_goes_on(self) -> None:
         """Nobody waits for the handlers any more."""
         self._log.warning("run() was cancelled; %d handlers are still ending", len(self._at_work))
+
+    def _ordered_to_give(self, lbs_id: str, deliveries: int) -> None:
+        """An operator wants this stream to go elsewhere."""
+        lease = self._table.get(lbs_id)
+        if lease is None or lease.deliveries != deliveries or self._draining:
+            return  # it has moved since
+        for handler_task in self._at_work.values():
+            if handler_task.lease is lease:
+                self._giving.give_back(handler_task)
 
     # The main loop.
 

@@ -55,6 +55,12 @@ class Giving:
         self._stop_some()
         return len(chosen)
 
+    def give_back(self, handler_task: HandlerTask) -> None:
+        """An operator wants this stream to go elsewhere: stop its handler at its next step after a checkpoint."""
+        if handler_task.may_be_stopped and handler_task not in self._departures:
+            self._departures.begin((handler_task,))
+            handler_task.drain(given=True)
+
     def ended(self, handler_task: HandlerTask) -> None:
         """The work on a stream has ended, and the stream was released, or is lost."""
         self._departures.ended(handler_task, released=handler_task.lease.lost == "released")

@@ -190,9 +190,13 @@ class HandlerTask:
     def may_be_given(self) -> bool:
         """Whether its stream may go to a peer that has fewer: it may move, and the handler is at work, and is not
         stopped already."""
+        return self._working and self.may_be_stopped and self.lease.may_move
+
+    @property
+    def may_be_stopped(self) -> bool:
+        """Whether the handler may be stopped so that the stream can go: it is not so already, nor pinned."""
         lease = self.lease
-        ending = lease.draining or self._stop is not None or lease.lost is not None
-        return self._working and not ending and lease.may_move
+        return not (lease.draining or self._stop is not None or lease.lost is not None or lease.pinned)
 
     def stop(self, why: Stop) -> None:
         """Cancel the handler."""

@@ -99,6 +99,7 @@ class Run:
             sweeps=parts.sweeps,
             peers=parts.peers,
             balancer=parts.balancer,
+            orders=parts.orders,
             backend=parts.backend,
             endings=parts.endings,
             progress=parts.progress,

@@ -20,6 +20,7 @@ from redis_stream_client import (
     StreamWanted,
 )
 from redis_stream_client._consumer import on_their_way
+from redis_stream_client._consumer.orders import Orders
 from redis_stream_client._consumer.wanted_streams import WantedStreams
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
@@ -47,7 +48,11 @@ class Scene:
         self.capacity = Capacity(self.table, self.event_queue, max_streams=None, prefetch=1000, at_once=1000)
         self.counters = Counters()
         self.wanted = WantedStreams(
-            table=self.table, event_queue=self.event_queue, capacity=self.capacity, counters=self.counters
+            table=self.table,
+            event_queue=self.event_queue,
+            capacity=self.capacity,
+            orders=Orders(),
+            counters=self.counters,
         )
         self.leases = [self.receive(f"{number}-0") for number in range(leases)]
 

@@ -24,6 +24,7 @@ OTHERS = {"cli", "demo", "faults", "harness", "project", "proof", "public", "tes
 WITHOUT_TESTS = {
     "_consumer.parts": "it puts the parts together; every test with a client does so",
     "_leases.events": "dataclasses; `public/test_client.py` matches them",
+    "_model.orders": "dataclasses; `public/test_fleet_orders.py` asserts them",
     "_model.leaving": "durations; `consumer/test_session_leaving.py` holds leaving to them",
     "_model.version": "one constant; `cli/test_demo.py` has the command line print it",
     "_protocol.replies": "dataclasses; the tests of each stub compare them",

@@ -15,11 +15,14 @@ from redis_stream_client._protocol.hints import (
     Claimed,
     Dead,
     Draining,
+    Give,
     Hint,
     Joined,
     Left,
+    Ordered,
     Recovered,
     Released,
+    Taken,
     Wants,
 )
 from redis_stream_client._protocol.replies import Refusal, Won
@@ -64,6 +67,9 @@ class Channel:
         (Claimed(("1-0", "2-0")), b"claimed 1-0 2-0"),
         (Released(("1-0",)), b"released 1-0"),
         (Wants("a b", 12), b"wants a b 12"),
+        (Give("a b", "1-0", 3), b"give a b 1-0 3"),
+        (Ordered(), b"ordered"),
+        (Taken("a b", ("1-0", "2-0")), b"taken 1-0 2-0 a b"),
     ],
 )
 def test_a_hint_is_understood_as_it_was_meant(hint: Hint, message: bytes) -> None:
@@ -77,7 +83,12 @@ def test_what_is_no_hint_says_nothing(garbage: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "ask", ["wants", "wants 1", "wants a", "wants a -1", "wants a 1.5", "wants a " + "9" * 5_000]
+    "ask",
+    [
+        *("give", "give a", "give a 1-0", "give a 1-0 x", "give a 1 1", "give 1-0 1", "give a 1-0 " + "9" * 5_000),
+        *("taken", "taken a", "taken 1-0", "taken 1-0 ", "taken x 1-0"),
+        *("wants", "wants 1", "wants a", "wants a -1", "wants a 1.5", "wants a " + "9" * 5_000),
+    ],
 )
 def test_an_ask_without_a_name_or_a_number_says_nothing(ask: str) -> None:
     assert hints.decode(ask.encode()) is None
@@ -94,9 +105,9 @@ def test_scripts_publish_words_that_are_understood() -> None:
         if not script.is_file():
             continue
         text = script.read_text(encoding="utf-8")
-        words = re.findall(r"'PUBLISH', ARGV\[\d+\], '(\w+) '", text)
+        words = re.findall(r"'PUBLISH', ARGV\[\d+\], '(\w+) ?'", text)
         assert len(words) == text.count("'PUBLISH'"), script.name
-        assert re.findall(r"^-- Hint  (\w+) <", text, re.MULTILINE) == words, "its head says so"
+        assert re.findall(r"^-- Hint  (\w+)(?: <.*)?$", text, re.MULTILINE) == words, "its head says so"
         for word in words:
             published.setdefault(word, set()).add(script.name.removesuffix(".lua"))
     assert published.keys() <= WORDS
@@ -104,9 +115,11 @@ def test_scripts_publish_words_that_are_understood() -> None:
         "joined": {"probe"},
         "left": {"leave"},
         "present": {"present"},
-        "dead": {"depose"},
+        "dead": {"depose", "evict"},
         "claimed": {"claim", "claim_many"},
-        "released": {"release", "rescue"},
+        "released": {"evict", "release", "rescue", "take_away"},
+        "taken": {"evict", "take_away"},
+        "ordered": {"order_drain", "pause", "resume"},
     }
 
 

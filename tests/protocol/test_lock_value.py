@@ -67,7 +67,10 @@ def test_all_that_is_said_is_described() -> None:
     ],
 )
 def test_what_makes_no_sense_is_not_described(value: bytes) -> None:
-    assert lock_value.describe(value) == (Holder(), None, None, None, None, None)
+    assert lock_value.describe(value) == (
+        *(Holder(), None, None, None, None, None),
+        *(lock_value.NOTHING, False),
+    )
 
 
 def test_it_is_for_people_too() -> None:

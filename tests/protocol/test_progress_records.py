@@ -286,6 +286,19 @@ async def test_deaths_without_a_record_make_a_suspect_too(redis: Connection, rec
     assert await begin(records, owner(2), unrecorded=1, terms=Terms(1)) == (2, 0, "")
 
 
+async def test_one_that_has_given_its_stream_back_has_not_died_whoever_it_was(
+    redis: Connection, records: Records
+) -> None:
+    await begin(records, FIRST)
+    given_back = f"{FIRST.fence}*"
+    assert (await suspect_of(records, 2)).deaths == 1
+    assert (await begin(records, owner(2), lived_since=given_back))[0] == 1
+    assert (await begin(records, owner(2), lived_since=given_back))[0] == 1, "a repeat spares nobody else"
+    assert (await begin(records, owner(4), lived_since=f"{owner(3).fence}*"))[0] == 2, "this one never began"
+    await fail(records, owner(4))
+    assert (await begin(records, owner(5), lived_since=f"{owner(4).fence}*"))[0] == 2, "that was taken out already"
+
+
 async def suspect_of(records: Records, number: int) -> Suspect:
     """What an owner hears that does not begin with any death."""
     suspect = await records.begin(Begin(RECORD, owner(number), terms=Terms(0)))

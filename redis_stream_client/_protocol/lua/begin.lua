@@ -14,7 +14,8 @@
 --       although its fence is greater ('' and '' for none); with how many deaths of owners before this one it may
 --       begin at the most ('' for any number); 1 if its death, should it die, was a trial, else 0; a fence of this
 --       consumer ('' for none): it has lived through the ends of all leases that it had from that one on, so
---       whichever of them began last has not died, unless a peer has taken it for dead; 1 if a stream without a
+--       whichever of them began last has not died, unless a peer has taken it for dead; with '*' behind it, the fence of
+--       whoever had the stream before, and has given it back, or had it taken away; 1 if a stream without a
 --       checkpoint whose record had expired starts with the entry that woke it, 0 if it starts at its start
 -- Returns for each {'begun', checkpoint or '', attempts, entries added to the stream up to the checkpoint or '',
 --                  the entry that woke the stream, if nothing of it was processed since, or ''}, and of a stream in
@@ -95,8 +96,9 @@ for i = 1, #KEYS do
       local before = ARGV[at + 4]
       if theirs and string.sub(theirs, 1, LBS_ID) == announcement then before = stored[4] end
       before = count(before)
-      local lived_on = ARGV[at + 9] ~= '' and older and stored[2] == me
-        and string.sub(theirs, 1, NUMBERS) >= string.sub(ARGV[at + 9], 1, NUMBERS)
+      local alive = ARGV[at + 9]
+      local lived_on = alive ~= '' and older and (stored[2] == me or string.sub(alive, -1) == '*')
+        and string.sub(theirs, 1, NUMBERS) >= string.sub(alive, 1, NUMBERS)
       local known = failed and string.sub(failed, 1, LBS_ID) == announcement
         and string.match(failed, ' (.*)$') == (checkpoint or '')
       local trouble = known and redis.call('HMGET', KEYS[i], 'failures', 'failing', 'error', 'began', 'lived', 'trials')

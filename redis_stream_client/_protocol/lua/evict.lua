@@ -1,0 +1,41 @@
+-- evict: an operator takes a consumer out of the fleet. What is pending for it is released, a page at a time, and with
+-- the last page its lock and its declaration of presence go. So what it owned counts as given back, and not as what it
+-- has died of. What is pending for one that has no lock is left to the peers, which will take it over anyway.
+--
+-- KEYS  1 load balancer stream   2 the consumer's lock   3 the present
+-- ARGV  1 group   2 consumer   3 the consumer that never has a lock   4 control channel   5 page size
+-- Returns {'unknown'}: there is no such consumer. {'evicted', how many entries were released, 1 if more are to come,
+--         else 0}
+-- Hint  taken <id> <id> ... <consumer>
+-- Hint  released <id> <id> ...
+-- Hint  dead <consumer>
+local function known()
+  local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+  if consumers.err then
+    local none = string.find(consumers.err, 'NOGROUP', 1, true) or string.find(consumers.err, 'no such key', 1, true)
+    return not none and consumers
+  end
+  for _, info in ipairs(consumers) do
+    if info[2] == ARGV[2] then return true end
+  end
+  return false
+end
+local found = known()
+if not found then return {'unknown'} end
+if found ~= true then return found end
+local ids, most = {}, tonumber(ARGV[5])
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  for _, pending in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', most, ARGV[2])) do
+    ids[#ids + 1] = pending[1]
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, pending[1], 'JUSTID')
+  end
+  if #ids > 0 then
+    redis.call('PUBLISH', ARGV[4], 'taken ' .. table.concat(ids, ' ') .. ' ' .. ARGV[2])
+    redis.call('PUBLISH', ARGV[4], 'released ' .. table.concat(ids, ' '))
+  end
+  if #ids == most then return {'evicted', #ids, 1} end
+  redis.call('DEL', KEYS[2])
+end
+redis.pcall('HDEL', KEYS[3], ARGV[2]) -- it is there only if the consumer may declare its presence
+redis.call('PUBLISH', ARGV[4], 'dead ' .. ARGV[2])
+return {'evicted', #ids, 0}

@@ -1,0 +1,29 @@
+-- order_drain: note in the lock of a consumer that it is to drain. The order goes with the lock, so it never concerns
+-- another process; and it stays when the consumer writes or takes its lock anew: see the included `drain_order`.
+--
+-- KEYS  1 load balancer stream   2 the consumer's lock
+-- ARGV  1 group   2 consumer   3 control channel
+-- Returns 'ordered'; 'gone': it has no lock, so it has left or is dead; 'unknown': there is no such consumer; 'foreign':
+--         this library has not written that lock.
+-- Hint  ordered
+--#include drain_order
+local said = redis.pcall('GET', KEYS[2])
+if not said then
+  local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+  if consumers.err then
+    local none = string.find(consumers.err, 'NOGROUP', 1, true) or string.find(consumers.err, 'no such key', 1, true)
+    return none and 'unknown' or consumers
+  end
+  for _, info in ipairs(consumers) do
+    if info[2] == ARGV[2] then return 'gone' end
+  end
+  return 'unknown'
+end
+if type(said) ~= 'string' or string.sub(said, -1) ~= '}' then return 'foreign' end
+if not drain_order(said) then
+  local time = redis.call('TIME')
+  local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  redis.call('SET', KEYS[2], with_drain_order(said, ', "drain": ' .. now), 'KEEPTTL')
+end
+redis.call('PUBLISH', ARGV[3], 'ordered')
+return 'ordered'
