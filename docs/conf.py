@@ -54,5 +54,5 @@ html_copy_source = False
 html_show_copyright = False
 html_use_index = True
 html_theme_options = {"navigation_with_keys": True}
-pygments_style = "sphinx"
-pygments_dark_style = "monokai"
+pygments_style = "tango"
+pygments_dark_style = "github-dark"

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import re
+import runpy
 import sys
 import tomllib
 from itertools import groupby
@@ -145,3 +146,11 @@ def test_the_pages_that_the_package_names_exist() -> None:
                 named += re.findall(r"([\w/-]+) in the documentation", text)
     assert len(named) > 3
     assert [name for name in named if not (DOCS / f"{name}.md").is_file()] == []
+
+
+@pytest.mark.parametrize("source", sorted((DOCS / "_diagrams").glob("*.py")), ids=lambda path: path.name)
+def test_a_picture_is_what_its_source_draws(source: Path) -> None:
+    module = runpy.run_path(str(source))
+    assert module["TARGET"].read_text(encoding="utf-8") == module["svg"](), (
+        f"run python {source.relative_to(ROOT)}"
+    )
