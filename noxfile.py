@@ -36,6 +36,9 @@ WORKERS = min(8, 2 * (os.cpu_count() or 1))
 COMPILED_ONCE = {"PYTHONDONTWRITEBYTECODE": ""}
 """Where the environment forbids to write bytecode, each of the hundreds of processes compiles all it imports."""
 
+PROSE = ["docs", "README.md", "CONTRIBUTING.md", "examples/README.md", "benchmarks/README.md", "tests/README.md"]
+"""What people read first: the style of its English is checked."""
+
 ANY = range(256)
 """The exit codes of a command that may fail."""
 
@@ -128,6 +131,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("codespell")
+    session.run("proselint", "check", "--config", "docs/proselint.json", *PROSE)
 
 
 @nox.session

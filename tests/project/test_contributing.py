@@ -70,5 +70,5 @@ def test_the_hooks_have_the_tools_of_the_continuous_integration() -> None:
     if not config.exists():
         pytest.skip("a source distribution has no hooks")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pinned = set(re.findall(r"(?:ruff|codespell)==[\w.]+", config.read_text(encoding="utf-8")))
+    pinned = set(re.findall(r"(?:ruff|codespell|proselint)==[\w.]+", config.read_text(encoding="utf-8")))
     assert pinned == set(project["optional-dependencies"]["lint"])
