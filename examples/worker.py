@@ -3,8 +3,9 @@
     REDIS_URL=redis://localhost SERVICE=orders python examples/worker.py
 
 Start several, kill one, and the others go on with its streams, each after the last entry that was processed.
-SIGTERM or Ctrl-C hands everything over at once. What no retry can mend, such as an entry that is not UTF-8, goes
-to the dead letters: see `redis-stream-client dead list`.
+SIGTERM or Ctrl-C hands everything over: each stream at its next checkpoint, or after DRAIN_TIMEOUT seconds. What
+no retry can mend, such as an entry that is not UTF-8, goes to the dead letters: `redis-stream-client dead list`.
+With HEALTH_PORT it answers probes: kubernetes/ beside this file has what Kubernetes needs.
 """
 
 import asyncio
@@ -36,8 +37,18 @@ def main() -> None:
     """Work until a signal comes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     url = os.environ.get("REDIS_URL", "redis://localhost")
+    port = os.environ.get("HEALTH_PORT")
     client = RedisStreamClient.from_url(url, os.environ.get("SERVICE", "orders"))
-    asyncio.run(client.run(handle, retry=RETRY, handle_signals=True))
+    asyncio.run(
+        client.run(
+            handle,
+            retry=RETRY,
+            drain_timeout=float(os.environ.get("DRAIN_TIMEOUT", "10")),
+            handle_signals=True,
+            health_port=int(port) if port else None,
+            health_host=os.environ.get("HEALTH_HOST", "127.0.0.1"),
+        )
+    )
 
 
 if __name__ == "__main__":
