@@ -21,6 +21,7 @@ from redis_stream_client._leases.lease import Lease
 from redis_stream_client._model import options
 from redis_stream_client._model.fence import is_held_by
 from redis_stream_client._model.health import Health
+from redis_stream_client._model.observer import Observer
 from redis_stream_client._model.rebalance import Rebalance
 from redis_stream_client._model.retention import OnDone, OnForgotten
 from redis_stream_client._model.retry_policy import NOT_GIVEN, NotGiven, RetryPolicy
@@ -68,6 +69,7 @@ class RedisStreamClient:
             the stream, so that its entries come again. ``"from_now"``: with the entry that woke it, so that older
             entries without a checkpoint never come; that is only for streams that are written by ``write()``,
             since a new entry of another producer is taken for an old one. Either is a warning in the log.
+        observer: is told what happens to the streams of this client, for traces and metrics; default: nobody.
 
     Raises:
         TypeError, ValueError: an argument is not allowed; the message names it.
@@ -91,6 +93,7 @@ class RedisStreamClient:
         presence: bool = True,
         weight: float = 1.0,
         on_forgotten: OnForgotten = "from_start",
+        observer: Observer | None = None,
     ) -> None:
         checked = options.check(
             service,
@@ -104,6 +107,7 @@ class RedisStreamClient:
             presence=presence,
             weight=weight,
             on_forgotten=on_forgotten,
+            observer=observer,
         )
         endpoint = endpoint_for(redis, checked.keys.lbs)
         self._lifecycle = Lifecycle(checked, endpoint, placement_for(redis, endpoint))

@@ -1,15 +1,18 @@
 """The producer's side: announces data streams to the consumers of a service."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
-from redis_stream_client._model.announcement import FIELD, Info, encode
+from redis_stream_client._model import observer as observers
+from redis_stream_client._model.announcement import FIELD, Info, encode, trace_context
 from redis_stream_client._model.errors import RedisRejected, RedisUnavailable
 from redis_stream_client._model.fields import Fields, require_maxlen, require_own_id
 from redis_stream_client._model.fields import encode as encode_fields
 from redis_stream_client._model.keys import Keys, require_name
+from redis_stream_client._model.logs import Log
+from redis_stream_client._model.observer import Observer, SafeObserver
 from redis_stream_client._protocol import writing
 from redis_stream_client._protocol.announcing import Tally, Wanted, announce_all, chunks
 from redis_stream_client._protocol.writing import ANY_ID, NewEntry, Writer, Writing
@@ -26,15 +29,19 @@ class LoadBalancerStream:
             and waits for one if it has lent all of them. Of a cluster, it only reads the settings; it opens
             connections of its own, 16 to a node at the most, and keeps those that it does not use for 10 s.
         service: name of the service.
+        observer: its `Observer.carrier` gives each announcement a trace context for the observer of the consumer;
+            default: none.
 
     The wire format is that of the Go library `redis-stream-client-go`, so its producers can announce as well.
     """
 
-    def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
+    def __init__(self, redis: Redis | RedisCluster, service: str, *, observer: Observer | None = None) -> None:
         self._keys = Keys(require_name(service, "service"))
         self._pooled = Pooled(redis, self._keys.lbs)
         self._calls = ScriptCalls(redis, self._pooled, self._keys.lbs)
         self._writer = Writer(self._keys, self._calls)
+        checked = observers.check(observer)
+        self._observer = SafeObserver(checked, Log(service=service)) if checked is not None else None
 
     async def add(self, stream: str, info: Info | None = None, *, again: bool = False) -> str:
         """Announce a data stream, so that one live consumer will own it; once, however often you call it.
@@ -88,7 +95,9 @@ class LoadBalancerStream:
         """
         if isinstance(streams, str):
             raise TypeError("streams must be an iterable of names, not one str; use add()")
-        wanted = [_wanted(stream) if isinstance(stream, str) else _wanted(*_pair(stream)) for stream in streams]
+        carrier = self._carrier()
+        pairs = [(stream, None) if isinstance(stream, str) else _pair(stream) for stream in streams]
+        wanted = [Wanted(stream, encode(stream, info, carrier)) for stream, info in pairs]
         if not wanted:
             return []
         self._require_data({one.stream for one in wanted})
@@ -142,7 +151,8 @@ class LoadBalancerStream:
         In both errors, ``written`` has one item: the id of the entry, or None if it is not known to be written. An
         entry that was written may not be announced then; `add` makes sure of that.
         """
-        entry = _new_entry(stream, fields, info, ANY_ID if id is None else require_own_id(id))
+        own_id = ANY_ID if id is None else require_own_id(id)
+        entry = NewEntry(stream, encode(stream, info, self._carrier()), encode_fields(fields), own_id)
         return (await self._write([entry], maxlen))[0]
 
     async def write_many(
@@ -166,7 +176,19 @@ class LoadBalancerStream:
         its ``written`` has one item for each entry, in the same order: the id, or None if it is not known to be
         written.
         """
-        return await self._write([_new_entry(*_checked(entry)) for entry in entries], maxlen)
+        carrier = self._carrier()
+        checked = map(_checked, entries)
+        return await self._write(
+            [
+                NewEntry(stream, encode(stream, info, carrier), encode_fields(fields))
+                for stream, fields, info in checked
+            ],
+            maxlen,
+        )
+
+    def _carrier(self) -> Mapping[str, str] | None:
+        """What the announcements of one call carry; None: nothing."""
+        return trace_context(self._observer.carrier()) if self._observer is not None else None
 
     async def _write(self, entries: Sequence[NewEntry], maxlen: int | None) -> list[str]:
         if maxlen is not None:
@@ -239,18 +261,10 @@ def _written(entries: Sequence[NewEntry], known: int, unknown: int) -> str:
     return "; ".join(parts)
 
 
-def _new_entry(stream: str, fields: Fields, info: Info | None = None, id: str = ANY_ID) -> NewEntry:
-    return NewEntry(stream, encode(stream, info), encode_fields(fields), id)
-
-
 def _checked(entry: object) -> tuple[str, Fields, Info | None]:
     if not isinstance(entry, tuple) or len(entry) not in (2, 3):
         raise TypeError(f"entries must hold (stream, fields) or (stream, fields, info), not {entry!r:.200}")
     return entry if len(entry) == 3 else (*entry, None)
-
-
-def _wanted(stream: str, info: Info | None = None) -> Wanted:
-    return Wanted(stream, encode(stream, info))
 
 
 def _pair(stream: object) -> tuple[str, Info | None]:

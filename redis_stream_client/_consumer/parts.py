@@ -25,9 +25,11 @@ from redis_stream_client._consumer.watcher import Watcher
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lock_state import LockState
+from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import ClientClosed, RedisRejected, RedisStreamClientError
 from redis_stream_client._model.logs import Log
+from redis_stream_client._model.observer import SafeObserver
 from redis_stream_client._model.options import MAX_OFFER_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.arrivals import Arrivals
@@ -88,11 +90,13 @@ class Parts:
             longest_patience=options.longest_patience,
             longest_beat=options.heartbeat_interval,
         )
+        self.observer = SafeObserver(options.observer, log) if options.observer is not None else None
+        self.observation = Observation(self.observer, options.consumer) if self.observer is not None else None
         self._make_stubs(where.db)
         self._make_state()
         self._make_stream_access(where_streams_are)
         self._make_ownership()
-        outage = OutageLog(lambda: f"Redis ({where.where})", log)
+        outage = OutageLog(lambda: f"Redis ({where.where})", log, observer=self.observer)
         renewal = self._make_heartbeat(outage)
         self._make_reader()
         self._make_recovery(where, renewal, outage)
@@ -124,7 +128,7 @@ class Parts:
         options = self.options
         self.counters = Counters()
         self.event_queue = EventQueue(options.pace, MAX_OFFER_PAUSE)
-        self.table = LeaseTable(self.event_queue)
+        self.table = LeaseTable(self.event_queue, self.observation)
         self.capacity = Capacity(
             self.table,
             self.event_queue,
@@ -132,7 +136,13 @@ class Parts:
             prefetch=options.prefetch,
             at_once=PAGE,
         )
-        self.losses = Losses(log=self.log, table=self.table, capacity=self.capacity, counters=self.counters)
+        self.losses = Losses(
+            log=self.log,
+            table=self.table,
+            capacity=self.capacity,
+            counters=self.counters,
+            observation=self.observation,
+        )
         self.lock_state = LockState(options.lock_ttl, options.heartbeat_interval, self.losses.lapsed)
         self.audit_lock = SharedLock()
         self.audits = AuditSchedule(options.pace, late=options.block + 1.0)
@@ -184,6 +194,7 @@ class Parts:
             retries=retries,
             record_store=self.record_store,
             fetcher=self.fetcher,
+            observation=self.observation,
         )
         self.endings = Endings(
             options=self.options,
@@ -224,6 +235,7 @@ class Parts:
             progress=self.progress,
             endings=self.endings,
             sleeping=self.sleeping,
+            observation=self.observation,
         )
         self.arrivals = Arrivals(
             log=self.log,
@@ -236,6 +248,7 @@ class Parts:
             capacity=self.capacity,
             counters=self.counters,
             backend=self.backend,
+            observation=self.observation,
         )
         self.claims = Claims(
             options=self.options,
@@ -250,6 +263,7 @@ class Parts:
             arrivals=self.arrivals,
             endings=self.endings,
             backend=self.backend,
+            observation=self.observation,
         )
         self.takeover = Takeover(
             options=self.options,
@@ -386,6 +400,7 @@ class Parts:
                 self.log,
                 within=outage,
                 failures=5,
+                observer=self.observer,
             ),
             lock_state=self.lock_state,
             event_queue=self.event_queue,

@@ -26,7 +26,7 @@ class WantedStreams:
     ) -> None:
         self._table = table
         self._event_queue = event_queue
-        self._departures = Departures[LeaseState](counters, event_queue.unwant)
+        self._departures = Departures[LeaseState](counters, self._stays)
         self._asks = False  # whether the user knows the event
         capacity.changed.add(self._see_what_ended)
         orders.give.add(self._ordered)
@@ -49,6 +49,7 @@ class WantedStreams:
         chosen = able[:count]
         self._departures.begin(chosen)
         for lease in chosen:
+            lease.given = True
             self._event_queue.want(lease)
         return len(chosen)
 
@@ -56,7 +57,7 @@ class WantedStreams:
         """Ask no more, and withdraw what was not read."""
         self._asks = False
         for lease in self._departures:
-            self._event_queue.unwant(lease)
+            self._stays(lease)
         self._departures.clear()
 
     def _ordered(self, lbs_id: str, deliveries: int) -> None:
@@ -66,11 +67,17 @@ class WantedStreams:
             return
         if lease.handed_out and not lease.pinned and lease not in self._departures:
             self._departures.begin((lease,))
+            lease.given = True
             self._event_queue.want(lease)
 
     def _may_be_given(self, lease: LeaseState) -> bool:
         """Whether the user has the lease, and it may move, and is not on its way already."""
         return lease.handed_out and lease.may_move and self._departures.able(lease)
+
+    def _stays(self, lease: LeaseState) -> None:
+        """It was not released in time: what its user does from now on is not for the peer."""
+        lease.given = False
+        self._event_queue.unwant(lease)
 
     def _see_what_ended(self) -> None:
         for lease in [lease for lease in self._departures if lease.lost is not None]:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.entry import Entry
 from redis_stream_client._model.gaps import Gap
@@ -90,6 +91,11 @@ class LeaseBackend(Protocol):
     @property
     def log(self) -> Log:
         """The log of the consumer."""
+        ...
+
+    @property
+    def observation(self) -> Observation | None:
+        """Is told of handlers; None: nobody observes them."""
         ...
 
     @property

@@ -90,7 +90,8 @@ class LeaseState:
         waiting: how many steps of ``entries()`` or ``batches()`` wait for an entry now.
         collecting: how many of them have entries already, and wait for more.
         draining: whether to stop at the first step of ``entries()`` or ``batches()`` after a checkpoint.
-        given: whether it is to stop only because a peer has fewer streams: a pinned one does not.
+        given: whether it is to stop, or its user was asked to release it, only because a peer has fewer streams: a
+            pinned one does not stop.
         pinned: whether it is not given to a peer that has fewer streams.
         refused: the last `RedisRejected` of an operation on this lease. By its identity we tell it apart from one
             that the handler got elsewhere.
@@ -512,7 +513,7 @@ class LeaseState:
     def undrain(self) -> None:
         """Let the holder go on that `drain` was to stop, unless it was cancelled already."""
         if self.cancel_scope is None or not self.cancel_scope.fired:
-            self.draining = False
+            self.draining = self.given = False
 
     def start_waiting(self, *, collecting: bool = False) -> "asyncio.Future[None]":
         """A step of ``entries()`` or ``batches()`` begins to wait. It wakes when the lease ends, too.

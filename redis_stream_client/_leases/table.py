@@ -6,17 +6,33 @@ from collections.abc import Iterable, Iterator, Mapping
 from redis_stream_client._concurrency.chunks import PacedCalls
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lease import Lease, lease_of
+from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import LossReason
+from redis_stream_client._model.observer import EndedBy
 
 REMEMBERED = 10_000  # leases that have ended
 
+_LOST_BY: dict[EndedBy, LossReason] = {
+    "done": "done",
+    "slept": "done",
+    "released": "released",
+    "given": "released",
+    "buried": "dead",
+}
+
 
 class LeaseTable:
-    """The leases by LBS id, and what is remembered about ended ones. Every change is one synchronous step."""
+    """The leases by LBS id, and what is remembered about ended ones. Every change is one synchronous step.
 
-    def __init__(self, event_queue: EventQueue) -> None:
+    Args:
+        event_queue: gets the events about losses.
+        observation: is told of every end of a lease.
+    """
+
+    def __init__(self, event_queue: EventQueue, observation: Observation | None = None) -> None:
         self._event_queue = event_queue
+        self._observation = observation
         self._leases: dict[str, LeaseState] = {}
         self._parting: set[str] = set()
         self._paced = PacedCalls()
@@ -53,9 +69,11 @@ class LeaseTable:
             self.lose(older, "claimed")
         self._leases[lease.lbs_id] = lease
 
-    def end(self, lease: LeaseState, reason: LossReason) -> None:
+    def end(self, lease: LeaseState, how: EndedBy) -> None:
         """End a lease on behalf of its holder. There is no event about it."""
-        self._end(lease, reason)
+        self._end(lease, _LOST_BY[how])
+        if self._observation is not None:
+            self._observation.ended(lease, how)
         lease.face = None  # else the two are a cycle, for the garbage collector to find
 
     def _end(self, lease: LeaseState, reason: LossReason) -> None:
@@ -87,14 +105,14 @@ class LeaseTable:
     def part(self, lease: LeaseState) -> None:
         """Start the release of a lease: it has ended here, though Redis may still say that we own it."""
         self._parting.add(lease.lbs_id)
-        self.end(lease, "released")
+        self.end(lease, "given" if lease.given else "released")
 
     def parted(self, lease: LeaseState) -> None:
         """The release of a lease has succeeded or failed."""
         self._parting.discard(lease.lbs_id)
 
-    def lose(self, lease: LeaseState, reason: LossReason) -> None:
-        """End a lease that was lost, and tell the user."""
+    def lose(self, lease: LeaseState, reason: LossReason, to: str | None = None) -> None:
+        """End a lease that was lost, and tell the user. `to`: the owner of the stream now, if it is known."""
         if self.holds(lease):
             self._lost_counts[lease.lbs_id] = lease.deliveries
             if lease.lived_since is not None:
@@ -104,6 +122,8 @@ class LeaseTable:
             self._end(lease, reason)
             self._event_queue.lost(lease, reason)
             lease.face = None
+            if self._observation is not None:
+                self._observation.lost(lease, reason, to)
 
     def lose_all(self, reason: LossReason) -> None:
         """End all leases, because all are lost."""

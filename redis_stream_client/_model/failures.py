@@ -62,17 +62,17 @@ def describe(error: BaseException) -> str:
 
 
 def _described(error: BaseException) -> str:
-    name = _name(error)
+    name = class_name(error)
     try:
         text = str.__str__(str(error))
     except KeyboardInterrupt:
         raise
     except BaseException as failure:  # noqa: BLE001 - its text cannot be had, for whatever reason
-        return f"{name} (its text cannot be had: __str__ raised {_name(failure)})"
+        return f"{name} (its text cannot be had: __str__ raised {class_name(failure)})"
     return _clean(f"{name}: {text[:LONGEST_TEXT]}" if text else name)
 
 
-def _name(error: BaseException) -> str:
+def class_name(error: BaseException) -> str:
     """The name of its class, or of the public class that users know if its class is private to this package."""
     kind = type(error)
     for base in _bases_of_class(kind):

@@ -14,6 +14,7 @@ class LogFields(TypedDict, total=False):
     stream: Annotated[str, "name of the data stream", "lines about one stream"]
     lbs_id: Annotated[str, "id of its announcement on the load balancer stream", "lines about one announcement"]
     fence: Annotated[str, "the fence of the lease, as text", "lines about one lease"]
+    new_owner: Annotated[str, "id of the consumer that has the stream now", "losses, where it is known"]
 
 
 class Field(NamedTuple):

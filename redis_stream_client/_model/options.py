@@ -8,7 +8,9 @@ import socket
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
+from redis_stream_client._model import observer as observers
 from redis_stream_client._model.keys import Keys, require_name
+from redis_stream_client._model.observer import Observer
 from redis_stream_client._model.retention import OnForgotten, check_on_forgotten
 
 MIN_LOCK_TTL = 0.1
@@ -42,6 +44,7 @@ class Parameters(TypedDict, total=False):
     presence: bool
     weight: float
     on_forgotten: OnForgotten
+    observer: Observer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Options:
     presence: bool
     weight: float
     on_forgotten: OnForgotten
+    observer: Observer | None = None
 
     def renamed(self) -> "Options":
         """The same options under a new consumer id."""
@@ -133,6 +137,7 @@ def check(
     presence: bool = True,
     weight: float = 1.0,
     on_forgotten: OnForgotten = "from_start",
+    observer: Observer | None = None,
 ) -> Options:
     """Check the arguments of the constructor. A ``TypeError`` or ``ValueError`` names the parameter."""
     keys = Keys(require_name(service, "service"))
@@ -159,6 +164,7 @@ def check(
         presence=switch(presence, "presence"),
         weight=_weight(weight),
         on_forgotten=check_on_forgotten(on_forgotten),
+        observer=observers.check(observer),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import gather
@@ -10,11 +11,13 @@ from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._leases.lock_state import LockState
+from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.logs import Log
+from redis_stream_client._model.observer import GainedBy
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
@@ -22,6 +25,34 @@ from redis_stream_client._protocol.base import PAGE
 from redis_stream_client._protocol.deliveries import Deliveries
 from redis_stream_client._protocol.replies import Delivered
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
+
+
+class Origin(NamedTuple):
+    """Where streams come from.
+
+    Attributes:
+        how: how this client came by them.
+        previous: the consumer from which they were taken; None if nobody had them, or that is not known.
+        silent_for: seconds since the last sign of life of that one, or since they were released.
+    """
+
+    how: GainedBy
+    previous: str | None = None
+    silent_for: float | None = None
+
+    @property
+    def died(self) -> int:
+        """The attempt of the owner from which they were taken: it counts even if it left no record."""
+        return int(self.previous is not None)
+
+    @property
+    def given_back(self) -> bool:
+        """Whether their last owner has given them back."""
+        return self.how in ("claimed", "rebalanced") and self.previous is None
+
+
+ANNOUNCED = Origin("announced")
+FOUND = Origin("audit")
 
 
 class Arrivals:
@@ -40,6 +71,7 @@ class Arrivals:
         capacity: Capacity,
         counters: Counters,
         backend: LeaseBackend,
+        observation: Observation | None = None,
     ) -> None:
         self._log = log
         self._consumer = options.consumer
@@ -52,16 +84,10 @@ class Arrivals:
         self._capacity = capacity
         self._counters = counters
         self._backend = backend
+        self._observation = observation
 
-    async def receive(self, entries: Iterable[Delivered], *, unrecorded: int = 0, given_back: bool = False) -> int:
-        """Make leases of entries that were delivered, adopted, or claimed. Returns the number of leases.
-
-        Args:
-            entries: what has come.
-            unrecorded: the attempt of a dead owner that they were claimed from, which counts even if it left no
-                record.
-            given_back: whether their last owner has given them back.
-        """
+    async def receive(self, entries: Iterable[Delivered], origin: Origin = ANNOUNCED) -> int:
+        """Make leases of entries that were delivered, adopted, or claimed. Returns the number of leases."""
         leases = 0
         malformed: list[tuple[Delivered, str]] = []
         for entry in await self._all_lifted(list(entries)):
@@ -74,18 +100,30 @@ class Arrivals:
                 entry.lbs_id,
                 announced,
                 entry.deliveries,
-                unrecorded=unrecorded,
+                unrecorded=origin.died,
                 consumer=self._consumer,
                 lived_since=self._table.lived_since(entry.lbs_id),
-                given_back=given_back,
+                given_back=origin.given_back,
             )
             lease.face = Lease(lease, self._backend)
             self._table.add(lease)
             self._event_queue.added(lease)
             leases += 1
+            if self._observation is not None:
+                self._tell(lease, entry, origin)
         for some in in_chunks(malformed):  # together, so that the reader does not wait for long
             await gather(*(self.bury_malformed(*one) for one in some), name="redis_stream_client burying")
         return leases
+
+    def _tell(self, lease: LeaseState, entry: Delivered, origin: Origin) -> None:
+        assert self._observation is not None
+        self._observation.gained(
+            lease,
+            origin.how,
+            previous=origin.previous,
+            silent_for=origin.silent_for,
+            carrier=announcement.carrier_of(entry.fields),
+        )
 
     async def _all_lifted(self, entries: list[Delivered]) -> list[Delivered]:
         """`lifted` for many entries at the same time: after a loss of writes it may be all of them."""
@@ -135,7 +173,7 @@ class Arrivals:
                 self._lock_state.lapse("missing")
             if adopted is None or not self._lock_state.believed(epoch):
                 return
-            added = await self.receive(adopted.entries)
+            added = await self.receive(adopted.entries, FOUND)
             self._counters.streams_added += added
             start += len(page) - adopted.left
         for start in range(room, len(unknown), PAGE):
@@ -151,6 +189,8 @@ class Arrivals:
             return
         if outcome == "buried":
             self._counters.dead_letters += 1
+            if self._observation is not None:
+                self._observation.buried(entry.lbs_id, "malformed")
             self._log.error(
                 "malformed announcement %s moved to the dead letters: %s",
                 entry.lbs_id,

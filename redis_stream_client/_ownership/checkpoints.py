@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.shared_lock import SharedLock
 from redis_stream_client._leases.lock_state import LockState, State
+from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
@@ -82,6 +83,7 @@ class Progress:
         retries: Retries,
         record_store: RecordStore,
         fetcher: Fetcher,
+        observation: Observation | None = None,
     ) -> None:
         self._log = log
         self._consumer = options.consumer
@@ -100,6 +102,7 @@ class Progress:
         self._retries = retries
         self._record_store = record_store
         self._fetcher = fetcher
+        self._observation = observation
         self._tasks = tasks
         self._callers = Callers(tasks.spawn, tasks.gone, log)
 
@@ -340,7 +343,16 @@ class Progress:
             outcome.set_result(False)
             return outcome
         ask = Checkpoint(record, self._owner(lease), id, lease.added_up_to(id))
-        return records.checkpoint(ask, functools.partial(_apply, lease, id, lease.handed_over))
+        apply = _apply if self._observation is None else self._apply_and_tell
+        return records.checkpoint(ask, functools.partial(apply, lease, id, lease.handed_over))
+
+    def _apply_and_tell(
+        self, lease: LeaseState, id: str, handed_over: int, answer: Refused | bool | Exception
+    ) -> None:
+        before = lease.position
+        _apply(lease, id, handed_over, answer)
+        if self._observation is not None and lease.position != before:
+            self._observation.checkpointed(lease, id, handed_over)
 
     async def _checkpoint(self, lease: LeaseState, id: str) -> None:
         """Repeat a checkpoint until Redis answers."""
@@ -441,7 +453,7 @@ class Progress:
                 lease.lbs_id, lease.deliveries, lease.stream, stored.lbs_id, timeout
             )
             if outcome != "over":  # or its reply was lost, or somebody else took it just now
-                self._losses.lose([lease], "superseded")
+                self._losses.lose([lease], "superseded", by.consumer)
                 raise lease.not_owner(owner=by.consumer)
         return by  # the newer announcement is finished, or the load balancer stream was created again
 

@@ -12,6 +12,7 @@ from redis_stream_client._leases.event_queue import EventQueue, owner_of
 from redis_stream_client._leases.events import ExpiredStream
 from redis_stream_client._leases.lease import Lease
 from redis_stream_client._leases.lock_state import LockState
+from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
@@ -44,6 +45,7 @@ class Claims:
         arrivals: Arrivals,
         endings: Endings,
         backend: LeaseBackend,
+        observation: Observation | None = None,
     ) -> None:
         self._consumer = options.consumer
         self._lock_ttl = options.lock_ttl
@@ -60,6 +62,7 @@ class Claims:
         self._arrivals = arrivals
         self._endings = endings
         self._backend = backend
+        self._observation = observation
         self._claiming: set[str] = set()
 
     async def claim(self, payload: ExpiredStream) -> Lease:
@@ -85,8 +88,10 @@ class Claims:
             await asyncio.sleep(max(0.0, self._lock_state.quiet_until - clock.now()))
             async with self._audit_lock.passing():
                 return await self._claim(payload)
-        except (AlreadyClaimed, StreamGone):
+        except (AlreadyClaimed, StreamGone) as refused:
             self._counters.claims_lost += 1
+            if self._observation is not None:
+                self._observation.claim_lost(payload.stream, payload.lbs_id, refused.owner)
             self._event_queue.withdraw(payload.lbs_id)
             raise
         finally:
@@ -119,8 +124,8 @@ class Claims:
                 self._audits.request()
                 raise self._not_joined(payload)
             match reply:
-                case Won(deliveries):
-                    return await self._won(payload, deliveries)
+                case Won(deliveries, fields):
+                    return await self._won(payload, Delivered(payload.lbs_id, deliveries, fields))
                 case Refusal("gone"):
                     raise StreamGone(f"{payload.stream!r} is gone", **_about(payload))
                 case Refusal("alive", owner=current):
@@ -152,11 +157,11 @@ class Claims:
             raise self._not_joined(payload)
         if not adopted.entries:
             raise StreamGone(f"{payload.stream!r} is gone", **_about(payload))
-        return await self._won(payload, adopted.entries[0].deliveries)
+        return await self._won(payload, adopted.entries[0])
 
-    async def _won(self, payload: ExpiredStream, deliveries: int) -> Lease:
+    async def _won(self, payload: ExpiredStream, won: Delivered) -> Lease:
         """Make the lease from the offer. An announcement never changes."""
-        entry = await self._arrivals.lifted(Delivered(payload.lbs_id, deliveries, ()))
+        entry = await self._arrivals.lifted(won)
         if entry is None:
             raise no_answer("claim", **_about(payload))
         announced = announcement.Announcement(payload.stream, payload.info)
@@ -172,6 +177,9 @@ class Claims:
         )
         state.face = lease = Lease(state, self._backend)
         self._claimed(state)
+        if self._observation is not None:
+            carrier = announcement.carrier_of(entry.fields)
+            self._observation.gained(state, "claimed", previous=payload.previous_owner, carrier=carrier)
         return lease
 
     def _claimed(self, lease: LeaseState) -> None:

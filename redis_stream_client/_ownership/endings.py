@@ -19,6 +19,7 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisUnavailable
 from redis_stream_client._model.letter_details import LetterDetails
+from redis_stream_client._model.observer import EndedBy
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.losses import Losses
@@ -121,7 +122,7 @@ class Endings:
             if doubtful and not await self._lock_was_held():
                 repeated = [False] * len(leases)
             failures = [
-                self._after_done(lease, result, again)
+                self._after_done(lease, result, again, "slept" if lease in asleep else "done")
                 for lease, result, again in zip(leases, results, repeated, strict=True)
             ]
             self._capacity.freed()
@@ -167,7 +168,7 @@ class Endings:
             self._lock_state.lapse("missing")
         return there
 
-    def _after_done(self, lease: LeaseState, result: str, again: bool) -> Exception | None:
+    def _after_done(self, lease: LeaseState, result: str, again: bool, how: EndedBy) -> Exception | None:
         if lease.lost == "done":  # by a call at the same time
             return None
         mine_before = (
@@ -179,10 +180,10 @@ class Endings:
             and self._lock_state.believed(lease.done_sent[0])
         )
         if result == "done" or mine_before:
-            self._table.end(lease, "done")
+            self._table.end(lease, how)
             self._counters.streams_done += 1
             return None
-        self._losses.lose([lease], "gone" if result == "gone" else "claimed")
+        self._losses.lose_to([(lease, "" if result == "gone" else result)])
         return lease.not_owner(gone=result == "gone", owner=result if result != "gone" else None)
 
     def _done_lapsed(self, lease: LeaseState) -> Exception | None:
@@ -291,7 +292,7 @@ class Endings:
             if outcome != "buried":
                 self._losses.lose_to([(lease, "" if outcome == "gone" else outcome)])
                 raise lease.not_owner(gone=outcome == "gone")
-            self._table.end(lease, "dead")
+            self._table.end(lease, "buried")
         # Afterwards, since its attempts count until then.
         await self._record_store.settle([lease], self._retention.settled_for)
         self._counters.dead_letters += 1

@@ -4,9 +4,11 @@ from collections.abc import Iterable
 
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.lock_state import LapseCause
+from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import LossReason
+from redis_stream_client._model.log_fields import LogFields
 from redis_stream_client._model.logs import Log
 from redis_stream_client._model.statistics import Counters
 
@@ -15,31 +17,50 @@ LOGGED = 10
 
 
 class Losses:
-    """Takes lost leases out of the table, and logs them."""
+    """Takes lost leases out of the table, and logs them: each with its fence, and the new owner if it is known.
 
-    def __init__(self, *, log: Log, table: LeaseTable, capacity: Capacity, counters: Counters) -> None:
+    Of many that are lost at once, only the first `LOGGED` have a line each; another line counts the rest.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        table: LeaseTable,
+        capacity: Capacity,
+        counters: Counters,
+        observation: Observation | None = None,
+    ) -> None:
         self._log = log
         self._table = table
         self._capacity = capacity
         self._counters = counters
+        self._observation = observation
 
     def lapsed(self, cause: LapseCause) -> None:
         """The consumer lock has lapsed. After silence all leases are lost; otherwise a resume finds out which."""
         self._log.warning("the consumer lock lapsed (%s)", cause)
+        if self._observation is not None:
+            self._observation.lapsed(cause)
         if cause == "stalled":  # a handler that blocks the event loop does this, and others must know
             for lease in self._table:
                 lease.stood_still()
         if cause == "silent":
             self.lose(self._table, "expired")
 
-    def lose(self, leases: Iterable[LeaseState], reason: LossReason) -> None:
-        """These leases are lost."""
-        lost = [lease for lease in leases if self._table.holds(lease)]
-        for lease in lost:
-            self._table.lose(lease, reason)
+    def lose(self, leases: Iterable[LeaseState], reason: LossReason, to: str = "") -> None:
+        """These leases are lost. `to`: the owner of the streams now, or '' if it is not known."""
+        self._lose([(lease, to) for lease in leases], reason)
+
+    def _lose(self, leases: Iterable[tuple[LeaseState, str]], reason: LossReason) -> None:
+        lost = [(lease, to) for lease, to in leases if self._table.holds(lease)]
+        for lease, to in lost:
+            self._table.lose(lease, reason, to or None)
         self._counters.streams_disowned += len(lost)
-        for lease in lost[:LOGGED]:
-            self._log.warning("lost %s: %s", lease.stream, reason, about=lease)
+        for lease, to in lost[:LOGGED]:
+            by = f" by {to}" if to else ""
+            extra: LogFields = {"new_owner": to} if to else {}
+            self._log.warning("lost %s: %s%s", lease.stream, reason, by, about=lease, extra=extra)
         if len(lost) > LOGGED:
             self._log.warning("lost %d more streams: %s", len(lost) - LOGGED, reason)
         if lost:
@@ -48,5 +69,5 @@ class Losses:
     def lose_to(self, owners: Iterable[tuple[LeaseState, str]]) -> None:
         """These leases are lost; each comes with the owner of the stream now, or '' if it is gone."""
         moved = list(owners)
-        self.lose([lease for lease, owner in moved if owner], "claimed")
-        self.lose([lease for lease, owner in moved if not owner], "gone")
+        self._lose([(lease, owner) for lease, owner in moved if owner], "claimed")
+        self._lose([(lease, owner) for lease, owner in moved if not owner], "gone")

@@ -6,6 +6,7 @@ from redis_stream_client._concurrency.home import Home
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.lock_state import LockState
+from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.errors import ClientClosed
 from redis_stream_client._model.letter_details import LetterDetails
@@ -34,6 +35,7 @@ class RedisBackend:
         progress: Progress,
         endings: Endings,
         sleeping: Sleeping,
+        observation: Observation | None = None,
     ) -> None:
         self.log = log
         self._lock_state = lock_state
@@ -44,6 +46,7 @@ class RedisBackend:
         self._endings = endings
         self._sleeping = sleeping
         self.plane = progress
+        self.observation = observation
 
     @property
     def held(self) -> bool:

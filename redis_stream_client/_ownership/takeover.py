@@ -11,7 +11,7 @@ from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
-from redis_stream_client._ownership.arrivals import Arrivals
+from redis_stream_client._ownership.arrivals import Arrivals, Origin
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._protocol.base import PAGE
 from redis_stream_client._protocol.deliveries import Deliveries
@@ -115,10 +115,8 @@ class Takeover:
                         lock_state.lapse("missing")
                         raise Unanswered("this client's own lock has lapsed", maybe_executed=False)
                     return Taken([], 0)
-                given_back = owner == NOBODY
-                won = await self._arrivals.receive(
-                    reply.entries, unrecorded=int(not given_back), given_back=given_back
-                )
+                origin = Origin("claimed", None if owner == NOBODY else owner)
+                won = await self._arrivals.receive(reply.entries, origin)
                 self._counters.claims_won += won
         return reply
 

@@ -294,6 +294,8 @@ class Dispatcher:
             outcome = await handler_task.run()
             if outcome.failed:
                 self._counters.handlers_failed += 1
+            if self._backend.observation is not None:
+                self._backend.observation.handler_ended(handler_task.lease, outcome.status, outcome.error)
         except Exception as error:  # noqa: BLE001 - a refusal of Redis or a bug; handlers do not raise here
             self._tasks.fail(error)
 
@@ -306,6 +308,8 @@ class Dispatcher:
         self._probation.ended(lease)
         self._outages.ended(lease)
         self._changed.set()
+        if self._backend.observation is not None:  # if the task was cut off
+            self._backend.observation.handler_ended(lease, "lost", None)
         if self._table.holds(lease) and not self._session.leaving:
             self._log.warning("the work on %s was cut off; it is released", lease.stream)
             self._release(lease)

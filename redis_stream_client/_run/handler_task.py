@@ -15,6 +15,7 @@ from redis_stream_client._concurrency.cancel_scope import CancelScope
 from redis_stream_client._concurrency.standstill import Standstill, stood_still
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._leases.lease import AGAIN, Lease
+from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import ENDED, LeaseState
 from redis_stream_client._model.entry import order
 from redis_stream_client._model.errors import (
@@ -24,8 +25,9 @@ from redis_stream_client._model.errors import (
     RedisStreamClientError,
     RedisUnavailable,
 )
-from redis_stream_client._model.failures import describe, is_a, is_cancellation
+from redis_stream_client._model.failures import class_name, describe, is_a, is_cancellation
 from redis_stream_client._model.letter_details import LetterDetails, split
+from redis_stream_client._model.observer import BuriedFor
 from redis_stream_client._model.retry_policy import later
 from redis_stream_client._redis.error_mapping import KeyRejected
 from redis_stream_client._run.handler import Handler
@@ -245,7 +247,10 @@ class HandlerTask:
                 lease.watcher = self
                 lease.progress()
                 self._working = self.called = True
-                await self._handler(self._face)
+                if self._backend.observation is None:
+                    await self._handler(self._face)
+                else:
+                    await self._observed(self._backend.observation)
         except KeyboardInterrupt:
             raise
         except BaseException as raised:
@@ -271,6 +276,10 @@ class HandlerTask:
         finally:
             # Breaks reference cycles: with the lease, and with the error, whose traceback has this frame.
             lease.watcher = error = None
+
+    async def _observed(self, observation: Observation) -> None:
+        with observation.handling(self.lease):
+            await self._handler(self._face)
 
     def progressed(self, lease: LeaseState) -> None:
         """The checkpoint has advanced, or the handler has returned."""
@@ -375,7 +384,7 @@ class HandlerTask:
                 await self._release(graceful=False)
                 return self._outcome("postponed", None)
             if is_a(error, TooManyDeaths):
-                return await self._bury(f"its owners died {lease.deaths} times", None, "")
+                return await self._bury("deaths", f"its owners died {lease.deaths} times", None, "")
             if stopped == "drained":
                 if error is not None and not is_cancellation(error):
                     self._log_failure(error)
@@ -412,11 +421,13 @@ class HandlerTask:
         if (poison := self._rules.poison_in(error)) is not None:
             self._log_failure(error)
             what = describe(poison)
-            return await self._bury(f"raised what goes to the dead letters at once: {what}", error, what)
+            self._tell_of_failure(error, status)
+            return await self._bury("poison", f"raised what goes to the dead letters at once: {what}", error, what)
         counts, last = lease.attempts > 0, False  # else it got on
         if counts:
             lease.fail(what)
             last = self._rules.is_last(lease.failures, lease.failing_for(failed_at))
+        self._tell_of_failure(error, status)
         shown = is_a(error, RedisStreamClientError) or self._judge.failed(lease, what)
         pause = self._rules.pause(lease.failures)
         if status == "stalled":
@@ -429,10 +440,11 @@ class HandlerTask:
                 pause = min(pause, self._rules.patience)  # by then a peer has it that wants it
         overlooked = counts and not self._judge.counts(failed_at)
         if last and not overlooked and lease.lost is None:
-            return await self._bury(f"failed {lease.failures} times, at last: {what}", error, what)
+            reason = f"failed {lease.failures} times, at last: {what}"
+            return await self._bury("failures", reason, error, what)
         if await self._give_back(what, pause, counts=counts and not overlooked, overlooked=overlooked):
             return self._outcome(status, error)
-        return await self._bury(f"failed {lease.deliveries} times, at last: {what}", error, what)
+        return await self._bury("failures", f"failed {lease.deliveries} times, at last: {what}", error, what)
 
     async def _give_back(self, what: str, pause: float, *, counts: bool, overlooked: bool) -> bool:
         """Record the failure, if it counts, and release. False: the stream was tried too often for that."""
@@ -492,7 +504,7 @@ class HandlerTask:
             self.lease.remove_waiter(waiter)
             self._pausing = None
 
-    async def _bury(self, reason: str, error: BaseException | None, what: str) -> Outcome:
+    async def _bury(self, why: BuriedFor, reason: str, error: BaseException | None, what: str) -> Outcome:
         """Move the stream to the dead letters. `what`: the failure of this owner, if there was one."""
         lease = self.lease
         self._backend.log.error(
@@ -512,7 +524,14 @@ class HandlerTask:
             if lease.lost is None:
                 await self._release(pause=pause, graceful=False)
             return self._outcome("failed", error)
+        if self._backend.observation is not None:
+            kind = split(what)[0] or (class_name(error) if error is not None else "")
+            self._backend.observation.buried(lease.lbs_id, why, lease.stream, kind)
         return self._outcome("dead", error)
+
+    def _tell_of_failure(self, error: BaseException | None, status: Status) -> None:
+        if self._backend.observation is not None:
+            self._backend.observation.failed(self.lease, error, stalled=status == "stalled")
 
     def _details(self, what: str) -> LetterDetails:
         lease = self.lease

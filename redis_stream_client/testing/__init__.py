@@ -33,11 +33,14 @@ from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._leases.lease import Lease
+from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.trouble import Trouble
 from redis_stream_client._model import announcement, leaving, options, retention, retry_policy
+from redis_stream_client._model import observer as observers
 from redis_stream_client._model.announcement import Info
 from redis_stream_client._model.entry import Entry, order, require_id
 from redis_stream_client._model.keys import Keys, require_name
+from redis_stream_client._model.observer import Observer, SafeObserver
 from redis_stream_client._model.public_names import claim_exports
 from redis_stream_client._model.retention import OnDone
 from redis_stream_client._model.retry_policy import NOT_GIVEN, NotGiven, RetryPolicy
@@ -46,7 +49,7 @@ from redis_stream_client._run.handler import Handler, require_handler
 from redis_stream_client._run.handler_task import Alone, HandlerTask, Strict
 from redis_stream_client._run.outcome import Outcome, Rules, Status
 from redis_stream_client._run.watchdogs import start_watches
-from redis_stream_client.testing._memory import Fields, Memory, MemoryLease, Record
+from redis_stream_client.testing._memory import CONSUMER, Fields, Memory, MemoryLease, Record
 
 __all__ = [
     "Controller",
@@ -279,6 +282,7 @@ async def run_handler(
     drain_timeout: float = 1.0,
     patience: float = 0.5,
     on_done: OnDone = "keep",
+    observer: Observer | None = None,
 ) -> Outcome:
     """Give a lease to a handler with the code of ``client.run()``, and return how that ended.
 
@@ -298,6 +302,8 @@ async def run_handler(
         patience: seconds after which a cancelled handler that goes on loses its stream; in a client this is
             `lock_ttl`, at most 2, here the default is 0.5.
         on_done: as for `run()`, before the call returns: ``controller(lease).entries`` shows what is left.
+        observer: as for a client. It is told of the handler, its checkpoints and failures, and of a dead letter;
+            not of owners, since there is no fleet.
 
     Raises:
         TypeError, ValueError: an argument is not allowed, or it is the lease of a client: use `run()` for it.
@@ -317,6 +323,9 @@ async def run_handler(
     )
     retention.check(on_done, trim=False)
     lease.state.on_done = on_done
+    checked = observers.check(observer)
+    observation = Observation(SafeObserver(checked, memory.log), CONSUMER) if checked is not None else None
+    memory.observation = observation
     handler_task = HandlerTask(lease.state, lease, memory, require_handler(handler), rules, Strict(), Alone(rules))
     timers: list[asyncio.TimerHandle] = []
 
@@ -337,7 +346,10 @@ async def run_handler(
             watch.cancel()
         for timer in timers:
             timer.cancel()
-    return working.result()
+    outcome = working.result()
+    if observation is not None:
+        observation.handler_ended(lease.state, outcome.status, outcome.error)
+    return outcome
 
 
 async def _cut_short(handler_task: HandlerTask, working: "asyncio.Task[Outcome]", memory: Memory) -> None:

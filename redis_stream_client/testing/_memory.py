@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._leases.entry_iterator import IN_DOUBT
@@ -21,6 +21,9 @@ from redis_stream_client._model.errors import LossReason
 from redis_stream_client._model.gaps import Gap
 from redis_stream_client._model.letter_details import LetterDetails
 from redis_stream_client._model.logs import Log
+
+if TYPE_CHECKING:
+    from redis_stream_client._leases.observation import Observation
 
 PEER = "redis-consumer-peer-00000000"
 """The peer that has taken over the stream, if one has."""
@@ -153,6 +156,7 @@ class Memory:
         self._doubts = 0
         self._work: set[asyncio.Task[None]] = set()
         self._falling_asleep: asyncio.Task[None] | None = None
+        self.observation: Observation | None = None
 
     # What tests call.
 
@@ -261,6 +265,8 @@ class Memory:
         self.checkpoints.append(id)
         await asyncio.sleep(0)
         lease.checkpointed(id, advanced=advanced, handed_over=handed_over)
+        if advanced and self.observation is not None:
+            self.observation.checkpointed(lease, id, handed_over)
 
     async def answered(self, lease: LeaseState) -> None:
         """Wait for the operations whose callers were cancelled."""

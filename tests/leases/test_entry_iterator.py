@@ -80,6 +80,7 @@ class Backend:
         self.failure: Exception | None = None
         self.sources: list[Source] = []
         self.plane = self
+        self.observation = None
         self.asleep: list[bool | Exception] = []
         """What is answered when a stream is to be put to sleep, in order; without an answer it lasts."""
         self.asked = 0

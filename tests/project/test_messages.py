@@ -207,7 +207,7 @@ async def test_joining_losing_and_leaving_are_logged_with_who_and_what(
     records = {(record.levelname, record.getMessage()): record for record in caplog.records}
     assert ("INFO", f"joined {service}") in records
     assert ("INFO", f"left {service}") in records
-    loss = records[("WARNING", "lost call-1: claimed")]
+    loss = records[("WARNING", "lost call-1: claimed by peer")]
     assert (
         vars(loss).items()
         >= {
