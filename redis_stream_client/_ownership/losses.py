@@ -8,7 +8,6 @@ from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import LossReason
-from redis_stream_client._model.log_fields import LogFields
 from redis_stream_client._model.logs import Log
 from redis_stream_client._model.statistics import Counters
 
@@ -59,8 +58,9 @@ class Losses:
         self._counters.streams_disowned += len(lost)
         for lease, to in lost[:LOGGED]:
             by = f" by {to}" if to else ""
-            extra: LogFields = {"new_owner": to} if to else {}
-            self._log.warning("lost %s: %s%s", lease.stream, reason, by, about=lease, extra=extra)
+            self._log.warning(
+                "lost %s: %s%s", lease.stream, reason, by, about=lease, extra={"new_owner": to} if to else None
+            )
         if len(lost) > LOGGED:
             self._log.warning("lost %d more streams: %s", len(lost) - LOGGED, reason)
         if lost:
