@@ -149,10 +149,19 @@ def unmade(
     return ("", None) if what == "class" and name.rpartition(".")[2] in NOT_MADE else None
 
 
+def complete(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of public names that the reference does not have."""
+    there = env.domains.python_domain.objects
+    for name in redis_stream_client.__all__:
+        if f"{PACKAGE}.{name}" not in there and not name.startswith("__"):
+            log.warning("%s is in no page of the reference", name, type="api", subtype="name")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add all this to Sphinx."""
     app.add_post_transform(Links)
     app.connect("missing-reference", leave_alone)
     app.connect("autodoc-process-docstring", unsplit, priority=400)
     app.connect("autodoc-process-signature", unmade)
+    app.connect("env-check-consistency", complete)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
