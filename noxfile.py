@@ -159,7 +159,7 @@ def build(session: nox.Session) -> None:
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist))
     [wheel] = dist.glob("*.whl")
-    session.install(str(wheel))
+    session.install(f"{wheel}[cli]")
     package = Path("redis_stream_client").resolve()
     data = [*package.rglob("*.lua"), package / "py.typed"]
     names = [path.relative_to(package).as_posix() for path in data]

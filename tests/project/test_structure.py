@@ -43,8 +43,9 @@ MAY_IMPORT = {
     "fleet": GROUND | {"_redis", "_leases", "_protocol"},
     "testing": GROUND
     | {"_leases", "_redis.pooled", "_run.handler", "_run.handler_task", "_run.outcome", "_run.watchdogs"},
-    "demo": PUBLIC,
-    "cli": PUBLIC | {"demo"},
+    "terminal": set[str](),
+    "demo": PUBLIC | {"terminal"},
+    "cli": PUBLIC | {"terminal", "demo"},
     "__main__": {"cli"},
 }
 """Of each room: the rooms, and of some the modules, that it may import. Of its own room each may import all.

@@ -1,0 +1,85 @@
+"""A pseudo-terminal for the tests: a program or this process writes to it, and a thread reads what is shown."""
+
+from __future__ import annotations
+
+import os
+import pty
+import termios
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+PATIENCE = 30.0
+
+
+class Terminal:
+    """A window of some columns and lines.
+
+    Attributes:
+        its_end: the file descriptor that programs get as their terminal.
+    """
+
+    def __init__(self, columns: int = 80, lines: int = 24) -> None:
+        self._reading, self.its_end = pty.openpty()
+        self._shown = bytearray()
+        self._more = threading.Condition()
+        self.resize(columns, lines)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        os.close(self._reading)
+
+    @property
+    def text(self) -> str:
+        """All that was shown so far, with its control sequences."""
+        with self._more:
+            return self._shown.decode(errors="replace")
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Give the window another size; the programs that it controls get SIGWINCH."""
+        termios.tcsetwinsize(self.its_end, (lines, columns))
+
+    def type(self, text: str) -> None:
+        """Type on its keyboard."""
+        os.write(self._reading, text.encode())
+
+    def wait_for(self, text: str, since: int = 0) -> str:
+        """Wait until this text was shown, behind the first `since` characters; return all that was shown."""
+        deadline = time.monotonic() + PATIENCE
+        with self._more:
+            while text not in self._shown.decode(errors="replace")[since:]:
+                if not self._more.wait(deadline - time.monotonic()):
+                    raise TimeoutError(
+                        f"not shown: {text!r}, but {self._shown.decode(errors='replace')[since:]!r}"
+                    )
+            return self._shown.decode(errors="replace")
+
+    def close(self) -> str:
+        """Close our handle of its end, and return all that was shown until the programs have closed theirs."""
+        if self.its_end >= 0:
+            os.close(self.its_end)
+            self.its_end = -1
+        self._thread.join(PATIENCE)
+        return self.text
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._reading, 65536)
+            except OSError:  # Linux's way to say that the other end was closed
+                return
+            if not data:
+                return
+            with self._more:
+                self._shown += data
+                self._more.notify_all()
