@@ -27,6 +27,7 @@ from redis_stream_client._protocol.group import Group
 from redis_stream_client._protocol.hints import Hints, Wants
 from redis_stream_client._protocol.replies import Holder, Member
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.outage import OutageLog
 
 NAMED = 5
 """The most givers that the log names."""
@@ -76,6 +77,7 @@ class Balancer:
         self,
         *,
         log: Log,
+        outage: OutageLog,
         options: Options,
         group: Group,
         hints: Hints,
@@ -86,6 +88,7 @@ class Balancer:
         counters: Counters,
     ) -> None:
         self._log = log
+        self._outage = outage
         self._consumer = options.consumer
         self._patience = options.patience
         self._group = group
@@ -165,7 +168,7 @@ class Balancer:
                 await self._ask()
                 self._backoff.reset()
             except Unanswered as error:
-                self._log.debug("balancer: %s", error)
+                self._outage.failed(error)
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing:
                 self._lock_state.lapse("missing")
@@ -195,6 +198,7 @@ class Balancer:
         members = await self._group.members(self._patience)
         others = [member.name for member in members if member.name not in (self._consumer, NOBODY)]
         alive = await self._roll_call.alive(others)
+        self._outage.answered()
         if schedule is not self._schedule or self._giver is None:
             return  # stopped meanwhile
         loads, released = self._read(members, alive)

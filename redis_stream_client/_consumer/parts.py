@@ -52,7 +52,20 @@ from redis_stream_client._protocol.notifications import KeyspaceEvents
 from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._protocol.presence import PresenceScripts
 from redis_stream_client._redis.endpoint import Endpoint
-from redis_stream_client._redis.outage import OutageLog
+from redis_stream_client._redis.outage import (
+    ANNOUNCEMENTS,
+    FAILURES,
+    OPERATIONS,
+    PRESENCE,
+    REBALANCING,
+    REDIS,
+    SERVERS,
+    SUBSCRIPTION,
+    SWEEPS,
+    OutageLog,
+    Outages,
+    Wording,
+)
 from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
@@ -92,16 +105,26 @@ class Parts:
         )
         self.observer = SafeObserver(options.observer, log) if options.observer is not None else None
         self.observation = Observation(self.observer, options.consumer) if self.observer is not None else None
+        self.outages = Outages(log, self.observer)
+        self._where = where
+        self._outage = self.outages.of_server(REDIS, where)
         self._make_stubs(where.db)
         self._make_state()
         self._make_stream_access(where_streams_are)
         self._make_ownership()
-        outage = OutageLog(lambda: f"Redis ({where.where})", log, observer=self.observer)
-        renewal = self._make_heartbeat(outage)
+        renewal = self._make_heartbeat()
         self._make_reader()
-        self._make_recovery(where, renewal, outage)
+        self._make_recovery(renewal)
         self._connect_anew_together()
         self._make_session()
+
+    def _at(self, wording: Wording, endpoint: Endpoint) -> OutageLog:
+        """The log of what a server does not do. What the outage of our own explains does not count."""
+        return self._here(wording) if endpoint is self._where else self.outages.of_server(wording, endpoint)
+
+    def _here(self, wording: Wording, *, failures: int = FAILURES) -> OutageLog:
+        """The log of what the server of the load balancer stream does not do, though it answers beats."""
+        return self.outages.of_server(wording, self._where, within=self._outage, failures=failures)
 
     def _make_stubs(self, db: int) -> None:
         """Make the stubs for the load balancer stream. No I/O."""
@@ -155,6 +178,7 @@ class Parts:
     def _make_stream_access(self, placement: Placement) -> None:
         """Make the parts for data streams and their progress records."""
         options = self.options
+        lookups = self.outages.watch(SERVERS, within=self._outage, failures=3)
         self.record_store = RecordStore(
             options.keys,
             options.consumer,
@@ -164,6 +188,8 @@ class Parts:
             options.patience,
             self.connections.identity_at,
             log=self.log,
+            outage_at=self._at,
+            lookups=lookups,
             longest_patience=options.longest_patience,
         )
         self.retention = Retention(log=self.log, options=options, record_store=self.record_store)
@@ -173,6 +199,8 @@ class Parts:
             self.tasks.spawn,
             self.tasks.gone,
             log=self.log,
+            outage_at=self._at,
+            lookups=lookups,
             patience=options.longest_patience,
             lock=options.keys.lock(options.consumer),
             renewed=self.connections.met,
@@ -180,7 +208,12 @@ class Parts:
 
     def _make_ownership(self) -> None:
         """Make the parts that change the owner of a stream."""
-        retries = Retries(options=self.options, lock_state=self.lock_state, audits=self.audits)
+        retries = Retries(
+            options=self.options,
+            outage=self._here(OPERATIONS),
+            lock_state=self.lock_state,
+            audits=self.audits,
+        )
         self.progress = Progress(
             log=self.log,
             options=self.options,
@@ -278,12 +311,12 @@ class Parts:
             arrivals=self.arrivals,
         )
 
-    def _make_heartbeat(self, outage: OutageLog) -> LockRenewal:
+    def _make_heartbeat(self) -> LockRenewal:
         """Make the parts that keep the lock."""
         renewal = LockRenewal(
             lock=self.lock,
             lock_state=self.lock_state,
-            outage=outage,
+            outage=self._outage,
             counters=self.counters,
             patience=self.options.beat_patience,
         )
@@ -296,7 +329,7 @@ class Parts:
             renewal=renewal,
             lock_state=self.lock_state,
             table=self.table,
-            outage=outage,
+            outage=self._outage,
             audits=self.audits,
             sweeps=self.sweeps,
             losses=self.losses,
@@ -323,6 +356,7 @@ class Parts:
         )
         self.reader = Reader(
             log=self.log,
+            outage=self._here(ANNOUNCEMENTS),
             options=self.options,
             announcements=self.announcements,
             group=self.group,
@@ -336,10 +370,12 @@ class Parts:
             arrivals=self.arrivals,
         )
 
-    def _make_recovery(self, where: Endpoint, renewal: LockRenewal, outage: OutageLog) -> None:
+    def _make_recovery(self, renewal: LockRenewal) -> None:
         """Make the parts that find dead members, and prove to them that we live."""
+        presence_outage = self._here(PRESENCE)
         self.presence = Presence(
             log=self.log,
+            outage=presence_outage,
             options=self.options,
             scripts=self.presence_scripts,
             lock_state=self.lock_state,
@@ -347,6 +383,7 @@ class Parts:
         )
         self.watcher = Watcher(
             log=self.log,
+            outage=presence_outage,
             options=self.options,
             scripts=self.presence_scripts,
             lock_state=self.lock_state,
@@ -355,6 +392,7 @@ class Parts:
         roll_call = RollCall(options=self.options, group=self.group, peers=self.peers)
         self.sweeper = Sweeper(
             log=self.log,
+            outage=self._here(SWEEPS),
             options=self.options,
             group=self.group,
             pending=self.pending,
@@ -373,6 +411,7 @@ class Parts:
         )
         self.balancer = Balancer(
             log=self.log,
+            outage=self._here(REBALANCING),
             options=self.options,
             group=self.group,
             hints=self.hints,
@@ -392,16 +431,10 @@ class Parts:
         self.listener = Listener(
             log=self.log,
             options=self.options,
-            endpoint=where,
+            endpoint=self._where,
             greet=self.connections.identity,
             keyspace_events=self.keyspace_events,
-            outage=OutageLog(
-                lambda: f"the subscription at {where.where}",
-                self.log,
-                within=outage,
-                failures=5,
-                observer=self.observer,
-            ),
+            outage=self._here(SUBSCRIPTION, failures=5),
             lock_state=self.lock_state,
             event_queue=self.event_queue,
             peers=self.peers,
@@ -430,6 +463,7 @@ class Parts:
         """Make the session, which starts and ends the tasks, and the report for users."""
         self.session = Session(
             log=self.log,
+            outages=self.outages,
             options=self.options,
             home=self.home,
             tasks=self.tasks,

@@ -19,6 +19,7 @@ from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._protocol.presence import Declared, PresenceScripts
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.outage import OutageLog
 
 LONGEST_PAUSE = 0.5
 """The longest pause in seconds between two attempts to declare or to withdraw."""
@@ -34,12 +35,14 @@ class Presence:
         self,
         *,
         log: Log,
+        outage: OutageLog,
         options: Options,
         scripts: PresenceScripts,
         lock_state: LockState,
         presence_state: PresenceState,
     ) -> None:
         self._log = log
+        self._outage = outage
         self._timeout = options.presence_patience
         self._scripts = scripts
         self._lock_state = lock_state
@@ -77,8 +80,9 @@ class Presence:
                 else:
                     await self._declare()
                 self._backoff.reset()
+                self._outage.answered()
             except (Unanswered, GroupMissing) as error:
-                self._log.debug("presence: %s", error)
+                self._outage.failed(error)
                 await wait_for(self._wake, self._backoff.pause())  # something that happens ends the pause
             except RedisRejected as error:
                 if step == "declare":

@@ -22,6 +22,7 @@ from redis_stream_client._protocol.announcements import Announcements
 from redis_stream_client._protocol.group import Group
 from redis_stream_client._protocol.replies import Delivered
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.outage import OutageLog
 
 LARGEST_READ = 1_000
 
@@ -40,6 +41,7 @@ class Reader:
         self,
         *,
         log: Log,
+        outage: OutageLog,
         options: Options,
         announcements: Announcements,
         group: Group,
@@ -53,6 +55,7 @@ class Reader:
         arrivals: Arrivals,
     ) -> None:
         self._log = log
+        self._outage = outage
         self._consumer = options.consumer
         self._patience = options.patience
         self._announcements = announcements
@@ -90,8 +93,9 @@ class Reader:
                 else:
                     await self._read_one()
                 self._backoff.reset()
+                self._outage.answered()
             except Unanswered as error:
-                self._log.debug("reader: %s", error)
+                self._outage.failed(error)
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing as error:
                 self._log.warning("the consumer group is gone: %s", error)

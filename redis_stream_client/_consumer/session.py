@@ -34,6 +34,7 @@ from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
 from redis_stream_client._protocol.lock import Lock
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, origin
+from redis_stream_client._redis.outage import Outages
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
 from redis_stream_client._streams.retention import Retention
@@ -50,6 +51,7 @@ class Session:
         self,
         *,
         log: Log,
+        outages: Outages,
         options: Options,
         home: Home,
         tasks: OwnedTasks[ClientClosed],
@@ -70,6 +72,7 @@ class Session:
         watcher: Watcher,
     ) -> None:
         self._log = log
+        self._outages = outages
         self._options = options
         self._service = options.keys.service
         self._home = home
@@ -212,6 +215,7 @@ class Session:
         failure = await _whatever_happens(lambda: self._lose(held)) or failure
         self._tasks.failure = self._tasks.failure or failure
         self._event_queue.end()
+        self._outages.close()
         self.closed.set()
         if self._joined:
             self._log.info("left %s", self._service)

@@ -36,6 +36,7 @@ from redis_stream_client._protocol.hints import Dead, Hints
 from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._protocol.replies import Delivered, Member
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.outage import OutageLog
 
 TURNS = 8  # sweeps of the fleet in one pace
 OWN_PERIOD = 2  # paces between two sweeps that every client makes without the turn
@@ -55,6 +56,7 @@ class Sweeper:
         self,
         *,
         log: Log,
+        outage: OutageLog,
         options: Options,
         group: Group,
         pending: Pending,
@@ -72,6 +74,7 @@ class Sweeper:
         stale_announcements: StaleAnnouncements,
     ) -> None:
         self._log = log
+        self._outage = outage
         self._consumer = options.consumer
         self._keys = options.keys
         self._lock_ttl = options.lock_ttl
@@ -139,7 +142,7 @@ class Sweeper:
                 await self._look_at_suspects()
                 self._backoff.reset()
             except Unanswered as error:
-                self._log.debug("sweeper: %s", error)
+                self._outage.failed(error)
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing:
                 self._lock_state.lapse("missing")
@@ -194,6 +197,7 @@ class Sweeper:
         dead += [member.name for member in members if member.name == NOBODY and member.pending]
         self._sweeps.swept_at = clock.now()
         self._counters.sweeps += 1
+        self._outage.answered()
         to_tell: list[str] = []
         for owner in dead:
             if self._sweeps.long_ago(owner, RECHECK_DISTANCE):

@@ -18,6 +18,7 @@ from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._protocol.presence import PresenceScripts
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.outage import OutageLog
 
 AT_ONCE = 100
 """The most members that one script call deposes."""
@@ -33,12 +34,14 @@ class Watcher:
         self,
         *,
         log: Log,
+        outage: OutageLog,
         options: Options,
         scripts: PresenceScripts,
         lock_state: LockState,
         presence_state: PresenceState,
     ) -> None:
         self._log = log
+        self._outage = outage
         self._timeout = options.presence_patience
         self._scripts = scripts
         self._lock_state = lock_state
@@ -60,9 +63,10 @@ class Watcher:
                 await self._depose()
                 if clock.now() >= self._absences.next_look:
                     await self._look()
+                    self._outage.answered()
                 self._backoff.reset()
             except (Unanswered, GroupMissing) as error:
-                self._log.debug("watcher: %s", error)
+                self._outage.failed(error)
                 self._absences.unanswered(clock.now())
                 self._lock_state.doubt()  # and the answer to a beat ends the doubt: in doubt we do not look
                 await asyncio.sleep(self._backoff.pause())

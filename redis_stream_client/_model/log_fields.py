@@ -15,6 +15,13 @@ class LogFields(TypedDict, total=False):
     lbs_id: Annotated[str, "id of its announcement on the load balancer stream", "lines about one announcement"]
     fence: Annotated[str, "the fence of the lease, as text", "lines about one lease"]
     new_owner: Annotated[str, "id of the consumer that has the stream now", "losses, where it is known"]
+    streams: Annotated[int, "how many streams it concerns", "outages that concern several; the consumer lock"]
+    failures: Annotated[int, "failures that did not count", "the end of an outage of the handlers"]
+    error: Annotated[str, "what has failed, as text", "outages; lines with a traceback"]
+    address: Annotated[str, "the server that does not answer", "outages of a server"]
+    outage: Annotated[str, "what kind of outage it is", "the beginning, the reminders and the end of an outage"]
+    since: Annotated[str, "when it began: ISO 8601, in UTC", "the same"]
+    lasted: Annotated[float, "for how many seconds it has lasted by now", "the same"]
 
 
 class Field(NamedTuple):

@@ -98,6 +98,7 @@ class Log:
         if error is not None:
             shown = error if _presentable(error) else _stand_in(error)
             exc_info = (type(shown), shown, _traceback_of(shown))  # a bare one is asked whether it is true
+            fields = {"error": describe(error), **fields}
         if not self._written(level, message, args, exc_info, fields) and error is not None:
             self._written(level, message + ": %s", (*args, describe(error)), None, fields)
 

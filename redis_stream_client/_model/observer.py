@@ -248,11 +248,13 @@ class RedisOutage:
         address: what does not answer.
         error: what happened instead.
         seconds: how long it has lasted.
+        kind: what is not answered: the field `outage` of the log.
     """
 
     address: str
     error: str
     seconds: float
+    kind: str = "redis"
 
 
 class Observer:

@@ -12,6 +12,7 @@ from redis_stream_client._model.errors import NotOwner, RedisUnavailable
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._redis.error_mapping import Unanswered
+from redis_stream_client._redis.outage import OutageLog
 
 T = TypeVar("T")
 
@@ -26,7 +27,10 @@ class Lapsed(Exception):
 class Retries:
     """Repeats operations on held leases. Each of these operations may be repeated."""
 
-    def __init__(self, *, options: Options, lock_state: LockState, audits: AuditSchedule) -> None:
+    def __init__(
+        self, *, options: Options, outage: OutageLog, lock_state: LockState, audits: AuditSchedule
+    ) -> None:
+        self._outage = outage
         self._lock_ttl = options.lock_ttl
         self._patience = options.patience
         self._longest_pause = options.longest_pause
@@ -53,11 +57,15 @@ class Retries:
             if self._lock_state.state is not State.HELD or not wanted() or clock.now() >= give_up:
                 raise Lapsed
             try:
-                return await attempt(self._patience)
+                answer = await attempt(self._patience)
             except Unanswered as error:
+                self._outage.failed(error)
                 if error.maybe_executed and changes_ownership:
                     self._audits.request()
                 await asyncio.sleep(backoff.pause())
+            else:
+                self._outage.answered()
+                return answer
 
 
 def lapsed(lease: LeaseState, operation: str) -> NotOwner | RedisUnavailable:

@@ -23,6 +23,7 @@ from redis_stream_client._protocol.base import decode_name, encode_name
 from redis_stream_client._redis import error_mapping
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
+from redis_stream_client._redis.outage import OutageLog
 from redis_stream_client._redis.script import Script
 from redis_stream_client._redis.window import Window
 
@@ -236,6 +237,7 @@ class Records:
         gone: makes the error of a request that was never sent.
         timeout: the first timeout of a batch, in seconds.
         log: the log of the client.
+        outage: told how the calls go.
     """
 
     def __init__(
@@ -245,9 +247,12 @@ class Records:
         spawn: Spawn,
         gone: Callable[[], ClientClosed],
         timeout: float,
+        *,
         log: Log,
+        outage: OutageLog,
     ) -> None:
         self._connection = connection
+        self._outage = outage
         self._slot = slot
         self._longest = 2 * timeout  # more, and callers would notice an outage too late
         self._beginning = Window("records in a begin", CALL, timeout, log=log)
@@ -343,6 +348,7 @@ class Records:
 
     async def close(self) -> None:
         """Close the connection."""
+        self._outage.forget()
         await self._connection.close()
 
     async def _retain(self, asks: list[Retain], timeout: float) -> list[Any]:
@@ -382,6 +388,7 @@ class Records:
         def answered(replies: Any) -> None:
             reply = replies if isinstance(replies, Exception) else replies[0]
             _went(self._advancing, [reply])
+            self._heard([reply])
             try:
                 answer = _checkpointed(self._translated(reply))
             except AssertionError as error:  # the one who waits raises it; the connection goes on
@@ -434,7 +441,16 @@ class Records:
             await call(*slots.values())
         else:
             await gather(*map(call, slots.values()), name="redis_stream_client records")
+        self._heard(results)
         return results
+
+    def _heard(self, replies: Sequence[Any]) -> None:
+        """Tell the log how a call went, with what came for each of its records."""
+        unanswered = next((reply for reply in replies if isinstance(reply, Unanswered)), None)
+        if unanswered is not None:
+            self._outage.failed(unanswered)
+        else:
+            self._outage.answered()
 
     def _translated(self, reply: Any) -> Any:
         match reply:

@@ -1,51 +1,246 @@
-"""The log of outages: one line when a server goes out of reach, with the cause, and one when it is back."""
+"""The log of what lasts: one line when it begins, a reminder each minute while it lasts, and one line at its end.
 
+So an outage is a few lines, however often the client tries again, and however many streams it concerns; the
+attempts themselves are logged at DEBUG. The reminders need no attempt: they come also when nothing else happens.
+"""
+
+import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from redis_stream_client._concurrency import clock
+from redis_stream_client._model.log_fields import LogFields
 from redis_stream_client._model.logs import Log
 from redis_stream_client._model.observer import Observer, RedisOutage
+from redis_stream_client._redis.endpoint import Endpoint
 
 FAILURES = 2
 """Failures in a row that count as an outage. A single failure may be a broken connection, which the next attempt
 repairs."""
 
+REMIND = 60.0
+"""Seconds between two lines of one outage. One that ended, and begins again within that time, is told of when the
+time is over, if it lasts then: what comes and goes all the time makes no more lines than what stays."""
 
-class OutageLog:
-    """The log of the outages of one server, as one part of the client sees them.
+GIVEN_UP = 2 * REMIND
+"""Seconds without an attempt after which it is not known whether an outage lasts: nobody tries any more."""
 
-    It logs a warning at the second failure in a row, one line when answers come again, and everything between at
-    DEBUG. So an outage of an hour gives two lines.
+
+class Wording(NamedTuple):
+    """The words for one kind of outage. In them, ``%(address)s`` and the like stand for fields.
+
+    Attributes:
+        kind: the field `outage`.
+        trouble: what is wrong.
+        follows: what follows from it, and what to do.
+        over: what is so again at the end.
+    """
+
+    kind: str
+    trouble: str
+    follows: str
+    over: str
+
+
+REDIS = Wording(
+    "redis",
+    "no usable answer from Redis (%(address)s)",
+    "streams go to peers that reach it when the consumer lock expires; look at that server, and the network to it",
+    "Redis (%(address)s) answers again",
+)
+SUBSCRIPTION = Wording(
+    "subscription",
+    "no usable answer from the subscription at %(address)s",
+    "of dead peers and of released streams this client learns by sweeping, which takes longer; look at what cuts "
+    "connections to that server",
+    "the subscription at %(address)s works again",
+)
+ANNOUNCEMENTS = Wording(
+    "announcements",
+    "new announcements cannot be read from Redis (%(address)s), though it answers beats",
+    "this client takes no new streams; look at that server",
+    "new announcements are read again",
+)
+SWEEPS = Wording(
+    "sweeps",
+    "this client cannot sweep at Redis (%(address)s), though it answers beats",
+    "the streams of dead peers are left to other members; look at that server",
+    "this client sweeps again",
+)
+REBALANCING = Wording(
+    "rebalancing",
+    "this client cannot ask Redis (%(address)s) who has how many streams, though it answers beats",
+    "it takes no part in rebalancing; look at that server",
+    "this client takes part in rebalancing again",
+)
+PRESENCE = Wording(
+    "presence",
+    "Redis (%(address)s) does not answer requests about presence, though it answers beats",
+    "a crash is noticed when the lock of the dead consumer expires; look at that server",
+    "presence works again",
+)
+OPERATIONS = Wording(
+    "operations",
+    "claims, releases and what is done get no usable answer from Redis (%(address)s), though it answers beats",
+    "they are repeated; look at that server",
+    "claims, releases and what is done are answered again",
+)
+SERVERS = Wording(
+    "servers",
+    "no node of the cluster tells which one holds which data stream",
+    "streams that have moved are not read; look at the nodes, and at the network to them",
+    "it is known again which node holds which data stream",
+)
+ENTRIES = Wording(
+    "entries",
+    "no usable answer from %(address)s to reads of data streams",
+    "their handlers wait for entries; look at that server, and at the network to it",
+    "data streams at %(address)s are read again",
+)
+RECORDS = Wording(
+    "records",
+    "no usable answer from %(address)s to requests about progress records",
+    "handlers whose streams are there wait for their checkpoints; look at that server, and at the network to it",
+    "progress records at %(address)s are written again",
+)
+WAKE_UPS = Wording(
+    "wake-ups",
+    "no wake-ups from %(address)s",
+    "idle data streams are looked at from time to time, which takes up to a second longer and costs more; look at "
+    "what cuts connections to that server",
+    "wake-ups from %(address)s work again",
+)
+
+
+class Outages:
+    """All outages that one consumer sees. Reminds of those that last.
 
     Args:
-        what: names what does not answer, for the messages; called each time, because a master can change.
         log: the log of the consumer.
+        observer: is told of outages of servers: of each one, even if the log has told of another a moment ago.
+    """
+
+    def __init__(self, log: Log, observer: Observer | None = None, now: Callable[[], float] = clock.now) -> None:
+        self._log = log
+        self._observer = observer
+        self._now = now
+        self._lasting: set[OutageLog] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(
+        self,
+        wording: Wording,
+        details: Callable[[], LogFields] = LogFields,
+        *,
+        within: "OutageLog | None" = None,
+        failures: int = FAILURES,
+        each: bool = False,
+    ) -> "OutageLog":
+        """The log of one thing that may go wrong for a while; see `OutageLog`."""
+        return OutageLog(
+            self,
+            self._log,
+            self._observer,
+            wording,
+            details,
+            within=within,
+            failures=failures,
+            each=each,
+            now=self._now,
+        )
+
+    def of_server(
+        self,
+        wording: Wording,
+        where: Endpoint,
+        *,
+        within: "OutageLog | None" = None,
+        failures: int = FAILURES,
+    ) -> "OutageLog":
+        """The log of one thing that a server may not do for a while."""
+        return self.watch(wording, lambda: {"address": where.where}, within=within, failures=failures)
+
+    def lasts(self, outage: "OutageLog") -> None:
+        """It has begun, or goes on."""
+        if outage not in self._lasting:
+            self._lasting.add(outage)
+            self._set_timer()
+
+    def over(self, outage: "OutageLog") -> None:
+        """It is over, or was none."""
+        self._lasting.discard(outage)
+
+    def close(self) -> None:
+        """Say no more: the client has left."""
+        self._lasting.clear()
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._lasting:
+            due = min(outage.due for outage in self._lasting) - self._now()
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, due), self.remind)
+
+    def remind(self) -> None:
+        """Say what lasts, where it is time."""
+        now = self._now()
+        for outage in [outage for outage in self._lasting if outage.due <= now]:
+            outage.remind()
+        self._set_timer()
+
+
+class OutageLog:
+    """The log of one thing that may go wrong for a while, as one part of the client sees it.
+
+    Args:
+        outages: told when it begins, and when it is over.
+        log: the log of the consumer.
+        observer: is told, too, if it is the outage of a server.
+        wording: what the lines say.
+        details: gives further fields of the lines, as they are now: a master can change its address.
         within: an outage that would explain this one; failures during it do not count here.
-        failures: failures in a row that give a warning.
-        observer: is told of an outage when the log is.
+        failures: failures in a row that count as an outage.
+        each: tell of each, however soon it comes after the last one.
+
+    Attributes:
+        due: when there is something to say next, while it lasts.
     """
 
     def __init__(
         self,
-        what: Callable[[], str],
+        outages: Outages,
         log: Log,
+        observer: Observer | None,
+        wording: Wording,
+        details: Callable[[], LogFields],
         *,
-        within: "OutageLog | None" = None,
-        failures: int = FAILURES,
-        observer: Observer | None = None,
-        now: Callable[[], float] = clock.now,
+        within: "OutageLog | None",
+        failures: int,
+        each: bool,
+        now: Callable[[], float],
     ) -> None:
-        self._what = what
+        self._outages = outages
         self._log = log
+        self._observer = observer
+        self._wording = wording
+        self._details = details
         self._within = within
         self._enough = failures
-        self._observer = observer
+        self._each = each
         self._now = now
         self._failures = 0
-        self._since = 0.0
+        self._tries = False  # whether attempts tell of it, which might end
+        self._failed_at = self._since = 0.0
+        self._began_at = ""  # as text, which does not change if the system clock is set
+        self._error = ""
         self._told = False
-        self._told_of: RedisOutage | None = None
+        self._observed: RedisOutage | None = None
+        self.due = float("-inf")
 
     @property
     def lasts(self) -> bool:
@@ -57,24 +252,106 @@ class OutageLog:
         """Whether the last attempt failed."""
         return self._failures > 0
 
+    # What attempts tell.
+
     def failed(self, cause: object) -> None:
         """Note that an attempt has failed."""
-        if not self._failures:
-            self._since = self._now()
+        now = self._now()
+        if not self._failures and not self._told:
+            self._since = now
         if self._within is None or not self._within.failing:
             self._failures += 1
-        tell = self._failures >= self._enough and not self._told
-        self._told = self._told or tell
-        text = " ".join(str(cause).split())
-        (self._log.warning if tell else self._log.debug)("no usable answer from %s: %s", self._what(), text)
-        if tell and self._observer is not None:
-            self._told_of = RedisOutage(self._what(), text, self._now() - self._since)
-            self._observer.outage_began(self._told_of)
+        self._failed_at, self._tries = now, True
+        self._error = " ".join(str(cause).split())
+        self._log.debug("an attempt failed (%s): %s", self._wording.kind, self._error)
+        if self._failures >= self._enough:
+            self._begin()
 
     def answered(self) -> None:
         """Note that an attempt has succeeded."""
+        if self._failures:
+            self.ended()
+
+    # What is known without attempts.
+
+    def began(self, error: str, since: float) -> None:
+        """It lasts, since then."""
+        self._error, self._since, self._tries = error, since, False
+        self._failures += 1
+        self._begin()
+
+    def ended(self, over: str = "", also: str = "", extra: LogFields | None = None) -> None:
+        """It is over. `over`: what is so instead of what usually is at the end; `also`: what else to say."""
+        self._failures = 0
+        self._outages.over(self)
         if self._told:
-            self._log.info("%s answers again, after %.1f s", self._what(), self._now() - self._since)
-            if self._observer is not None and self._told_of is not None:
-                self._observer.outage_ended(replace(self._told_of, seconds=self._now() - self._since))
+            self._told = False
+            self._say(self._log.info, f"{over or self._wording.over}, after %(duration)s{also}", extra)
+        if self._each:
+            self.due = float("-inf")
+        self._observed_end()
+
+    def forget(self) -> None:
+        """Nobody asks any more whether it is over."""
         self._failures, self._told = 0, False
+        self._outages.over(self)
+        self._observed_end()
+
+    # The lines.
+
+    def remind(self) -> None:
+        """It is time for a line, and it is not over."""
+        now = self._now()
+        if self._tries and now - self._failed_at > GIVEN_UP:
+            if self._told:
+                self._say(self._log.info, f"{self._wording.trouble}: nobody asks any more whether that is over")
+            self.forget()
+        elif not self._told:
+            self._begin()
+        else:
+            self.due = now + REMIND
+            if self._within is None or not self._within.lasts:
+                self._say(self._log.warning, f"{self._wording.trouble}, still, for %(duration)s: %(error)s")
+
+    def _begin(self) -> None:
+        if not self._told and (now := self._now()) >= self.due:
+            self._told = True
+            self._began_at = _text(time.time() - (now - self._since))
+            self.due = now + REMIND
+            wording = self._wording
+            self._say(self._log.warning, f"{wording.trouble}, since %(since)s: %(error)s; {wording.follows}")
+        self._outages.lasts(self)
+        if self._observer is None or self._observed is not None:
+            return
+        if (address := self._details().get("address")) is not None:
+            self._observed = RedisOutage(address, self._error, self._now() - self._since, self._wording.kind)
+            self._observer.outage_began(self._observed)
+
+    def _observed_end(self) -> None:
+        observed, self._observed = self._observed, None
+        if self._observer is not None and observed is not None:
+            self._observer.outage_ended(replace(observed, seconds=self._now() - self._since))
+
+    def _say(self, write: Callable[..., None], text: str, extra: LogFields | None = None) -> None:
+        lasted = self._now() - self._since
+        fields: LogFields = {
+            "outage": self._wording.kind,
+            "error": self._error,
+            "since": self._began_at,
+            "lasted": round(lasted, 3),
+            **self._details(),
+            **(extra or {}),
+        }
+        write(text, {**fields, "duration": duration(lasted)}, extra=fields)
+
+
+def _text(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def duration(seconds: float) -> str:
+    """A duration as people read it."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    return f"{minutes} min" if minutes < 100 else f"{hours} h"

@@ -12,6 +12,7 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._redis.endpoint import Endpoint, Node, Slot
 from redis_stream_client._redis.error_mapping import Unanswered
+from redis_stream_client._redis.outage import OutageLog
 from redis_stream_client._redis.topology import Address, Topology, View
 
 Item = TypeVar("Item")
@@ -36,7 +37,8 @@ class Placement(Protocol):
     async def learn(self, timeout: float) -> Exception | None:
         """Look up where the keys are, unless somebody has just done so. Raises `Unanswered` or `RedisRejected`.
 
-        If the look-up fails and there is former knowledge, that stays, and the failure is returned.
+        If the look-up fails and there is former knowledge, that stays, and the failure is returned; also to who
+        asks after it, until the next one.
         """
         ...
 
@@ -66,6 +68,19 @@ def placement_for(redis: Any, endpoint: Endpoint) -> Placement:
     if isinstance(endpoint, Slot):
         return _Nodes(endpoint.topology)
     return _Nodes(Topology(redis)) if isinstance(redis, RedisCluster) else _OneServer(endpoint)
+
+
+async def learn(placement: Placement, timeout: float, lookups: OutageLog) -> None:
+    """`Placement.learn`, and tell the log how it went."""
+    try:
+        failure = await placement.learn(timeout)
+    except (Unanswered, RedisRejected) as error:
+        lookups.failed(error)
+        raise
+    if failure is not None:
+        lookups.failed(failure)
+    else:
+        lookups.answered()
 
 
 def by_slot(placement: Placement, items: Iterable[Item], key: Callable[[Item], str]) -> list[list[Item]]:
@@ -111,6 +126,7 @@ class _Nodes:
         self._looked_at = float("-inf")
         self._pause = PAUSE[0]
         self._in_doubt = False
+        self._failure: Exception | None = None  # of the last look-up
         self.version = 0
 
     def endpoint(self, key: str) -> Endpoint | None:
@@ -130,21 +146,23 @@ class _Nodes:
                 await self._asking.acquire()
         except TimeoutError:
             if self._view.ranges:
-                return None
+                return self._failure
             raise Unanswered("no node of the cluster named its slots in time", maybe_executed=False) from None
         try:
-            return await self._look(until - clock.now()) if self._is_due() else None
+            if self._is_due():
+                await self._look(until - clock.now())
+            return self._failure
         finally:
             self._asking.release()
 
-    async def _look(self, timeout: float) -> Exception | None:
-        failure: Exception | None = None
+    async def _look(self, timeout: float) -> None:
+        self._failure = None
         try:
             view = await self._topology.look(None, timeout)
         except (Unanswered, RedisRejected) as error:
             if not self._view.ranges:
                 raise
-            failure, view = error, self._view
+            self._failure, view = error, self._view
         same = view.ranges == self._view.ranges
         self._pause = min(2 * self._pause, PAUSE[1]) if same else PAUSE[0]
         self.version += not same
@@ -155,7 +173,6 @@ class _Nodes:
             address: self._nodes.get(address) or Node(self._topology.connector, address)
             for address in view.primaries
         }
-        return failure
 
     def _is_due(self) -> bool:
         return clock.now() - self._looked_at >= self._pause

@@ -32,6 +32,7 @@ from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.endings import Endings
 from redis_stream_client._protocol.hints import Draining, Hint, Hints, Recovered
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.outage import Outages
 from redis_stream_client._run.breaker import Breaker
 from redis_stream_client._run.giving import Giving
 from redis_stream_client._run.handler import Handler
@@ -75,6 +76,7 @@ class Dispatcher:
         rebalance: Rebalance | None,
         *,
         log: Log,
+        outages: Outages,
         options: Options,
         session: Session,
         tasks: OwnedTasks[ClientClosed],
@@ -97,7 +99,7 @@ class Dispatcher:
         self._rules = rules
         self._outages = OutageWatch(
             Breaker(rules.retry.longest_pause),
-            log=log,
+            outages=outages,
             capacity=capacity,
             event_queue=event_queue,
             sweeps=sweeps,

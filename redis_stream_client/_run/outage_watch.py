@@ -1,7 +1,6 @@
 """What follows from the breaker: how many streams the client takes, what the log says, what counts."""
 
 import time
-from datetime import UTC, datetime
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.notifier import Notifier
@@ -11,8 +10,9 @@ from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.keys import NOBODY
-from redis_stream_client._model.logs import Log
+from redis_stream_client._model.log_fields import LogFields
 from redis_stream_client._model.statistics import Outage
+from redis_stream_client._redis.outage import Outages, Wording
 from redis_stream_client._run.breaker import FIRST_PROBE, WITHIN, Breaker
 from redis_stream_client._run.handler_task import HandlerTask
 
@@ -21,6 +21,14 @@ ROUND = 0.25
 
 TICK = 0.05
 """Seconds between two looks while there is an outage."""
+
+
+HANDLERS = Wording(
+    "handlers",
+    "the handlers of %(streams)d streams fail and none progresses, as in an outage of what they depend on",
+    "until one progresses, failures do not count, and one stream is tried at a time; look at what they depend on",
+    "handlers progress again",
+)
 
 
 class OutageWatch:
@@ -38,14 +46,14 @@ class OutageWatch:
         self,
         breaker: Breaker,
         *,
-        log: Log,
+        outages: Outages,
         capacity: Capacity,
         event_queue: EventQueue,
         sweeps: SweepSchedule,
         peers: Peers,
     ) -> None:
         self._breaker = breaker
-        self._log = log
+        self._outage = outages.watch(HANDLERS, self._details)
         self._capacity = capacity
         self._event_queue = event_queue
         self._sweeps = sweeps
@@ -127,7 +135,7 @@ class OutageWatch:
             breaker.tells_nothing(self._probe.lease.stream)
             self._probe = None
         if breaker.tell_of_outage():
-            self._tell()
+            self._outage.began(breaker.error, breaker.since or 0.0)
         self._capacity.slow_down(1 if breaker.may_start else 0)
         self._next_round()
 
@@ -159,23 +167,13 @@ class OutageWatch:
         if ended is not None:
             if ended.progress:
                 self.recovered.notify()
-            self._log.info(
-                "%s, after %.1f s; %d failures did not count",
-                "handlers progress again" if ended.progress else "handlers do not fail any more",
-                ended.lasted,
-                ended.uncounted,
+            over = "handlers progress again" if ended.progress else "handlers do not fail any more"
+            self._outage.ended(
+                over, also="; %(failures)d failures did not count", extra={"failures": ended.uncounted}
             )
 
-    def _tell(self) -> None:
-        since = datetime.fromtimestamp(self._wall_clock(self._breaker.since or 0.0), UTC)
-        self._log.warning(
-            "the handlers of %d streams have failed since %s and none progresses, as in an outage of what they "
-            "depend on; most often: %s; until one progresses, failures do not count, and one stream is tried at a "
-            "time",
-            self._breaker.streams,
-            since.isoformat(timespec="seconds"),
-            self._breaker.error,
-        )
+    def _details(self) -> LogFields:
+        return {"streams": self._breaker.streams, "error": self._breaker.error} if self._breaker.open else {}
 
     @staticmethod
     def _wall_clock(at: float) -> float:

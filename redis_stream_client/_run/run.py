@@ -90,6 +90,7 @@ class Run:
             self._drain_timeout,
             self._rebalance,
             log=parts.log,
+            outages=parts.outages,
             options=parts.options,
             session=parts.session,
             tasks=parts.tasks,

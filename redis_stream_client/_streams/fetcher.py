@@ -17,7 +17,8 @@ from redis_stream_client._model.gaps import Count
 from redis_stream_client._model.logs import Log
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
-from redis_stream_client._redis.placement import Placement
+from redis_stream_client._redis.outage import OutageLog, Wording
+from redis_stream_client._redis.placement import Placement, learn
 from redis_stream_client._streams.cursor import Cursor
 from redis_stream_client._streams.intervals import LOOK_AROUND
 from redis_stream_client._streams.node_fetcher import NodeFetcher
@@ -48,11 +49,15 @@ class Fetcher:
         gone: Callable[[], ClientClosed],
         *,
         log: Log,
+        outage_at: Callable[[Wording, Endpoint], OutageLog],
+        lookups: OutageLog,
         patience: float = 0.0,
         lock: str | None = None,
         renewed: Callable[[Endpoint, str], None] = lambda endpoint, history: None,
     ) -> None:
         self._log = log
+        self._outage_at = outage_at
+        self._lookups = lookups
         self._placement = placement
         self._quiet = quiet
         self._patience = max(quiet, patience)
@@ -106,7 +111,15 @@ class Fetcher:
     def _server(self, endpoint: Endpoint) -> NodeFetcher:
         server = self._servers.get(endpoint)
         if server is None:
-            server = NodeFetcher(self, endpoint, self._placement, self._quiet, self._lock, self._log)
+            server = NodeFetcher(
+                self,
+                endpoint,
+                self._placement,
+                self._quiet,
+                self._lock,
+                log=self._log,
+                outage_at=self._outage_at,
+            )
             self._tasks[server] = [self._spawn(part.run()) for part in (server.tracking, server)]
             self._servers[endpoint] = server
         return server
@@ -136,11 +149,8 @@ class Fetcher:
         while self._homeless or self._doubted:
             self._doubted = False
             try:
-                failure = await self._placement.learn(self._patience)
-                if failure is not None:
-                    self._log.debug("could not look up the servers of the data streams: %s", failure)
-            except (Unanswered, RedisRejected) as error:
-                self._log.debug("could not look up the servers of the data streams: %s", error)
+                await learn(self._placement, self._patience, self._lookups)
+            except (Unanswered, RedisRejected):
                 self._doubted = True
                 await asyncio.sleep(backoff.pause())
                 continue

@@ -4,7 +4,7 @@ changes."""
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from redis.asyncio.connection import AbstractConnection
@@ -20,6 +20,7 @@ from redis_stream_client._protocol import data_streams
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.outage import ENTRIES, WAKE_UPS, OutageLog, Wording
 from redis_stream_client._redis.placement import Placement, by_slot
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.bypass_reader import BypassReader
@@ -73,9 +74,12 @@ class NodeFetcher:
         placement: Placement,
         quiet: float,
         lock: str | None,
+        *,
         log: Log,
+        outage_at: Callable[[Wording, Endpoint], OutageLog],
     ) -> None:
         self._log = log
+        self._outage = outage_at(ENTRIES, endpoint)
         self._nodes = nodes
         self._placement = placement
         self._cursors: dict[bytes, list[Cursor]] = defaultdict(list)
@@ -98,7 +102,7 @@ class NodeFetcher:
         self._bypass = BypassReader(endpoint, placement, self._greet, self._is_fresh, log)
         self._gap_detector = GapDetector(self.connection, placement, self._is_fresh, log)
         self.tracking_check = TrackingCheck(
-            self.connection, self.tracking, self._identity, quiet, self._paired, log
+            self.connection, self.tracking, self._identity, quiet, self._paired, outage_at(WAKE_UPS, endpoint), log
         )
 
     @property
@@ -357,6 +361,8 @@ class NodeFetcher:
         failures = [outcome for outcome in outcomes if isinstance(outcome, _Failure)]
         if failures:
             await self._failed(page, failures)
+        else:
+            self._outage.answered()
         return any(outcome is True for outcome in outcomes)
 
     async def _read_together(self, cursors: Sequence[Cursor]) -> "bool | _Failure":
@@ -415,7 +421,7 @@ class NodeFetcher:
 
     async def _failed(self, page: Sequence[Cursor], failures: "Sequence[_Failure]") -> None:
         """Deal with parts of a page that got no answer. Parts that were sent are repeated for less."""
-        self._log.debug("reading data streams from %s: %s", self.endpoint.where, failures[0].error)
+        self._outage.failed(failures[0].error)
         for failure in failures:
             for cursor in failure.cursors:
                 cursor.end()
@@ -437,6 +443,8 @@ class NodeFetcher:
 
     async def close(self) -> None:
         """Close the connections. Whoever has started the tasks cancels them."""
+        self._outage.forget()
+        self.tracking_check.close()
         await self.connection.close()
         await self._bypass.close()
 

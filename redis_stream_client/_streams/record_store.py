@@ -15,7 +15,8 @@ from redis_stream_client._protocol.progress_records import Owner, Records, Settl
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
-from redis_stream_client._redis.placement import Placement
+from redis_stream_client._redis.outage import RECORDS, OutageLog, Wording
+from redis_stream_client._redis.placement import Placement, learn
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.settle_queue import A, Item, SettleQueue
 
@@ -52,9 +53,13 @@ class RecordStore:
         greeting: Callable[[Endpoint], ServerIdentity],
         *,
         log: Log,
+        outage_at: Callable[[Wording, Endpoint], OutageLog],
+        lookups: OutageLog,
         longest_patience: float = 0.0,
     ) -> None:
         self._log = log
+        self._outage_at = outage_at
+        self._lookups = lookups
         self._keys = keys
         self._consumer = consumer
         self._placement = placement
@@ -82,7 +87,13 @@ class RecordStore:
                 role="records",
             )
             records = self._records[endpoint] = Records(
-                connection, self._placement.slot, self._spawn, self._gone, self._patience, self._log
+                connection,
+                self._placement.slot,
+                self._spawn,
+                self._gone,
+                self._patience,
+                log=self._log,
+                outage=self._outage_at(RECORDS, endpoint),
             )
         return records
 
@@ -100,9 +111,7 @@ class RecordStore:
         await self._learn(max(self._patience, self._longest_patience))
 
     async def _learn(self, timeout: float) -> None:
-        failure = await self._placement.learn(timeout)
-        if failure is not None:
-            self._log.debug("could not look up the servers of the records: %s", failure)
+        await learn(self._placement, timeout, self._lookups)
         for endpoint in [endpoint for endpoint in self._records if not self._placement.current(endpoint)]:
             gone = self._records.pop(endpoint)
             del self._connections[endpoint]

@@ -6,6 +6,7 @@ the other users of that connection.
 """
 
 import asyncio
+import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -213,10 +214,8 @@ class SettleQueue(Generic[A]):
 
     async def _find(self, page: list[str]) -> list[str]:
         """Look up the servers of these records. Returns those that are not known yet."""
-        try:
+        with contextlib.suppress(Unanswered, GroupMissing, RedisRejected):  # which the log tells of already
             await self._learn()
-        except (Unanswered, GroupMissing, RedisRejected) as error:
-            self._log.debug("could not look up the servers of the records: %s", error)
         unknown = [record for record in page if self._place(record) is None]
         for record in page:
             if record not in unknown:

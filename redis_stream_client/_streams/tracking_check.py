@@ -7,6 +7,7 @@ from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import Log
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
+from redis_stream_client._redis.outage import OutageLog
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams.intervals import REASSURANCE, UNPROVEN
 from redis_stream_client._streams.tracking import Tracking
@@ -39,9 +40,11 @@ class TrackingCheck:
         identity: ServerIdentity,
         quiet: float,
         on_paired: Callable[[], None],
+        outage: OutageLog,
         log: Log,
     ) -> None:
         self._log = log
+        self._outage = outage
         self._connection = connection
         self._tracking = tracking
         self._identity = identity
@@ -163,26 +166,31 @@ class TrackingCheck:
         self._tracking.failed(error)
         self._connection.drop(error)
 
+    def close(self) -> None:
+        """Nobody reads from this server any more."""
+        self._outage.forget()
+
     def _report(self, answered_at: float) -> None:
-        """Warn once if there are no wake-ups. If reading does not work either, others log that."""
+        """Warn if there are no wake-ups. If reading does not work either, others log that."""
         now = clock.now()
         if self.token is not None and not self._distrusted:
-            if self._warned:
-                self._log.info("wake-ups from %s work again", self._tracking.where)
-            self._warned = False
+            self._outage.answered()
             self._trouble = None
             return
         if self._trouble is None:
             self._trouble = now
-        lasts = now - self._trouble > WARN_AFTER or self._tracking.refused
-        if self._warned or not lasts or answered_at < self._trouble or self._tracking.failure is None:
+        failure = self._tracking.failure
+        if failure is None or answered_at < self._trouble:
             return
-        self._warned = True
-        self._log.warning(
-            "%s: idle data streams are looked at from time to time, which takes up to a second longer and costs "
-            "more; it is tried again (%s)",
-            "CLIENT TRACKING is not permitted"
-            if self._tracking.refused
-            else f"no wake-ups from {self._tracking.where}",
-            self._tracking.failure,
-        )
+        if self._tracking.refused:  # that does not pass by itself
+            if not self._warned:
+                self._log.warning(
+                    "CLIENT TRACKING is not permitted at %s: idle data streams are looked at from time to time, "
+                    "which takes up to a second longer and costs more; permit it, or leave it at that (%s)",
+                    self._tracking.where,
+                    failure,
+                    extra={"address": self._tracking.where, "error": str(failure)},
+                )
+            self._warned = True
+        elif now - self._trouble > WARN_AFTER:
+            self._outage.began(str(failure), self._trouble)

@@ -1,6 +1,12 @@
 """The log of a consumer, for parts that tests make themselves."""
 
 from redis_stream_client._model.logs import Log
+from redis_stream_client._redis.outage import REDIS, OutageLog, Outages
 
 SERVICE, CONSUMER = "tests", "redis-consumer-test-00000000"
 LOG = Log(service=SERVICE, consumer=CONSUMER)
+
+
+def outage() -> OutageLog:
+    """The log of something that may fail."""
+    return Outages(LOG).watch(REDIS, lambda: {"address": "somewhere:1"})

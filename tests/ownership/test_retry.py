@@ -12,6 +12,7 @@ from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.retry import Lapsed, Retries
 from redis_stream_client._redis.error_mapping import Unanswered
+from tests.harness.logs import outage
 from tests.harness.options import checked
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Client:
         options = checked(lock_ttl=lock_ttl, heartbeat_interval=0.02)
         self.lock_state = LockState(options.lock_ttl, options.heartbeat_interval, lambda cause: None)
         self.audits = AuditSchedule(options.pace, late=1.0)
-        self.retries = Retries(options=options, lock_state=self.lock_state, audits=self.audits)
+        self.retries = Retries(options=options, outage=outage(), lock_state=self.lock_state, audits=self.audits)
         assert self.lock_state.held_since(clock.now())
 
 

@@ -29,7 +29,7 @@ from redis_stream_client._protocol.progress_records import (
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import endpoint_for
 from redis_stream_client._redis.error_mapping import KeyRejected
-from tests.harness.logs import LOG
+from tests.harness.logs import LOG, outage
 from tests.protocol.consumer import SOON
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def no_result(*_: object) -> None:
 async def records(redis: Connection) -> AsyncIterator[Records]:
     """All in one slot."""
     connection = SharedConnection(endpoint_for(redis, RECORD))
-    records = Records(connection, lambda _: 0, spawn, lambda: ClientClosed("closed"), SOON, LOG)
+    records = Records(
+        connection, lambda _: 0, spawn, lambda: ClientClosed("closed"), SOON, log=LOG, outage=outage()
+    )
     yield records
     await records.close()
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from redis_stream_client._redis.outage import OutageLog
+from redis_stream_client import Observer, RedisOutage
+from redis_stream_client._concurrency import clock
+from redis_stream_client._redis import outage as outage_module
+from redis_stream_client._redis.outage import REDIS, REMIND, SUBSCRIPTION, OutageLog, Outages, Wording, duration
+from redis_stream_client._run.outage_watch import HANDLERS
 from tests.harness.fleet import Member
 from tests.harness.logs import CONSUMER, LOG
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
+
+
+WORDINGS = [*(each for each in vars(outage_module).values() if isinstance(each, Wording)), HANDLERS]
 
 
 @pytest.fixture(autouse=True)
@@ -26,24 +36,126 @@ def said(caplog: pytest.LogCaptureFixture, least: int = logging.INFO) -> list[st
     return [record.getMessage() for record in caplog.records if record.levelno >= least]
 
 
-def test_an_outage_is_told_at_its_begin_and_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    now = 100.0
-    outage = OutageLog(lambda: "Redis at a:1", LOG, now=lambda: now)
+def since_of(record: logging.LogRecord) -> str:
+    return str(vars(record)["since"])
+
+
+class Time:
+    """A clock that the test moves, and outages that are told by it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.outages = Outages(LOG, now=lambda: self.now)
+        self.address = "a:1"
+
+    def watch(self, wording: Wording = REDIS, **options: Any) -> OutageLog:
+        return self.outages.watch(wording, lambda: {"address": self.address}, **options)
+
+    def pass_(self, seconds: float) -> None:
+        """Time passes, and the reminders that come due are called: the event loop's clock is another one."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now += 1.0
+            self.outages.remind()
+
+
+@pytest.fixture
+async def time() -> AsyncIterator[Time]:
+    time = Time()
+    yield time
+    time.outages.close()
+
+
+async def test_an_outage_is_told_at_its_begin_each_minute_and_at_its_end(
+    time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage = time.watch()
     for _ in range(100):
         outage.failed("connection\nrefused")
-        now += 0.5
+        time.pass_(1.0)
+    time.address = "b:2"
+    time.pass_(50.0)
     outage.answered()
     outage.answered()
+    since = since_of(caplog.records[-1])
+    trouble, still = "no usable answer from Redis", "still, for"
     assert said(caplog) == [
-        "no usable answer from Redis at a:1: connection refused",
-        "Redis at a:1 answers again, after 50.0 s",
+        f"{trouble} (a:1), since {since}: connection refused; {REDIS.follows}",
+        f"{trouble} (a:1), {still} 61.0 s: connection refused",
+        f"{trouble} (b:2), {still} 2 min: connection refused",
+        "Redis (b:2) answers again, after 2 min",
     ]
-    assert len(caplog.records) == 101
-    assert {vars(record)["consumer"] for record in caplog.records} == {CONSUMER}
+    assert len([record for record in caplog.records if record.levelno == logging.DEBUG]) == 100
 
 
-def test_one_failure_is_not_told_above_debug(caplog: pytest.LogCaptureFixture) -> None:
-    outage = OutageLog(lambda: "Redis", LOG)
+async def test_the_lines_of_an_outage_have_fields(time: Time, caplog: pytest.LogCaptureFixture) -> None:
+    outage = time.watch()
+    outage.failed("refused")
+    time.pass_(3.0)
+    outage.failed("refused again")
+    began = vars(caplog.records[-1])
+    known = {"consumer": CONSUMER, "outage": "redis", "address": "a:1", "error": "refused again", "lasted": 3.0}
+    assert began.items() >= known.items()
+    age = datetime.now(UTC) - datetime.fromisoformat(began["since"])
+    assert timedelta(seconds=2) < age < timedelta(seconds=60)
+    time.pass_(7.0)
+    outage.answered()
+    ended = vars(caplog.records[-1])
+    assert ended.items() >= {**known, "since": began["since"], "lasted": 10.0}.items()
+
+
+async def test_reminders_come_though_nothing_happens(caplog: pytest.LogCaptureFixture) -> None:
+    """By the event loop's own clock, and not because anybody looks."""
+    ahead = 0.0
+    outages = Outages(LOG, now=lambda: clock.now() + ahead)
+    outage = outages.watch(REDIS, lambda: {"address": "a:1"})
+    outage.began("refused", clock.now())
+    ahead = REMIND - 0.02
+    outages.over(outage)
+    outages.lasts(outage)  # the timer is set anew, as for one that has just begun
+    await wait_until(lambda: len(said(caplog)) == 2, "there is a reminder")
+    outages.close()
+
+
+async def test_an_outage_that_comes_and_goes_makes_no_more_lines_than_one_that_stays(
+    time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage = time.watch()
+    for _ in range(150):
+        outage.failed("refused")
+        outage.failed("refused")
+        time.pass_(1.0)
+        outage.answered()
+        time.pass_(1.0)
+    assert 300.0 / REMIND <= len(said(caplog)) / 2 <= 300.0 / REMIND + 1
+
+
+async def test_one_that_begins_again_soon_and_stays_is_told_when_a_minute_is_over(
+    time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage = time.watch()
+    outage.failed("refused")
+    outage.failed("refused")
+    outage.answered()
+    time.pass_(1.0)
+    outage.failed("hangs")
+    outage.failed("hangs")
+    assert len(said(caplog)) == 2
+    time.pass_(REMIND)
+    assert len(said(caplog)) == 3
+    assert said(caplog)[-1].endswith(f"hangs; {REDIS.follows}")
+
+
+async def test_each_one_is_told_where_that_is_wanted(time: Time, caplog: pytest.LogCaptureFixture) -> None:
+    outage = time.watch(each=True)
+    for _ in range(3):
+        outage.began("missing", time.now)
+        outage.ended()
+    assert len(said(caplog)) == 6
+
+
+async def test_one_failure_is_not_told_above_debug(time: Time, caplog: pytest.LogCaptureFixture) -> None:
+    outage = time.watch()
     for _ in range(10):
         outage.failed("reset")
         outage.answered()
@@ -51,25 +163,94 @@ def test_one_failure_is_not_told_above_debug(caplog: pytest.LogCaptureFixture) -
     assert not outage.lasts
 
 
-def test_what_a_greater_outage_explains_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    great = OutageLog(lambda: "Redis", LOG)
-    small = OutageLog(lambda: "pub/sub", LOG, within=great)
+async def test_what_nobody_asks_for_any_more_is_not_called_an_outage_for_ever(
+    time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage = time.watch()
+    outage.failed("refused")
+    outage.failed("refused")
+    time.pass_(10 * REMIND)
+    assert len(said(caplog)) == 4
+    assert "nobody asks any more" in said(caplog)[-1]
+
+
+async def test_what_a_greater_outage_explains_is_not_told(time: Time, caplog: pytest.LogCaptureFixture) -> None:
+    great = time.watch()
+    small = time.watch(SUBSCRIPTION, within=great)
     for _ in range(3):
         great.failed("refused")
         small.failed("refused")
     great.answered()
     small.answered()
-    assert [line.partition(":")[0] for line in said(caplog)] == [
-        "no usable answer from Redis",
-        "Redis answers again, after 0.0 s",
+    assert [line.partition(",")[0] for line in said(caplog)] == [
+        "no usable answer from Redis (a:1)",
+        "Redis (a:1) answers again",
     ]
     small.failed("cut")
     small.failed("cut")
     small.answered()
-    assert [line.partition(":")[0] for line in said(caplog)[2:]] == [
-        "no usable answer from pub/sub",
-        "pub/sub answers again, after 0.0 s",
+    assert [line.partition(",")[0] for line in said(caplog)[2:]] == [
+        "no usable answer from the subscription at a:1",
+        "the subscription at a:1 works again",
     ]
+
+
+async def test_a_greater_outage_that_comes_later_does_not_need_the_reminders_of_the_smaller_one(
+    time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    great = time.watch()
+    small = time.watch(SUBSCRIPTION, within=great)
+    small.began("cut", time.now)
+    great.began("refused", time.now)
+    time.pass_(REMIND)
+    assert [vars(record)["outage"] for record in caplog.records] == ["subscription", "redis", "redis"]
+
+
+class Seen(Observer):
+    """Notes what it is told of outages."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, RedisOutage]] = []
+
+    def outage_began(self, outage: RedisOutage) -> None:
+        """It is told."""
+        self.told.append(("began", outage))
+
+    def outage_ended(self, outage: RedisOutage) -> None:
+        """It is told."""
+        self.told.append(("ended", outage))
+
+
+async def test_an_observer_is_told_of_each_outage_of_a_server_though_the_log_is_not() -> None:
+    time, seen = Time(), Seen()
+    time.outages = Outages(LOG, seen, now=lambda: time.now)
+    outage = time.watch()
+    for _ in range(2):
+        for _ in range(3):
+            outage.failed("refused")
+            time.pass_(1.0)
+        outage.answered()
+    time.outages.watch(HANDLERS, lambda: {"streams": 3}).began("no route", time.now)
+    time.outages.close()
+    began, ended = RedisOutage("a:1", "refused", 1.0, "redis"), RedisOutage("a:1", "refused", 3.0, "redis")
+    assert seen.told == 2 * [("began", began), ("ended", ended)]
+
+
+@pytest.mark.parametrize("wording", WORDINGS, ids=lambda wording: wording.kind)
+async def test_every_wording_makes_lines(time: Time, caplog: pytest.LogCaptureFixture, wording: Wording) -> None:
+    outage = time.outages.watch(wording, lambda: {"address": "a:1", "streams": 3})
+    outage.began("refused", time.now)
+    time.pass_(REMIND)
+    outage.ended()
+    assert len(said(caplog)) == 3
+    assert not any("%(" in line for line in said(caplog))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (61, "61.0 s"), (120, "2 min"), (5_900, "98 min"), (7_300, "2 h")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize("how", ["refused", "frozen"])

@@ -14,9 +14,10 @@ from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.entry import START
 from redis_stream_client._model.gaps import UNKNOWN, Count
 from redis_stream_client._redis.endpoint import endpoint_for
+from redis_stream_client._redis.outage import Outages
 from redis_stream_client._redis.placement import placement_for
 from redis_stream_client._streams.fetcher import Fetcher
-from tests.harness.logs import LOG
+from tests.harness.logs import LOG, outage
 from tests.harness.servers import clients_of
 from tests.harness.waiting import wait_until
 
@@ -54,7 +55,15 @@ def tasks() -> Tasks:
 async def fetcher(server: Server, tasks: Tasks) -> AsyncGenerator[Fetcher]:
     user_client = Redis.from_url(server.url)
     placement = placement_for(user_client, endpoint_for(user_client, "orders-input"))
-    fetcher = Fetcher(placement, QUIET, tasks.spawn, lambda: ClientClosed("closed"), log=LOG)
+    fetcher = Fetcher(
+        placement,
+        QUIET,
+        tasks.spawn,
+        lambda: ClientClosed("closed"),
+        log=LOG,
+        outage_at=Outages(LOG).of_server,
+        lookups=outage(),
+    )
     try:
         yield fetcher
     finally:

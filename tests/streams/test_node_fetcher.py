@@ -12,6 +12,7 @@ from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._model.entry import START
 from redis_stream_client._model.gaps import UNKNOWN, Count
 from redis_stream_client._redis.endpoint import Endpoint, endpoint_for
+from redis_stream_client._redis.outage import Outages
 from redis_stream_client._redis.placement import placement_for
 from redis_stream_client._streams import node_fetcher
 from redis_stream_client._streams.cursor import Cursor
@@ -38,7 +39,15 @@ class OneNode:
         self.doubts = 0
         self.ended = False
         self.repeated = 0
-        self.fetcher = NodeFetcher(self, endpoint, placement_for(user_client, endpoint), 0.5, None, LOG)
+        self.fetcher = NodeFetcher(
+            self,
+            endpoint,
+            placement_for(user_client, endpoint),
+            0.5,
+            None,
+            log=LOG,
+            outage_at=Outages(LOG).of_server,
+        )
         self.tasks = [start_task(part.run(), "fetching") for part in (self.fetcher.tracking, self.fetcher)]
 
     def read(self, cursor: Cursor) -> None:

@@ -15,7 +15,7 @@ from redis_stream_client._streams import tracking_check
 from redis_stream_client._streams.intervals import REASSURANCE, UNPROVEN
 from redis_stream_client._streams.tracking import Tracking
 from redis_stream_client._streams.tracking_check import TrackingCheck
-from tests.harness.logs import LOG
+from tests.harness.logs import LOG, outage
 from tests.harness.waiting import stop, wait_until
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Pair:
         self.heard: list[bytes] = []
         self.connection = SharedConnection(endpoint, greet=identity, role="entries")
         self.tracking = Tracking(endpoint, QUIET, self._hear, lambda: None, LOG)
-        self.check = TrackingCheck(self.connection, self.tracking, identity, QUIET, self._paired, LOG)
+        self.check = TrackingCheck(self.connection, self.tracking, identity, QUIET, self._paired, outage(), LOG)
 
     def _paired(self) -> None:
         self.paired += 1
