@@ -25,6 +25,9 @@ from redis_stream_client._run.answers import NOT_READY, READY, Answer
 REMOVAL = 0.1
 """Seconds that the end of `run()` waits until the file is removed. On a disk that hangs, a thread goes on."""
 
+FAILURES = (OSError, RuntimeError)
+"""What the disk may answer; and that no thread can be started."""
+
 
 class HealthFile:
     """Keeps a file up to date, from `start` to `close`.
@@ -74,7 +77,7 @@ class HealthFile:
             await in_thread(self._disk.clear, "redis_stream_client health file")
         except FileExistsError:
             raise
-        except OSError as error:
+        except FAILURES as error:
             self._failed(error)
 
     def start(self) -> None:
@@ -89,7 +92,7 @@ class HealthFile:
         """Remove the file. If the wait is cancelled, that goes on in its thread."""
         if self._task is not None:
             self._task.cancel()
-        with anyio.move_on_after(REMOVAL, shield=True), contextlib.suppress(OSError):
+        with anyio.move_on_after(REMOVAL, shield=True), contextlib.suppress(*FAILURES):
             await in_thread(self._disk.remove, "redis_stream_client health file")
 
     async def _keep(self) -> None:
@@ -104,7 +107,7 @@ class HealthFile:
     async def _renew(self, text: str) -> None:
         try:
             await in_thread(lambda: self._disk.renew(text), "redis_stream_client health file")
-        except OSError as error:
+        except FAILURES as error:
             self._failed(error)
             return
         if self._failing_since is not None:
@@ -112,7 +115,7 @@ class HealthFile:
             self._failing_since = None
             self._log.info("the health file %s is written again, after %.1f s", self._path, lasted)
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         tell = self._log.debug
         if self._failing_since is None:
             self._failing_since = clock.now()
@@ -120,7 +123,7 @@ class HealthFile:
         tell(
             "the health file %s cannot be written: %s; whoever looks at it may take this client for dead",
             self._path,
-            error.strerror or error,
+            getattr(error, "strerror", None) or error,
         )
 
 

@@ -9,6 +9,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Mapping
 from http import HTTPMethod, HTTPStatus
+from typing import cast
 
 from redis_stream_client._concurrency import forks
 from redis_stream_client._run.answers import Answer
@@ -139,8 +140,7 @@ class _Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._timer = asyncio.get_running_loop().call_later(TIMEOUT, self.abort)
         self._server.opened(self)
 

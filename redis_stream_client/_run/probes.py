@@ -125,9 +125,16 @@ def _path(value: Any) -> Path | None:
         return None
     if not isinstance(value, str | os.PathLike) or isinstance(path := os.fspath(value), bytes):
         raise TypeError(f"health_file must be a path or None, not {type(value).__name__}")
-    if not path or "\0" in path or not Path(path).name:
+    if not path or "\0" in path or not Path(path).name or not _encodable(path):
         raise ValueError(f"health_file must be the path of a file, not {path!r}")
     return Path(path).absolute()  # whatever the program makes its working directory later
+
+
+def _encodable(path: str) -> bool:
+    try:
+        return bool(os.fsencode(path))
+    except UnicodeEncodeError:
+        return False
 
 
 def _port(value: Any) -> int | None:

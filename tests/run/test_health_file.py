@@ -130,10 +130,10 @@ async def test_what_a_killed_process_left_behind_is_removed_at_the_start(client:
 
 
 async def test_what_is_no_health_file_is_an_error_and_stays(client: Client, tmp_path: Path) -> None:
-    client.path.write_text("readyness of our launch codes\n")
+    client.path.write_text("ready for launch\n")
     with pytest.raises(FileExistsError, match=r"health_file='.*health': something else lies there"):
         await client.file.open()
-    assert client.path.read_text() == "readyness of our launch codes\n"
+    assert client.path.read_text() == "ready for launch\n"
     client.path.unlink()
     client.path.mkdir()
     with pytest.raises(FileExistsError):

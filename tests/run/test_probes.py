@@ -279,6 +279,7 @@ async def test_a_thousand_connections_that_say_nothing_do_not_harm_the_client(
         ({"health_file": ""}, ValueError, "health_file must be the path of a file, not ''"),
         ({"health_file": "/"}, ValueError, "health_file must be the path of a file"),
         ({"health_file": "a\0b"}, ValueError, "health_file must be the path of a file"),
+        ({"health_file": "\ud800"}, ValueError, "health_file must be the path of a file"),
         ({"health_port": "8080"}, TypeError, "health_port must be an int or None, not str"),
         ({"health_port": True}, TypeError, "health_port must be an int or None, not bool"),
         ({"health_port": 65536}, ValueError, "health_port must be between 0 and 65535, not 65536"),
