@@ -5,12 +5,13 @@ All work on the disk is done in threads of our own: a disk may hang, and then th
 
 import asyncio
 import contextlib
+import errno
 import os
 import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import anyio
@@ -24,6 +25,11 @@ from redis_stream_client._run.answers import NOT_READY, READY, Answer
 
 REMOVAL = 0.1
 """Seconds that the end of `run()` waits until the file is removed. On a disk that hangs, a thread goes on."""
+
+HANGS = "the disk does not answer"
+
+PATIENCE = 5.0
+"""Seconds after which a disk that does not answer counts as one that refuses."""
 
 FAILURES = (OSError, RuntimeError)
 """What the disk may answer; and that no thread can be started."""
@@ -74,7 +80,7 @@ class HealthFile:
             FileExistsError: something else lies there.
         """
         try:
-            await in_thread(self._disk.clear, "redis_stream_client health file")
+            await self._do(self._disk.clear)
         except FileExistsError:
             raise
         except FAILURES as error:
@@ -106,7 +112,7 @@ class HealthFile:
 
     async def _renew(self, text: str) -> None:
         try:
-            await in_thread(lambda: self._disk.renew(text), "redis_stream_client health file")
+            await self._do(lambda: self._disk.renew(text))
         except FAILURES as error:
             self._failed(error)
             return
@@ -114,6 +120,14 @@ class HealthFile:
             lasted = clock.now() - self._failing_since
             self._failing_since = None
             self._log.info("the health file %s is written again, after %.1f s", self._path, lasted)
+
+    async def _do(self, work: Callable[[], None]) -> None:
+        """Do something in a thread. It goes on there if it takes too long, or if the wait is cancelled."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await in_thread(work, "redis_stream_client health file")
+        except TimeoutError:
+            raise OSError(errno.ETIMEDOUT, HANGS) from None
 
     def _failed(self, error: Exception) -> None:
         tell = self._log.debug
@@ -139,7 +153,7 @@ class _Disk:
 
     def clear(self) -> None:
         """Remove what an earlier process has left behind, and nothing else."""
-        with contextlib.suppress(FileNotFoundError):
+        with self._alone(), contextlib.suppress(FileNotFoundError):
             if not _is_health_file(self._path):
                 where = str(self._path)
                 raise FileExistsError(
@@ -149,7 +163,7 @@ class _Disk:
 
     def renew(self, text: str) -> None:
         """Renew the time of the file, and have it contain this text."""
-        with self._lock:
+        with self._alone():
             if self._removed:
                 return
             there = self._is_there()
@@ -164,6 +178,16 @@ class _Disk:
             self._removed = True
             if self._is_there():
                 self._path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Generator[None]:
+        """If a thread is stuck on the disk, others do not queue up behind it."""
+        if not self._lock.acquire(blocking=False):
+            raise OSError(errno.ETIMEDOUT, HANGS)
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _is_there(self) -> bool:
         """Whether the file is there that we have written, and no other one."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
+import tempfile
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from redis_stream_client._model.logs import Log
+from redis_stream_client._run import health_file
 from redis_stream_client._run.answers import Answer
 from redis_stream_client._run.health_file import HealthFile
 from tests.harness.waiting import wait_until
@@ -228,6 +231,40 @@ async def test_on_a_full_disk_the_client_stays_live_and_leaves_no_litter(
         assert list(client.path.parent.iterdir()) == [client.path]
     assert not client.path.exists()
     assert len(lines(caplog)) == 1
+
+
+async def test_a_disk_that_hangs_holds_nobody_up(
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "redis_stream_client")
+    make, go_on, waiting = tempfile.mkstemp, threading.Event(), []
+
+    def hang(*arguments: Any, **options: Any) -> Any:
+        waiting.append(1)
+        go_on.wait()
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(tempfile, "mkstemp", hang)
+    monkeypatch.setattr(health_file, "PATIENCE", 0.02)
+    try:
+        async with client.run():
+            await wait_until(lambda: lines(caplog), "the log says so")
+            before = client.asked
+            await wait_until(lambda: client.asked > before + 2, "it tries again")
+            go_on.set()
+            await client.says("ready")
+            await wait_until(lambda: len(lines(caplog)) == 2, "it says that it is over")
+            go_on.clear()
+            await client.looked()
+            client.path.unlink()
+            await wait_until(lambda: len(lines(caplog)) == 3, "it hangs again")
+    finally:
+        go_on.set()
+    assert lines(caplog)[0][1].startswith(
+        f"the health file {client.path} cannot be written: the disk does not answer"
+    )
+    assert len(waiting) == 2  # and no thread queued up behind another
+    await wait_until(lambda: not list(client.path.parent.iterdir()), "the last thread leaves nothing behind")
 
 
 async def test_closing_without_a_start(client: Client) -> None:
