@@ -243,8 +243,8 @@ class RedisStreamClient:
                 made a checkpoint, nor called ``lease.progress()``; default: never. Time in which the handler waits
                 for an entry or for Redis does not count, nor does time in which the process or its event loop
                 stood still.
-            handle_signals: drain at SIGTERM or SIGINT, and release everything at the second one. Only in the main
-                thread.
+            handle_signals: drain at SIGTERM or SIGINT, and release everything at the second one; while the client
+                joins, give up joining. Only in the main thread.
             on_done: what becomes of the data stream itself when it is done. ``"keep"``, the default: nothing.
                 ``"trim"``: Redis removes its entries up to the checkpoint. ``"delete"``: Redis deletes the stream
                 and its progress record in one step. A stream that got entries after the last one that the handler
@@ -292,8 +292,7 @@ class RedisStreamClient:
             health_port=health_port,
             health_host=health_host,
         )
-        await run.join()
-        await run.until_closed()
+        await run.run()
 
     def running(
         self,

@@ -220,6 +220,11 @@ class Lifecycle:
         if self._runner is not None:
             self._runner.drain()
 
+    def give_up_joining(self) -> None:
+        """If the client is joining, close it: who waits for it gets a `ClientClosed`."""
+        if self.parts is not None and self._ready is not None and not self._ready.done():
+            self.parts.session.leave()
+
     async def finish(self) -> None:
         """Finish every stream that the user has received, and close. See `RedisStreamClient.done`."""
         parts = self.joined()

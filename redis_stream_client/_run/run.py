@@ -13,6 +13,7 @@ from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._consumer.lifecycle import Lifecycle
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model import leaving, options, retention, retry_policy
+from redis_stream_client._model.errors import ClientClosed
 from redis_stream_client._model.failures import is_a
 from redis_stream_client._model.rebalance import Rebalance
 from redis_stream_client._model.retention import OnDone
@@ -62,6 +63,7 @@ class Run:
         self._rebalance = rebalance
         self._handle_signals = handle_signals
         self._signalled = False
+        self._signals = contextlib.ExitStack()
         self._dispatcher: Dispatcher | None = None
         self._probes = Probes(
             lifecycle,
@@ -71,14 +73,28 @@ class Run:
             health_host=health_host,
         )
 
-    async def join(self) -> None:
-        """Answer probes, and join, if the client has not joined yet. A client that cannot join is closed."""
-        if self._handle_signals:
-            signals.require_main_thread()
-        await self._probes.open()
+    async def run(self) -> None:
+        """All of `run()`. A signal while it joins ends it, too."""
         try:
+            await self.join()
+        except ClientClosed:
+            if self._signalled:
+                return
+            raise
+        await self.until_closed()
+
+    async def join(self) -> None:
+        """Handle signals, answer probes, and join, if the client has not joined yet. A client that cannot join is
+        closed."""
+        if self._handle_signals:
+            # Before joining, which may take long: process 1 of a container ignores signals that nobody handles.
+            signals.require_main_thread()
+            self._signals.enter_context(signals.caught(self._on_signal))
+        try:
+            await self._probes.open()
             await self._join()
         except BaseException:
+            self._signals.close()
             await self._probes.close()
             raise
 
@@ -116,7 +132,7 @@ class Run:
         assert self._dispatcher is not None, "join() comes first"
         try:
             self._probes.joined()
-            with signals.caught(self._on_signal) if self._handle_signals else contextlib.nullcontext():
+            with self._signals:
                 await self._serve(self._dispatcher)
         finally:
             try:
@@ -170,6 +186,7 @@ class Run:
             self._dispatcher.cut_short()
         self._signalled = True
         self._lifecycle.drain()
+        self._lifecycle.give_up_joining()
 
 
 class Background(Protocol):

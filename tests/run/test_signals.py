@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from redis_stream_client import Lease, RedisStreamClient
-from tests.harness.runs import Ledger, Running, RunWorker, add, write
+from redis_stream_client import ClientClosed, Lease, RedisStreamClient, RedisUnavailable
+from tests.harness.runs import Ledger, Running, RunWorker, add, idle, write
 from tests.harness.waiting import wait_until
 from tests.run.test_run import returns
 from tests.run.test_run_drain import CALL, STREAMS, TTL, released_all, returned
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from tests.harness.connection import Connection
+    from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
     from tests.harness.workers import Worker
 
@@ -73,6 +74,44 @@ async def test_a_signal_drains_and_a_second_one_releases_at_once(
     assert previous_handlers == []
     signal.raise_signal(number)
     assert previous_handlers == [number]
+
+
+@pytest.mark.parametrize("use", ["run", "running"])
+async def test_a_signal_while_it_joins_ends_it(
+    proxy: TcpProxy, redis: Connection, service: str, previous_handlers: list[int], use: str
+) -> None:
+    proxy.freeze()
+    client = RedisStreamClient.from_url(proxy.url, service, connect_timeout=60.0)
+
+    async def enter() -> None:
+        async with client.running(idle, handle_signals=True):
+            raise AssertionError("it has entered the block")
+
+    joining = client.run(idle, handle_signals=True) if use == "run" else enter()
+    task = asyncio.create_task(joining)
+    await wait_until(lambda: proxy.open, "it has begun to join")
+    signal.raise_signal(signal.SIGTERM)
+    async with asyncio.timeout(5.0):
+        if use == "run":
+            await task  # as after a drain
+        else:
+            with pytest.raises(ClientClosed):
+                await task
+    assert previous_handlers == []
+    signal.raise_signal(signal.SIGTERM)
+    assert previous_handlers == [signal.SIGTERM]
+    proxy.heal()
+    assert await redis.keys("*:lock:*") == []
+
+
+async def test_a_client_that_cannot_join_leaves_the_former_handlers(
+    service: str, previous_handlers: list[int]
+) -> None:
+    client = RedisStreamClient.from_url("redis://127.0.0.1:1", service, connect_timeout=0.05)
+    with pytest.raises(RedisUnavailable):
+        await client.run(idle, handle_signals=True)
+    signal.raise_signal(signal.SIGINT)
+    assert previous_handlers == [signal.SIGINT]
 
 
 async def test_the_first_signal_after_a_drain_is_not_the_second_signal(
