@@ -264,7 +264,7 @@ async def test_a_probe_that_neither_fails_nor_progresses_holds_nobody_up(
         tried = {f"{how}-{i}" for i in range(5)}
         await add(redis, service, sorted(tried))
         await wait_until(
-            lambda: {lease.stream for lease in run.leases} >= tried, "each was the probe", LONGEST_PROBE
+            lambda: {lease.stream for lease in run.leases} >= tried, "each was the probe", 2 * LONGEST_PROBE
         )
         away = False
 
