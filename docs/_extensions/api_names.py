@@ -130,7 +130,10 @@ def leave_alone(
     if target.startswith(f"{PACKAGE}._") or PRIVATE.fullmatch(target):
         return contnode
     full = f"{PACKAGE}.{FUNCTIONS.get(target, target)}"
-    entry = env.domains.python_domain.objects.get(full)
+    there = env.domains.python_domain.objects
+    entry = there.get(full)
+    if entry is None and target[:1].isupper():  # a type that only has a name in its own module
+        entry = next((there[name] for name in there if name.endswith(f".{target}")), None)
     if entry is None:
         return None if target[:1].isupper() or "." in target else contnode
     return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, full)
