@@ -1,19 +1,30 @@
-"""The directive `command-line`: what `redis-stream-client` and each of its commands say with `--help`."""
+"""The directive `command-line`: what `redis-stream-client` and each of its commands say with `--help`.
+
+Every command that the help of another one lists must have a directive of its own.
+"""
 
 from __future__ import annotations
 
 import io
 import os
+import re
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 from docutils import nodes
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from redis_stream_client import cli
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
+log = logging.getLogger(__name__)
+NAME = re.compile(r"│ ([a-z][\w-]*)(?=  | +│)")
+shown: set[str] = set()
+listed: set[str] = set()
 
 
 class CommandLine(SphinxDirective):
@@ -31,10 +42,22 @@ class CommandLine(SphinxDirective):
             status = cli.main([*words, "--help"])
         if status != 0:
             raise self.error(f"there is no command {' '.join(words)!r}")
-        return [nodes.literal_block(said.getvalue(), said.getvalue(), language="none")]
+        text = "\n".join(line.rstrip() for line in said.getvalue().splitlines())
+        commands = text.partition("─ Commands ─")[2].partition("╰")[0]
+        shown.add(" ".join(words))
+        listed.update(" ".join([*words, name]) for name in NAME.findall(commands))
+        return [nodes.literal_block(text, text, language="none")]
+
+
+def complete(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of commands that have no directive."""
+    if shown:
+        for command in sorted(listed - shown):
+            log.warning("the command %s is in no page", command, type="api", subtype="command")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directive to Sphinx."""
     app.add_directive("command-line", CommandLine)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    app.connect("env-check-consistency", complete)
+    return {"parallel_read_safe": False, "parallel_write_safe": True}
