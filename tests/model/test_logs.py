@@ -93,8 +93,8 @@ MODULES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for
 WITHOUT_CONSUMER = {"dead_letters.py", "fleet.py", "producer.py"}
 """What works without a consumer: its lines name the service alone."""
 
-MAKERS = {"_consumer/parts.py", "testing/_memory.py"} | WITHOUT_CONSUMER
-"""Who may make a log; all others get the one of their consumer."""
+MAKERS = {"_consumer/parts.py", "_run/probes.py", "testing/_memory.py"} | WITHOUT_CONSUMER
+"""Who may make a log; all others get the one of their consumer. The probes begin before it joins."""
 
 
 def test_nobody_writes_a_line_but_by_a_log() -> None:

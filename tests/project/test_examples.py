@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from examples.sql_guard import Ledger, StaleFence
 from redis_stream_client import DeadLetters, Fence, LoadBalancerStream
+from redis_stream_client._model.log_fields import table
 from tests.harness.programs import START, Program
 from tests.harness.waiting import wait_until
 
@@ -168,6 +170,41 @@ async def test_the_commands_of_the_readme_give_a_worker_something_to_do(
 def test_the_readme_knows_every_program() -> None:
     links = re.findall(r"\]\((\w+\.py)\)", (ROOT / "examples/README.md").read_text())
     assert sorted(links) == sorted(path.name for path in (ROOT / "examples").glob("[!_]*.py"))
+
+
+# logging_structlog.py
+
+
+def logged(program: Program) -> list[dict[str, Any]]:
+    """What the worker has logged: nothing but JSON."""
+    return [json.loads(line) for line in program.lines]
+
+
+async def test_structlog_renders_all_fields_as_json(fleet: Fleet) -> None:
+    await fleet.say("hello")
+    await fleet.end()
+    await fleet.announce()
+    await fleet.redis.xadd("call-18", {"text": b"\xff"})
+    await fleet.announce("call-18")
+    async with fleet.program("logging_structlog.py") as worker:
+        await worker.printed("the handler of call-18 failed")
+        await wait_until(lambda: any("end" in line for line in worker.lines), "call-17 is processed")
+        worker.send(signal.SIGTERM)
+        assert await worker.exit_code() == 0
+    lines = logged(worker)
+    ours = [line for line in lines if line["logger"] == "redis_stream_client"]
+    known = {"timestamp", "level", "event", "logger", "exception", *(field.name for field in table())}
+    assert set[str]().union(*ours) <= known, "only the fields of the table"
+    assert {line["service"] for line in ours} == {fleet.service}
+    [consumer] = {line["consumer"] for line in ours}
+    assert consumer.startswith("redis-consumer-")
+    [failure] = [line for line in ours if line["event"].startswith("the handler of call-18 failed")]
+    assert failure["level"] == "error"
+    assert (failure["stream"], Fence.parse(failure["fence"]).lbs_id) == ("call-18", failure["lbs_id"])
+    assert failure["error"].startswith("UnicodeDecodeError: ")
+    assert failure["exception"][0]["exc_type"] == "UnicodeDecodeError"
+    [processed, end] = [line for line in lines if line["logger"] == "worker"]
+    assert (processed["stream"], processed["text"], end["type"]) == (CALL, "hello", "end")
 
 
 # sql_guard.py
