@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from redis_stream_client import __version__
-from redis_stream_client.cli.exit_status import OK, UNUSABLE
-from redis_stream_client.cli.failure import Unusable
+from redis_stream_client.cli.exit_status import FAILED, OK, UNUSABLE
+from redis_stream_client.cli.failure import NotThere, Unusable
 from redis_stream_client.cli.target import GRAMMAR
 
 NAME = "redis-stream-client"
@@ -41,6 +41,11 @@ for _name, _path in (
     ("status", "status:status"),
     ("streams", "streams:streams"),
     ("owner", "owner:owner"),
+    ("drain", "orders:drain"),
+    ("evict", "orders:evict"),
+    ("release", "orders:release"),
+    ("pause", "orders:pause"),
+    ("resume", "orders:resume"),
     ("dead", "dead:app"),
     ("demo", "demo:demo"),
 ):
@@ -92,21 +97,23 @@ def perform(argv: Sequence[str]) -> int:
         function, bound, _ = app.parse_args(list(argv))
         status: object = function(*bound.args, **bound.kwargs)
     except CycloptsError as error:
-        return _unusable(command, _without_secrets(_mistake(error)))
+        return _said(command, _without_secrets(_mistake(error)), UNUSABLE)
     except Unusable as error:
-        return _unusable(command, str(error))
+        return _said(command, str(error), UNUSABLE)
+    except NotThere as error:
+        return _said(command, str(error), FAILED)
     if isinstance(status, int):
         return status
     asked = {*app.help_flags, *app.version_flags} & {*argv}
     return OK if asked else UNUSABLE  # the help, because there was no command
 
 
-def _unusable(command: str, why: str) -> int:
+def _said(command: str, why: str, status: int) -> int:
     from redis_stream_client.terminal.text import printable
 
     prog = f"{NAME} {command}" if command and not command.startswith("-") else NAME
     print(f"{prog}: {printable(why, sys.stderr.encoding)}", file=sys.stderr)
-    return UNUSABLE
+    return status
 
 
 def _mistake(error: CycloptsError) -> str:

@@ -1,5 +1,9 @@
-"""Why a command cannot go on."""
+"""Why a command cannot go on. The message is one line without secrets, which standard error gets."""
 
 
 class Unusable(Exception):
-    """What was asked for cannot be done: the message says why, in one line and without secrets."""
+    """What was asked for cannot be done: exit status 2."""
+
+
+class NotThere(Exception):
+    """What was asked for is not there, or has not come about: exit status 1."""

@@ -56,6 +56,8 @@ def picture(view: View, width: int, glyphs: Glyphs, *, most: int, height: int | 
     """
     status = view.status
     head = [*view.notes, headline(status)]
+    if status.paused is not None:
+        head.append(pause_line(status))
     if view.tally is not None:
         head.append(lag_line(view.tally, view.measured))
     head += [Text(f"not read: {unread.what}: {printable(unread.why)}", "yellow") for unread in status.unread]
@@ -93,6 +95,17 @@ def headline(status: FleetStatus) -> Text:
     return text
 
 
+def pause_line(status: FleetStatus) -> Text:
+    """That the fleet is paused, since when and why; and how many members have not said so."""
+    assert status.paused is not None
+    text = Text(f"PAUSED for {show_duration(status.time - status.paused.since)}: ", "bold magenta")
+    text.append(printable(status.paused.reason), "not bold")
+    others = sum(member.alive and not member.paused for member in status.members)
+    if others:
+        text.append(f" ({plural(others, 'member')} may still take new streams)", "not bold red")
+    return text
+
+
 def lag_line(tally: Tally, measured: str = "") -> Text:
     """How far the streams are behind, in one sentence."""
     lag = tally.lag()
@@ -111,7 +124,8 @@ def lag_line(tally: Tally, measured: str = "") -> Text:
 
 
 def matter_most(members: Sequence[FleetMember], most: int) -> list[FleetMember]:
-    """At most so many: dead ones that still have streams, then those with the most streams; by their ids."""
+    """At most so many: dead ones that still have streams, those that drain, then those with the most streams; by
+    their ids."""
     if len(members) > most:
         members = sorted(members, key=_rank)[:most]
     return sorted(members, key=lambda member: member.id)
@@ -129,8 +143,8 @@ def left_out(members: Sequence[FleetMember], shown: Sequence[FleetMember]) -> st
     return f"{others}, {dead:,} of them dead" if dead else others
 
 
-def _rank(member: FleetMember) -> tuple[bool, int, str]:
-    return member.alive or not member.leases, -member.leases, member.id
+def _rank(member: FleetMember) -> tuple[bool, bool, int, str]:
+    return member.alive or not member.leases, not member.draining, -member.leases, member.id
 
 
 def _row(member: FleetMember, view: View) -> MemberRow:
@@ -146,7 +160,9 @@ def _row(member: FleetMember, view: View) -> MemberRow:
 
 def state_of(member: FleetMember) -> str:
     """One word."""
-    return "alive" if member.alive else "dead"
+    if not member.alive:
+        return "dead"
+    return "draining" if member.draining else "alive"
 
 
 def _cells(member: FleetMember, view: View) -> list[str]:

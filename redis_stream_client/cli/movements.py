@@ -20,6 +20,7 @@ def movements(before: FleetStatus, now: FleetStatus, glyphs: Glyphs) -> Iterator
     changed = [(old[member.id], member) for member in now.members if member.id in old]
     yield from _told("died", [new for old, new in changed if old.alive and not new.alive], with_streams=True)
     yield from _told("came back", [new for old, new in changed if new.alive and not old.alive])
+    yield from _told("draining", [new for old, new in changed if new.draining and not old.draining])
     moved = {
         id: change
         for id in [*new, *(id for id in old if id not in new)]
@@ -29,6 +30,10 @@ def movements(before: FleetStatus, now: FleetStatus, glyphs: Glyphs) -> Iterator
         ordered = sorted(moved, key=lambda id: (-abs(moved[id]), id))
         named = [f"{_name(id)} {_signed(moved[id], glyphs)}" for id in ordered[:NAMED]]
         yield f"streams: {', '.join(named)}{_others(len(moved))}"
+    if now.paused is not None and (before.paused is None or before.paused.reason != now.paused.reason):
+        yield f"paused: {printable(now.paused.reason)}"
+    if before.paused is not None and now.paused is None and all(part.what != "pause" for part in now.unread):
+        yield "resumed"
     letters = (now.dead_letters or 0) - (before.dead_letters or 0)
     if None not in (now.dead_letters, before.dead_letters) and letters > 0:
         yield f"{plural(letters, 'new dead letter')}"

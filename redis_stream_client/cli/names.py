@@ -3,7 +3,7 @@
 import re
 
 from redis_stream_client import FleetStatus
-from redis_stream_client.cli.failure import Unusable
+from redis_stream_client.cli.failure import NotThere, Unusable
 from redis_stream_client.terminal.text import printable
 
 PREFIX = "redis-consumer-"
@@ -24,7 +24,7 @@ def short_name(consumer: str) -> str:
 def full_name(given: str, status: FleetStatus) -> str:
     """The id of the member that is meant: by its id, as the screen shows it or in full, or by its `consumer_name`.
 
-    Raises `Unusable`: there is none, or more than one.
+    Raises `NotThere`, or, if there is more than one, `Unusable`.
     """
     ids = [member.id for member in status.members]
     for id in (given, PREFIX + given):
@@ -35,7 +35,7 @@ def full_name(given: str, status: FleetStatus) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise Unusable(f"no member is called {printable(given)}")
+        raise NotThere(f"no member is called {printable(given)}")
     names = ", ".join(printable(short_name(id)) for id in found[:NAMED])
     others = f" and {len(found) - NAMED:,} others" if len(found) > NAMED else ""
     raise Unusable(f"{len(found)} members are called {printable(given)}: {names}{others}; give the id of one")

@@ -61,7 +61,8 @@ def status(
     """Who the members are, what they own, what waits, and how far it is behind.
 
     Members are shown without the `redis-consumer-` that their ids begin with. Where they are too many, those that
-    are dead and still have streams come first, then those with the most streams; a line says what is left out.
+    are dead and still have streams are shown, those that drain, and then those with the most streams; a line says
+    what is left out.
 
     On a terminal, `--watch` is a live view, which also says who gained and who lost streams since the last look.
     An outage of Redis is shown, and it goes on. Without a terminal it prints some lines for each look.

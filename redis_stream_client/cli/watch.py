@@ -16,7 +16,7 @@ from rich.text import Text
 from redis_stream_client import Fleet, FleetStatus, RedisStreamClientError
 from redis_stream_client.cli.document import document
 from redis_stream_client.cli.durations import show_duration
-from redis_stream_client.cli.fleet_view import View, headline, lag_line, picture
+from redis_stream_client.cli.fleet_view import View, headline, lag_line, pause_line, picture
 from redis_stream_client.cli.movements import movements
 from redis_stream_client.cli.tally import Tally
 from redis_stream_client.terminal import screen
@@ -132,6 +132,8 @@ class PlainOutput:
         now = f"{datetime.now():%H:%M:%S}"
         view = watched.view()
         lines = [note.plain for note in view.notes] or [headline(view.status).plain]
+        if view.status.paused is not None and not view.notes:
+            lines.append(pause_line(view.status).plain)
         if view.tally is not None and not view.notes:
             lines.append(lag_line(view.tally, view.measured).plain)
         for line in [*lines, *self._told]:
