@@ -22,6 +22,7 @@ from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
+from redis_stream_client._ownership.last_signs import LastSigns
 from redis_stream_client._protocol import notifications
 from redis_stream_client._protocol.hints import (
     AboutConsumer,
@@ -70,8 +71,10 @@ class Listener:
         orders: Orders,
         audits: AuditSchedule,
         table: LeaseTable,
+        last_signs: LastSigns | None = None,
     ) -> None:
         self._log = log
+        self._last_signs = last_signs
         self._options = options
         self._greet = greet
         self._keys = options.keys
@@ -159,7 +162,9 @@ class Listener:
         match heard:
             case LockGone(self._options.consumer):
                 self._lock_state.doubt()
-            case LockGone(owner):
+            case LockGone(owner, expired):
+                if self._last_signs is not None:
+                    (self._last_signs.lock_expired if expired else self._last_signs.lock_deleted)(owner)
                 self._sweeps.suspect(owner)
                 self._peers.died()
             case Released():
@@ -203,9 +208,13 @@ class Listener:
             case Draining(peer):
                 self._peers.departs(peer)
             case Left(peer):
+                if self._last_signs is not None:
+                    self._last_signs.left(peer)
                 self._sweeps.suspect(peer)
                 self._peers.left(peer)
             case Dead(peer):
+                if self._last_signs is not None:
+                    self._last_signs.called_dead(peer)
                 self._sweeps.suspect(peer)
                 if peer != NOBODY:
                     self._peers.died()

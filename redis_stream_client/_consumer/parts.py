@@ -12,7 +12,7 @@ from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
 from redis_stream_client._consumer.orders import Orders
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.presence import Presence
-from redis_stream_client._consumer.presence_state import PresenceState
+from redis_stream_client._consumer.presence_state import LEAST_GRACE, PresenceState
 from redis_stream_client._consumer.reader import Reader
 from redis_stream_client._consumer.report import Report
 from redis_stream_client._consumer.roll_call import RollCall
@@ -37,6 +37,8 @@ from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.checkpoints import Progress
 from redis_stream_client._ownership.claims import Claims
 from redis_stream_client._ownership.endings import Endings
+from redis_stream_client._ownership.gains import Gains
+from redis_stream_client._ownership.last_signs import LastSigns
 from redis_stream_client._ownership.losses import Losses
 from redis_stream_client._ownership.redis_backend import RedisBackend
 from redis_stream_client._ownership.retry import Retries
@@ -104,7 +106,11 @@ class Parts:
             longest_beat=options.heartbeat_interval,
         )
         self.observer = SafeObserver(options.observer, log) if options.observer is not None else None
-        self.observation = Observation(self.observer, options.consumer) if self.observer is not None else None
+        self.observation: Observation | None = None
+        self.last_signs: LastSigns | None = None
+        if self.observer is not None:
+            self.observation = Observation(self.observer, options.consumer)
+            self.last_signs = LastSigns(options.lock_ttl, LEAST_GRACE)
         self.outages = Outages(log, self.observer)
         self._where = where
         self._outage = self.outages.of_server(REDIS, where)
@@ -270,6 +276,7 @@ class Parts:
             sleeping=self.sleeping,
             observation=self.observation,
         )
+        gains = Gains(log=self.log, observation=self.observation, last_signs=self.last_signs)
         self.arrivals = Arrivals(
             log=self.log,
             options=self.options,
@@ -281,6 +288,7 @@ class Parts:
             capacity=self.capacity,
             counters=self.counters,
             backend=self.backend,
+            gains=gains,
             observation=self.observation,
         )
         self.claims = Claims(
@@ -296,6 +304,7 @@ class Parts:
             arrivals=self.arrivals,
             endings=self.endings,
             backend=self.backend,
+            gains=gains,
             observation=self.observation,
         )
         self.takeover = Takeover(
@@ -309,6 +318,7 @@ class Parts:
             capacity=self.capacity,
             counters=self.counters,
             arrivals=self.arrivals,
+            gains=gains,
         )
 
     def _make_heartbeat(self) -> LockRenewal:
@@ -389,7 +399,7 @@ class Parts:
             lock_state=self.lock_state,
             presence_state=self.presence_state,
         )
-        roll_call = RollCall(options=self.options, group=self.group, peers=self.peers)
+        roll_call = RollCall(options=self.options, group=self.group, peers=self.peers, last_signs=self.last_signs)
         self.sweeper = Sweeper(
             log=self.log,
             outage=self._here(SWEEPS),
@@ -408,6 +418,7 @@ class Parts:
             counters=self.counters,
             takeover=self.takeover,
             stale_announcements=StaleAnnouncements(log=self.log, options=self.options, group=self.group),
+            last_signs=self.last_signs,
         )
         self.balancer = Balancer(
             log=self.log,
@@ -439,6 +450,7 @@ class Parts:
             event_queue=self.event_queue,
             peers=self.peers,
             sweeps=self.sweeps,
+            last_signs=self.last_signs,
             presence_state=self.presence_state,
             orders=self.orders,
             audits=self.audits,

@@ -30,6 +30,7 @@ from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
+from redis_stream_client._ownership.last_signs import LastSigns
 from redis_stream_client._ownership.takeover import Takeover
 from redis_stream_client._protocol.group import Group
 from redis_stream_client._protocol.hints import Dead, Hints
@@ -72,6 +73,7 @@ class Sweeper:
         counters: Counters,
         takeover: Takeover,
         stale_announcements: StaleAnnouncements,
+        last_signs: LastSigns | None = None,
     ) -> None:
         self._log = log
         self._outage = outage
@@ -94,6 +96,7 @@ class Sweeper:
         self._counters = counters
         self._takeover = takeover
         self._stale_announcements = stale_announcements
+        self._last_signs = last_signs
         self._wake = asyncio.Event()
         self._turn_length = options.pace / TURNS
         now = clock.now()
@@ -194,6 +197,7 @@ class Sweeper:
             self._peers.counted([name for name, lives in alive.items() if lives])
             self._peers.looked_at.notify(members, alive)
         dead = [member.name for member in others if member.pending and not alive[member.name]]
+        self._note_deaths(members, dead)
         dead += [member.name for member in members if member.name == NOBODY and member.pending]
         self._sweeps.swept_at = clock.now()
         self._counters.sweeps += 1
@@ -212,6 +216,16 @@ class Sweeper:
             )
         if tidy:
             await self._tidy(members, alive, mine=tell)
+
+    def _note_deaths(self, members: list[Member], owners: list[str]) -> None:
+        """Note for the observer since when these are dead, if we have not heard of it."""
+        if self._last_signs is None:
+            return
+        for member in members:
+            if member.name in owners and member.name != NOBODY:
+                # Where Redis does not tell the two apart, only reads that gave something count.
+                told = member.idle_ms != member.served_ms
+                self._last_signs.found_dead(member.name, member.idle_ms / 1000 if told else None)
 
     @property
     def _tidy_period(self) -> float:
@@ -241,6 +255,8 @@ class Sweeper:
         self._told_at = {name: at for name, at in self._told_at.items() if name in known}
         self._rest_at = {name: at for name, at in self._rest_at.items() if name in known}
         self._peers.keep(known)
+        if self._last_signs is not None:
+            self._last_signs.keep(known)
         self._sweeps.tidy_asked = False
         self._tidied_at = clock.now()
 
@@ -277,6 +293,7 @@ class Sweeper:
                     if self._leaves_to_others(owner):
                         continue
                     members = members or await self._group.members(self._patience)
+                    self._note_deaths(members, [owner])
                     brought = await self._take(owner, members)
                 else:
                     await self._look_at(owner)
@@ -308,12 +325,13 @@ class Sweeper:
         if owner in self._sweeps.shared_anew:
             self._sweeps.shared_anew.discard(owner)
             self._rest_at.pop(owner, None)
+        asked = self._for_us(owner)
         rest_at = self._rest_at.setdefault(owner, now + self._pace * REST)
         if now < rest_at:
-            taken, left = await self._takeover.take_share(owner, self._heirs(owner, members))
+            taken, left = await self._takeover.take_share(owner, self._heirs(owner, members), asked=asked)
             again = rest_at
         else:
-            taken, left = await self._takeover.take_rest(owner, self._part_of(owner, members))
+            taken, left = await self._takeover.take_rest(owner, self._part_of(owner, members), asked=asked)
             again = clock.now() + self._pace * REST / TURNS
         if left:
             if not self._capacity.free:

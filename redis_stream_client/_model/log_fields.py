@@ -14,6 +14,7 @@ class LogFields(TypedDict, total=False):
     stream: Annotated[str, "name of the data stream", "lines about one stream"]
     lbs_id: Annotated[str, "id of its announcement on the load balancer stream", "lines about one announcement"]
     fence: Annotated[str, "the fence of the lease, as text", "lines about one lease"]
+    previous_owner: Annotated[str, "id of the consumer that had the stream before", "gains from a dead owner"]
     new_owner: Annotated[str, "id of the consumer that has the stream now", "losses, where it is known"]
     streams: Annotated[int, "how many streams it concerns", "outages that concern several; the consumer lock"]
     failures: Annotated[int, "failures that did not count", "the end of an outage of the handlers"]

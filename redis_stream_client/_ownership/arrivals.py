@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._concurrency.tasks import gather
@@ -17,42 +16,14 @@ from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
 from redis_stream_client._model.logs import Log
-from redis_stream_client._model.observer import GainedBy
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
+from redis_stream_client._ownership.gains import ANNOUNCED, FOUND, Gains, Origin
 from redis_stream_client._protocol.base import PAGE
 from redis_stream_client._protocol.deliveries import Deliveries
 from redis_stream_client._protocol.replies import Delivered
 from redis_stream_client._redis.error_mapping import GroupMissing, KeyRejected, Unanswered
-
-
-class Origin(NamedTuple):
-    """Where streams come from.
-
-    Attributes:
-        how: how this client came by them.
-        previous: the consumer from which they were taken; None if nobody had them, or that is not known.
-        silent_for: seconds since the last sign of life of that one, or since they were released.
-    """
-
-    how: GainedBy
-    previous: str | None = None
-    silent_for: float | None = None
-
-    @property
-    def died(self) -> int:
-        """The attempt of the owner from which they were taken: it counts even if it left no record."""
-        return int(self.previous is not None)
-
-    @property
-    def given_back(self) -> bool:
-        """Whether their last owner has given them back."""
-        return self.how in ("claimed", "rebalanced") and self.previous is None
-
-
-ANNOUNCED = Origin("announced")
-FOUND = Origin("audit")
 
 
 class Arrivals:
@@ -71,6 +42,7 @@ class Arrivals:
         capacity: Capacity,
         counters: Counters,
         backend: LeaseBackend,
+        gains: Gains,
         observation: Observation | None = None,
     ) -> None:
         self._log = log
@@ -84,6 +56,7 @@ class Arrivals:
         self._capacity = capacity
         self._counters = counters
         self._backend = backend
+        self._gains = gains
         self._observation = observation
 
     async def receive(self, entries: Iterable[Delivered], origin: Origin = ANNOUNCED) -> int:
@@ -109,21 +82,10 @@ class Arrivals:
             self._table.add(lease)
             self._event_queue.added(lease)
             leases += 1
-            if self._observation is not None:
-                self._tell(lease, entry, origin)
+            self._gains.gained(lease, origin, entry)
         for some in in_chunks(malformed):  # together, so that the reader does not wait for long
             await gather(*(self.bury_malformed(*one) for one in some), name="redis_stream_client burying")
         return leases
-
-    def _tell(self, lease: LeaseState, entry: Delivered, origin: Origin) -> None:
-        assert self._observation is not None
-        self._observation.gained(
-            lease,
-            origin.how,
-            previous=origin.previous,
-            silent_for=origin.silent_for,
-            carrier=announcement.carrier_of(entry.fields),
-        )
 
     async def _all_lifted(self, entries: list[Delivered]) -> list[Delivered]:
         """`lifted` for many entries at the same time: after a loss of writes it may be all of them."""

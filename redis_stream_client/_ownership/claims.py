@@ -22,6 +22,7 @@ from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.arrivals import Arrivals
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.endings import Endings
+from redis_stream_client._ownership.gains import Gains, Origin
 from redis_stream_client._protocol.deliveries import Deliveries
 from redis_stream_client._protocol.replies import Delivered, Refusal, Won
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
@@ -45,6 +46,7 @@ class Claims:
         arrivals: Arrivals,
         endings: Endings,
         backend: LeaseBackend,
+        gains: Gains,
         observation: Observation | None = None,
     ) -> None:
         self._consumer = options.consumer
@@ -62,6 +64,7 @@ class Claims:
         self._arrivals = arrivals
         self._endings = endings
         self._backend = backend
+        self._gains = gains
         self._observation = observation
         self._claiming: set[str] = set()
 
@@ -124,8 +127,8 @@ class Claims:
                 self._audits.request()
                 raise self._not_joined(payload)
             match reply:
-                case Won(deliveries, fields):
-                    return await self._won(payload, Delivered(payload.lbs_id, deliveries, fields))
+                case Won(deliveries, fields, idle_ms):
+                    return await self._won(payload, owner, Delivered(payload.lbs_id, deliveries, fields, idle_ms))
                 case Refusal("gone"):
                     raise StreamGone(f"{payload.stream!r} is gone", **_about(payload))
                 case Refusal("alive", owner=current):
@@ -157,10 +160,10 @@ class Claims:
             raise self._not_joined(payload)
         if not adopted.entries:
             raise StreamGone(f"{payload.stream!r} is gone", **_about(payload))
-        return await self._won(payload, adopted.entries[0])
+        return await self._won(payload, owner_of(payload), adopted.entries[0])
 
-    async def _won(self, payload: ExpiredStream, won: Delivered) -> Lease:
-        """Make the lease from the offer. An announcement never changes."""
+    async def _won(self, payload: ExpiredStream, owner: str, won: Delivered) -> Lease:
+        """Make the lease from the offer. An announcement never changes. `owner`: whose it was."""
         entry = await self._arrivals.lifted(won)
         if entry is None:
             raise no_answer("claim", **_about(payload))
@@ -177,9 +180,7 @@ class Claims:
         )
         state.face = lease = Lease(state, self._backend)
         self._claimed(state)
-        if self._observation is not None:
-            carrier = announcement.carrier_of(entry.fields)
-            self._observation.gained(state, "claimed", previous=payload.previous_owner, carrier=carrier)
+        self._gains.gained(state, Origin("claimed", owner), entry)
         return lease
 
     def _claimed(self, lease: LeaseState) -> None:

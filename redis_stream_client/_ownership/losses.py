@@ -8,6 +8,7 @@ from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import LossReason
+from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.logs import Log
 from redis_stream_client._model.statistics import Counters
 
@@ -69,5 +70,10 @@ class Losses:
     def lose_to(self, owners: Iterable[tuple[LeaseState, str]]) -> None:
         """These leases are lost; each comes with the owner of the stream now, or '' if it is gone."""
         moved = list(owners)
-        self._lose([(lease, owner) for lease, owner in moved if owner], "claimed")
+        self._lose([(lease, _name(owner)) for lease, owner in moved if owner], "claimed")
         self._lose([(lease, owner) for lease, owner in moved if not owner], "gone")
+
+
+def _name(owner: str) -> str:
+    """The name of a consumer; '' for that of nobody, as when an operator has taken a stream away."""
+    return "" if owner == NOBODY else owner

@@ -8,11 +8,11 @@ from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.lock_state import LockState
 from redis_stream_client._leases.table import LeaseTable
-from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.options import Options
 from redis_stream_client._model.statistics import Counters
-from redis_stream_client._ownership.arrivals import Arrivals, Origin
+from redis_stream_client._ownership.arrivals import Arrivals
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
+from redis_stream_client._ownership.gains import Gains, Origin
 from redis_stream_client._protocol.base import PAGE
 from redis_stream_client._protocol.deliveries import Deliveries
 from redis_stream_client._protocol.replies import Delivered, Refusal, Taken, Won
@@ -42,6 +42,7 @@ class Takeover:
         capacity: Capacity,
         counters: Counters,
         arrivals: Arrivals,
+        gains: Gains,
     ) -> None:
         self._patience = options.patience
         self._deliveries = deliveries
@@ -53,37 +54,50 @@ class Takeover:
         self._capacity = capacity
         self._counters = counters
         self._arrivals = arrivals
+        self._gains = gains
 
-    async def take_share(self, owner: str, heirs: Sequence[str]) -> tuple[int, int]:
-        """Take our fair share, page by page: as much as brings us level with the heirs. Returns how many the last
-        page had, and how many are left for anybody."""
+    async def take_share(self, owner: str, heirs: Sequence[str], *, asked: bool = False) -> tuple[int, int]:
+        """Take our fair share, page by page: as much as brings us level with the heirs. `asked`: this member has
+        asked for them. Returns how many the last page had, and how many are left for anybody."""
+        origin = _origin(owner, asked=asked)
         most = FIRST_PAGE
-        while True:
-            page, left = await self._take_page(owner, heirs, most)
-            most = PAGE
-            if not ((page.entries or page.more) and left and self._capacity.free):
-                return len(page.entries), left
+        try:
+            while True:
+                page, left = await self._take_page(owner, heirs, most, origin)
+                most = PAGE
+                if not ((page.entries or page.more) and left and self._capacity.free):
+                    return len(page.entries), left
+        finally:
+            self._gains.claimed(owner)
 
-    async def take_rest(self, owner: str, most: int) -> tuple[int, int]:
+    async def take_rest(self, owner: str, most: int, *, asked: bool = False) -> tuple[int, int]:
         """Take up to `most`, even if peers want them. Returns how many were taken, and how many are left, as
         `take_share`."""
+        origin = _origin(owner, asked=asked)
         taken = 0
-        while True:
-            page, left = await self._take_page(owner, None, most - taken)
-            taken += len(page.entries)
-            if not (page.more and left and self._capacity.free and taken < most):
-                return taken, left
+        try:
+            while True:
+                page, left = await self._take_page(owner, None, most - taken, origin)
+                taken += len(page.entries)
+                if not (page.more and left and self._capacity.free and taken < most):
+                    return taken, left
+        finally:
+            self._gains.claimed(owner)
 
-    async def _take_page(self, owner: str, heirs: Sequence[str] | None, most: int) -> tuple[Taken, int]:
+    async def _take_page(
+        self, owner: str, heirs: Sequence[str] | None, most: int, origin: Origin
+    ) -> tuple[Taken, int]:
         """Take a page. Returns the entries, and how many are left, as `take_share`."""
         known = self._event_queue.offered(owner)
         held_back = self._event_queue.held_back(owner, clock.now())
-        page = await self._take(owner, heirs, held_back, most)
+        page = await self._take(owner, heirs, held_back, most, origin)
         if page.left == 0:
             self._event_queue.withdraw_absent(owner, self._table.parting, known)
         return page, max(0, page.left - len(held_back))
 
-    async def _take(self, owner: str, others: Sequence[str] | None, but: Sequence[str], most: int) -> Taken:
+    async def _take(
+        self, owner: str, others: Sequence[str] | None, but: Sequence[str], most: int, origin: Origin
+    ) -> Taken:
         """Claim a page, and make leases of it.
 
         Args:
@@ -91,6 +105,7 @@ class Takeover:
             others: the other consumers of the fleet, so that we take only our share; None: take all that is there.
             but: LBS ids to leave alone.
             most: the most streams to take; never more than a page, or than there is room for.
+            origin: where they come from.
         """
         most = min(most, PAGE, self._capacity.free)
         with self._capacity.expecting(most):
@@ -115,7 +130,6 @@ class Takeover:
                         lock_state.lapse("missing")
                         raise Unanswered("this client's own lock has lapsed", maybe_executed=False)
                     return Taken([], 0)
-                origin = Origin("claimed", None if owner == NOBODY else owner)
                 won = await self._arrivals.receive(reply.entries, origin)
                 self._counters.claims_won += won
         return reply
@@ -128,3 +142,7 @@ class Takeover:
                 await self._arrivals.bury_malformed(
                     Delivered(entry.lbs_id, reply.deliveries, reply.fields), reason
                 )
+
+
+def _origin(owner: str, *, asked: bool) -> Origin:
+    return Origin("rebalanced" if asked else "claimed", owner)

@@ -30,8 +30,8 @@ class Deliveries:
         args = [self._keys.group, self._me, encode_name(owner), lbs_id, self._keys.control]
         reply = await self._commands.run(scripts.load("claim"), keys, args, timeout=timeout)
         match reply:
-            case [b"won", deliveries, fields]:
-                return Won(deliveries, fields)
+            case [b"won", deliveries, fields, idle_ms]:
+                return Won(deliveries, fields, idle_ms)
             case [b"owner", current, deliveries]:
                 return Refusal("owner", decode_name(current), deliveries)
             case [b"alive", current]:
@@ -75,7 +75,7 @@ class Deliveries:
 
         reply = await sized(self._sizes.announcements, timeout, send)
         if reply[0] == b"won":
-            entries = [Delivered(i.decode(), deliveries, fields) for i, deliveries, fields in reply[3:]]
+            entries = [Delivered(i.decode(), *rest) for i, *rest in reply[3:]]
             return Taken(entries, reply[1], bool(reply[2]))
         return Refusal("alive", owner) if reply[0] == b"alive" else Refusal("lapsed")
 

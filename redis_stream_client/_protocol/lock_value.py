@@ -109,6 +109,7 @@ def _holder(said: dict[str, Any]) -> Holder:
     return Holder(
         float(weight) if isinstance(weight, int | float) and 0 < weight < float("inf") else 1.0,
         most if isinstance(most, int) and most > 0 else None,
+        _positive(said.get("ttl")),
     )
 
 

@@ -15,9 +15,10 @@ from redis_stream_client._redis.connection import SharedConnection
 
 @dataclass(frozen=True, slots=True)
 class LockGone:
-    """The lock of a consumer has expired or was deleted."""
+    """The lock of a consumer has expired, or was deleted."""
 
     consumer: str
+    expired: bool = True
 
 
 async def subscribe(
@@ -49,9 +50,9 @@ async def subscribe(
 def decode(message: list[bytes], keys: Keys, db: int) -> Hint | LockGone | None:
     """Decode a message; None if it means nothing to us."""
     match message:
-        case [b"pmessage", _, bytes(channel), b"expired" | b"del"]:
+        case [b"pmessage", _, bytes(channel), (b"expired" | b"del") as event]:
             consumer = keys.consumer_of(channel, db)
-            return LockGone(consumer) if consumer else None
+            return LockGone(consumer, expired=event == b"expired") if consumer else None
         case [b"message", bytes(channel), bytes(hint)] if channel == keys.control.encode():
             return hints.decode(hint)
     return None

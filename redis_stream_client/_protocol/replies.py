@@ -1,7 +1,7 @@
 """The replies of Redis as types: what the stubs return."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 Fields = Sequence[bytes]
@@ -19,11 +19,15 @@ class Look(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """An entry that is pending for us."""
+    """An entry that is pending for us.
+
+    `idle_ms`: of one that was claimed, milliseconds since it was last delivered or released.
+    """
 
     lbs_id: str
     deliveries: int
     fields: Fields
+    idle_ms: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,11 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Won:
-    """A claim that succeeded."""
+    """A claim that succeeded. `idle_ms`: as in `Delivered`."""
 
     deliveries: int
     fields: Fields
+    idle_ms: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +105,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What the holder of a lock can bear. `max_streams` is None: no limit, or not known."""
+    """What the holder of a lock can bear. `max_streams` is None: no limit, or not known.
+
+    `ttl_ms`: the lifetime of its lock, if it says so.
+    """
 
     weight: float = 1.0
     max_streams: int | None = None
+    ttl_ms: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

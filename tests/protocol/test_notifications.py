@@ -47,7 +47,9 @@ LOCK = f"__keyspace@3__:{KEYS.lock('a')}".encode()
 
 @pytest.mark.parametrize("event", [b"expired", b"del"])
 def test_a_lock_that_was_removed_is_told_with_its_consumer(event: bytes) -> None:
-    assert notifications.decode([b"pmessage", b"pattern", LOCK, event], KEYS, 3) == LockGone("a")
+    assert notifications.decode([b"pmessage", b"pattern", LOCK, event], KEYS, 3) == LockGone(
+        "a", expired=event == b"expired"
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 load balancer stream   2 this consumer's lock   3 the expected owner's lock
 -- ARGV  1 group   2 consumer   3 expected owner   4 entry id   5 control channel
--- Returns {'won', delivery count, fields}          it is ours, under a new fence
+-- Returns {'won', delivery count, fields, ms}      it is ours, under a new fence; ms since it was delivered or released
 --         {'gone'}                                 finished, trimmed or deleted; a dangling record is cleaned up
 --         {'owner', current owner, its count}      pending for another than the expected owner
 --         {'alive', owner}                         the expected owner's lock exists
@@ -19,4 +19,4 @@ if not entry then -- trimmed while pending: 7.0 dropped it, 6.2 made us its owne
   return {'gone'}
 end
 redis.call('PUBLISH', ARGV[5], 'claimed ' .. ARGV[4])
-return {'won', pending[4] + 1, entry[2]}
+return {'won', pending[4] + 1, entry[2], pending[3]}

@@ -7,7 +7,7 @@
 --       7 1: no more than our share, 0: all that is there   8 number of entries to leave alone   then their ids
 --       then the other consumers, in the order of their locks in KEYS
 -- Returns {'won', entries left with the owner, 1 if it stopped before it had as many as it wanted or had seen all,
---          {id, delivery count, fields}, ...}
+--          {id, delivery count, fields, ms since it was delivered or released}, ...}
 --         {'alive', owner}                             the owner's lock exists
 --         {'lapsed'}                                   this consumer's own lock does not exist
 -- Hint  claimed <id> <id> ...
@@ -45,7 +45,7 @@ while #ids < want and not ended and won[3] == 0 do
     if not skip[id] then
       local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id)[1]
       if entry then
-        won[#won + 1] = {id, pending[4] + 1, entry[2]}
+        won[#won + 1] = {id, pending[4] + 1, entry[2], pending[3]}
         ids[#ids + 1] = id
         for _, word in ipairs(entry[2]) do bytes = bytes - #word end
       else -- trimmed while pending

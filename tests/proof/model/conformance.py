@@ -378,7 +378,7 @@ class Mirror:
             case "claim" if reply[0] == b"won":
                 return ("won", reply[1])
             case "claim_many" if reply[0] == b"won":
-                return ("won", reply[1], *((IDS.index(id.decode()), count) for id, count, _ in reply[3:]))
+                return ("won", reply[1], *((IDS.index(id.decode()), count) for id, count, *_ in reply[3:]))
             case "adopt" if reply != [b"lapsed"]:
                 return tuple(("won", r[0]) if len(r) == 2 else (r[0].decode(),) for r in reply)
             case "inspect":

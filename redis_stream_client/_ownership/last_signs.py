@@ -1,0 +1,93 @@
+"""Last signs of life: since when dead owners are dead, as well as this member knows.
+
+Pure state, made only where there is an observer.
+"""
+
+from collections.abc import Callable, Collection
+
+from redis_stream_client._concurrency import clock
+
+TOGETHER = 1.0
+"""Seconds within which what Redis and a peer say of a consumer is about the same death."""
+
+
+class LastSigns:
+    """What this member hears of the dead, and sees when it looks.
+
+    A lock expires one lifetime after the last beat. One that is deleted belongs to a member that has left just
+    now, or that was found dead by its presence.
+
+    Args:
+        lock_ttl: the lifetime of a lock whose own lifetime is not known, in seconds.
+        grace: seconds for which a member has been absent when peers find that out by its presence.
+    """
+
+    def __init__(self, lock_ttl: float, grace: float, now: Callable[[], float] = clock.now) -> None:
+        self._lock_ttl = lock_ttl
+        self._grace = grace
+        self._now = now
+        self._ttls: dict[str, float] = {}
+        self._alive: dict[str, float] = {}  # when a look has found its lock
+        self._signs: dict[str, float] = {}  # when a dead one was last alive
+        self._deleted: dict[str, float] = {}  # when we heard that its lock was deleted
+
+    def silent_for(self, consumer: str) -> float | None:
+        """Seconds since the last sign of life of a dead consumer; None: not known."""
+        sign = self._signs.get(consumer)
+        return self._now() - sign if sign is not None else None
+
+    # What this member hears.
+
+    def lock_expired(self, consumer: str) -> None:
+        """Redis says that its lock has expired."""
+        self._signs[consumer] = self._now() - self._ttl(consumer)
+
+    def lock_deleted(self, consumer: str) -> None:
+        """Redis says that its lock was deleted."""
+        self._signs[consumer] = self._deleted[consumer] = self._now()
+
+    def left(self, consumer: str) -> None:
+        """It says that it leaves."""
+        self._signs[consumer] = self._now()
+
+    def called_dead(self, consumer: str) -> None:
+        """A peer says that it is dead. If its lock was deleted just now, that was for its presence."""
+        deleted = self._deleted.pop(consumer, None)
+        if deleted is not None and self._now() - deleted < TOGETHER:
+            self._signs[consumer] = deleted - self._grace
+
+    # What it sees.
+
+    def found_alive(self, consumer: str) -> None:
+        """A look has found its lock."""
+        self._alive[consumer] = self._now()
+        self._signs.pop(consumer, None)
+
+    def has_ttl(self, consumer: str, seconds: float) -> None:
+        """Its lock says how long it lives without a beat."""
+        self._ttls[consumer] = seconds
+
+    def found_dead(self, consumer: str, idle: float | None = None) -> None:
+        """A look has found no lock. If we have heard nothing of it, its last sign of life was at least one
+        lifetime of its lock ago; and at most one lifetime before a look has found it alive.
+
+        Args:
+            consumer: its id.
+            idle: seconds since its last request to the group, if Redis knows that.
+        """
+        if consumer in self._signs:
+            return
+        now, ttl = self._now(), self._ttl(consumer)
+        silent = ttl if idle is None else max(ttl, idle)
+        if (seen := self._alive.get(consumer)) is not None:
+            silent = min(silent, now - seen + ttl)
+        self._signs[consumer] = now - silent
+
+    def keep(self, known: Collection[str]) -> None:
+        """Forget all consumers that are not in `known`."""
+        for of_consumers in (self._ttls, self._alive, self._signs, self._deleted):
+            for name in of_consumers.keys() - set(known):
+                del of_consumers[name]
+
+    def _ttl(self, consumer: str) -> float:
+        return self._ttls.get(consumer, self._lock_ttl)
