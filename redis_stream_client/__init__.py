@@ -43,8 +43,10 @@ from redis_stream_client._model.observer import (
     HandlerStart,
     Lapse,
     Loss,
+    Membership,
     Observer,
     RedisOutage,
+    Sending,
 )
 from redis_stream_client._model.orders import Pause, Release
 from redis_stream_client._model.poison import PoisonError
@@ -91,6 +93,7 @@ __all__ = [
     "LoadBalancerStream",
     "Loss",
     "LossReason",
+    "Membership",
     "NotInTime",
     "NotJoined",
     "NotOwner",
@@ -108,6 +111,7 @@ __all__ = [
     "Release",
     "RetryLater",
     "RetryPolicy",
+    "Sending",
     "Statistics",
     "StreamAdded",
     "StreamDisowned",

@@ -58,6 +58,11 @@ class Fleet:
         self._listing = Listing(self._calls, self._keys)
         self._operator = Operator(self._calls, self._keys)
 
+    @property
+    def service(self) -> str:
+        """Name of the service."""
+        return self._keys.service
+
     def __repr__(self) -> str:
         return f"<Fleet of {self._keys.service!r}>"
 

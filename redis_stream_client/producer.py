@@ -12,7 +12,7 @@ from redis_stream_client._model.fields import Fields, require_maxlen, require_ow
 from redis_stream_client._model.fields import encode as encode_fields
 from redis_stream_client._model.keys import Keys, require_name
 from redis_stream_client._model.logs import Log
-from redis_stream_client._model.observer import Observer, SafeObserver
+from redis_stream_client._model.observer import Observer, SafeObserver, Sending
 from redis_stream_client._protocol import writing
 from redis_stream_client._protocol.announcing import Tally, Wanted, announce_all, chunks
 from redis_stream_client._protocol.writing import ANY_ID, NewEntry, Writer, Writing
@@ -95,8 +95,14 @@ class LoadBalancerStream:
         """
         if isinstance(streams, str):
             raise TypeError("streams must be an iterable of names, not one str; use add()")
-        carrier = self._carrier()
         pairs = [(stream, None) if isinstance(stream, str) else _pair(stream) for stream in streams]
+        if self._observer is None:
+            return await self._announce(pairs, again=again)
+        with self._observer.sending(Sending(self._keys.service, "add", self._keys.lbs, len(pairs))):
+            return await self._announce(pairs, again=again)
+
+    async def _announce(self, pairs: Sequence[tuple[str, Info | None]], *, again: bool) -> list[str]:
+        carrier = self._carrier()
         wanted = [Wanted(stream, encode(stream, info, carrier)) for stream, info in pairs]
         if not wanted:
             return []
@@ -152,8 +158,7 @@ class LoadBalancerStream:
         entry that was written may not be announced then; `add` makes sure of that.
         """
         own_id = ANY_ID if id is None else require_own_id(id)
-        entry = NewEntry(stream, encode(stream, info, self._carrier()), encode_fields(fields), own_id)
-        return (await self._write([entry], maxlen))[0]
+        return (await self._observed_write([(stream, fields, info)], maxlen, own_id))[0]
 
     async def write_many(
         self,
@@ -176,15 +181,15 @@ class LoadBalancerStream:
         its ``written`` has one item for each entry, in the same order: the id, or None if it is not known to be
         written.
         """
-        carrier = self._carrier()
-        checked = map(_checked, entries)
-        return await self._write(
-            [
-                NewEntry(stream, encode(stream, info, carrier), encode_fields(fields))
-                for stream, fields, info in checked
-            ],
-            maxlen,
-        )
+        return await self._observed_write([_checked(entry) for entry in entries], maxlen)
+
+    async def _observed_write(
+        self, entries: Sequence[tuple[str, Fields, Info | None]], maxlen: int | None, id: str = ANY_ID
+    ) -> list[str]:
+        if self._observer is None:
+            return await self._write(_new_entries(entries, id, None), maxlen)
+        with self._observer.sending(Sending(self._keys.service, "write", self._keys.lbs, len(entries))):
+            return await self._write(_new_entries(entries, id, self._carrier()), maxlen)
 
     def _carrier(self) -> Mapping[str, str] | None:
         """What the announcements of one call carry; None: nothing."""
@@ -259,6 +264,15 @@ def _written(entries: Sequence[NewEntry], known: int, unknown: int) -> str:
     if unknown:
         parts.append(f"{unknown} of {len(entries)} may have been written; written again, they are there twice")
     return "; ".join(parts)
+
+
+def _new_entries(
+    entries: Sequence[tuple[str, Fields, Info | None]], id: str, carrier: Mapping[str, str] | None
+) -> list[NewEntry]:
+    return [
+        NewEntry(stream, encode(stream, info, carrier), encode_fields(fields), id)
+        for stream, fields, info in entries
+    ]
 
 
 def _checked(entry: object) -> tuple[str, Fields, Info | None]:

@@ -116,7 +116,7 @@ class Lifecycle:
             raise self.gone()
         if self.parts is None:
             _require_asyncio()
-            self.parts = Parts(self.options, self._where, self._where_streams_are)
+            self.parts = Parts(self.options, self._where, self._where_streams_are, self.statistics)
             self.parts.capacity.draining = self.drain_requested
             self._ready = self.parts.session.start()
         assert self._ready is not None

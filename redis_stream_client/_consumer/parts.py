@@ -1,5 +1,7 @@
 """The parts of one joined client. Only this module knows all of them."""
 
+from collections.abc import Callable
+
 from redis_stream_client._concurrency.home import Home
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.shared_lock import SharedLock
@@ -29,9 +31,9 @@ from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.errors import ClientClosed, RedisRejected, RedisStreamClientError
 from redis_stream_client._model.logs import Log
-from redis_stream_client._model.observer import SafeObserver
+from redis_stream_client._model.observer import Membership, SafeObserver
 from redis_stream_client._model.options import MAX_OFFER_PAUSE, Options
-from redis_stream_client._model.statistics import Counters
+from redis_stream_client._model.statistics import Counters, Statistics
 from redis_stream_client._ownership.arrivals import Arrivals
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.checkpoints import Progress
@@ -92,7 +94,13 @@ class Parts:
     does.
     """
 
-    def __init__(self, options: Options, where: Endpoint, where_streams_are: Placement) -> None:
+    def __init__(
+        self,
+        options: Options,
+        where: Endpoint,
+        where_streams_are: Placement,
+        statistics: Callable[[], Statistics],
+    ) -> None:
         self.options = options
         self.log = log = Log(service=options.keys.service, consumer=options.consumer)
         self.home = Home(forked=FORKED, other_loop=OTHER_LOOP)
@@ -122,7 +130,7 @@ class Parts:
         self._make_reader()
         self._make_recovery(renewal)
         self._connect_anew_together()
-        self._make_session()
+        self._make_session(statistics)
 
     def _at(self, wording: Wording, endpoint: Endpoint) -> OutageLog:
         """The log of what a server does not do. What the outage of our own explains does not count."""
@@ -471,12 +479,17 @@ class Parts:
         connections.new_history_elsewhere.add(fetcher.met)
         connections.new_history_elsewhere.add(lambda endpoint, history: fetcher.renew(endpoint))
 
-    def _make_session(self) -> None:
+    def _make_session(self, statistics: Callable[[], Statistics]) -> None:
         """Make the session, which starts and ends the tasks, and the report for users."""
+        options = self.options
         self.session = Session(
             log=self.log,
             outages=self.outages,
-            options=self.options,
+            options=options,
+            observer=self.observer,
+            membership=None
+            if self.observer is None
+            else Membership(options.consumer, options.keys.service, statistics),
             home=self.home,
             tasks=self.tasks,
             connections=self.connections,

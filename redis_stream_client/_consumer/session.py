@@ -31,6 +31,7 @@ from redis_stream_client._model.errors import (
 )
 from redis_stream_client._model.failures import describe
 from redis_stream_client._model.logs import Log
+from redis_stream_client._model.observer import Membership, Observer
 from redis_stream_client._model.options import Options
 from redis_stream_client._protocol.lock import Lock
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered, origin
@@ -70,6 +71,8 @@ class Session:
         balancer: Balancer,
         presence: Presence,
         watcher: Watcher,
+        observer: Observer | None,
+        membership: Membership | None,
     ) -> None:
         self._log = log
         self._outages = outages
@@ -88,6 +91,8 @@ class Session:
         self._listener = listener
         self._parts = (heartbeat, presence, reader, listener, watcher, sweeper, balancer)
         self._supervisor: asyncio.Task[None] | None = None
+        self._observer = observer
+        self._membership = membership
         self._joined = False
         self.leave_by = float("inf")  # when the end must be over: see `leave_within`
         self.closed = asyncio.Event()
@@ -168,6 +173,8 @@ class Session:
                     ) from origin(error)
                 await asyncio.sleep(pause)
         self._joined = True
+        if self._observer is not None and self._membership is not None:
+            self._observer.joined(self._membership)
         self._log.info("joined %s", self._service)
 
     # Leaving.
@@ -217,6 +224,9 @@ class Session:
         self._event_queue.end()
         self._outages.close()
         self.closed.set()
+        if self._joined and self._observer is not None and self._membership is not None:
+            self._observer.left(self._membership)
+        self._membership = None  # it refers to the client, which refers to this
         if self._joined:
             self._log.info("left %s", self._service)
 

@@ -55,6 +55,8 @@ class Follower(Generic[Step]):
         self._most = most
         self._idle = IdleTime(idle) if idle is not None else None
         self._source: Source | None = None
+        observation = backend.observation
+        self._observation = observation if observation is not None and observation.follows_steps else None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = forks.here()
         self._arrived: deque[Entry | Gap] = deque()
@@ -73,6 +75,8 @@ class Follower(Generic[Step]):
         lease, idle = self._lease, self._idle
         pause = IN_DOUBT
         try:
+            if self._observation is not None:
+                self._observation.asked(lease)
             while True:
                 if idle is not None and (idle.over or idle.trying):
                     await self._fall_asleep(idle)
@@ -84,6 +88,8 @@ class Follower(Generic[Step]):
                 elif self._source is not None and self._source.stale:
                     await self._start_again(self._source)
                 elif (step := self._step()) is not None:
+                    if self._observation is not None:
+                        self._observation.received(lease, self._entries_of(step))
                     return step
                 elif idle is not None and self._may_sleep(idle):
                     idle.trying = True
@@ -95,6 +101,10 @@ class Follower(Generic[Step]):
 
     def _step(self) -> Step | None:
         """Hand out what has arrived. None: not yet."""
+        raise NotImplementedError
+
+    def _entries_of(self, step: Step) -> list[Entry]:
+        """What a step hands out."""
         raise NotImplementedError
 
     def _due(self) -> float | None:
@@ -274,6 +284,9 @@ class Entries(Follower[Entry]):
                 return item
         return None
 
+    def _entries_of(self, step: Entry) -> list[Entry]:
+        return [step]
+
 
 class Batches(Follower[list[Entry]]):
     """The entries of a data stream, as many at each step as have arrived.
@@ -331,6 +344,9 @@ class Batches(Follower[list[Entry]]):
         self._lease.hand_over_batch(batch[-1].id)
         self._first_at = self._last_at  # of what is left: only the last to arrive can be more than one batch takes
         return batch
+
+    def _entries_of(self, step: list[Entry]) -> list[Entry]:
+        return step
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:

@@ -2,13 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._leases.lock_state import LapseCause
 from redis_stream_client._leases.state import LeaseState
-from redis_stream_client._model.entry import order
+from redis_stream_client._model.entry import Entry, order
 from redis_stream_client._model.errors import LossReason
 from redis_stream_client._model.failures import class_name
 from redis_stream_client._model.observer import (
@@ -26,6 +26,7 @@ from redis_stream_client._model.observer import (
     Lapse,
     Loss,
     Observer,
+    follows_steps,
 )
 
 
@@ -59,6 +60,7 @@ class Observation:
         self._observer = observer
         self._consumer = consumer
         self._watched: dict[LeaseState, _Watched] = {}  # those that are held, or whose handler has not ended
+        self.follows_steps = follows_steps(observer)
 
     # Owners.
 
@@ -127,6 +129,16 @@ class Observation:
         if lease.lost is not None:
             del self._watched[lease]
         self._observer.handler_ended(HandlerEnd(start, outcome, watched.seconds, error))
+
+    # Steps; only if `follows_steps`.
+
+    def asked(self, lease: LeaseState) -> None:
+        """A step of ``entries()`` or ``batches()`` begins."""
+        self._observer.asked(self._consumer, lease.stream)
+
+    def received(self, lease: LeaseState, entries: Sequence[Entry]) -> None:
+        """It returns these."""
+        self._observer.received(self._consumer, lease.stream, entries)
 
     def checkpointed(self, lease: LeaseState, id: str, handed_over: int) -> None:
         """The checkpoint of a lease has advanced. `handed_over`: entries that the user had when it was sent."""

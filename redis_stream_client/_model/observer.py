@@ -4,16 +4,18 @@ Values, and a class whose methods do nothing.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+from redis_stream_client._model.entry import Entry
 from redis_stream_client._model.errors import LossReason
 from redis_stream_client._model.failures import describe
 from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.logs import Log
+from redis_stream_client._model.statistics import Statistics
 
 T = TypeVar("T")
 
@@ -241,6 +243,38 @@ class Burial:
 
 
 @dataclass(frozen=True, slots=True)
+class Membership:
+    """A client that has joined.
+
+    Attributes:
+        consumer: id of the client.
+        service: name of the service.
+        statistics: see `RedisStreamClient.statistics`. Call it on the event loop of the client.
+    """
+
+    consumer: str
+    service: str
+    statistics: Callable[[], Statistics]
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A call of a producer.
+
+    Attributes:
+        service: name of the service.
+        operation: ``add``: of `LoadBalancerStream.add` or ``add_many``. ``write``: of ``write`` or ``write_many``.
+        destination: name of the load balancer stream.
+        messages: how many streams to announce, or entries to write.
+    """
+
+    service: str
+    operation: Literal["add", "write"]
+    destination: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
 class RedisOutage:
     """Redis does not answer this client.
 
@@ -269,6 +303,14 @@ class Observer:
     but `RedisOutage` names its client as ``consumer``. Without an observer nothing is measured. With one, the
     client keeps the `Gain` of each stream that it owns.
     """
+
+    # Clients.
+
+    def joined(self, membership: Membership) -> None:
+        """The client has joined; everything else about it comes later. Keep nothing of this beyond `left`."""
+
+    def left(self, membership: Membership) -> None:
+        """The client has left, or failed. Only what becomes of handlers that were at work may come later."""
 
     # Owners.
 
@@ -305,6 +347,16 @@ class Observer:
         """The work on a stream has ended: the handler has, and it is known what becomes of the stream. After a
         failure that is after the rest."""
 
+    def asked(self, consumer: str, stream: str) -> None:
+        """A step of ``entries()`` or ``batches()`` begins: its caller has done with what it got before.
+
+        It is called in the task that takes the step, so that it can change the task's ``contextvars``. A client
+        whose observer overrides neither this nor `received` spends no time on them.
+        """
+
+    def received(self, consumer: str, stream: str, entries: Sequence[Entry]) -> None:
+        """The step returns these entries, one or more; in the same task."""
+
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         """The checkpoint of a stream has advanced, in `run()` or with ``events()``."""
 
@@ -323,6 +375,11 @@ class Observer:
         """It answers again."""
 
     # Producers.
+
+    def sending(self, sending: Sending) -> AbstractContextManager[object]:
+        """What surrounds a call of `LoadBalancerStream`: a context manager, entered and left in the task of the
+        caller. `carrier` is called in it. Leaving it gets the exception of the call, and cannot suppress it."""
+        return nullcontext()
 
     def carrier(self) -> Mapping[str, str]:
         """What a producer's announcement carries to the consumer that gains the stream, as `Gain.carrier`: the W3C
@@ -343,6 +400,14 @@ def check(observer: Any) -> Observer | None:
     return observer
 
 
+def follows_steps(observer: Observer) -> bool:
+    """Whether this observer wants to know of each step of ``entries()``."""
+    if isinstance(observer, SafeObserver):
+        return observer.follows_steps
+    kind = type(observer)
+    return kind.asked is not Observer.asked or kind.received is not Observer.received
+
+
 _METHODS = [name for name in vars(Observer) if not name.startswith("_")]
 
 
@@ -353,6 +418,17 @@ class SafeObserver(Observer):
         self._observer = observer
         self._log = log
         self._failed: dict[str, int] = {}  # method: how often
+
+    @property
+    def follows_steps(self) -> bool:
+        """See the function."""
+        return follows_steps(self._observer)
+
+    def joined(self, membership: Membership) -> None:
+        self._tell("joined", membership)
+
+    def left(self, membership: Membership) -> None:
+        self._tell("left", membership)
 
     def gained(self, gain: Gain) -> None:
         self._tell("gained", gain)
@@ -373,10 +449,19 @@ class SafeObserver(Observer):
         self._tell("handler_started", start)
 
     def handling(self, start: HandlerStart) -> AbstractContextManager[object]:
-        return _SafeBlock(self._tell("handling", start), self.failed_in)
+        return _SafeBlock(self._tell("handling", start), "handling", self.failed_in)
+
+    def sending(self, sending: Sending) -> AbstractContextManager[object]:
+        return _SafeBlock(self._tell("sending", sending), "sending", self.failed_in)
 
     def handler_ended(self, end: HandlerEnd) -> None:
         self._tell("handler_ended", end)
+
+    def asked(self, consumer: str, stream: str) -> None:
+        self._tell("asked", consumer, stream)
+
+    def received(self, consumer: str, stream: str, entries: Sequence[Entry]) -> None:
+        self._tell("received", consumer, stream, entries)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         self._tell("checkpoint", checkpoint)
@@ -422,14 +507,15 @@ class SafeObserver(Observer):
 
 
 class _SafeBlock:
-    """Surrounds a handler with the context manager of the user, whose errors are logged."""
+    """Surrounds a handler or a call with the context manager of the user, whose errors are logged."""
 
-    def __init__(self, block: Any, failed: Any) -> None:
+    def __init__(self, block: Any, method: str, failed: Any) -> None:
         self._block = block
+        self._method = method
         self._failed = failed
 
     def __enter__(self) -> None:
-        if self._block is None:  # `handling` has failed
+        if self._block is None:  # the method that makes it has failed
             return
         try:
             type(self._block).__enter__(self._block)
@@ -437,7 +523,7 @@ class _SafeBlock:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises
             self._block = None
-            self._failed("handling", error)
+            self._failed(self._method, error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -450,4 +536,4 @@ class _SafeBlock:
             raise
         except BaseException as failure:  # noqa: BLE001
             if failure is not error:
-                self._failed("handling", failure)
+                self._failed(self._method, failure)

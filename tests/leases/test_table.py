@@ -82,9 +82,9 @@ class Backend:
     held = True
 
 
-@pytest.mark.parametrize("end", [LeaseTable.lose, LeaseTable.end])
+@pytest.mark.parametrize(("end", "how"), [(LeaseTable.lose, "closed"), (LeaseTable.end, "done")])
 def test_a_lease_that_is_over_needs_no_garbage_collector(
-    table: LeaseTable, event_queue: EventQueue, end: Any
+    table: LeaseTable, event_queue: EventQueue, end: Any, how: str
 ) -> None:
     backend: Any = Backend()
     known = weakref.ref(backend)
@@ -95,7 +95,7 @@ def test_a_lease_that_is_over_needs_no_garbage_collector(
         table.add(lease)
         event_queue.added(lease)
         event: Event | None = event_queue.take(0.0)
-        end(table, lease, "closed")
+        end(table, lease, how)
         event = event_queue.take(0.0)
         del lease
         assert isinstance(event, StreamDisowned) == (end is LeaseTable.lose)

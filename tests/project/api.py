@@ -1,8 +1,8 @@
 """The public interface as text: `python -m tests.project.api` writes it to `api.txt`, which a test compares.
 
-It shows what `from redis_stream_client import *` and `redis_stream_client.testing` give: names, signatures with
-types and defaults, methods, properties and attributes. Classes that users get and cannot import come at the end.
-Types are written by hand here, since each version of Python prints them in its own way.
+It shows what `from redis_stream_client import *`, `redis_stream_client.testing` and `.telemetry` give: names,
+signatures with types and defaults, methods, properties and attributes. Classes that users get and cannot import
+come at the end. Types are written by hand here, since each version of Python prints them in its own way.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis_stream_client
+import redis_stream_client.telemetry
 import redis_stream_client.testing
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 PACKAGE = redis_stream_client.__name__
-MODULES: tuple[ModuleType, ...] = (redis_stream_client, redis_stream_client.testing)
+MODULES: tuple[ModuleType, ...] = (
+    redis_stream_client,
+    redis_stream_client.testing,
+    redis_stream_client.telemetry,
+)
 SNAPSHOT = Path(__file__).parent / "api.txt"
 WIDTH = 110
 
@@ -270,6 +275,8 @@ def text() -> str:
                 lines += function_lines(name, value)
             elif isinstance(value, str):
                 lines.append(f"{name}: str")
+            elif isinstance(value, tuple | dict):  # what is in it, and for a dict not what it says of that
+                lines += [f"{name}: {type(value).__name__}", *(f"    {item}" for item in value)]
             else:
                 lines.append(f"{name} = {written_out(value)}")
     lines += ["", "", "# What users get, and do not import"]

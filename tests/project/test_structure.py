@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "fleet": GROUND | {"_redis", "_leases", "_protocol"},
     "testing": GROUND
     | {"_leases", "_redis.pooled", "_run.handler", "_run.handler_task", "_run.outcome", "_run.watchdogs"},
+    "telemetry": PUBLIC,
     "terminal": set[str](),
     "demo": PUBLIC | {"terminal"},
     "cli": PUBLIC | {"terminal", "demo"},

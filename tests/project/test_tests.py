@@ -18,7 +18,7 @@ ROOT = TESTS.parent
 ROOMS = sorted(path.name for path in PACKAGE.glob("_[a-z]*") if path.is_dir())
 """Private rooms. The tests of `_leases` are in `tests/leases/`."""
 
-OTHERS = {"cli", "demo", "faults", "harness", "project", "proof", "public", "terminal", "testing"}
+OTHERS = {"cli", "demo", "faults", "harness", "project", "proof", "public", "telemetry", "terminal", "testing"}
 """Folders of tests that mirror no private room."""
 
 WITHOUT_TESTS = {
@@ -73,7 +73,7 @@ def test_every_module_has_tests_by_its_name(room: str) -> None:
     assert missing == {name for name in WITHOUT_TESTS if name.startswith(f"{room}.")}
 
 
-@pytest.mark.parametrize("room", [*ROOMS, "cli", "demo", "terminal"])
+@pytest.mark.parametrize("room", [*ROOMS, "cli", "demo", "telemetry", "terminal"])
 def test_every_test_file_of_a_room_is_named_after_a_module(room: str) -> None:
     known = modules(room)
     strangers = {named(path) for path in test_files(room.removeprefix("_")) if module_of(path, known) is None}

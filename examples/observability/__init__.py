@@ -1,0 +1,1 @@
+"""Metrics, traces, a dashboard and alerts."""
