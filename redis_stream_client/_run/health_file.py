@@ -16,11 +16,11 @@ from pathlib import Path
 
 import anyio
 
-from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._model.logs import Log
 from redis_stream_client._redis.lookups import in_thread
+from redis_stream_client._redis.outage import Outages, Wording
 from redis_stream_client._run.answers import NOT_READY, READY, Answer
 
 REMOVAL = 0.1
@@ -43,7 +43,7 @@ class HealthFile:
     a fleet because Redis is away.
 
     What is written replaces the file as a whole, and never goes through a symbolic link. If the disk is full or
-    read-only, the log says so once, and nothing else happens.
+    read-only, the log says so, and nothing else happens.
 
     Args:
         path: where it lies. Each process has a file of its own.
@@ -62,16 +62,15 @@ class HealthFile:
         ready: Callable[[], Answer],
         log: Log,
     ) -> None:
-        self._path = path
         self._interval = interval
         self._live = live
         self._ready = ready
-        self._log = log
+        self._outages = Outages(log)
+        self._outage = self._outages.watch(_wording(path), failures=1)
         self._disk = _Disk(path)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._appeared = False
-        self._failing_since: float | None = None
 
     async def open(self) -> None:
         """Remove a file that was left behind by a process that was killed.
@@ -96,6 +95,7 @@ class HealthFile:
 
     async def close(self) -> None:
         """Remove the file. If the wait is cancelled, that goes on in its thread."""
+        self._outages.close()
         if self._task is not None:
             self._task.cancel()
         with anyio.move_on_after(REMOVAL, shield=True), contextlib.suppress(*FAILURES):
@@ -116,10 +116,7 @@ class HealthFile:
         except FAILURES as error:
             self._failed(error)
             return
-        if self._failing_since is not None:
-            lasted = clock.now() - self._failing_since
-            self._failing_since = None
-            self._log.info("the health file %s is written again, after %.1f s", self._path, lasted)
+        self._outage.answered()
 
     async def _do(self, work: Callable[[], None]) -> None:
         """Do something in a thread. It goes on there if it takes too long, or if the wait is cancelled."""
@@ -130,15 +127,17 @@ class HealthFile:
             raise OSError(errno.ETIMEDOUT, HANGS) from None
 
     def _failed(self, error: Exception) -> None:
-        tell = self._log.debug
-        if self._failing_since is None:
-            self._failing_since = clock.now()
-            tell = self._log.warning
-        tell(
-            "the health file %s cannot be written: %s; whoever looks at it may take this client for dead",
-            self._path,
-            getattr(error, "strerror", None) or error,
-        )
+        self._outage.failed(getattr(error, "strerror", None) or error)
+
+
+def _wording(path: Path) -> Wording:
+    file = f"the health file {path}".replace("%", "%%")
+    return Wording(
+        "health file",
+        f"{file} cannot be written",
+        "whoever looks at it may take this client for dead; look at that disk",
+        f"{file} is written again",
+    )
 
 
 class _Disk:
