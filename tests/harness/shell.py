@@ -93,9 +93,8 @@ class Shell:
             self.jobs.append(process)
             return
         await reader
-        status = await process.wait()
-        if status:
-            self.lines.append(f"exit status {status}")
+        if await process.wait() and arguments[0] != "-m":  # commands say themselves what is wrong
+            self.lines.append(f"exit status {process.returncode}")
 
     async def _read(self, stream: asyncio.StreamReader | None) -> None:
         assert stream is not None
