@@ -175,9 +175,10 @@ class RedisStreamClient:
                 `StreamWanted`. If this client has clearly fewer, it asks its peers; what they release comes as
                 `StreamExpired`, so claim that. True: with the ``settle`` of ``Rebalance()``.
 
-        Raises (from ``anext()``):
-            RuntimeError: another task waits for the next event, or `run()` takes the events.
-            ClientClosed: the client was closed before. The first ``anext()`` may also raise what joining raises.
+        Raises:
+            RuntimeError: at ``anext()``: another task waits for the next event, or `run()` takes the events.
+            ClientClosed: at ``anext()``: the client was closed before. The first one may also raise what joining
+                raises.
         """
         if not isinstance(rebalance, bool | Rebalance):
             raise TypeError(f"rebalance must be a bool or a Rebalance, not {type(rebalance).__name__}")
@@ -258,8 +259,8 @@ class RedisStreamClient:
             health_file: a file for probes without a port; default: none. It appears when the client is ready for
                 the first time, and is removed at the end. Its time is renewed twice in `lock_ttl`, at least once a
                 second, as long as the client is live; a probe for liveness looks at its age. Its first line is
-                ``ready``, or ``not ready: `` and why. One file for each process. If it cannot be written, a
-                warning says so, and ``run()`` goes on.
+                ``ready``, or ``not ready: …`` with the reason. One file for each process. If it cannot be written,
+                a warning says so, and ``run()`` goes on.
             health_port: a port for probes over HTTP, from before joining to the end; default: none; 0: the system
                 chooses one, see `health_port`. ``GET /livez`` answers 200 as long as the event loop turns and the
                 client has not ended for good, whether or not Redis is there: a restart would not bring it back.

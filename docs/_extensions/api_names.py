@@ -7,10 +7,12 @@ is gone. In a docstring, a name in single backticks is a link if it can be one.
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
@@ -57,6 +59,11 @@ NOT_MADE = {"Lease", "EventIterator", "Entry", "Handler"}
 
 PRIVATE = re.compile(r".*\b(T|Running|Entries|Batches|Parameters|EventSource)")
 """Names in signatures that are not part of the interface."""
+
+FIELDS = re.compile(
+    r"(?:~?collections\.abc\.Mapping\[[^]]+\] \| ){2}~?collections\.abc\.Mapping\[str \| bytes[^]]+\]"
+)
+"""What one writes as the fields of an entry, for the type checkers."""
 
 PACKAGE = "redis_stream_client"
 NAME = re.compile(r"([A-Za-z_][\w.]*(?:\(\))?(?:\.\w+)*)(\(.*\))?$")
@@ -147,9 +154,27 @@ def unsplit(app: Sphinx, what: str, name: str, thing: object, options: object, l
 
 def unmade(
     app: Sphinx, what: str, name: str, thing: object, options: object, signature: str | None, returns: str | None
-) -> tuple[str, None] | None:
-    """Show no constructor of a class whose objects users get."""
-    return ("", None) if what == "class" and name.rpartition(".")[2] in NOT_MADE else None
+) -> tuple[str, str | None] | None:
+    """Show no constructor of a class whose objects users get, and no stand-in for an argument that is left out."""
+    if what == "class" and name.rpartition(".")[2] in NOT_MADE:
+        return "", None
+    if not signature:
+        return None
+    signature = re.sub(r"\| [\w.~]+\.NotGiven (.*?)<not given>", r"\1...", signature)
+    return FIELDS.sub("~collections.abc.Mapping[str | bytes, str | bytes | int | float]", signature), returns
+
+
+def find_sources(app: Sphinx) -> None:
+    """Tell autodoc in which order the sources have the members. The classes say that they are the package's own,
+    and not in which module they lie, so it would not find them, and take the alphabet's order."""
+    face = ModuleAnalyzer.for_module(PACKAGE)
+    face.analyze()
+    for module in pkgutil.walk_packages(redis_stream_client.__path__, f"{PACKAGE}."):
+        if module.name.split(".")[1] not in ("__main__", "cli", "demo"):
+            analyzer = ModuleAnalyzer.for_module(module.name)
+            analyzer.analyze()
+            for name, order in analyzer.tagorder.items():
+                face.tagorder.setdefault(name, len(face.tagorder) + order)
 
 
 def complete(app: Sphinx, env: BuildEnvironment) -> None:
@@ -166,5 +191,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("missing-reference", leave_alone)
     app.connect("autodoc-process-docstring", unsplit, priority=400)
     app.connect("autodoc-process-signature", unmade)
+    app.connect("builder-inited", find_sources)
     app.connect("env-check-consistency", complete)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

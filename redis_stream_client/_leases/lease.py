@@ -151,8 +151,8 @@ class Lease:
                 entry, and when the lock was in doubt or Redis did not answer. It is at least 0.05 s. None: the
                 loop never ends by itself.
 
-        Raises (from ``anext()``):
-            NotOwner: the lease was lost.
+        Raises:
+            NotOwner: at a step of the loop: the lease was lost.
             EntriesTrimmed: there is a gap, with ``on_gap="raise"``.
             RedisUnavailable: no answer about the checkpoint until the lock lapsed.
             RedisRejected: the key of the data stream holds another type, or reading it is not permitted.
@@ -188,9 +188,7 @@ class Lease:
 
         Raises:
             TypeError, ValueError: an argument is not allowed.
-
-        Raises (from ``anext()``):
-            NotOwner, EntriesTrimmed, RedisUnavailable, RedisRejected: as for ``entries()``.
+            NotOwner, EntriesTrimmed, RedisUnavailable, RedisRejected: at a step of the loop, as for ``entries()``.
         """
         most = options.count(max_entries, "max_entries")
         within = options.seconds(within, "within", at_least=0.0)
@@ -267,8 +265,9 @@ class Lease:
         entry stays unread: at worst the stream is announced once more than necessary.
 
         Returns:
-            True: the lease has ended, and is done; perhaps in favour of a newer announcement, whose owner reads
-            on. False: there is something to read, or an entry has no checkpoint. The lease goes on.
+            Whether the stream sleeps. True: the lease has ended, and is done; perhaps in favour of a newer
+            announcement, whose owner reads on. False: the lease goes on, because there is something to read, or an
+            entry has no checkpoint.
 
         Raises:
             NotOwner: the lease was lost, and nothing was changed.
