@@ -173,7 +173,8 @@ class Fleet:
                 findings = await survey.explore(self._calls, self._keys)
                 status = _status(self._keys.service, findings)
                 left = tuple(member.id for member in status.members if member.alive and not member.paused)
-                if not left or status.paused != pause or not await _again(backoff, until):
+                ended = status.paused is None or status.paused.since != pause.since
+                if not left or ended or not await _again(backoff, until):
                     return left
 
     async def resume(self) -> Pause | None:

@@ -14,6 +14,7 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.balance_schedule import PACE, BalanceSchedule
+from redis_stream_client._consumer.orders import Orders
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.roll_call import RollCall
 from redis_stream_client._leases.capacity import Capacity
@@ -83,6 +84,7 @@ class Balancer:
         hints: Hints,
         lock_state: LockState,
         capacity: Capacity,
+        orders: Orders,
         peers: Peers,
         roll_call: RollCall,
         counters: Counters,
@@ -95,6 +97,7 @@ class Balancer:
         self._hints = hints
         self._lock_state = lock_state
         self._capacity = capacity
+        self._orders = orders
         self._peers = peers
         self._roll_call = roll_call
         self._own = Holder(options.weight, options.max_streams)
@@ -186,8 +189,9 @@ class Balancer:
 
     @property
     def _fit(self) -> bool:
-        """Whether this member is neither in trouble, nor about to leave."""
-        return self._lock_state.held and not self._lock_state.quiet and not self._capacity.draining
+        """Whether this member is neither in trouble, nor about to leave, nor paused."""
+        sound = self._lock_state.held and not self._lock_state.quiet
+        return sound and not self._capacity.draining and self._orders.new_streams
 
     @property
     def _taken(self) -> int:

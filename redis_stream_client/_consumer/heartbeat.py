@@ -6,35 +6,40 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
 from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.comparison import owners_of, pending_for_us
+from redis_stream_client._consumer.orders import Orders
 from redis_stream_client._consumer.sweep_schedule import SweepSchedule
 from redis_stream_client._leases.lock_state import LockState, State
 from redis_stream_client._leases.table import LeaseTable
+from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import Log
 from redis_stream_client._model.options import FIRST_PAUSE, Options
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.audit_schedule import AuditSchedule
 from redis_stream_client._ownership.losses import Losses
 from redis_stream_client._protocol.announcements import Announcements
-from redis_stream_client._protocol.lock import Lock
+from redis_stream_client._protocol.lock import Lock, Standing
 from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
 from redis_stream_client._redis.outage import OutageLog
 
 
 class LockRenewal:
-    """Sends a beat: for the heartbeat, or for the sweeper, which asks for the sweep turn with it."""
+    """Sends a beat: for the heartbeat, or for the sweeper, which asks for the sweep turn with it. Now and then it
+    asks for the orders of operators, too."""
 
     def __init__(
         self,
         *,
         lock: Lock,
         lock_state: LockState,
+        orders: Orders,
         outage: OutageLog,
         counters: Counters,
         patience: float,
     ) -> None:
         self._lock = lock
         self._lock_state = lock_state
+        self._orders = orders
         self._outage = outage
         self._counters = counters
         self._patience = patience
@@ -42,25 +47,37 @@ class LockRenewal:
     async def beat(self, turn: float | None = None) -> bool:
         """Renew the lock. With `turn`, also ask for the sweep turn for `turn` seconds.
 
-        Returns whether we have the turn, and hold the lock. Raises what `Lock.beat` raises.
+        Returns whether we have the turn, and hold the lock. Raises what `Lock.renew` raises.
         """
         epoch = self._lock_state.epoch
         sent = clock.now()
         self._lock_state.beating(sent)
-        won = False
-        if turn is None:
-            alive = await self._lock.beat(self._patience)
-        else:
-            alive, won = await self._lock.beat_and_turn(turn, self._patience)
+        reads = self._orders.reading()
+        try:
+            renewal = await self._lock.renew(self._patience, turn=turn, orders=reads)
+        except BaseException:
+            if reads:
+                self._orders.unread()
+            raise
         self._outage.answered()
+        self._obey(renewal.orders)
         if not self._lock_state.believed(epoch):
             return False
-        if not alive:
+        if not renewal.held:
             self._lock_state.lapse("missing")
             return False
         self._lock_state.renewed(sent, epoch)
         self._counters.beats += 1
-        return won
+        return renewal.turn
+
+    def _obey(self, orders: Standing | Unanswered | RedisRejected | None) -> None:
+        match orders:
+            case Standing(pause, drain):
+                self._orders.read(pause, drain=drain)
+            case RedisRejected():
+                self._orders.refused(orders)
+            case Unanswered():
+                self._orders.unread()
 
 
 class Heartbeat:
@@ -76,6 +93,7 @@ class Heartbeat:
         announcements: Announcements,
         renewal: LockRenewal,
         lock_state: LockState,
+        orders: Orders,
         table: LeaseTable,
         outage: OutageLog,
         audits: AuditSchedule,
@@ -91,6 +109,7 @@ class Heartbeat:
         self._announcements = announcements
         self._renewal = renewal
         self._lock_state = lock_state
+        self._orders = orders
         self._table = table
         self._outage = outage
         self._audits = audits
@@ -101,6 +120,7 @@ class Heartbeat:
         self._backoff = Backoff(FIRST_PAUSE, options.longest_pause)
         lock_state.changed.add(self._changed)
         lock_state.questioned.add(self._wake.set)
+        orders.pressing.add(self._wake.set)
 
     async def run(self) -> None:
         """Until cancelled. Raises `RedisRejected` when Redis refuses for good."""
@@ -131,9 +151,17 @@ class Heartbeat:
     async def _beat(self) -> None:
         self._wake.clear()
         await self._renewal.beat()
+        await self._say()
         while (pause := self._until_due()) > 0:
             if await wait_for(self._wake, pause):
                 return
+
+    async def _say(self) -> None:
+        """Have the lock say what peers and operators should know. Nothing depends on it."""
+        try:
+            await self._lock.say(self._orders.says, self._beat_patience)
+        except (Unanswered, GroupMissing, RedisRejected) as error:
+            self._log.debug("could not write the lock: %s", error)
 
     def _until_due(self) -> float:
         """Seconds until the next beat. A beat of the sweeper counts, too."""

@@ -118,6 +118,7 @@ class Lifecycle:
             _require_asyncio()
             self.parts = Parts(self.options, self._where, self._where_streams_are, self.statistics)
             self.parts.capacity.draining = self.drain_requested
+            self.parts.orders.drain.add(self.drain)
             self._ready = self.parts.session.start()
         assert self._ready is not None
         self.parts.home.require_here()
@@ -216,6 +217,7 @@ class Lifecycle:
         self.drain_requested = True
         if self.parts is not None:
             self.parts.capacity.draining = True
+            self.parts.orders.drains()
             self.parts.wanted_streams.stop()
         if self._runner is not None:
             self._runner.drain()

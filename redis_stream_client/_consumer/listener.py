@@ -33,6 +33,7 @@ from redis_stream_client._protocol.hints import (
     Hint,
     Joined,
     Left,
+    Ordered,
     Present,
     Recovered,
     Released,
@@ -174,6 +175,8 @@ class Listener:
                 self._peers.wants.notify(consumer, streams)
             case Give(self._options.consumer, lbs_id, deliveries):
                 self._orders.give.notify(lbs_id, deliveries)
+            case Ordered():
+                self._orders.heard()
             case Taken(self._options.consumer, lbs_ids):
                 self._leave_to_others(lbs_ids)
                 self._audits.request()

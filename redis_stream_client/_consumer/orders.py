@@ -1,15 +1,134 @@
-"""The orders of operators, as this member knows them. Pure state."""
+"""The orders of operators, as this member knows them. Pure state.
 
+They stand in Redis, and whoever renews the lock reads them with it, about once in half the pace. A hint makes that
+faster. So nothing that comes on the control channel is obeyed by itself, but for the question for a stream, which
+moves it at a checkpoint at worst.
+"""
+
+import time
+from collections.abc import Callable
+
+from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.notifier import Notifier
+from redis_stream_client._model.errors import RedisRejected
+from redis_stream_client._model.logs import Log
+from redis_stream_client._model.orders import Pause
+from redis_stream_client._protocol.lock_value import Says
+
+REFUSED = 60.0
+"""Seconds after which this member tries again to read what Redis does not permit it to read."""
+
+HINTS = 20
+"""Hints have the orders read at most so many times in a period."""
 
 
 class Orders:
-    """What operators want of this member.
+    """What operators want of this member, and what it says about it.
+
+    Args:
+        log: the log of the client.
+        period: seconds between two times that the orders are read.
 
     Attributes:
+        pause: why and since when nobody takes new streams; None: that is not so.
+        known: whether the orders were read, or cannot be read: before, nobody knows whether there is a pause.
+        draining: whether this member drains.
+        changed: notified when a pause begins or ends, and when the orders are known for the first time.
+        drain: notified when this member is to drain, whenever that is read.
         give: notified when an operator wants a stream to go elsewhere, with the id and the delivery count of its
-            announcement. It is only a hint.
+            announcement.
+        pressing: notified when the orders should be read, or the lock should say something else, sooner than the
+            next beat.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Log, period: float, now: Callable[[], float] = clock.now) -> None:
+        self._log = log
+        self._period = period
+        self._now = now
+        self._due_at = float("-inf")
+        self._read_at = float("-inf")
+        self._refused = False
+        self._rests = False
+        self.pause: Pause | None = None
+        self.known = False
+        self.draining = False
+        self.changed = Notifier[[]]()
+        self.drain = Notifier[[]]()
         self.give = Notifier[[str, int]]()
+        self.pressing = Notifier[[]]()
+
+    @property
+    def new_streams(self) -> bool:
+        """Whether this member may take new streams, as far as orders are concerned."""
+        return self.known and self.pause is None
+
+    @property
+    def says(self) -> Says:
+        """What the lock is to say."""
+        return Says(self.draining, round(self.pause.since * 1000) if self.pause and self._rests else None)
+
+    # What others learn.
+
+    def heard(self) -> None:
+        """A hint: there are new orders."""
+        self._due_at = min(self._due_at, max(self._now(), self._read_at + self._period / HINTS))
+        self.pressing.notify()
+
+    def drains(self) -> None:
+        """This member drains, whoever has ordered it."""
+        if not self.draining:
+            self.draining = True
+            self.pressing.notify()
+
+    def rests(self) -> None:
+        """No request of this member can bring new streams any more, and there is a pause."""
+        if not self._rests:
+            self._rests = True
+            self.pressing.notify()
+
+    # Reading.
+
+    def reading(self) -> bool:
+        """Whether to read the orders now. If so, whoever asks does."""
+        now = self._now()
+        if now < self._due_at:
+            return False
+        self._read_at = now
+        self._due_at = now + (REFUSED if self._refused else self._period)
+        return True
+
+    def unread(self) -> None:
+        """There was no answer."""
+        self._due_at = min(self._due_at, self._read_at + self._period / HINTS)
+
+    def refused(self, error: RedisRejected) -> None:
+        """Redis does not permit it. All goes on as without operators, which is said once."""
+        if not self._refused:
+            self._refused = True
+            self._due_at = self._read_at + REFUSED
+            self._log.warning("cannot read the orders of operators: pauses and drains are not obeyed (%s)", error)
+        self._know(None)
+
+    def read(self, pause: Pause | None, *, drain: bool) -> None:
+        """These are the orders."""
+        if self._refused:
+            self._refused = False
+            self._due_at = self._read_at + self._period
+        self._know(pause)
+        if drain and not self.draining:
+            self._log.info("an operator has ordered this member to drain")
+            self.drain.notify()
+
+    def _know(self, pause: Pause | None) -> None:
+        before, first = self.pause, not self.known
+        self.pause, self.known = pause, True
+        if pause is not None and (before is None or before.since != pause.since):
+            self._rests = False
+            self._log.warning("paused: no new streams are taken (%s)", pause.reason)
+        elif pause is not None and before is not None and before.reason != pause.reason:
+            self._log.warning("still paused, for another reason (%s)", pause.reason)
+        elif pause is None and before is not None:
+            lasted = max(0.0, time.time() - before.since)
+            self._log.warning("the pause is over after %.0f s (%s)", lasted, before.reason)
+        if first or before != pause:
+            self.changed.notify()

@@ -185,7 +185,7 @@ class Parts:
         self.audits = AuditSchedule(options.pace, late=options.block + 1.0)
         self.sweeps = SweepSchedule(options.pace)
         self.peers = Peers(options.weight)
-        self.orders = Orders()
+        self.orders = Orders(self.log, options.pace / 2)
         self.presence_state = PresenceState(options.lock_ttl, wanted=options.presence)
         self.oldest_announcement = OldestAnnouncement()
 
@@ -334,6 +334,7 @@ class Parts:
         renewal = LockRenewal(
             lock=self.lock,
             lock_state=self.lock_state,
+            orders=self.orders,
             outage=self._outage,
             counters=self.counters,
             patience=self.options.beat_patience,
@@ -346,6 +347,7 @@ class Parts:
             announcements=self.announcements,
             renewal=renewal,
             lock_state=self.lock_state,
+            orders=self.orders,
             table=self.table,
             outage=self._outage,
             audits=self.audits,
@@ -380,6 +382,7 @@ class Parts:
             group=self.group,
             lock_state=self.lock_state,
             capacity=self.capacity,
+            orders=self.orders,
             audits=self.audits,
             auditor=auditor,
             peers=self.peers,
@@ -436,6 +439,7 @@ class Parts:
             hints=self.hints,
             lock_state=self.lock_state,
             capacity=self.capacity,
+            orders=self.orders,
             peers=self.peers,
             roll_call=roll_call,
             counters=self.counters,
@@ -516,6 +520,7 @@ class Parts:
             event_queue=self.event_queue,
             table=self.table,
             capacity=self.capacity,
+            orders=self.orders,
             peers=self.peers,
             oldest_announcement=self.oldest_announcement,
             counters=self.counters,

@@ -10,6 +10,7 @@ from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._consumer.audit import Auditor
 from redis_stream_client._consumer.fairness import FAIR_UP_TO, NUDGE, Backlog, Fairness, Yielding
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
+from redis_stream_client._consumer.orders import Orders
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.lock_state import LockState
@@ -47,6 +48,7 @@ class Reader:
         group: Group,
         lock_state: LockState,
         capacity: Capacity,
+        orders: Orders,
         audits: AuditSchedule,
         auditor: Auditor,
         peers: Peers,
@@ -62,6 +64,8 @@ class Reader:
         self._group = group
         self._lock_state = lock_state
         self._capacity = capacity
+        self._orders = orders
+        self._served_until = float("-inf")  # until when a read that got no answer may still bring a stream
         self._audits = audits
         self._auditor = auditor
         self._peers = peers
@@ -74,7 +78,8 @@ class Reader:
         self._backlog = Backlog(grace=options.pace / 4)
         self._yielding = Yielding(options.pace / 8, no_more=10 * options.pace)
         self._backoff = Backoff(FIRST_PAUSE, options.longest_pause)
-        for state in (lock_state, capacity, audits):
+        self._late = options.block + 1.0
+        for state in (lock_state, capacity, audits, orders):
             state.changed.add(self._changed.set)
 
     async def run(self) -> None:
@@ -103,16 +108,34 @@ class Reader:
                 await asyncio.sleep(self._backoff.pause())
 
     async def _ready(self) -> None:
-        """Wait until the lock is held, and there is room or an audit is due."""
+        """Wait until the lock is held, and there is room and no pause, or an audit is due."""
         while True:
             self._changed.clear()
             self._lock_state.check()
             delay: float | None = None
+            rests = self._rest()
             if self._lock_state.held:
-                if self._capacity.to_read > 0 or self._audits.due:
+                if self._audits.due or (self._orders.new_streams and self._capacity.to_read > 0):
                     return
-                delay = self._audits.delay
+                delay = min(self._audits.delay, rests)
             await wait_for(self._changed, delay)
+
+    def _rest(self) -> float:
+        """In a pause: no read is under way, so none can bring a new stream, unless it may still be served that
+        got no answer. Returns in how many seconds that is over; infinity: look no more."""
+        left = self._served_until - clock.now()
+        if self._orders.pause is None:
+            return float("inf")
+        if left <= 0:
+            self._orders.rests()
+            return float("inf")
+        return left
+
+    def _lost(self, error: Unanswered) -> None:
+        """A read got no answer."""
+        if error.maybe_executed:
+            self._served_until = clock.now() + self._late
+            self._audits.read_lost()
 
     async def _read_one(self) -> None:
         if self._fairness.clock_due(clock.now()):
@@ -120,14 +143,15 @@ class Reader:
         if self._served and self._keeps_order:
             await asyncio.sleep(self._fairness.settling(clock.now(), self._peers.live))
         self._served = False
+        if not self._orders.new_streams:
+            return
         epoch = self._lock_state.epoch
         block = self._fairness.block(clock.now())
         nudge = start_task(self._nudge(block), "redis_stream_client nudge")
         try:
             entries = await self._announcements.read(block, block + 1.0)
         except Unanswered as error:
-            if error.maybe_executed:
-                self._audits.read_lost()
+            self._lost(error)
             raise
         finally:
             nudge.cancel()
@@ -174,6 +198,8 @@ class Reader:
             members = await self._group.members(self._patience)
             names = (member.name for member in members)
             self._backlog.others = self._peers.takers(names, without={self._consumer})
+            if not self._orders.new_streams:
+                return
         epoch = self._lock_state.epoch
         most = min(self._capacity.to_read, LARGEST_READ)
         with self._capacity.expecting(most):
@@ -182,8 +208,7 @@ class Reader:
                     most, self._backlog.patient, self._backlog.others, self._patience
                 )
             except Unanswered as error:
-                if error.maybe_executed:
-                    self._audits.read_lost()
+                self._lost(error)
                 raise
             if not self._lock_state.believed(epoch):
                 self._audits.request()

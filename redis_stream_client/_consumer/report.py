@@ -8,6 +8,7 @@ from redis_stream_client._concurrency import clock
 from redis_stream_client._consumer.connections import Connections
 from redis_stream_client._consumer.listener import Listener
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
+from redis_stream_client._consumer.orders import Orders
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.presence_state import PresenceState
 from redis_stream_client._leases.capacity import Capacity
@@ -43,6 +44,7 @@ class Report:
         event_queue: EventQueue,
         table: LeaseTable,
         capacity: Capacity,
+        orders: Orders,
         peers: Peers,
         oldest_announcement: OldestAnnouncement,
         counters: Counters,
@@ -58,6 +60,7 @@ class Report:
         self._event_queue = event_queue
         self._table = table
         self._capacity = capacity
+        self._orders = orders
         self._peers = peers
         self._oldest_announcement = oldest_announcement
         self._counters = counters
@@ -81,6 +84,7 @@ class Report:
             announcement=self._oldest_announcement.age(now),
             full=not self._capacity.to_read,
             outage=outage is not None,
+            paused=self._orders.pause,
             lease=(oldest.stream, now - oldest.progress_at) if oldest is not None else None,
             wakeup=self._fetcher.oldest_unread(now),
         )
@@ -132,6 +136,7 @@ class Report:
             records_unsettled=self._record_store.unsettled,
             failing=self._failing(),
             outage=outage,
+            paused=health.paused,
             presence=self._presence_now(),
         )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from redis_stream_client._model.options import Options
+from redis_stream_client._model.orders import Pause
 
 SLACK = 5.0
 """Seconds that anything may take longer on a busy machine than the pace explains."""
@@ -43,6 +44,8 @@ class Health:
             is due. A handler that waits for entries that nobody has written does not count.
         limit: the age in seconds from which something counts as stuck.
         stuck: what is stuck, the oldest first.
+        paused: the pause of the fleet in which this client takes no new streams; None: there is none. What waits
+            for it to end is not stuck.
     """
 
     alive: bool
@@ -51,6 +54,7 @@ class Health:
     oldest_wakeup: float | None
     limit: float
     stuck: tuple[Stuck, ...]
+    paused: Pause | None = None
 
     @property
     def ok(self) -> bool:
@@ -70,16 +74,17 @@ def judge(
     announcement: float | None = None,
     full: bool = False,
     outage: bool = False,
+    paused: Pause | None = None,
     lease: tuple[str, float] | None = None,
     wakeup: tuple[str, float] | None = None,
 ) -> Health:
     """The health that follows from these ages. A lease and a wake-up come with the name of their stream.
 
-    In an outage of what handlers depend on, announcements wait on purpose.
+    In an outage of what handlers depend on, and in a pause, announcements wait on purpose.
     """
     most = limit(options)
     found: list[Stuck] = []
-    if announcement is not None and announcement > most and not outage:
+    if announcement is not None and announcement > most and not (outage or paused):
         why = "this client has no room for more streams (max_streams)" if full else "no member reads it"
         found.append(Stuck("announcement", None, announcement, why))
     if lease is not None and lease[1] > most:
@@ -93,4 +98,5 @@ def judge(
         oldest_wakeup=wakeup and wakeup[1],
         limit=most,
         stuck=tuple(sorted(found, key=lambda one: -one.age)),
+        paused=paused,
     )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from redis_stream_client._model.orders import Pause
+
 MOST_FAILING = 100
 """The most failing streams that a snapshot names."""
 
@@ -104,6 +106,7 @@ class Statistics:
             those that have been failing for longest.
         outage: in `run()`, what looks like an outage of something that the handlers depend on: their failures do
             not count, and this client tries one stream at a time. None: there is none.
+        paused: the pause of the fleet in which this client takes no new streams; None: there is none.
         presence: how a crash of this client would be noticed.
     """
 
@@ -140,6 +143,7 @@ class Statistics:
     records_unsettled: int
     failing: tuple[FailingStream, ...]
     outage: Outage | None
+    paused: Pause | None
     presence: Presence
 
 
@@ -183,6 +187,7 @@ NOTHING = Statistics(
     records_unsettled=0,
     failing=(),
     outage=None,
+    paused=None,
     presence=Presence(state="withdrawn", members=0, watching=False, deposed=0, withdrawals=0),
     **{name: getattr(Counters(), name) for name in Counters.__slots__},
 )

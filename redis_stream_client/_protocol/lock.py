@@ -1,12 +1,41 @@
 """The consumer lock in Redis: take it, renew it, give it up. While it exists, no peer takes our streams."""
 
+import time
+from typing import Any, NamedTuple
+
+from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.options import Options
+from redis_stream_client._model.orders import Pause
 from redis_stream_client._protocol import lock_value, scripts
 from redis_stream_client._protocol.base import Patience
 from redis_stream_client._protocol.group import turn_request
+from redis_stream_client._protocol.lock_value import Says
+from redis_stream_client._protocol.operating import decode_pause
 from redis_stream_client._redis import error_mapping
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.error_mapping import Unanswered
+
+
+class Standing(NamedTuple):
+    """What operators have ordered, as Redis has it."""
+
+    pause: Pause | None
+    drain: bool
+
+
+class Renewal(NamedTuple):
+    """What came of a beat.
+
+    Attributes:
+        held: whether the lock exists.
+        turn: whether we have the sweep turn, if we have asked for it.
+        orders: the orders of operators, if we have asked for them; an error if there was no answer, or Redis
+            refuses.
+    """
+
+    held: bool
+    turn: bool = False
+    orders: Standing | Unanswered | RedisRejected | None = None
 
 
 class Lock:
@@ -27,6 +56,9 @@ class Lock:
         self._key = self._keys.lock(self._me)
         self._renewal = ("PEXPIRE", self._key, options.lock_ttl_ms)
         self._patience = Patience(options.lock_ttl)
+        self._taken = time.time()
+        self._says = lock_value.NOTHING
+        self._said: Says | None = None  # what the lock says; None: not known
 
     async def join(self, timeout: float, *, begin: str = "0") -> None:
         """Take the lock and register in the group.
@@ -36,9 +68,13 @@ class Lock:
             begin: if the group does not exist yet, it delivers the entries after this one.
         """
         keys = [self._keys.lbs, self._key, self._keys.present]
-        args = [self._keys.group, self._me, self._options.lock_ttl_ms, lock_value.encode(self._options), begin]
+        self._taken, says = time.time(), self._says
+        value = lock_value.encode(self._options, says, self._taken)
+        args = [self._keys.group, self._me, self._options.lock_ttl_ms, value, begin]
         script = scripts.load("join")
+        self._said = None
         await self._patience.wait(timeout, lambda patience: self._beats.run(script, keys, args, timeout=patience))
+        self._said = says
 
     async def probe(self, timeout: float) -> None:
         """Raise `RedisRejected` if a command that we will need is not permitted."""
@@ -61,24 +97,58 @@ class Lock:
             )
         )
 
-    async def beat_and_turn(self, lifetime: float, timeout: float) -> tuple[bool, bool]:
-        """Renew the lock, and ask for the sweep turn. Redis gives it to one member in `lifetime` seconds.
+    async def renew(self, timeout: float, *, turn: float | None = None, orders: bool = False) -> Renewal:
+        """Renew the lock, and ask for what else is wanted: all travels together.
 
-        Both travel together. In a large fleet, asking for the turn alone would cost Redis more than the sweeps.
+        Args:
+            timeout: seconds.
+            turn: ask for the sweep turn, which Redis gives to one member in so many seconds. In a large fleet,
+                asking for it alone would cost Redis more than the sweeps.
+            orders: ask for the orders of operators.
         """
-        asking = turn_request(self._keys.sweep, self._me, lifetime)
-        renewed, won = await self._patience.wait(
-            timeout, lambda patience: self._beats.together(self._renewal, asking, timeout=patience)
+        asks: list[tuple[Any, ...]] = [self._renewal]
+        if turn is not None:
+            asks.append(turn_request(self._keys.sweep, self._me, turn))
+        if orders:
+            asks += [("GET", self._keys.paused), ("GET", self._key)]
+        renewed, *others = await self._patience.wait(
+            timeout, lambda patience: self._beats.together(*asks, timeout=patience)
         )
         if isinstance(renewed, Exception):
             raise renewed
-        if isinstance(won, Unanswered):  # a full Redis cannot store the turn: sweep without it
-            return bool(renewed), True
-        if isinstance(won, Exception):
-            raise won
-        return bool(renewed), won is not None
+        won = _won(others[0]) if turn is not None else False
+        return Renewal(bool(renewed), won, _standing(*others[-2:]) if orders else None)
+
+    async def say(self, says: Says, timeout: float) -> None:
+        """Have the lock say this, unless it does. From now on, `join` says it, too."""
+        self._says = says
+        if self._said == says:
+            return
+        self._said = None
+        value = lock_value.encode(self._options, says, self._taken)
+        there = await self._beats.run(scripts.load("say"), [self._key], [value], timeout=timeout)
+        self._said = says if there else None
 
     async def leave(self, timeout: float) -> None:
         """Give up the lock, so that peers can claim our streams at once."""
         args = [self._me, self._keys.control]
         await self._beats.run(scripts.load("leave"), [self._key, self._keys.present], args, timeout=timeout)
+
+
+def _won(reply: Any) -> bool:
+    """Whether we have the turn. A full Redis cannot store it: then everybody sweeps without it."""
+    if isinstance(reply, Unanswered):
+        return True
+    if isinstance(reply, Exception):
+        raise reply
+    return reply is not None
+
+
+def _standing(paused: Any, value: Any) -> Standing | Unanswered | RedisRejected:
+    """The orders in the key of the pause and in our lock."""
+    for reply in (paused, value):
+        if isinstance(reply, RedisRejected | Unanswered):
+            return reply
+        if isinstance(reply, Exception):
+            return Unanswered(str(reply), maybe_executed=False)
+    return Standing(decode_pause(paused), value is not None and lock_value.describe(value).drain_ordered)

@@ -1,12 +1,127 @@
-"""The orders of operators, as one member knows them."""
+"""The orders of operators, as one member knows them: when they are read, and what follows from them."""
 
 from __future__ import annotations
 
-from redis_stream_client._consumer.orders import Orders
+import logging
+
+import pytest
+
+from redis_stream_client import Pause, RedisRejected
+from redis_stream_client._consumer.orders import HINTS, REFUSED, Orders
+from redis_stream_client._protocol.lock_value import NOTHING, Says
+from tests.harness.logs import LOG
+
+PAUSE = Pause("a migration", 1_700_000_000.0)
 
 
-def test_who_waits_for_it_is_told_which_stream_is_to_go() -> None:
-    orders, told = Orders(), list[tuple[str, int]]()
-    orders.give.add(lambda lbs_id, deliveries: told.append((lbs_id, deliveries)))
-    orders.give.notify("1-0", 3)
+class Scene:
+    """The orders of a member whose clock is moved by hand, and what it was told."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+        self.orders = Orders(LOG, 1.0, lambda: self.time)
+        self.told: list[str] = []
+        self.orders.changed.add(lambda: self.told.append("changed"))
+        self.orders.drain.add(self._drain)
+        self.orders.pressing.add(lambda: self.told.append("pressing"))
+
+    def _drain(self) -> None:
+        self.told.append("drain")
+        self.orders.drains()
+
+    def heard(self) -> list[str]:
+        told, self.told = self.told, []
+        return told
+
+
+@pytest.fixture
+def scene(caplog: pytest.LogCaptureFixture) -> Scene:
+    caplog.set_level(logging.INFO, "redis_stream_client")
+    return Scene()
+
+
+def test_they_are_read_once_in_a_period_and_sooner_after_a_hint_but_not_after_each(scene: Scene) -> None:
+    assert scene.orders.reading()
+    assert not scene.orders.reading()
+    scene.time += 0.99
+    assert not scene.orders.reading()
+    scene.time += 0.02
+    assert scene.orders.reading()
+    scene.orders.heard()
+    assert scene.heard() == ["pressing"]
+    assert not scene.orders.reading(), "only just read"
+    scene.time += 1 / HINTS + 0.001
+    assert scene.orders.reading()
+    scene.orders.unread()
+    scene.time += 1 / HINTS + 0.001
+    assert scene.orders.reading(), "again, since there was no answer"
+
+
+def test_nothing_is_taken_before_it_is_known_whether_there_is_a_pause(scene: Scene) -> None:
+    assert not scene.orders.new_streams
+    scene.orders.read(None, drain=False)
+    assert scene.orders.new_streams
+    assert scene.heard() == ["changed"]
+    scene.orders.read(None, drain=False)
+    assert scene.heard() == []
+
+
+def test_a_pause_its_reason_and_its_end_are_logged_and_told_once(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    for pause in (PAUSE, PAUSE, Pause("another", PAUSE.since), None, None):
+        scene.orders.read(pause, drain=False)
+        assert scene.orders.pause == pause
+        assert scene.orders.new_streams == (pause is None)
+    assert scene.heard() == ["changed"] * 3
+    began, changed, ended = [record.getMessage() for record in caplog.records]
+    assert began == "paused: no new streams are taken (a migration)"
+    assert changed == "still paused, for another reason (another)"
+    assert ended.startswith("the pause is over after ")
+
+
+def test_it_says_that_it_is_paused_when_nothing_can_come_any_more(scene: Scene) -> None:
+    scene.orders.read(PAUSE, drain=False)
+    assert scene.orders.says == NOTHING
+    scene.orders.rests()
+    scene.orders.rests()
+    assert scene.orders.says == Says(paused_ms=1_700_000_000_000)
+    assert scene.heard() == ["changed", "pressing"]
+    scene.orders.read(Pause("the next one", PAUSE.since + 1), drain=False)
+    assert scene.orders.says == NOTHING, "it has not looked yet"
+    scene.orders.read(None, drain=False)
+    assert scene.orders.says == NOTHING
+
+
+def test_it_drains_once_and_says_so_whoever_has_ordered_it(scene: Scene) -> None:
+    scene.orders.read(None, drain=True)
+    scene.orders.read(None, drain=True)
+    assert scene.heard() == ["changed", "drain", "pressing"] or scene.heard() == []
+    assert scene.orders.says == Says(draining=True)
+    scene.orders.read(None, drain=False)
+    assert scene.orders.says == Says(draining=True), "there is no way back"
+
+
+def test_what_redis_does_not_permit_is_said_once_and_tried_again_much_later(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        assert scene.orders.reading()
+        scene.orders.refused(RedisRejected("no permission"))
+        assert scene.orders.new_streams
+        scene.time += 1.5
+        assert not scene.orders.reading()
+        scene.time += REFUSED
+    assert len(caplog.records) == 1
+    assert "pauses and drains are not obeyed (no permission)" in caplog.records[0].getMessage()
+    assert scene.orders.reading()
+    scene.orders.read(PAUSE, drain=False)
+    scene.time += 1.1
+    assert scene.orders.reading(), "as often as ever"
+
+
+def test_who_waits_for_it_is_told_which_stream_is_to_go(scene: Scene) -> None:
+    told = list[tuple[str, int]]()
+    scene.orders.give.add(lambda lbs_id, deliveries: told.append((lbs_id, deliveries)))
+    scene.orders.give.notify("1-0", 3)
     assert told == [("1-0", 3)]

@@ -78,7 +78,7 @@ async def test_a_lock_that_would_outlive_its_holders_wish_is_shortened(
 
 
 async def test_a_turn_that_would_outlive_its_length_is_shortened(redis: Connection, a: Consumer) -> None:
-    await a.lock.beat_and_turn(0.2, SOON)
+    await a.lock.renew(SOON, turn=0.2)
     await redis.pexpire(a.keys.sweep, 10_000_000)
     await a.group.look([a.id], SOON)
     assert 0 < await redis.pttl(a.keys.sweep) <= 200

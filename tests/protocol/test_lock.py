@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from redis_stream_client._protocol.lock import Renewal
 from tests.harness.waiting import wait_until
 from tests.protocol.consumer import SOON, Consumer
 
@@ -59,22 +60,21 @@ async def test_leaving_gives_up_the_lock_and_acknowledges_nothing(redis: Connect
 
 
 async def test_a_turn_to_sweep_is_given_to_one_member_and_again_when_it_is_over(a: Consumer, b: Consumer) -> None:
-    assert await a.lock.beat_and_turn(0.2, SOON) == (True, True)
-    assert await b.lock.beat_and_turn(0.2, SOON) == (True, False)
+    assert await a.lock.renew(SOON, turn=0.2) == Renewal(held=True, turn=True)
+    assert await b.lock.renew(SOON, turn=0.2) == Renewal(held=True, turn=False)
 
     async def next_turn() -> bool:
-        _, won = await b.lock.beat_and_turn(0.2, SOON)
-        return won
+        return (await b.lock.renew(SOON, turn=0.2)).turn
 
     await wait_until(next_turn, "the next turn")
 
 
 async def test_who_asks_for_the_turn_renews_the_lock_with_it(a: Consumer, redis: Connection) -> None:
     await redis.pexpire(a.lock_key, 1000)
-    await a.lock.beat_and_turn(0.2, SOON)
+    await a.lock.renew(SOON, turn=0.2)
     assert await redis.pttl(a.lock_key) > 1000
     await redis.delete(a.lock_key)
-    alive, _ = await a.lock.beat_and_turn(0.2, SOON)
+    alive = (await a.lock.renew(SOON, turn=0.2)).held
     assert not alive
 
 
@@ -84,6 +84,6 @@ async def test_a_full_redis_that_cannot_write_the_turn_down_gives_it_and_renews_
     await redis.config_set("maxmemory-policy", "noeviction")
     await redis.config_set("maxmemory", 1)
     try:
-        assert await a.lock.beat_and_turn(0.2, SOON) == (True, True)
+        assert await a.lock.renew(SOON, turn=0.2) == Renewal(held=True, turn=True)
     finally:
         await redis.config_set("maxmemory", 0)

@@ -1,4 +1,4 @@
-"""What an operator orders: a member evicted, a stream released."""
+"""What an operator orders: the fleet paused, a member drained or evicted, a stream released."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from redis_stream_client import (
     Lease,
     LoadBalancerStream,
     NotInTime,
+    Pause,
+    Rebalance,
+    RedisRejected,
     Release,
     StreamDisowned,
     StreamGone,
@@ -20,10 +23,11 @@ from redis_stream_client import (
     UnknownConsumer,
 )
 from redis_stream_client._model.keys import Keys
-from redis_stream_client._protocol.hints import Give, encode
+from redis_stream_client._protocol.hints import Give, Ordered, encode
 from tests.harness.fleet import Member
-from tests.harness.runs import Ledger, Running, add, at_the_end, owners
-from tests.harness.scenes import die_with
+from tests.harness.runs import Ledger, Running, RunningFleet, RunWorker, add, at_the_end, owners, shared_out
+from tests.harness.scenes import die_with, time_passes
+from tests.harness.servers import Server
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -268,6 +272,241 @@ async def test_forged_and_repeated_questions_move_nothing_but_what_they_name(
         await add(redis, service, ["call-2"])
         await run.handles("call-1", "call-2")
         assert len(run.leases) == 3
+
+
+# Pausing.
+
+
+async def test_in_a_pause_new_streams_wait_and_what_is_owned_goes_on(
+    fleet: Fleet,
+    redis: Connection,
+    service: str,
+    start_worker: Callable[..., Awaitable[RunWorker]],
+) -> None:
+    """Even if its owner is killed."""
+    worker = await start_worker(RunWorker, lock_ttl=1.0)
+    await add(redis, service, ["call-1"])
+    await worker.wait_for_event(lambda event: event.event == "handling")
+    async with Running(redis, service, lock_ttl=1.0) as run:
+        assert await fleet.pause("a migration") == ()
+        status = await fleet.status()
+        assert status.paused is not None
+        assert status.paused.reason == "a migration"
+        assert [member.paused for member in status.members if member.alive] == [True, True]
+        assert run.client.statistics().paused == run.client.health().paused == status.paused
+        lbs_ids = await add(redis, service, [f"new-{n}" for n in range(3)])
+        worker.kill()
+        await run.handles("call-1")
+        assert not set(lbs_ids) & (await owners(redis, service)).keys()
+        assert (await fleet.status()).waiting == 3
+        assert await fleet.resume() == status.paused
+        await run.handles("call-1", "new-0", "new-1", "new-2")
+        assert (await fleet.status()).paused is None
+        assert run.client.statistics().paused is None
+        assert await fleet.resume() is None
+
+
+async def test_who_joins_in_a_pause_takes_nothing_and_the_newest_reason_counts(
+    fleet: Fleet, redis: Connection, service: str
+) -> None:
+    await add(redis, service, ["call-1"])
+    assert await fleet.pause("first") == ()
+    async with Member(redis, service) as member:
+        await wait_until(lambda: member.client.statistics().paused, "it knows")
+        began = member.client.statistics().paused
+        assert await fleet.pause("second") == ()
+        await wait_until(lambda: member.client.statistics().paused != began, "it knows the other reason")
+        assert member.client.statistics().paused == (await fleet.status()).paused
+        assert not member.leases
+        assert member.client.health().ok
+        await fleet.resume()
+        await wait_until(lambda: member.leases, "it has the stream")
+
+
+async def test_a_pause_is_obeyed_without_any_hint(fleet: Fleet, redis: Connection, service: str) -> None:
+    async with Member(redis, service) as member:
+        await wait_until(lambda: member.client.statistics().beats, "it is there")
+        await redis.set(Keys(service).paused, '{"since": 1700000000000, "reason": "by hand"}')
+        await wait_until(lambda: member.client.statistics().paused == Pause("by hand", 1.7e9), "it knows")
+        await wait_until(lambda: confirmed(fleet), "it has said so")
+        await redis.delete(Keys(service).paused)
+        await add(redis, service, ["call-1"])
+        await wait_until(lambda: member.leases, "it has the stream")
+
+
+async def confirmed(fleet: Fleet) -> bool:
+    return all(member.paused for member in (await fleet.status()).members)
+
+
+async def test_a_forged_or_repeated_hint_pauses_nobody(redis: Connection, service: str) -> None:
+    async with Member(redis, service) as member:
+        for _ in range(200):
+            await redis.publish(Keys(service).control, encode(Ordered()))
+        await add(redis, service, ["call-1"])
+        await wait_until(lambda: member.leases, "it has the stream")
+        assert member.client.statistics().paused is None
+        gets = (await redis.info("commandstats"))["cmdstat_get"]["calls"]
+        assert gets < 200, "it is not asked as often as it hears"
+
+
+async def test_one_that_does_not_answer_is_named(
+    fleet: Fleet, redis: Connection, service: str, start_worker: Callable[..., Awaitable[Worker]]
+) -> None:
+    worker = await start_worker(lock_ttl=60.0, presence=False)
+    await worker.wait_for_event(lambda event: event.event == "joined")
+    async with Member(redis, service) as member:
+        worker.freeze()
+        assert await fleet.pause("a migration", timeout=1.5) == (worker.client,)
+        await wait_until(lambda: member.client.statistics().paused, "the other one knows")
+        await fleet.resume()
+        assert set(await fleet.pause("again", timeout=0)) == {worker.client, member.client.id}
+
+
+async def test_a_pause_lives_as_long_as_redis_keeps_its_data(service: str) -> None:
+    with Server() as server:
+        async with Redis.from_url(server.url) as redis, Member(server.url, service) as member:
+            fleet = Fleet(redis, service)
+            assert await fleet.pause("a migration") == ()
+            pause = (await fleet.status()).paused
+            await asyncio.to_thread(server.restart, keep_data=True)
+            await add(redis, service, ["call-1"])
+            await wait_until(lambda: lives(fleet, member.client.id), "it is back")
+            await wait_until(lambda: confirmed(fleet), "it says so again")
+            assert (await fleet.status()).paused == member.client.statistics().paused == pause
+            assert not member.leases
+            server.command("FLUSHALL")
+            await wait_until(lambda: member.client.statistics().paused is None, "it is over")
+            await add(redis, service, ["call-2"])
+            await wait_until(lambda: member.leases, "it has the stream")
+
+
+async def test_two_operators_at_once(redis: Connection, service: str) -> None:
+    fleets = [Fleet(redis, service) for _ in range(2)]
+    async with Member(redis, service) as member:
+        assert await asyncio.gather(*(fleet.pause(f"{n}") for n, fleet in enumerate(fleets))) == [(), ()]
+        ended = await asyncio.gather(*(fleet.resume() for fleet in fleets))
+        assert sum(pause is not None for pause in ended) == 1
+        await wait_until(lambda: member.client.statistics().paused is None, "it is over")
+        await add(redis, service, ["call-1"])
+        await wait_until(lambda: member.leases, "it has the stream")
+        answers = await asyncio.gather(
+            *(fleet.release("call-1", timeout=0, force=True) for fleet in fleets), return_exceptions=True
+        )
+        assert {getattr(answer, "outcome", answer) for answer in answers} <= {"forced", "given", "unowned"}
+        released = await asyncio.gather(*(fleet.evict(member.client.id) for fleet in fleets))
+        assert sum(released) <= 1
+        await asyncio.gather(*(fleet.drain(member.client.id, timeout=0) for fleet in fleets))
+
+
+async def test_rebalancing_rests(redis: Connection, service: str, server: Server) -> None:
+    async with RunningFleet(server, service, rebalance=Rebalance(settle=0.1), lock_ttl=1.0) as fleet:
+        [one] = await fleet.join()
+        await shared_out(redis, service, [one], [f"call-{n}" for n in range(8)])
+        operator = Fleet(redis, service)
+        assert await operator.pause("a migration") == ()
+        [other] = await fleet.join()
+        await wait_until(lambda: one.client.statistics().live_members == 2, "they know each other")
+        await time_passes(1.0, one.client, other.client)
+        assert fleet.total("rebalance_asks") == 0
+        await operator.resume()
+        await fleet.even(8)
+
+
+# Draining.
+
+
+async def test_a_member_drains_and_has_left(fleet: Fleet, redis: Connection, service: str) -> None:
+    ledger = Ledger()
+    async with Running(redis, service, ledger.follow) as one:
+        await LoadBalancerStream(redis, service).write("call-1", {"n": 1})
+        await ledger.reached({"call-1": 1})
+        async with Running(redis, service, ledger.follow) as other:
+            await fleet.drain(one.client.id)
+            await wait_until(one.task.done, "run() has returned")
+            await other.handles("call-1")
+            assert ledger.handed["call-1"] == ledger.accepted["call-1"]
+            assert len(ledger.handed["call-1"]) == 1, "nothing comes twice"
+            await fleet.drain(one.client.id)
+        assert not await redis.exists(Keys(service).lock(one.client.id))
+
+
+async def test_the_order_alone_is_enough_and_who_drains_is_seen(
+    fleet: Fleet, redis: Connection, service: str
+) -> None:
+    done = asyncio.Event()
+
+    async def handle(lease: Lease) -> None:
+        await done.wait()
+
+    async with Running(redis, service, handle, drain_timeout=60.0) as run, at_the_end(done.set):
+        await add(redis, service, ["call-1"])
+        await run.lease("call-1")
+        order = b', "drain": 1}'
+        lock = Keys(service).lock(run.client.id)
+        value = await redis.get(lock)
+        assert value is not None
+        await redis.set(lock, value[:-1] + order, keepttl=True)
+        await wait_until(lambda: drains(fleet, run.client.id), "it is seen")
+        with pytest.raises(NotInTime, match="it is still to drain") as told:
+            await fleet.drain(run.client.id, timeout=0.1)
+        assert told.value.owner == run.client.id
+        await wait_until(lambda: says(redis, lock, "draining"), "it says so itself")
+        assert (await redis.get(lock)).endswith(order)
+        done.set()
+        await wait_until(run.task.done, "it has left")
+
+
+async def drains(fleet: Fleet, consumer: str) -> bool:
+    return any(member.id == consumer and member.draining for member in (await fleet.status()).members)
+
+
+async def says(redis: Connection, lock: str, word: str) -> bool:
+    return f'"{word}"'.encode() in (await redis.get(lock) or b"")
+
+
+async def test_one_that_drains_by_itself_is_seen_too(fleet: Fleet, redis: Connection, service: str) -> None:
+    done = asyncio.Event()
+
+    async def handle(lease: Lease) -> None:
+        await done.wait()
+
+    async with Running(redis, service, handle, drain_timeout=60.0) as run, at_the_end(done.set):
+        await add(redis, service, ["call-1"])
+        await run.lease("call-1")
+        assert not await drains(fleet, run.client.id)
+        run.client.drain()
+        await wait_until(lambda: drains(fleet, run.client.id), "it is seen")
+
+
+async def test_an_order_outlives_a_lapse_and_a_reader_of_events_takes_nothing_new(
+    fleet: Fleet, redis: Connection, service: str
+) -> None:
+    async with Member(redis, service) as member:
+        await add(redis, service, ["call-1"])
+        await wait_until(lambda: member.leases, "it has the stream")
+        with pytest.raises(NotInTime):
+            await fleet.drain(member.client.id, timeout=0.2)
+        await fleet.drain(member.client.id, timeout=0)
+        await wait_until(lambda: drains(fleet, member.client.id), "it is seen")
+        await fleet.evict(member.client.id)
+        await wait_until(lambda: drains(fleet, member.client.id), "it still drains")
+        await add(redis, service, ["call-2"])
+        async with Member(redis, service) as other:
+            await wait_until(lambda: {lease.stream for lease in other.leases} == {"call-1", "call-2"}, "all go on")
+
+
+async def test_who_cannot_be_drained(fleet: Fleet, redis: Connection, service: str) -> None:
+    with pytest.raises(UnknownConsumer):
+        await fleet.drain("stranger")
+    async with Member(redis, service) as member:
+        await redis.set(Keys(service).lock("stranger"), "mine", px=60_000)
+        with pytest.raises(RedisRejected, match="was not written by this library"):
+            await fleet.drain("stranger")
+        assert member.client.alive
+    await fleet.drain(member.client.id)
+
+
+# Arguments.
 
 
 @pytest.mark.parametrize(
