@@ -27,9 +27,9 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 """The commands of the console blocks without programs."""
-RULE, PRODUCER_RULE, WRITER_RULE, DATA_RULE, RETENTION_RULE, FLEET_RULE = (
+RULE, PRODUCER_RULE, WRITER_RULE, DATA_RULE, RETENTION_RULE, FLEET_RULE, OPERATOR_RULE = (
     shlex.split(text) for _, text in BLOCKS if text.startswith("ACL SETUSER")
 )
 """The smallest rule for a service, that for a producer, what one that writes needs on top, what handlers that read
-need on top of the first, what trims and deletes streams, and the rule for who looks at the fleet, word for
-word."""
+need on top of the first, what trims and deletes streams, the rule for who looks at the fleet, and what who
+acts on it needs on top, word for word."""

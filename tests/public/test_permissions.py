@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,19 +15,28 @@ from redis_stream_client import (
     FleetStatus,
     Lease,
     LoadBalancerStream,
+    NotInTime,
     RedisRejected,
     RedisStreamClient,
     StreamAdded,
     StreamStatus,
 )
 from redis_stream_client._model.keys import Keys
-from tests.harness.readme import DATA_RULE, FLEET_RULE, PRODUCER_RULE, RETENTION_RULE, RULE, WRITER_RULE
+from tests.harness.readme import (
+    DATA_RULE,
+    FLEET_RULE,
+    OPERATOR_RULE,
+    PRODUCER_RULE,
+    RETENTION_RULE,
+    RULE,
+    WRITER_RULE,
+)
 from tests.harness.runs import idle
 from tests.harness.scenes import bury_one, claim_next, die_with, live_through_it, next_event, release_and_retake
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from tests.harness.connection import Connection
     from tests.harness.servers import Server
@@ -399,7 +409,7 @@ async def test_nothing_of_the_rule_for_writing_can_be_left_out(
 ON_CALL = [word for word in FLEET_RULE[3:] if word[0] in "+~"]
 WITHOUT = {
     "+hkeys": ["presence"],
-    "+mget": ["descriptions"],
+    "+mget": ["descriptions", "pause"],
     "+hmget": ["call-2", "call-3"],
     "~call-*": ["call-2", "call-3"],
     f"~{{call-*}}:{SERVICE}:progress": ["call-2", "call-3"],
@@ -457,7 +467,7 @@ async def test_the_fleet_without_the_keys_beside_the_locks(
         apply_to_producer(server, [locks if word == f"~{{{SERVICE}-input}}:*" else word for word in ON_CALL])
         status, _ = await look_at_everything(server)
         assert [member.alive for member in status.members] == [True]
-        assert [unread.what for unread in status.unread] == ["dead letters", "presence"]
+        assert [unread.what for unread in status.unread] == ["dead letters", "presence", "pause"]
 
 
 @pytest.mark.parametrize("word", [word for word in ON_CALL if word not in WITHOUT])
@@ -471,6 +481,89 @@ async def test_nothing_else_of_the_rule_for_the_fleet_can_be_left_out(
         apply_to_producer(server, [other for other in ON_CALL if other != word])
         with pytest.raises(RedisRejected, match="operations/permissions in the documentation"):
             await look_at_everything(server)
+
+
+OPERATOR = OPERATOR_RULE[3:]
+
+
+async def do_everything_of_an_operator(server: Server, redis: Connection) -> None:
+    """Each call must do what it is for."""
+    async with Redis.from_url(user_s_url(server)) as user, RedisStreamClient(redis, SERVICE) as client:
+        fleet = Fleet(user, SERVICE)
+        await LoadBalancerStream(redis, SERVICE).add("call-1")
+        await next_event(client, StreamAdded)
+        assert await fleet.pause("a migration") == ()
+        assert await fleet.resume() is not None
+        with pytest.raises(NotInTime):
+            await fleet.release("call-1", timeout=0.1)
+        assert (await fleet.release("call-1", timeout=0.0, force=True)).outcome == "forced"
+        await (await claim_next(client, "call-1")).done()
+        await LoadBalancerStream(redis, SERVICE).add("call-2")
+        await next_event(client, StreamAdded)
+        await fleet.drain(client.id, timeout=0.0)
+        assert await fleet.evict(client.id) == 1
+
+
+async def test_the_rule_for_an_operator_is_enough(server: Server, rule: list[str], redis: Connection) -> None:
+    assert rule
+    apply_to_producer(server, [*ON_CALL, *OPERATOR])
+    await do_everything_of_an_operator(server, redis)
+
+
+@pytest.mark.parametrize("word", OPERATOR)
+async def test_nothing_of_the_rule_for_an_operator_can_be_left_out(
+    server: Server, rule: list[str], redis: Connection, word: str
+) -> None:
+    assert rule
+    await redis.script_flush()
+    apply_to_producer(server, [other for other in [*ON_CALL, *OPERATOR] if other != word])
+    with pytest.raises(RedisRejected, match="permi"):
+        await do_everything_of_an_operator(server, redis)
+
+
+async def test_the_rule_for_who_looks_permits_no_order(server: Server, rule: list[str], redis: Connection) -> None:
+    assert rule
+    apply_to_producer(server, ON_CALL)
+    async with Redis.from_url(user_s_url(server)) as user, RedisStreamClient(redis, SERVICE) as client:
+        fleet = Fleet(user, SERVICE)
+        await LoadBalancerStream(redis, SERVICE).add("call-1")
+        await next_event(client, StreamAdded)
+        lock = await redis.get(Keys(SERVICE).lock(client.id))
+        orders: list[Callable[[], Awaitable[object]]] = [
+            partial(fleet.pause, "a migration"),
+            fleet.resume,
+            partial(fleet.drain, client.id),
+            partial(fleet.evict, client.id),
+            partial(fleet.release, "call-1", timeout=0.1),
+            partial(fleet.release, "call-1", timeout=0.0, force=True),
+        ]
+        for order in orders:
+            with pytest.raises(RedisRejected, match="permi"):
+                await order()
+        assert await redis.get(Keys(SERVICE).lock(client.id)) == lock
+        assert not await redis.exists(Keys(SERVICE).paused)
+        assert [lease.stream for lease in client.leases.values()] == ["call-1"]
+
+
+async def test_a_consumer_that_may_not_read_the_orders_goes_on_which_is_said_once(
+    server: Server, rule: list[str], redis: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    all_keys, keys = f"~{{{SERVICE}-input}}:*", Keys(SERVICE)
+    named = [
+        f"~{key}" for key in (keys.lock("*"), keys.dead, keys.present, keys.watch, keys.announced, *keys.turns)
+    ]
+    less = [other for word in rule for other in (named if word == all_keys else [word])]
+    apply(server, less)
+    caplog.set_level(logging.WARNING, "redis_stream_client")
+    await redis.set(keys.paused, '{"since": 1, "reason": "not for this one"}')
+    async with RedisStreamClient.from_url(user_s_url(server), SERVICE, lock_ttl=0.4) as client:
+        await live_through_it(client, redis, SERVICE)
+        beats = client.statistics().beats
+        await wait_until(lambda: client.statistics().beats > beats + 5, "it beats on")
+        assert client.statistics().paused is None
+        assert client.statistics().lapses == 0
+    [said] = [record.getMessage() for record in caplog.records if "permi" in record.getMessage()]
+    assert said.startswith("cannot read the orders of operators: pauses and drains are not obeyed")
 
 
 async def test_a_wrong_password(server: Server, rule: list[str]) -> None:

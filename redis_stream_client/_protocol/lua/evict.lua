@@ -34,8 +34,9 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
     redis.call('PUBLISH', ARGV[4], 'released ' .. table.concat(ids, ' '))
   end
   if #ids == most then return {'evicted', #ids, 1} end
-  redis.call('DEL', KEYS[2])
 end
-redis.pcall('HDEL', KEYS[3], ARGV[2]) -- it is there only if the consumer may declare its presence
+local removed = redis.pcall('HDEL', KEYS[3], ARGV[2])
+if type(removed) == 'table' and not string.find(removed.err, 'WRONGTYPE', 1, true) then return removed end
+redis.call('DEL', KEYS[2])
 redis.call('PUBLISH', ARGV[4], 'dead ' .. ARGV[2])
 return {'evicted', #ids, 0}

@@ -19,6 +19,7 @@ if not said then
   end
   return 'unknown'
 end
+if type(said) == 'table' and not string.find(said.err, 'WRONGTYPE', 1, true) then return said end
 if type(said) ~= 'string' or string.sub(said, -1) ~= '}' then return 'foreign' end
 if not drain_order(said) then
   local time = redis.call('TIME')

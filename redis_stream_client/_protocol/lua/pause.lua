@@ -4,7 +4,8 @@
 -- ARGV  1 the reason, as JSON   2 control channel
 -- Returns what the key holds now.
 -- Hint  ordered
-local said = redis.pcall('GET', KEYS[1]) -- an error for a key of another type, which SET overwrites
+local said = redis.pcall('GET', KEYS[1])
+if type(said) == 'table' and not string.find(said.err, 'WRONGTYPE', 1, true) then return said end
 local since = type(said) == 'string' and string.match(said, '^{"since": (%d+), ')
 if not since then
   local time = redis.call('TIME')
