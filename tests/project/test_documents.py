@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.readme import ROOT
+from tests.harness.documents import ROOT, blocks_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FOLDERS = ("benchmarks", "examples", "redis_stream_client", "tests")
+FOLDERS = ("benchmarks", "docs", "examples", "redis_stream_client", "tests")
 DOCUMENTS = [*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))]
 FILES = {f"/{path.relative_to(ROOT)}" for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")}
 MODEL = ROOT / "tests" / "proof" / "model" / "README.md"
@@ -21,6 +21,7 @@ MODEL = ROOT / "tests" / "proof" / "model" / "README.md"
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_files_that_a_document_names_exist(document: Path) -> None:
     named = set(re.findall(r"`([\w/]+\.(?:py|lua))(?:::\w+)?`", document.read_text(encoding="utf-8")))
+    named -= {block.name for block in blocks_of(document)}
     missing = {name for name in named if not any(file.endswith(f"/{name}") for file in FILES | {"/noxfile.py"})}
     assert not missing
 
