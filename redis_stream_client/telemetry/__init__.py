@@ -8,7 +8,7 @@
 """
 
 try:
-    import opentelemetry.metrics  # noqa: F401
+    import opentelemetry.metrics  # noqa: F401  # pyright: ignore[reportUnusedImport]
 except ImportError as missing:
     raise ImportError(
         "redis_stream_client.telemetry needs OpenTelemetry: pip install redis-stream-client[otel]"

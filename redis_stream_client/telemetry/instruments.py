@@ -25,8 +25,6 @@ class Instruments:
         self.lapses = counter(metrics.LAPSES)
         self.failures = counter(metrics.FAILURES)
         self.letters = counter(metrics.LETTERS)
-        self.checkpoints = counter(metrics.CHECKPOINTS)
-        self.consumed = counter(metrics.CONSUMED)
         self.sent = counter(metrics.SENT)
         self.recovery = histogram(metrics.RECOVERY)
         self.handler = histogram(metrics.HANDLER)

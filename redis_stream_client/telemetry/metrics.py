@@ -290,6 +290,11 @@ METRICS = tuple(each for each in tuple(globals().values()) if isinstance(each, M
 """All of them, in the order of this file."""
 
 
+def processing(service: str) -> dict[str, str]:
+    """The attributes of what handlers of a service do, by the semantic conventions."""
+    return {SERVICE: service, SYSTEM: "redis", OPERATION: "process", OPERATION_TYPE: "process", GROUP: service}
+
+
 def markdown() -> str:
     """The table for documents."""
     lines = [

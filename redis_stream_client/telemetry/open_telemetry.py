@@ -38,8 +38,6 @@ from redis_stream_client.telemetry.metrics import (
     ERROR,
     GROUP,
     HOW,
-    OPERATION,
-    OPERATION_TYPE,
     OUTCOME,
     REASON,
     RESULT,
@@ -48,6 +46,7 @@ from redis_stream_client.telemetry.metrics import (
 )
 from redis_stream_client.telemetry.producing import Producing
 from redis_stream_client.telemetry.spans import HandlerSpans
+from redis_stream_client.telemetry.tallies import Tallies, Tally
 
 FAILED = ("failed", "stalled", "dead")
 """The outcomes that are failures of a handler."""
@@ -58,7 +57,7 @@ CLAIMED = ("claimed", "rebalanced")
 """How a member came by what had an owner before."""
 
 MOST_CONSUMERS = 10_000
-"""Clients whose service is remembered. What is left of the work of a client is said after it has left."""
+"""Clients that are remembered. What becomes of the work of a client may be said after it has left."""
 
 
 class OpenTelemetry(Observer):
@@ -121,26 +120,26 @@ class OpenTelemetry(Observer):
         meter = provider.get_meter(metrics.OURS, __version__, SCHEMA)
         self._instruments = Instruments(meter)
         if (observed := _observed.get(provider)) is None:
-            observed = _observed[provider] = _Observed(gauges.create(meter), Fleets(meter))
-        self._clients, self._fleets = observed
+            observed = _observed[provider] = _Observed(gauges.create(meter), Fleets(meter), Tallies(meter))
+        self._clients, self._fleets, self._tallies = observed
         self._tracer = trace.get_tracer(metrics.OURS, __version__, tracer_provider, SCHEMA)
         self._process_entries = process_entries
         self._longest_span = float(longest_span)
-        self._services: dict[str, str] = {}  # of each consumer
+        self._consumers: dict[str, _Consumer] = {}
         self._at_work: dict[HandlerStart, Handling] = {}
 
     # The clients.
 
     def joined(self, membership: Membership) -> None:
         """The client is there: its statistics are exported from now on."""
-        self._services[membership.consumer] = membership.service
-        if len(self._services) > MOST_CONSUMERS:
-            del self._services[next(iter(self._services))]
+        self._known(membership.consumer, membership.service)
         self._clients.add(membership)
 
     def left(self, membership: Membership) -> None:
         """It is gone."""
         self._clients.remove(membership)
+        if (known := self._consumers.get(membership.consumer)) is not None:
+            self._tallies.remove(known.tally)
 
     # The fleet from outside.
 
@@ -201,7 +200,7 @@ class OpenTelemetry(Observer):
             each_step=self._process_entries,
             longest=self._longest_span,
         )
-        handling = Handling(spans, self._instruments.process, self._processing(start.consumer))
+        handling = Handling(spans, self._instruments.process, self._of(start.consumer).processing)
         self._at_work[start] = handling
         return handling
 
@@ -212,7 +211,7 @@ class OpenTelemetry(Observer):
 
     def received(self, consumer: str, stream: str, entries: Sequence[Entry]) -> None:
         """Somebody has an entry, or a batch."""
-        self._instruments.consumed.add(len(entries), self._processing(consumer))
+        self._of(consumer).tally.entries += len(entries)
         if (handling := current()) is not None:
             handling.received(entries)
 
@@ -225,9 +224,9 @@ class OpenTelemetry(Observer):
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         """Count it, and how late it is."""
-        ours = self._ours(checkpoint.consumer)
-        self._instruments.checkpoints.add(1, ours)
-        self._instruments.lag.record(checkpoint.lag, ours)
+        known = self._of(checkpoint.consumer)
+        known.tally.checkpoints += 1
+        self._instruments.lag.record(checkpoint.lag, known.ours)
 
     def failed(self, failure: Failure) -> None:
         """Count it."""
@@ -254,22 +253,23 @@ class OpenTelemetry(Observer):
     # Inside.
 
     def _ours(self, consumer: str) -> dict[str, str]:
-        return {SERVICE: self._services.get(consumer, "")}
+        return self._of(consumer).ours
 
-    def _processing(self, consumer: str) -> dict[str, str]:
-        """The attributes of metrics by the semantic conventions."""
-        service = self._services.get(consumer, "")
-        return {
-            SERVICE: service,
-            SYSTEM: "redis",
-            OPERATION: "process",
-            OPERATION_TYPE: "process",
-            GROUP: service,
-        }
+    def _of(self, consumer: str) -> "_Consumer":
+        """What is known of a client. Of those in ``redis_stream_client.testing`` the service is not known."""
+        return self._consumers.get(consumer) or self._known(consumer, "")
+
+    def _known(self, consumer: str, service: str) -> "_Consumer":
+        known = self._consumers[consumer] = _Consumer(
+            {SERVICE: service}, metrics.processing(service), self._tallies.add(service)
+        )
+        if len(self._consumers) > MOST_CONSUMERS:
+            self._tallies.remove(self._consumers.pop(next(iter(self._consumers))).tally)
+        return known
 
     def _of_span(self, start: HandlerStart) -> dict[str, str | int]:
         """The attributes of spans, which may have many values, unlike those of metrics."""
-        service = self._services.get(start.consumer, "")
+        service = self._ours(start.consumer)[SERVICE]
         attributes: dict[str, str | int] = {
             SERVICE: service,
             SYSTEM: "redis",
@@ -292,6 +292,21 @@ class _Observed(NamedTuple):
 
     clients: Clients
     fleets: Fleets
+    tallies: Tallies
+
+
+class _Consumer(NamedTuple):
+    """What is remembered of one client.
+
+    Attributes:
+        ours: the attributes of metrics of our own.
+        processing: those of metrics by the semantic conventions.
+        tally: what is counted here.
+    """
+
+    ours: dict[str, str]
+    processing: dict[str, str]
+    tally: Tally
 
 
 _observed: weakref.WeakKeyDictionary[MeterProvider, _Observed] = weakref.WeakKeyDictionary()

@@ -114,6 +114,7 @@ async def test_a_take_over(server: Server, redis: Connection, service: str, coll
         await running.lease("call-17")
     value = collector.value
     assert value(metrics.GAINED, how="claimed") == value(metrics.CLAIMS, result="won") == 1
+    assert value(metrics.RECOVERY, how="claimed") == 1
     assert value(metrics.LOST, reason="closed") == 1
     [span] = collector.spans("handle")
     assert span.attributes is not None
@@ -206,7 +207,8 @@ async def test_streams_that_move_to_a_peer_with_fewer(
         async with Running(server.url, service, **options) as new:
             await wait_until(lambda: len(new.working) == 5, "the load is even", timeout=20)
     value = collector.value
-    assert value(metrics.ENDED, how="given") == 5
+    assert value(metrics.ENDED, how="given") == value(metrics.GAINED, how="rebalanced") == 5
+    assert value(metrics.RECOVERY, how="rebalanced") == 5
 
 
 # Spans.
