@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from redis_stream_client import EntriesTrimmed, Entry, Gap, NotOwner, RedisRejected, RedisUnavailable
+from redis_stream_client import EntriesTrimmed, Entry, Gap, NotOwner, Observer, RedisRejected, RedisUnavailable
 from redis_stream_client._leases.entry_iterator import Batches, Entries
+from redis_stream_client._leases.observation import Observation
+from redis_stream_client._model.observer import SafeObserver
 from tests.harness.leases import new_lease
 from tests.harness.logs import LOG
 from tests.harness.waiting import wait_until
@@ -80,7 +82,7 @@ class Backend:
         self.failure: Exception | None = None
         self.sources: list[Source] = []
         self.plane = self
-        self.observation = None
+        self.observation: Observation | None = None
         self.asleep: list[bool | Exception] = []
         """What is answered when a stream is to be put to sleep, in order; without an answer it lasts."""
         self.asked = 0
@@ -562,3 +564,51 @@ async def test_a_batch_that_is_collected_is_no_idle_time(lease: LeaseState, back
     backend.asleep = [True]
     with pytest.raises(StopAsyncIteration):
         await anext(batches)
+
+
+# Who is told of steps.
+
+
+class Follows(Observer):
+    """Notes the steps."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def asked(self, consumer: str, stream: str) -> None:
+        self.told.append("asked")
+
+    def received(self, consumer: str, stream: str, entries: Sequence[Entry]) -> None:
+        self.told.append([entry.id for entry in entries])
+
+
+async def test_an_observer_is_told_of_each_step_and_of_what_it_returns(
+    lease: LeaseState, backend: Backend
+) -> None:
+    observer = Follows()
+    backend.observation = Observation(SafeObserver(observer, LOG), "me")
+    entries = Entries(lease, backend)
+    step, source = await first_step(entries, backend)
+    assert observer.told == ["asked"]
+    source.give(entry(1), entry(2))
+    assert (await step, await anext(entries)) == (entry(1), entry(2))
+    assert observer.told == ["asked", ["1-0"], "asked", ["2-0"]]
+
+
+async def test_an_observer_is_told_of_batches_as_they_are(lease: LeaseState, backend: Backend) -> None:
+    observer = Follows()
+    backend.observation = Observation(observer, "me")
+    step, source = await first_step(Batches(lease, backend, 2, FOR_EVER), backend)
+    source.give(entry(1), entry(2), entry(3))
+    await step
+    assert observer.told == ["asked", ["1-0", "2-0"]]
+
+
+async def test_who_does_not_want_to_know_of_steps_costs_them_nothing(lease: LeaseState, backend: Backend) -> None:
+    class Elsewhere(Observer):
+        def gained(self, gain: object) -> None:
+            pass
+
+    for observer in (Elsewhere(), SafeObserver(Elsewhere(), LOG)):
+        assert not Observation(observer, "me").follows_steps
+    assert Observation(Follows(), "me").follows_steps

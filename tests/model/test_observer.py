@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from redis_stream_client import Fence, Gain, HandlerStart, Observer
+from redis_stream_client import Fence, Gain, HandlerStart, Observer, Sending
 from redis_stream_client._model import observer as observers
 from redis_stream_client._model.observer import SafeObserver
 from tests.harness.logs import LOG
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FENCE = Fence.of("1-0", 1)
 GAIN = Gain("me", "call-1", "1-0", FENCE, "announced")
+SENDING = Sending("orders", "add", "orders-input", 1)
 START = HandlerStart("me", "call-1", "1-0", FENCE, None, 1, GAIN, 0.0)
 
 
@@ -33,11 +34,14 @@ class Broken(Observer):
     def carrier(self) -> Mapping[str, str]:
         raise RuntimeError("carrier")
 
+    def sending(self, sending: Sending) -> contextlib.AbstractContextManager[object]:
+        raise RuntimeError("sending")
+
 
 def test_the_methods_of_an_observer_do_nothing() -> None:
     observer = Observer()
     observer.gained(GAIN)
-    with observer.handling(START):
+    with observer.handling(START), observer.sending(SENDING):
         pass
     assert observer.carrier() == {}
 
@@ -55,12 +59,14 @@ def test_an_error_is_logged_once_for_each_method(caplog: pytest.LogCaptureFixtur
         assert safe.carrier() == {}
         with safe.handling(START):
             pass
+        with safe.sending(SENDING):
+            pass
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.getMessage().split("(")[0] for record in errors] == [
-        "Broken.gained", "Broken.carrier", "Broken.handling",
+        "Broken.gained", "Broken.carrier", "Broken.handling", "Broken.sending",
     ]  # fmt: skip
     assert all(record.exc_info for record in errors)
-    assert [record.levelno for record in caplog.records].count(logging.DEBUG) == 6
+    assert [record.levelno for record in caplog.records].count(logging.DEBUG) == 8
 
 
 def test_a_keyboard_interrupt_is_no_error_of_the_observer() -> None:

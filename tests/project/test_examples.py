@@ -207,6 +207,42 @@ async def test_structlog_renders_all_fields_as_json(fleet: Fleet) -> None:
     assert (processed["stream"], processed["text"], end["type"]) == (CALL, "hello", "end")
 
 
+# observability/
+
+
+async def scrape(program: Program) -> str:
+    """What Prometheus would get from a program that says where that is."""
+    url = (await program.printed(r"metrics at (http://\S+)"))[1]
+    async with httpx.AsyncClient() as client:
+        return (await client.get(url)).text
+
+
+async def test_a_worker_and_its_fleet_are_measured(fleet: Fleet) -> None:
+    label = f'redis_stream_client_service="{fleet.service}"'
+    watch = fleet.program("observability/watch.py", METRICS_PORT="0", SERVICES=fleet.service)
+    async with watch, fleet.program("observability/worker.py", METRICS_PORT="0", SPANS="1") as worker:
+        await fleet.say("hello")
+        await fleet.announce()
+        await worker.printed("call-17: .*hello")
+
+        async def counted() -> bool:
+            return bool(
+                re.search(rf"redis_stream_client_checkpoints_total{{.*{label}}} 1.0", await scrape(worker))
+            )
+
+        await wait_until(counted, "the worker says what it has done", START)
+        worker.send(signal.SIGTERM)
+        assert await worker.exit_code() == 0
+        spans = "\n".join(worker.lines)
+        assert f'"name": "process {fleet.service}"' in spans
+        assert f'"name": "handle {fleet.service}"' in spans
+
+        async def seen() -> bool:
+            return bool(re.search(rf"redis_stream_client_fleet_up{{.*{label}}} 1.0", await scrape(watch)))
+
+        await wait_until(seen, "the fleet was looked at", START)
+
+
 # sql_guard.py
 
 
