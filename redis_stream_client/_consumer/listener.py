@@ -28,6 +28,7 @@ from redis_stream_client._protocol.hints import (
     AboutConsumer,
     Claimed,
     Dead,
+    Deposed,
     Draining,
     Give,
     Hint,
@@ -164,8 +165,8 @@ class Listener:
             case LockGone(self._options.consumer):
                 self._lock_state.doubt()
             case LockGone(owner, expired):
-                if self._last_signs is not None:
-                    (self._last_signs.lock_expired if expired else self._last_signs.lock_deleted)(owner)
+                if self._last_signs is not None and expired:
+                    self._last_signs.lock_expired(owner)
                 self._sweeps.suspect(owner)
                 self._peers.died()
             case Released():
@@ -188,6 +189,7 @@ class Listener:
                 | Draining(consumer)
                 | Left(consumer)
                 | Dead(consumer)
+                | Deposed(consumer)
                 | Recovered(consumer)
                 | Present(consumer)
             ):
@@ -215,9 +217,10 @@ class Listener:
                     self._last_signs.left(peer)
                 self._sweeps.suspect(peer)
                 self._peers.left(peer)
-            case Dead(peer):
+            case Deposed(peer):
                 if self._last_signs is not None:
-                    self._last_signs.called_dead(peer)
+                    self._last_signs.deposed(peer)
+            case Dead(peer):
                 self._sweeps.suspect(peer)
                 if peer != NOBODY:
                     self._peers.died()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from redis_stream_client._concurrency.home import Home
 from redis_stream_client._concurrency.owned_tasks import OwnedTasks
 from redis_stream_client._concurrency.shared_lock import SharedLock
+from redis_stream_client._consumer.absences import PERIOD
 from redis_stream_client._consumer.audit import Auditor
 from redis_stream_client._consumer.balancer import Balancer
 from redis_stream_client._consumer.connections import Connections
@@ -118,7 +119,7 @@ class Parts:
         self.last_signs: LastSigns | None = None
         if self.observer is not None:
             self.observation = Observation(self.observer, options.consumer)
-            self.last_signs = LastSigns(options.lock_ttl, LEAST_GRACE)
+            self.last_signs = LastSigns(options.lock_ttl, LEAST_GRACE + PERIOD / 2)
         self.outages = Outages(log, self.observer)
         self._where = where
         self._outage = self.outages.of_server(REDIS, where)

@@ -62,9 +62,10 @@ class Gain:
             known.
         silent_for: for how many seconds the stream had no live owner: since the last sign of life of its previous
             owner, or since it was released; None if it was announced just now, or that is not known. For an owner
-            that left, that is since it left. For one whose connections broke, since Redis saw that, plus the grace
-            of its presence. For one whose lock expired, the lifetime of its lock, plus the time since this client
-            learned that the lock had gone.
+            that left, that is since it left. For one that died with its connections (see `Presence`), it is right
+            within about 0.1 s. For one whose lock expired, it counts from its last beat, by the lifetime of its
+            lock. Where this client has not heard of the death, such as before it joined, it is what Redis knows of
+            the owner's last request, and at least the lifetime of the lock.
         carrier: what the producer's `Observer.carrier` gave: ``traceparent``, and possibly ``tracestate``.
     """
 

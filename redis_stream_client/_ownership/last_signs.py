@@ -7,15 +7,12 @@ from collections.abc import Callable, Collection
 
 from redis_stream_client._concurrency import clock
 
-TOGETHER = 1.0
-"""Seconds within which what Redis and a peer say of a consumer is about the same death."""
-
 
 class LastSigns:
     """What this member hears of the dead, and sees when it looks.
 
-    A lock expires one lifetime after the last beat. One that is deleted belongs to a member that has left just
-    now, or that was found dead by its presence.
+    A lock expires one lifetime after the last beat. A member that leaves says so, and peers say so of one that was
+    found dead by its presence.
 
     Args:
         lock_ttl: the lifetime of a lock whose own lifetime is not known, in seconds.
@@ -29,7 +26,6 @@ class LastSigns:
         self._ttls: dict[str, float] = {}
         self._alive: dict[str, float] = {}  # when a look has found its lock
         self._signs: dict[str, float] = {}  # when a dead one was last alive
-        self._deleted: dict[str, float] = {}  # when we heard that its lock was deleted
 
     def silent_for(self, consumer: str) -> float | None:
         """Seconds since the last sign of life of a dead consumer; None: not known."""
@@ -42,19 +38,13 @@ class LastSigns:
         """Redis says that its lock has expired."""
         self._signs[consumer] = self._now() - self._ttl(consumer)
 
-    def lock_deleted(self, consumer: str) -> None:
-        """Redis says that its lock was deleted."""
-        self._signs[consumer] = self._deleted[consumer] = self._now()
-
     def left(self, consumer: str) -> None:
         """It says that it leaves."""
         self._signs[consumer] = self._now()
 
-    def called_dead(self, consumer: str) -> None:
-        """A peer says that it is dead. If its lock was deleted just now, that was for its presence."""
-        deleted = self._deleted.pop(consumer, None)
-        if deleted is not None and self._now() - deleted < TOGETHER:
-            self._signs[consumer] = deleted - self._grace
+    def deposed(self, consumer: str) -> None:
+        """A peer says that it was found dead by its presence."""
+        self._signs[consumer] = self._now() - self._grace
 
     # What it sees.
 
@@ -85,7 +75,7 @@ class LastSigns:
 
     def keep(self, known: Collection[str]) -> None:
         """Forget all consumers that are not in `known`."""
-        for of_consumers in (self._ttls, self._alive, self._signs, self._deleted):
+        for of_consumers in (self._ttls, self._alive, self._signs):
             for name in of_consumers.keys() - set(known):
                 del of_consumers[name]
 

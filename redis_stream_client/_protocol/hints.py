@@ -41,6 +41,13 @@ class Dead:
 
 
 @dataclass(frozen=True, slots=True)
+class Deposed:
+    """A consumer was found dead by its presence. `Dead` follows, which older members know, too."""
+
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recovered:
     """A consumer's handlers progress again after an outage of something that they depend on."""
 
@@ -98,7 +105,7 @@ class Ordered:
     """An operator has ordered something, or taken it back: what that is, Redis knows."""
 
 
-AboutConsumer = Joined | Draining | Left | Dead | Recovered | Present
+AboutConsumer = Joined | Draining | Left | Dead | Deposed | Recovered | Present
 AboutEntries = Claimed | Released
 Hint = AboutConsumer | AboutEntries | Wants | Give | Taken | Ordered
 
@@ -107,6 +114,7 @@ _ABOUT_CONSUMERS: dict[str, type[AboutConsumer]] = {
     "draining": Draining,
     "left": Left,
     "dead": Dead,
+    "deposed": Deposed,
     "recovered": Recovered,
     "present": Present,
 }

@@ -36,24 +36,15 @@ def test_a_lock_that_has_expired_lived_for_its_lifetime_after_the_last_beat() ->
 
 def test_one_that_leaves_was_alive_until_then() -> None:
     signs = Signs()
-    signs.lock_deleted("peer")
     signs.left("peer")
     assert signs.after(0.5) == 0.5
 
 
 def test_one_found_dead_by_its_presence_was_absent_for_its_grace() -> None:
     signs = Signs()
-    signs.lock_deleted("peer")
-    signs.called_dead("peer")
+    signs.deposed("peer")
+    signs.found_dead("peer", idle=3600.0)  # which we know already
     assert signs.after(0.5) == pytest.approx(0.5 + GRACE)
-
-
-def test_that_a_peer_is_called_dead_again_changes_nothing() -> None:
-    signs = Signs()
-    signs.lock_deleted("peer")
-    signs.time += 5.0
-    signs.called_dead("peer")
-    assert signs.after(0.0) == 5.0
 
 
 def test_without_a_notification_the_lifetime_of_the_lock_is_the_least() -> None:
@@ -91,7 +82,7 @@ def test_one_that_came_back_dies_anew() -> None:
 
 def test_what_the_group_has_forgotten_is_forgotten() -> None:
     signs = Signs()
-    signs.lock_deleted("peer")
-    signs.lock_deleted("other")
+    signs.left("peer")
+    signs.left("other")
     signs.keep({"other"})
     assert (signs.silent_for("peer"), signs.silent_for("other")) == (None, 0.0)

@@ -6,6 +6,7 @@
 --       4 control channel   then, in the order of their locks, name and declaration of each: one that has declared
 --         anew meanwhile stays
 -- Returns the names of those that were deposed; {} also if this consumer is not present itself.
+-- Hint  deposed <consumer>
 -- Hint  dead <consumer>
 local prefix = ARGV[2]
 local function seen(consumer) return redis.call('PUBSUB', 'NUMSUB', prefix .. consumer)[2] > 0 end
@@ -20,6 +21,7 @@ for i = 5, #ARGV, 2 do
     and not seen(name) then
     redis.call('HDEL', KEYS[2], name)
     if redis.call('DEL', lock) == 1 then
+      redis.call('PUBLISH', ARGV[4], 'deposed ' .. name) -- before what makes peers claim
       redis.call('PUBLISH', ARGV[4], 'dead ' .. name)
       deposed[#deposed + 1] = name
     end
