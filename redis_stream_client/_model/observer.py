@@ -64,8 +64,8 @@ class Gain:
             owner, or since it was released; None if it was announced just now, or that is not known. For an owner
             that left, that is since it left. For one that died with its connections (see `Presence`), it is right
             within about 0.1 s. For one whose lock expired, it counts from its last beat, by the lifetime of its
-            lock. Where this client has not heard of the death, such as before it joined, it is what Redis knows of
-            the owner's last request, and at least the lifetime of the lock.
+            lock. Where this client has not heard of the death, because it was before it joined, it counts from the
+            owner's last request to the group, if Redis knows that (from 7.2 on), else by the lifetime of the lock.
         carrier: what the producer's `Observer.carrier` gave: ``traceparent``, and possibly ``tracestate``.
     """
 

@@ -58,8 +58,9 @@ class LastSigns:
         self._ttls[consumer] = seconds
 
     def found_dead(self, consumer: str, idle: float | None = None) -> None:
-        """A look has found no lock. If we have heard nothing of it, its last sign of life was at least one
-        lifetime of its lock ago; and at most one lifetime before a look has found it alive.
+        """A look has found no lock. If we have heard nothing of it, it counts as silent since its last request; where
+        Redis does not know that, for one lifetime of its lock. It is never silent for longer than one such lifetime
+        and the time since a look has found it alive.
 
         Args:
             consumer: its id.
@@ -68,7 +69,7 @@ class LastSigns:
         if consumer in self._signs:
             return
         now, ttl = self._now(), self._ttl(consumer)
-        silent = ttl if idle is None else max(ttl, idle)
+        silent = ttl if idle is None else idle
         if (seen := self._alive.get(consumer)) is not None:
             silent = min(silent, now - seen + ttl)
         self._signs[consumer] = now - silent
