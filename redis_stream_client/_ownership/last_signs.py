@@ -58,9 +58,9 @@ class LastSigns:
         self._ttls[consumer] = seconds
 
     def found_dead(self, consumer: str, idle: float | None = None) -> None:
-        """A look has found no lock. If we have heard nothing of it, it counts as silent since its last request; where
-        Redis does not know that, for one lifetime of its lock. It is never silent for longer than one such lifetime
-        and the time since a look has found it alive.
+        """A look has found no lock. If we have heard nothing of it, it counts as silent since its last request;
+        where Redis does not know that, for one lifetime of its lock. It is never silent for longer than one such
+        lifetime and the time since a look has found it alive.
 
         Args:
             consumer: its id.

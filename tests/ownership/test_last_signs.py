@@ -64,7 +64,7 @@ def test_one_that_died_before_this_member_came_was_alive_at_its_last_request() -
 def test_one_that_has_made_a_request_since_its_lock_could_expire_was_deposed_or_has_left() -> None:
     signs = Signs()
     signs.found_dead("peer", idle=0.3)
-    assert signs.after(0.5) == 0.8
+    assert signs.after(0.5) == pytest.approx(0.8)
 
 
 def test_one_that_was_seen_alive_has_not_been_dead_for_longer() -> None:

@@ -69,9 +69,11 @@ def _noting(method: str) -> Any:
     return note
 
 
-for _method in set(vars(Observer)) - {"handling", "carrier"}:
-    if not _method.startswith("_"):
-        setattr(Notes, _method, _noting(_method))
+for _method in (
+    "gained", "lost", "ended", "claim_lost", "lapsed", "handler_started", "handler_ended", "checkpoint", "failed",
+    "buried",
+):  # fmt: skip
+    setattr(Notes, _method, _noting(_method))
 
 
 class Tracing(Observer):
