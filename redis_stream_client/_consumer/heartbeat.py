@@ -86,7 +86,6 @@ class Heartbeat:
     def __init__(
         self,
         *,
-        log: Log,
         options: Options,
         lock: Lock,
         pending: Pending,
@@ -96,11 +95,11 @@ class Heartbeat:
         orders: Orders,
         table: LeaseTable,
         outage: OutageLog,
+        lapse: OutageLog,
         audits: AuditSchedule,
         sweeps: SweepSchedule,
         losses: Losses,
     ) -> None:
-        self._log = log
         self._interval = options.heartbeat_interval
         self._beat_patience = options.beat_patience
         self._patience = options.patience
@@ -112,6 +111,7 @@ class Heartbeat:
         self._orders = orders
         self._table = table
         self._outage = outage
+        self._lapse = lapse
         self._audits = audits
         self._sweeps = sweeps
         self._losses = losses
@@ -193,10 +193,7 @@ class Heartbeat:
         if not self._lock_state.held_since(sent):
             return
         self._losses.lose_to(zip(disagreeing, owners, strict=True))
-        self._log.info(
-            "the consumer lock is held again; %d streams kept",
-            len(self._table),
-        )
+        self._lapse.ended(also="; %(streams)d streams kept")
         self._watch_deadline()
         self._audits.request()
         self._sweeps.tidy_now()

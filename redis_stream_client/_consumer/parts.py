@@ -60,6 +60,7 @@ from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.outage import (
     ANNOUNCEMENTS,
     FAILURES,
+    LOCK,
     OPERATIONS,
     PRESENCE,
     REBALANCING,
@@ -85,6 +86,9 @@ OTHER_LOOP = (
     "this client joined on another event loop: use it there (asyncio.run_coroutine_threadsafe() does "
     "that from another thread), or make a new RedisStreamClient for this one"
 )
+
+LEAST = 1.0
+"""Seconds for which a server must have failed to do one thing, though it answers beats, before the log says so."""
 
 
 class Parts:
@@ -135,11 +139,13 @@ class Parts:
 
     def _at(self, wording: Wording, endpoint: Endpoint) -> OutageLog:
         """The log of what a server does not do. What the outage of our own explains does not count."""
-        return self._here(wording) if endpoint is self._where else self.outages.of_server(wording, endpoint)
+        if endpoint is self._where:
+            return self._here(wording)
+        return self.outages.of_server(wording, endpoint, least=LEAST)
 
     def _here(self, wording: Wording, *, failures: int = FAILURES) -> OutageLog:
         """The log of what the server of the load balancer stream does not do, though it answers beats."""
-        return self.outages.of_server(wording, self._where, within=self._outage, failures=failures)
+        return self.outages.of_server(wording, self._where, within=self._outage, failures=failures, least=LEAST)
 
     def _make_stubs(self, db: int) -> None:
         """Make the stubs for the load balancer stream. No I/O."""
@@ -174,8 +180,10 @@ class Parts:
             prefetch=options.prefetch,
             at_once=PAGE,
         )
+        self.lapse = self.outages.watch(LOCK, lambda: {"streams": len(self.table)}, within=self._outage, each=True)
         self.losses = Losses(
             log=self.log,
+            lapse=self.lapse,
             table=self.table,
             capacity=self.capacity,
             counters=self.counters,
@@ -193,7 +201,7 @@ class Parts:
     def _make_stream_access(self, placement: Placement) -> None:
         """Make the parts for data streams and their progress records."""
         options = self.options
-        lookups = self.outages.watch(SERVERS, within=self._outage, failures=3)
+        lookups = self.outages.watch(SERVERS, within=self._outage, least=LEAST)
         self.record_store = RecordStore(
             options.keys,
             options.consumer,
@@ -341,7 +349,7 @@ class Parts:
             patience=self.options.beat_patience,
         )
         self.heartbeat = Heartbeat(
-            log=self.log,
+            lapse=self.lapse,
             options=self.options,
             lock=self.lock,
             pending=self.pending,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from redis_stream_client._concurrency import clock
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.lock_state import LapseCause
 from redis_stream_client._leases.observation import Observation
@@ -11,6 +12,14 @@ from redis_stream_client._model.errors import LossReason
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.logs import Log
 from redis_stream_client._model.statistics import Counters
+from redis_stream_client._redis.outage import OutageLog
+
+LAPSES: dict[LapseCause, str] = {
+    "silent": "Redis has not answered its beats in time",
+    "stalled": "this process or its event loop stood still for too long: find out what blocks it",
+    "missing": "Redis does not have it: it was restarted without it, or a peer took this client for dead",
+}
+"""What the log says of each cause of a lapse."""
 
 LOGGED = 10
 """The most losses that are logged one by one, when many happen at once."""
@@ -26,12 +35,14 @@ class Losses:
         self,
         *,
         log: Log,
+        lapse: OutageLog,
         table: LeaseTable,
         capacity: Capacity,
         counters: Counters,
         observation: Observation | None = None,
     ) -> None:
         self._log = log
+        self._lapse = lapse
         self._table = table
         self._capacity = capacity
         self._counters = counters
@@ -39,7 +50,7 @@ class Losses:
 
     def lapsed(self, cause: LapseCause) -> None:
         """The consumer lock has lapsed. After silence all leases are lost; otherwise a resume finds out which."""
-        self._log.warning("the consumer lock lapsed (%s)", cause)
+        self._lapse.began(LAPSES[cause], clock.now())
         if self._observation is not None:
             self._observation.lapsed(cause)
         if cause == "stalled":  # a handler that blocks the event loop does this, and others must know

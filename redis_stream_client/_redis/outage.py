@@ -22,8 +22,11 @@ FAILURES = 2
 repairs."""
 
 REMIND = 60.0
-"""Seconds between two lines of one outage. One that ended, and begins again within that time, is told of when the
-time is over, if it lasts then: what comes and goes all the time makes no more lines than what stays."""
+"""Seconds between two lines of one outage."""
+
+AGAIN = 5.0
+"""One that ended less than `REMIND` after its last line began, and begins again, is told of when it has lasted for
+so many seconds: what comes and goes all the time fills no log."""
 
 GIVEN_UP = 2 * REMIND
 """Seconds without an attempt after which it is not known whether an outage lasts: nobody tries any more."""
@@ -114,6 +117,13 @@ WAKE_UPS = Wording(
     "wake-ups from %(address)s work again",
 )
 
+LOCK = Wording(
+    "lock",
+    "this client does not hold its consumer lock",
+    "peers may take its %(streams)d streams; it takes the lock again as soon as it can",
+    "the consumer lock is held again",
+)
+
 
 class Outages:
     """All outages that one consumer sees. Reminds of those that last.
@@ -137,6 +147,7 @@ class Outages:
         *,
         within: "OutageLog | None" = None,
         failures: int = FAILURES,
+        least: float = 0.0,
         each: bool = False,
     ) -> "OutageLog":
         """The log of one thing that may go wrong for a while; see `OutageLog`."""
@@ -148,6 +159,7 @@ class Outages:
             details,
             within=within,
             failures=failures,
+            least=least,
             each=each,
             now=self._now,
         )
@@ -159,9 +171,10 @@ class Outages:
         *,
         within: "OutageLog | None" = None,
         failures: int = FAILURES,
+        least: float = 0.0,
     ) -> "OutageLog":
         """The log of one thing that a server may not do for a while."""
-        return self.watch(wording, lambda: {"address": where.where}, within=within, failures=failures)
+        return self.watch(wording, lambda: {"address": where.where}, within=within, failures=failures, least=least)
 
     def lasts(self, outage: "OutageLog") -> None:
         """It has begun, or goes on."""
@@ -205,10 +218,9 @@ class OutageLog:
         details: gives further fields of the lines, as they are now: a master can change its address.
         within: an outage that would explain this one; failures during it do not count here.
         failures: failures in a row that count as an outage.
+        least: seconds for which attempts must have failed. Of those that are made together, many fail at once.
         each: tell of each, however soon it comes after the last one.
 
-    Attributes:
-        due: when there is something to say next, while it lasts.
     """
 
     def __init__(
@@ -221,6 +233,7 @@ class OutageLog:
         *,
         within: "OutageLog | None",
         failures: int,
+        least: float,
         each: bool,
         now: Callable[[], float],
     ) -> None:
@@ -231,6 +244,7 @@ class OutageLog:
         self._details = details
         self._within = within
         self._enough = failures
+        self._least = least
         self._each = each
         self._now = now
         self._failures = 0
@@ -240,7 +254,12 @@ class OutageLog:
         self._error = ""
         self._told = False
         self._observed: RedisOutage | None = None
-        self.due = float("-inf")
+        self._quiet_until = float("-inf")
+
+    @property
+    def due(self) -> float:
+        """When there is something to say next, while it lasts."""
+        return self._quiet_until if self._told else min(self._quiet_until, self._since + AGAIN)
 
     @property
     def lasts(self) -> bool:
@@ -264,7 +283,7 @@ class OutageLog:
         self._failed_at, self._tries = now, True
         self._error = " ".join(str(cause).split())
         self._log.debug("an attempt failed (%s): %s", self._wording.kind, self._error)
-        if self._failures >= self._enough:
+        if self._failures >= self._enough and now - self._since >= self._least:
             self._begin()
 
     def answered(self) -> None:
@@ -288,7 +307,7 @@ class OutageLog:
             self._told = False
             self._say(self._log.info, f"{over or self._wording.over}, after %(duration)s{also}", extra)
         if self._each:
-            self.due = float("-inf")
+            self._quiet_until = float("-inf")
         self._observed_end()
 
     def forget(self) -> None:
@@ -309,7 +328,7 @@ class OutageLog:
         elif not self._told:
             self._begin()
         else:
-            self.due = now + REMIND
+            self._quiet_until = now + REMIND
             if self._within is None or not self._within.lasts:
                 self._say(self._log.warning, f"{self._wording.trouble}, still, for %(duration)s: %(error)s")
 
@@ -317,7 +336,7 @@ class OutageLog:
         if not self._told and (now := self._now()) >= self.due:
             self._told = True
             self._began_at = _text(time.time() - (now - self._since))
-            self.due = now + REMIND
+            self._quiet_until = now + REMIND
             wording = self._wording
             self._say(self._log.warning, f"{wording.trouble}, since %(since)s: %(error)s; {wording.follows}")
         self._outages.lasts(self)

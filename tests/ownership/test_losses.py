@@ -14,7 +14,8 @@ from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.announcement import Announcement
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.checkpoints import NUMBERS
-from redis_stream_client._ownership.losses import LOGGED, Losses
+from redis_stream_client._ownership.losses import LAPSES, LOGGED, Losses
+from redis_stream_client._redis.outage import LOCK, Outages
 from tests.harness.fleet import Member, announce
 from tests.harness.logs import CONSUMER, LOG
 from tests.harness.waiting import wait_until
@@ -35,7 +36,8 @@ class Client:
         self.changed = asyncio.Event()
         capacity = Capacity(self.table, event_queue, max_streams=None, prefetch=5, at_once=5)
         capacity.changed.add(self.changed.set)
-        self.losses = Losses(log=LOG, table=self.table, capacity=capacity, counters=self.counters)
+        lapse = Outages(LOG).watch(LOCK, lambda: {"streams": len(self.table)})
+        self.losses = Losses(log=LOG, lapse=lapse, table=self.table, capacity=capacity, counters=self.counters)
         self.leases = [
             LeaseState(f"{number}-0", Announcement(f"call-{number}", None), 1) for number in range(leases)
         ]
@@ -96,7 +98,8 @@ async def test_of_many_losses_a_few_are_named(caplog: pytest.LogCaptureFixture) 
     client = Client(LOGGED + 5)
     client.losses.lapsed("silent")
     messages = [record.getMessage() for record in caplog.records]
-    assert messages[0] == "the consumer lock lapsed (silent)"
+    assert messages[0].startswith("this client does not hold its consumer lock, since ")
+    assert LAPSES["silent"] in messages[0]
     assert len(messages) == 1 + LOGGED + 1
     assert messages[-1] == "lost 5 more streams: expired"
     named = vars(caplog.records[1])

@@ -11,7 +11,16 @@ import pytest
 from redis_stream_client import Observer, RedisOutage
 from redis_stream_client._concurrency import clock
 from redis_stream_client._redis import outage as outage_module
-from redis_stream_client._redis.outage import REDIS, REMIND, SUBSCRIPTION, OutageLog, Outages, Wording, duration
+from redis_stream_client._redis.outage import (
+    AGAIN,
+    REDIS,
+    REMIND,
+    SUBSCRIPTION,
+    OutageLog,
+    Outages,
+    Wording,
+    duration,
+)
 from redis_stream_client._run.outage_watch import HANDLERS
 from tests.harness.fleet import Member
 from tests.harness.logs import CONSUMER, LOG
@@ -117,9 +126,7 @@ async def test_reminders_come_though_nothing_happens(caplog: pytest.LogCaptureFi
     outages.close()
 
 
-async def test_an_outage_that_comes_and_goes_makes_no_more_lines_than_one_that_stays(
-    time: Time, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_outage_that_comes_and_goes_fills_no_log(time: Time, caplog: pytest.LogCaptureFixture) -> None:
     outage = time.watch()
     for _ in range(150):
         outage.failed("refused")
@@ -130,8 +137,9 @@ async def test_an_outage_that_comes_and_goes_makes_no_more_lines_than_one_that_s
     assert 300.0 / REMIND <= len(said(caplog)) / 2 <= 300.0 / REMIND + 1
 
 
-async def test_one_that_begins_again_soon_and_stays_is_told_when_a_minute_is_over(
-    time: Time, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("attempts", [True, False])
+async def test_one_that_begins_again_soon_is_told_when_it_has_lasted(
+    time: Time, caplog: pytest.LogCaptureFixture, attempts: bool
 ) -> None:
     outage = time.watch()
     outage.failed("refused")
@@ -140,10 +148,25 @@ async def test_one_that_begins_again_soon_and_stays_is_told_when_a_minute_is_ove
     time.pass_(1.0)
     outage.failed("hangs")
     outage.failed("hangs")
+    time.pass_(AGAIN - 1.0)
+    if attempts:
+        outage.failed("hangs")
     assert len(said(caplog)) == 2
-    time.pass_(REMIND)
+    time.pass_(1.0)
     assert len(said(caplog)) == 3
     assert said(caplog)[-1].endswith(f"hangs; {REDIS.follows}")
+
+
+async def test_attempts_that_are_made_together_and_fail_at_once_are_no_outage(
+    time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage = time.watch(least=1.0)
+    for _ in range(1_000):
+        outage.failed("refused")
+    time.pass_(5.0)
+    assert said(caplog) == []
+    outage.failed("refused")
+    assert len(said(caplog)) == 1
 
 
 async def test_each_one_is_told_where_that_is_wanted(time: Time, caplog: pytest.LogCaptureFixture) -> None:
@@ -271,7 +294,7 @@ async def test_a_member_tells_an_outage_in_two_lines(
         await proxy.accept()
         await wait_until(lambda: member.client.alive, "it is back")
         await wait_until(lambda: any("answers again" in line for line in said(caplog)), "it is told")
-    told = [line for line in said(caplog) if "answer" in line]
+    told = [record.getMessage() for record in caplog.records if vars(record).get("outage") == "redis"]
     assert len(told) == 2
     assert f"127.0.0.1:{proxy.port}" in told[0]
     assert all("\n" not in line and "Traceback" not in caplog.text for line in told)
