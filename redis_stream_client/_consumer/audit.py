@@ -111,6 +111,9 @@ class Auditor:
         unknown = list(table.unknown(pending))
         if unknown:
             self._log.info(
-                "found %d streams that Redis had given to this client and that never arrived", len(unknown)
+                "%d streams are this client's in Redis, and it did not know it, as after a lost lock or a "
+                "lost reply: it takes them up",
+                len(unknown),
+                extra={"streams": len(unknown)},
             )
             await self._arrivals.adopt(unknown, epoch)

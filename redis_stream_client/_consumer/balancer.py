@@ -272,4 +272,5 @@ class Balancer:
             rebalancing.came_at - rebalancing.began,
             ", ".join(f"{name} ({gave[name]})" for name in givers[:NAMED]) or "peers",
             f" and {len(givers) - NAMED} more" if len(givers) > NAMED else "",
+            extra={"streams": came},
         )

@@ -45,6 +45,7 @@ class Connections:
         self._log = log
         self._where = where
         self._tasks = tasks
+        self._said: dict[Endpoint, str] = {}
         self.lost = Notifier[[]]()
         self.moved = Notifier[[]]()
         self.new_history = Notifier[[Endpoint, str]]()
@@ -96,17 +97,29 @@ class Connections:
     def met(self, endpoint: Endpoint, history: str) -> None:
         """A connection to a server with data streams has met a new history."""
         if endpoint is not self._where:
+            self._say(endpoint, history)
             self.new_history_elsewhere.notify(endpoint, history)
         elif history != self.identity.history:
             self._new_history(history)
 
     def _new_history(self, history: str) -> None:
-        self._log.info("Redis is another server than before, or has lost writes (%s)", history)
+        self._say(self._where, history)
         reason = Unanswered("another server is responsible now, or it has lost writes", maybe_executed=True)
         for connection in self._all:
             connection.drop(reason)
         self.new_history.notify(self._where, history)
         self.moved.notify()
+
+    def _say(self, where: Endpoint, history: str) -> None:
+        """Log it once, though each connection finds it out by itself."""
+        if self._said.get(where) != history:
+            self._said[where] = history
+            self._log.warning(
+                "Redis (%s) was restarted, or has failed over, and may have lost writes: this client compares "
+                "its streams with it, and reads them again from their checkpoints",
+                where.where,
+                extra={"address": where.where},
+            )
 
     def _lost(self, reason: Exception) -> None:
         if self._tasks.ended:

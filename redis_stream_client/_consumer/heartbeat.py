@@ -86,6 +86,7 @@ class Heartbeat:
     def __init__(
         self,
         *,
+        log: Log,
         options: Options,
         lock: Lock,
         pending: Pending,
@@ -100,6 +101,7 @@ class Heartbeat:
         sweeps: SweepSchedule,
         losses: Losses,
     ) -> None:
+        self._log = log
         self._interval = options.heartbeat_interval
         self._beat_patience = options.beat_patience
         self._patience = options.patience

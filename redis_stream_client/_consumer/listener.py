@@ -243,9 +243,10 @@ class Listener:
             if not self._warned:
                 self._warned = True
                 self._log.warning(
-                    "%s: recovery relies on the sweeper (%s)",
+                    "%s: dead members are still found, but later; set it on the server, or permit CONFIG (%s)",
                     what,
                     error,
+                    extra={"error": str(error)},
                 )
         except (Unanswered, GroupMissing) as error:
             self._log.debug("could not look at notify-keyspace-events: %s", error)

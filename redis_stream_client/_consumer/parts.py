@@ -349,6 +349,7 @@ class Parts:
             patience=self.options.beat_patience,
         )
         self.heartbeat = Heartbeat(
+            log=self.log,
             lapse=self.lapse,
             options=self.options,
             lock=self.lock,

@@ -103,7 +103,9 @@ class Reader:
                 self._outage.failed(error)
                 await asyncio.sleep(self._backoff.pause())
             except GroupMissing as error:
-                self._log.warning("the consumer group is gone: %s", error)
+                self._log.warning(
+                    "the consumer group is gone, and is made anew: %s", error, extra={"error": str(error)}
+                )
                 self._lock_state.lapse("missing")
                 await asyncio.sleep(self._backoff.pause())
 

@@ -133,7 +133,11 @@ class Session:
             pass
         except BaseException as error:  # noqa: BLE001 - any error goes to the user
             self._tasks.failure = error
-            self._log.error("closing: %s", describe(error))
+            self._log.error(
+                "this client cannot go on, and closes: %s; its streams go to peers",
+                describe(error),
+                extra={"error": describe(error)},
+            )
         finally:
             leave.cancel()
             await self._shut_down(tasks)
@@ -175,7 +179,7 @@ class Session:
         self._joined = True
         if self._observer is not None and self._membership is not None:
             self._observer.joined(self._membership)
-        self._log.info("joined %s", self._service)
+        self._log.info("joined %s as %s", self._service, self._options.consumer)
 
     # Leaving.
 
@@ -250,11 +254,14 @@ class Session:
 
     def _say_what_is_left(self, lock: asyncio.Task[Exception | None], settling: asyncio.Task[None]) -> None:
         if not lock.done():
-            self._log.warning("Redis did not answer while leaving: the lock expires by itself")
+            self._log.warning(
+                "Redis did not answer while leaving: the lock expires by itself, and peers take over then"
+            )
         elif not lock.cancelled() and lock.exception() is None and (failure := lock.result()) is not None:
             self._log.warning(
-                "could not give up the lock while leaving: the lock expires by itself (%s)",
+                "could not give up the lock while leaving: it expires by itself, and peers take over then (%s)",
                 failure,
+                extra={"error": str(failure)},
             )
         elif not settling.done():
             left = self._retention.left

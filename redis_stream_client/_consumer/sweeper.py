@@ -278,7 +278,12 @@ class Sweeper:
         while True:
             rescued, last = await self._group.rescue(last, self._patience)
             if rescued:
-                self._log.warning("rescued %d announcements that were delivered, but pending for nobody", rescued)
+                self._log.warning(
+                    "%d announcements were delivered and pending for nobody, as after XGROUP DELCONSUMER: "
+                    "they are offered to all members again",
+                    rescued,
+                    extra={"streams": rescued},
+                )
                 self._sweeps.suspect(NOBODY)
             if last is None:
                 return

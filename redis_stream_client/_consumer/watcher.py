@@ -129,6 +129,6 @@ class Watcher:
         deposed = await self._scripts.depose(self._state.nonce, victims, self._timeout)
         self._state.deposed += len(deposed)
         for consumer in deposed[:NAMED]:
-            self._log.info("%s has lost its connections: it is taken for dead", consumer)
+            self._log.info("%s has lost its connections: peers take over its streams", consumer)
         if len(deposed) > NAMED:
-            self._log.info("so are %d more", len(deposed) - NAMED)
+            self._log.info("so have %d more", len(deposed) - NAMED)

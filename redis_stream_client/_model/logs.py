@@ -7,6 +7,7 @@ stderr says so, as `logging` itself does, and our code goes on.
 import contextlib
 import logging
 import sys
+import time
 from typing import Any, Protocol
 
 from redis_stream_client._model.failures import describe
@@ -24,6 +25,24 @@ _traceback_of = BaseException.__dict__["__traceback__"].__get__
 
 class Undescribable(Exception):
     """Replaces, in the log, an exception that cannot be printed. Its text says what is known about it."""
+
+
+MOST = 50
+"""Lines with the same text, but for its arguments, that are written within a minute. More are written at DEBUG."""
+
+MINUTE = 60.0
+
+LEFT_OUT = "%d lines more like the next one were left out; at DEBUG they are all written: %r"
+
+
+class _Alike:
+    """How many lines with the same text there were, until when they are counted."""
+
+    __slots__ = ("lines", "until")
+
+    def __init__(self, until: float) -> None:
+        self.lines = 1
+        self.until = until
 
 
 class Subject(Protocol):
@@ -45,13 +64,14 @@ class Log:
         consumer: the id of the consumer.
     """
 
-    __slots__ = ("_fields", "_logger")
+    __slots__ = ("_alike", "_fields", "_logger")
 
     def __init__(self, *, service: str, consumer: str | None = None) -> None:
         self._logger = logging.getLogger(NAME)
         self._fields = LogFields(service=service)
         if consumer is not None:
             self._fields["consumer"] = consumer
+        self._alike: dict[str, _Alike] = {}
 
     def debug(
         self, message: str, *args: object, about: Subject | None = None, extra: LogFields | None = None
@@ -93,6 +113,10 @@ class Log:
     ) -> None:
         if not self._logger.isEnabledFor(level):
             return
+        if level > logging.DEBUG and not self._admit(level, message):
+            level = logging.DEBUG
+            if not self._logger.isEnabledFor(level):
+                return
         fields: LogFields = {**self._fields, **(about.log_fields() if about is not None else {}), **(extra or {})}
         exc_info: Any = None
         if error is not None:
@@ -101,6 +125,21 @@ class Log:
             fields = {"error": describe(error), **fields}
         if not self._written(level, message, args, exc_info, fields) and error is not None:
             self._written(level, message + ": %s", (*args, describe(error)), None, fields)
+
+    def _admit(self, level: int, message: str) -> bool:
+        """Whether a line is one of the first `MOST` like it within a minute. Thousands of streams may fail at
+        once, and must not bury what else the log says; nobody reads all their lines."""
+        now = time.monotonic()
+        alike = self._alike.get(message)
+        if alike is None or now >= alike.until:
+            left_out = alike.lines - MOST if alike is not None else 0
+            self._alike[message] = _Alike(now + MINUTE)
+            if left_out > 0:
+                fields: LogFields = {**self._fields, "left_out": left_out}
+                self._written(level, LEFT_OUT, (left_out, message), None, fields)
+            return True
+        alike.lines += 1
+        return alike.lines <= MOST
 
     def _written(
         self, level: int, message: str, args: tuple[object, ...], exc_info: Any, fields: LogFields

@@ -181,7 +181,10 @@ class Dispatcher:
 
     def say_what_goes_on(self) -> None:
         """Nobody waits for the handlers any more."""
-        self._log.warning("run() was cancelled; %d handlers are still ending", len(self._at_work))
+        self._log.warning(
+            "run() was cancelled, and %d handlers have not ended: they go on without their streams",
+            len(self._at_work),
+        )
 
     def _ordered_to_give(self, lbs_id: str, deliveries: int) -> None:
         """An operator wants this stream to go elsewhere."""
@@ -313,7 +316,11 @@ class Dispatcher:
         if self._backend.observation is not None:  # if the task was cut off
             self._backend.observation.handler_ended(lease, "lost", None)
         if self._table.holds(lease) and not self._session.leaving:
-            self._log.warning("the work on %s was cut off; it is released", lease.stream)
+            self._log.warning(
+                "the task of the handler of %s was cancelled from outside: the stream is released",
+                lease.stream,
+                about=lease,
+            )
             self._release(lease)
 
     # The end.
@@ -321,7 +328,12 @@ class Dispatcher:
     async def _drain(self) -> None:
         self._capacity.draining = True
         self._tasks.spawn(self._tell_peers(Draining(self._consumer)))
-        self._log.info("draining; %d handlers are at work", len(self._at_work))
+        self._log.info(
+            "draining: %d handlers have up to %g s to reach a checkpoint, then all streams go to peers",
+            len(self._at_work),
+            self._drain_timeout,
+            extra={"streams": len(self._at_work)},
+        )
         deadline = clock.now() + self._drain_timeout
         for handler_tasks in in_chunks(list(self._at_work.values())):
             for handler_task in handler_tasks:
@@ -335,7 +347,12 @@ class Dispatcher:
                 break
             deadline += await self._wait_for_change(min(LOOK, deadline - clock.now()))
         if self._at_work and not self._session.leaving:
-            self._log.info("%d handlers are cancelled before a checkpoint", len(self._at_work))
+            self._log.info(
+                "%d handlers did not reach a checkpoint in time, and are cancelled: the next owners repeat "
+                "what came after the last one",
+                len(self._at_work),
+                extra={"streams": len(self._at_work)},
+            )
         in_time = clock.now() + (leaving.HANDLERS if self._cut_short else self._rules.patience)
         kept = leaving.kept_from_handlers(len(self._at_work))
         if await self._stop_all(unless=lambda: self._late(kept)):
@@ -363,9 +380,14 @@ class Dispatcher:
 
     def _say_who_goes_on(self) -> None:
         for handler_task in list(self._at_work.values())[:LOGGED]:
-            self._log.warning("the handler of %s goes on after the end", handler_task.lease.stream)
+            lease = handler_task.lease
+            self._log.warning(
+                "the handler of %s ignores its cancellation and goes on after the end of run()",
+                lease.stream,
+                about=lease,
+            )
         if len(self._at_work) > LOGGED:
-            self._log.warning("%d handlers more go on after the end", len(self._at_work) - LOGGED)
+            self._log.warning("%d handlers more go on after the end of run()", len(self._at_work) - LOGGED)
 
     async def _tell_peers(self, hint: Hint) -> None:
         """Say something to the peers. Nobody waits for it; a drain is told before the first release."""

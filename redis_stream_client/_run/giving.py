@@ -99,4 +99,8 @@ class Giving:
         handler_task.undrain()
         self._stopping.discard(handler_task)
         self._stop_some()
-        self._log.debug("the handler of %s comes to no checkpoint; it keeps its stream", handler_task.lease.stream)
+        self._log.debug(
+            "the handler of %s comes to no checkpoint; it keeps its stream",
+            handler_task.lease.stream,
+            about=handler_task.lease,
+        )

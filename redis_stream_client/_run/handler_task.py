@@ -344,7 +344,8 @@ class HandlerTask:
             return
         lease = self.lease
         self._backend.log.warning(
-            "the handler of %s ignores its cancellation, now for %g s; the stream goes on without it",
+            "the handler of %s has ignored its cancellation for %g s: the stream goes on without it, and it "
+            "counts for max_streams until it ends",
             lease.stream,
             self._rules.patience,
             about=lease,
@@ -464,9 +465,9 @@ class HandlerTask:
         try:
             await self._backend.plane.fail(lease, what)
         except RedisUnavailable as failure:  # where the record says that we began, it looks as if we had died
-            self._backend.log.debug("could not count the failure of %s: %s", lease.stream, failure)
+            self._backend.log.debug("could not count the failure of %s: %s", lease.stream, failure, about=lease)
         except RedisRejected as failure:  # nothing but the deliveries counts what was tried with such a stream
-            self._backend.log.debug("could not count the failure of %s: %s", lease.stream, failure)
+            self._backend.log.debug("could not count the failure of %s: %s", lease.stream, failure, about=lease)
             announced = order(lease.lbs_id)[0] / 1000
             return not self._rules.is_last(lease.deliveries, time.time() - announced)
         return True
@@ -508,7 +509,7 @@ class HandlerTask:
         """Move the stream to the dead letters. `what`: the failure of this owner, if there was one."""
         lease = self.lease
         self._backend.log.error(
-            "%s goes to the dead letters: %s",
+            "%s goes to the dead letters: %s; mend the cause, then put it back: redis-stream-client dead",
             lease.stream,
             reason,
             about=lease,
@@ -516,7 +517,12 @@ class HandlerTask:
         try:
             await self._insist(partial(self._backend.bury, reason=reason, details=self._details(what)))
         except KeyRejected as refused:
-            self._backend.log.error("%s cannot be buried: %s", lease.stream, describe(refused), about=lease)
+            self._backend.log.error(
+                "%s cannot be moved to the dead letters, and is tried again: %s",
+                lease.stream,
+                describe(refused),
+                about=lease,
+            )
             pause = self._rules.pause(lease.tries)
             await self._rest(pause)
             if lease.lost is None and error is not None:
@@ -554,18 +560,25 @@ class HandlerTask:
             self._backend.log.debug("the handler of %s failed, too: %s", lease.stream, what, about=lease)
             return
         self._backend.log.error(
-            "the handler of %s failed (fence %s, attempt %d)",
+            "the handler of %s failed (%s, fence %s)",
             lease.stream,
+            f"attempt {lease.tries}" if lease.tries else "after progress",
             lease.fence,
-            lease.tries,
             error=error,
             about=lease,
+            extra={"attempts": lease.tries},
         )
 
     def _log_stall(self, *, shown: bool) -> None:
         lease, timeout = self.lease, self._rules.progress_timeout
         say = self._backend.log.warning if shown else self._backend.log.debug
-        say("no progress on %s for %s s; it is released", lease.stream, timeout, about=lease)
+        say(
+            "the handler of %s has made no progress for %g s (progress_timeout): its stream is released",
+            lease.stream,
+            timeout,
+            about=lease,
+            extra={"attempts": lease.tries},
+        )
 
     def _outcome(self, status: Status, error: BaseException | None) -> Outcome:
         return Outcome(status, error, self.lease.position, self.lease.tries)

@@ -34,6 +34,13 @@ PATIENCE = 5.0
 FAILURES = (OSError, RuntimeError)
 """What the disk may answer; and that no thread can be started."""
 
+HEALTH_FILE = Wording(
+    "health file",
+    "the health file %(path)s cannot be written",
+    "whoever looks at it may take this client for dead; look at the disk",
+    "the health file %(path)s is written again",
+)
+
 
 class HealthFile:
     """Keeps a file up to date, from `start` to `close`.
@@ -66,7 +73,7 @@ class HealthFile:
         self._live = live
         self._ready = ready
         self._outages = Outages(log)
-        self._outage = self._outages.watch(_wording(path), failures=1)
+        self._outage = self._outages.watch(HEALTH_FILE, lambda: {"path": str(path)}, failures=1)
         self._disk = _Disk(path)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -128,16 +135,6 @@ class HealthFile:
 
     def _failed(self, error: Exception) -> None:
         self._outage.failed(getattr(error, "strerror", None) or error)
-
-
-def _wording(path: Path) -> Wording:
-    file = f"the health file {path}".replace("%", "%%")
-    return Wording(
-        "health file",
-        f"{file} cannot be written",
-        "whoever looks at it may take this client for dead; look at that disk",
-        f"{file} is written again",
-    )
 
 
 class _Disk:

@@ -175,10 +175,11 @@ class Probation:
         arrived, self._unsaid = self._unsaid, []
         for lease in arrived[:NAMED]:
             self._log.warning(
-                "%d owners of %s have died, and it did not get on; it starts after others",
+                "%d owners of %s have died without progress: its handler may kill processes, and starts after "
+                "others",
                 lease.deaths,
                 lease.stream,
                 about=lease,
             )
         if len(arrived) > NAMED:
-            self._log.warning("so have owners of %d more streams", len(arrived) - NAMED)
+            self._log.warning("so have owners of %d streams more", len(arrived) - NAMED)

@@ -111,6 +111,7 @@ class GapDetector:
                     cursor.stream,
                     look.last,
                     position,
+                    extra={"stream": cursor.stream},
                 )
             gap = cursor.added.compare(position, look)
             if gap is not None:

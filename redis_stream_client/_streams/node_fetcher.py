@@ -132,8 +132,10 @@ class NodeFetcher:
         if cursor.history is None or history is None or cursor.history == history:
             cursor.history = history or cursor.history
             return True
-        self._log.info(
-            "reading %s begins again at its checkpoint: another server, or one that lost writes", cursor.stream
+        self._log.debug(
+            "reading %s begins again at its checkpoint: the server may have lost writes",
+            cursor.stream,
+            extra={"stream": cursor.stream},
         )
         cursor.restart(history)
         return False
@@ -309,7 +311,11 @@ class NodeFetcher:
         replid = re.search(r"^master_replid:(\w+)", info, re.MULTILINE)
         history = self._identity.history
         if role and role[1] != "master":
-            self._log.info("%s is a replica now: its data streams are looked for anew", self.endpoint.where)
+            self._log.info(
+                "%s is a replica now: this client looks for the server that has its data streams",
+                self.endpoint.where,
+                extra={"address": self.endpoint.where},
+            )
             self.renew("the server is a replica now")
             self._nodes.doubt()
         elif replid and history and history.partition("/")[2] != replid[1]:

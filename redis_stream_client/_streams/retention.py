@@ -76,7 +76,11 @@ class Retention:
     def _heard(self, ask: Retain, result: object) -> None:
         match result:
             case Retained("newer") if ask.lifetime is not None:
-                self._log.debug("%s slept, and an entry has woken it: it is trimmed, and not deleted", ask.stream)
+                self._log.debug(
+                    "%s slept, and an entry has woken it: it is trimmed, and not deleted",
+                    ask.stream,
+                    extra={"stream": ask.stream},
+                )
             case Retained("newer"):
                 self._log.warning(
                     "%s is done and was not deleted: entries came after the last one that its handler got. Those "
@@ -101,4 +105,4 @@ class Retention:
                         extra={"stream": ask.stream},
                     )
             case _:
-                self._log.debug("%s: %s, %s", ask.stream, ask.what, result)
+                self._log.debug("%s: %s, %s", ask.stream, ask.what, result, extra={"stream": ask.stream})

@@ -359,9 +359,14 @@ async def _cut_short(handler_task: HandlerTask, working: "asyncio.Task[Outcome]"
     with anyio.move_on_after(leaving.HANDLERS, shield=True):
         await asyncio.wait((working,))
     if not working.done():
-        memory.log.warning("the handler of %s goes on after the end", handler_task.lease.stream)
-        if handler_task.lease.lost is None:
-            memory.start_release(handler_task.lease)
+        lease = handler_task.lease
+        memory.log.warning(
+            "the handler of %s ignores its cancellation and goes on after the end of run()",
+            lease.stream,
+            about=lease,
+        )
+        if lease.lost is None:
+            memory.start_release(lease)
 
 
 def _in_memory(lease: Any) -> MemoryLease:

@@ -25,6 +25,8 @@ def keys_of(tree: ast.AST) -> set[str]:
         match node:
             case ast.keyword(arg="extra"):
                 tops.append(node.value)
+            case ast.Call(func=ast.Attribute(attr="watch"), args=[_, ast.Lambda() as details]):
+                tops.append(details)
             case (
                 ast.FunctionDef(returns=ast.Name(id="LogFields"))
                 | ast.AnnAssign(annotation=ast.Name(id="LogFields"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import asyncio
 import logging
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,9 @@ import pytest
 import redis_stream_client
 from redis_stream_client import Lease, testing
 from redis_stream_client._leases.state import LeaseState
+from redis_stream_client._model import logs
 from redis_stream_client._model.announcement import Announcement
+from redis_stream_client._model.logs import MINUTE, MOST, Log
 from tests.harness.exceptions import ERRORS, Ours
 from tests.harness.fleet import Member
 from tests.harness.logs import CONSUMER, LOG, SERVICE
@@ -144,6 +148,62 @@ def test_a_level_that_is_off_costs_nothing() -> None:
             write("it happened: %s", Expensive(), about=Expensive())
     finally:
         logging.getLogger("redis_stream_client").setLevel(logging.NOTSET)
+
+
+# Floods.
+
+
+@pytest.fixture
+def minute(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function that lets a minute pass for the log."""
+    now = time.monotonic()
+    passed = 0.0
+    monkeypatch.setattr(logs, "time", SimpleNamespace(monotonic=lambda: now + passed))
+
+    def pass_() -> None:
+        nonlocal passed
+        passed += MINUTE
+
+    return pass_
+
+
+def test_of_thousands_of_lines_alike_few_are_written_and_the_others_are_counted(
+    caplog: pytest.LogCaptureFixture, minute: Callable[[], None]
+) -> None:
+    log = Log(service=SERVICE, consumer=CONSUMER)
+    for number in range(1_000):
+        log.error("the handler of %s failed", number, error=ValueError(number))
+        log.debug("the handler of %s failed", number)
+    log.error("another one")
+    assert len(caplog.records) == MOST + 1
+    minute()
+    log.error("the handler of %s failed", 1_000)
+    note, line = caplog.records[-2:]
+    assert (vars(note)["left_out"], note.levelno) == (1_000 - MOST, logging.ERROR)
+    assert "'the handler of %s failed'" in note.getMessage()
+    assert line.getMessage() == "the handler of 1000 failed"
+    minute()
+    log.error("the handler of %s failed", 1_001)
+    assert len(caplog.records) == MOST + 4, "nothing was left out meanwhile"
+
+
+def test_at_debug_all_lines_are_written(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "redis_stream_client")
+    log = Log(service=SERVICE, consumer=CONSUMER)
+    for number in range(2 * MOST):
+        log.warning("lost %s", number)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * MOST + [logging.DEBUG] * MOST
+
+
+def test_one_client_does_not_use_up_what_another_may_write(caplog: pytest.LogCaptureFixture) -> None:
+    one, other = (Log(service=SERVICE, consumer=f"{name}") for name in ("one", "other"))
+    for _ in range(2 * MOST):
+        one.warning("lost")
+    other.warning("lost")
+    assert vars(caplog.records[-1])["consumer"] == "other"
+
+
+# Several clients.
 
 
 async def test_two_clients_of_one_process_write_each_its_own_id(

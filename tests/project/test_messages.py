@@ -205,7 +205,7 @@ async def test_joining_losing_and_leaving_are_logged_with_who_and_what(
         await redis.set(f"{{{service}-input}}:lock:peer", '{"ttl": 60000}', px=60_000)
         await wait_until(lambda: member.disowned, "the loss is told")
     records = {(record.levelname, record.getMessage()): record for record in caplog.records}
-    assert ("INFO", f"joined {service}") in records
+    assert ("INFO", f"joined {service} as {member.client.id}") in records
     assert ("INFO", f"left {service}") in records
     loss = records[("WARNING", "lost call-1: claimed by peer")]
     assert (

@@ -21,6 +21,7 @@ from redis_stream_client._redis.outage import (
     Wording,
     duration,
 )
+from redis_stream_client._run.health_file import HEALTH_FILE
 from redis_stream_client._run.outage_watch import HANDLERS
 from tests.harness.fleet import Member
 from tests.harness.logs import CONSUMER, LOG
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tests.harness.servers import Server
 
 
-WORDINGS = [*(each for each in vars(outage_module).values() if isinstance(each, Wording)), HANDLERS]
+WORDINGS = [*(each for each in vars(outage_module).values() if isinstance(each, Wording)), HANDLERS, HEALTH_FILE]
 
 
 @pytest.fixture(autouse=True)
@@ -261,7 +262,7 @@ async def test_an_observer_is_told_of_each_outage_of_a_server_though_the_log_is_
 
 @pytest.mark.parametrize("wording", WORDINGS, ids=lambda wording: wording.kind)
 async def test_every_wording_makes_lines(time: Time, caplog: pytest.LogCaptureFixture, wording: Wording) -> None:
-    outage = time.outages.watch(wording, lambda: {"address": "a:1", "streams": 3})
+    outage = time.outages.watch(wording, lambda: {"address": "a:1", "streams": 3, "path": "/ready"})
     outage.began("refused", time.now)
     time.pass_(REMIND)
     outage.ended()

@@ -262,7 +262,8 @@ async def test_a_disk_that_hangs_holds_nobody_up(
             await client.looked()
     finally:
         go_on.set()
-    assert ": the disk does not answer; " in lines(caplog)[0][1]
+    assert lines(caplog)[0][1].startswith(f"the health file {client.path} cannot be written, since ")
+    assert "Z: the disk does not answer; " in lines(caplog)[0][1]
     assert len(waiting) == 2  # and no thread queued up behind another
     await wait_until(lambda: not list(client.path.parent.iterdir()), "the last thread leaves nothing behind")
 
