@@ -186,10 +186,7 @@ async def test_the_log_names_some_of_them(caplog: pytest.LogCaptureFixture) -> N
     tasks = [client.wait(client.own(f"stream-{i}", 7)) for i in range(NAMED + 5)]
     await wait_until(lambda: any("so have" in record.getMessage() for record in caplog.records), "it is told")
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert (
-        warnings[0]
-        == "7 owners of stream-0 have died without progress: its handler may kill processes, and starts after others"
-    )
+    assert warnings[0].startswith("7 owners of stream-0 have died without progress: ")
     assert warnings[-1] == "so have owners of 5 streams more"
     assert len(warnings) == NAMED + 1
     for task in tasks:
