@@ -9,6 +9,10 @@ import re
 import signal
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from redis.asyncio import Redis
+
+from redis_stream_client import Fleet as Operator
+from redis_stream_client import NotInTime, RedisRejected, RedisUnavailable, StreamGone, UnknownConsumer
 from redis_stream_client._model.announcement import FIELD
 from redis_stream_client._model.keys import Keys
 from tests.proof.chaos.fleet import WRITERS_DELAY
@@ -32,6 +36,10 @@ T = TypeVar("T")
 DELAYS = (0.02, 0.2)
 BANDWIDTHS = (100_000, 4_000_000)
 """Bytes per second, the fewest and the most."""
+PATIENT, DRAINED_WITHIN = 2.0, 8.0
+"""Seconds in which Redis answers an operator, and in which a member has left that was drained."""
+REPLICATED = 0.2
+"""Seconds in which a replica certainly has what its master has."""
 STORM = 0.02
 """Seconds between two cuts of all listeners."""
 REQUESTS = (b"EVALSHA", b"XREADGROUP", b"PEXPIRE", b"XREAD ", b"XRANGE")
@@ -259,6 +267,72 @@ class Faults(Generic[S]):
         id, _ = pending[0]
         async with self.noted(fault, name, id):
             await self.servers.command("XACK", self.keys.lbs, self.keys.group, id)
+
+    # What an operator does with `Fleet`.
+
+    @contextlib.asynccontextmanager
+    async def _operator(self) -> AsyncGenerator[Operator]:
+        """All that it asks for is where the load balancer stream is."""
+        async with Redis.from_url((await self.servers.lbs()).url, socket_timeout=PATIENT) as client:
+            try:
+                yield Operator(client, self.keys.service)
+            except (RedisUnavailable, RedisRejected) as error:
+                raise NotNow(f"the operator could not: {error}") from error
+
+    async def _operator_evicts(self, fault: Fault, place: Place) -> None:
+        name = place.running()
+        consumer = await self._consumer(name)
+        async with self._operator() as operator, self.noted(fault, name):
+            await operator.evict(consumer)
+
+    async def _operator_releases(self, fault: Fault, place: Place) -> None:
+        """One stream, whose owner is asked for it; half of them are taken away."""
+        name = place.running()
+        pending = await self.servers.pending(self.keys.lbs, self.keys.group, await self._consumer(name))
+        if not pending:
+            raise NotNow(f"{name} owns nothing")
+        async with self._operator() as operator:
+            found = [status async for status in operator.streams() if status.lbs_id == pending[0][0]]
+            if not found or found[0].stream is None:
+                raise NotNow("it is gone")
+            stream, timeout = found[0].stream, _choose((0.0, 0.3, 2.0), fault.variant)
+            async with self.noted(fault, name, stream, timeout):
+                with contextlib.suppress(NotInTime, StreamGone):
+                    await operator.release(stream, timeout=timeout, force=self.dice.random() < 0.5)
+
+    async def _operator_drains(self, fault: Fault, place: Place) -> None:
+        """The next process starts when it has left; one that does not hear of it is told by a signal."""
+        if not place.in_run:
+            raise NotNow("a reader of events does not leave")
+        async with place.process_lock:
+            name = place.running()
+            consumer = await self._consumer(name)
+            async with self._operator() as operator, self.noted(fault, name):
+                place.leaves()
+                with contextlib.suppress(UnknownConsumer):
+                    await operator.drain(consumer, timeout=0.0)
+            if not await place.gone(DRAINED_WITHIN):
+                place.terminate()
+            await place.renew()
+
+    async def _operator_pauses(self, fault: Fault) -> None:
+        async with self.noted(fault, "", fault.seconds):
+            try:
+                async with self._operator() as operator:
+                    await operator.pause(f"fault {fault.number}", timeout=0.0)
+                await asyncio.sleep(fault.seconds)
+            finally:
+                await self.resume()
+
+    async def resume(self) -> None:
+        """End every pause, so that no failover brings it back."""
+        while True:
+            with contextlib.suppress(NotNow):
+                async with self.servers.lock, self._operator() as operator:
+                    await operator.resume()
+                    await asyncio.sleep(REPLICATED)
+                    return
+            await asyncio.sleep(REPLICATED)
 
     # The server.
 

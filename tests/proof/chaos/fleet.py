@@ -62,6 +62,7 @@ class Place:
         self._told: set[str] = set()
         self._watches: dict[asyncio.subprocess.Process, asyncio.Task[None]] = {}
         self.closing = False
+        self.in_run = setup.get("mode") == "run"
         self.bad_until = 0.0
         """What is started before then is a bad version."""
 
@@ -103,6 +104,17 @@ class Place:
             self._told.add(self._name)
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+    def leaves(self) -> None:
+        """It was told to leave, by somebody else."""
+        self._told.add(self._name)
+
+    async def gone(self, seconds: float) -> bool:
+        """Wait so long for its end. Returns whether it has ended."""
+        assert self._process is not None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), seconds)
+        return self._process.returncode is not None
 
     def terminate(self) -> None:
         """Ask it to leave, and see to it that it does."""

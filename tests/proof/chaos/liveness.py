@@ -30,6 +30,7 @@ from tests.proof.chaos.trouble import (
     LONGEST_PAUSE,
     MEASURED_FROM,
     OPERATOR,
+    PAUSES,
     Violation,
     away,
     cannot_begin,
@@ -79,6 +80,7 @@ class _Judge:
         self.consumers = {
             str(member.joined.args[0]): name for name, member in story.members.items() if member.joined is not None
         }
+        self.pauses = [fault.interval for fault in story.faults.values() if fault.kind in PAUSES]
         self.of_members: dict[str, list[Interval]] = {}
 
     def _of_servers(self) -> Iterator[Interval]:
@@ -103,12 +105,14 @@ class _Judge:
         lags = total(member.lags, start, at) + total(story.run_lags, start, at)
         return at + lags + max(within(story.slow, start, at), default=0.0)
 
-    def due_for_any(self, start: float) -> tuple[float, Event | None]:
+    def due_for_any(self, start: float, breaks: Iterable[Interval] = ()) -> tuple[float, Event | None]:
         """When one of the members must have acted, and which."""
+        breaks = list(breaks)
         due: tuple[float, Event | None] = (FOREVER, None)
         for name, member in self.story.members.items():
             if member.joined is not None and member.gone > start:
-                due = min(due, (self.due(start, name, self.bound), member.joined), key=lambda pair: pair[0])
+                when = self.due(start, name, self.bound, breaks)
+                due = min(due, (when, member.joined), key=lambda pair: pair[0])
         return due
 
     # The promises.
@@ -120,7 +124,7 @@ class _Judge:
             if first is None or event.args[0] != first.args[0]:
                 first = event
             elif event.args[0] and event.time - first.time > self.bound:
-                due, peer = self.due_for_any(first.time)
+                due, peer = self.due_for_any(first.time, self.pauses)
                 if due < event.time:
                     what = f"announcement {event.args[0]} was read by nobody for {event.time - first.time:.1f} s"
                     yield violation("unread announcement", what, first, peer, event)
@@ -253,7 +257,7 @@ class _Judge:
                 bound = LONGEST_PAUSE + in_line(stream, begin)
                 if end - begin <= self.bound + bound:
                     continue
-                due, peer = self.due_for_any(begin + bound)
+                due, peer = self.due_for_any(begin + bound, self.pauses)
                 if due < end:
                     took = f"{end - begin:.1f} s, due {due - begin:.1f} s"
                     what = f"{name} {id} was not read, and nobody owned the session, for {took}"

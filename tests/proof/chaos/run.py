@@ -147,6 +147,7 @@ class Run:
         for place in (*fleet.places, *fleet.writers):
             await place.network.mend()
         await faults.remove_decoys()
+        await faults.resume()
         self.history.write("ended")
         await asyncio.sleep(lively(self.lock_ttl) + 1.0)  # what stands still now is found by the checker
 

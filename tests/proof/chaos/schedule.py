@@ -27,6 +27,9 @@ MEMBER_FAULTS = {
     "evict the lock": 2,
     "delete the consumer": 1,
     "acknowledge": 1,
+    "operator evicts": 2,
+    "operator releases": 4,
+    "operator drains": 2,
     "member's dependency away": 2,
     "bad deploy": 1,
 }
@@ -51,6 +54,7 @@ SERVER_FAULTS = {
     "destroy the group": 1,
     "ledger away": 2,
     "poison": 1,
+    "operator pauses": 2,
 }
 STANDALONE_FAULTS = {
     "freeze the server": 2,
@@ -98,6 +102,7 @@ SECONDS = {
     "ledger away": (2.0, 8.0),
     "member's dependency away": (2.0, 5.0),
     "bad deploy": (2.0, 5.0),
+    "operator pauses": (0.5, 3.0),
 }
 """How long they last, in units of the fleet's pace: of a lock's lifetime, if that is not a long one."""
 

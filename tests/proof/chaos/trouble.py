@@ -56,9 +56,13 @@ LEAVES = frozenset({"terminate", "bad deploy"})
 """The process leaves. After a bad deploy those that follow it in its place die soon, and say so."""
 LISTENERS_CUT = frozenset({"kill pubsub", "storm"})
 """No listener is spared. Who cannot withdraw its presence within half a grace because it is late loses all."""
+PAUSES = frozenset({"operator pauses"})
+"""Nobody takes what is announced meanwhile; all else is as ever."""
 HALF_A_GRACE = 0.075
 """The least, in seconds."""
-FOR_EVER = frozenset({"kill"}) | LEAVES
+DRAINED = frozenset({"operator drains"})
+"""The process leaves as soon as it hears of it, which may take as long as its network is away."""
+FOR_EVER = frozenset({"kill"}) | LEAVES | DRAINED
 KILLS = frozenset({"kill", "kill a writer"})
 
 
