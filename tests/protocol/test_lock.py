@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from redis_stream_client._protocol.lock import Renewal
+from redis_stream_client._model.errors import RedisRejected
+from redis_stream_client._model.orders import Pause
+from redis_stream_client._protocol import lock_value
+from redis_stream_client._protocol.lock import Renewal, Standing
+from redis_stream_client._protocol.lock_value import Says
 from tests.harness.waiting import wait_until
 from tests.protocol.consumer import SOON, Consumer
 
@@ -87,3 +91,43 @@ async def test_a_full_redis_that_cannot_write_the_turn_down_gives_it_and_renews_
         assert await a.lock.renew(SOON, turn=0.2) == Renewal(held=True, turn=True)
     finally:
         await redis.config_set("maxmemory", 0)
+
+
+async def test_a_lock_says_something_else_and_lives_as_long_and_an_order_stays(a: Consumer) -> None:
+    before = await a.redis.get(a.lock_key)
+    await a.lock.say(lock_value.NOTHING, SOON)
+    assert await a.redis.get(a.lock_key) == before, "it says so already"
+    assert before is not None
+    await a.redis.set(a.lock_key, before[:-1] + b', "drain": 7}', px=30_000)
+    await a.lock.say(Says(draining=True, paused_ms=5), SOON)
+    after = await a.redis.get(a.lock_key)
+    assert after == before[:-1] + b', "draining": true, "paused": 5, "drain": 7}'
+    assert 0 < await a.redis.pttl(a.lock_key) <= 30_000
+    await a.lock.join(SOON)
+    joined = lock_value.describe(await a.redis.get(a.lock_key) or b"")
+    assert (joined.says, joined.drain_ordered) == (Says(draining=True, paused_ms=5), True)
+
+
+async def test_a_lock_that_is_gone_says_nothing_until_it_is_taken_again(a: Consumer) -> None:
+    await a.die()
+    await a.lock.say(Says(draining=True), SOON)
+    assert not await a.redis.exists(a.lock_key)
+    await a.lock.join(SOON)
+    assert lock_value.describe(await a.redis.get(a.lock_key) or b"").says == Says(draining=True)
+
+
+async def test_the_orders_come_with_a_beat(a: Consumer) -> None:
+    assert await a.lock.renew(SOON) == Renewal(held=True)
+    assert (await a.lock.renew(SOON, orders=True)).orders == Standing(None, drain=False)
+    await a.redis.set(a.keys.paused, '{"since": 2000, "reason": "a migration"}')
+    value = await a.redis.get(a.lock_key)
+    assert value is not None
+    await a.redis.set(a.lock_key, value[:-1] + b', "drain": 7}', px=30_000)
+    renewal = await a.lock.renew(SOON, turn=60.0, orders=True)
+    assert renewal == Renewal(held=True, turn=True, orders=Standing(Pause("a migration", 2.0), drain=True))
+    await a.redis.lpush("elsewhere", "x")
+    await a.redis.rename("elsewhere", a.keys.paused)
+    assert isinstance((await a.lock.renew(SOON, orders=True)).orders, RedisRejected)
+    await a.die()
+    renewal = await a.lock.renew(SOON, turn=60.0)
+    assert not renewal.held

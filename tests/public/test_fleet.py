@@ -205,7 +205,11 @@ async def test_behind_a_sentinel(service: str) -> None:
         async with sentinel.master_for(NAME) as redis, Member(redis, service) as member:
             await LoadBalancerStream(redis, service).add("call-1")
             await wait_until(lambda: member.leases, "it has the stream")
-            assert (await Fleet(redis, service).status()).owned == 1
+            fleet = Fleet(redis, service)
+            assert (await fleet.status()).owned == 1
+            assert await fleet.pause("a migration") == ()
+            assert (await fleet.status()).paused == member.client.statistics().paused
+            assert await fleet.resume() is not None
         for known in sentinel.sentinels:
             await known.aclose()
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_client import (
     Fleet,
@@ -16,6 +16,7 @@ from redis_stream_client import (
     Pause,
     Rebalance,
     RedisRejected,
+    RedisUnavailable,
     Release,
     StreamDisowned,
     StreamGone,
@@ -23,17 +24,22 @@ from redis_stream_client import (
     UnknownConsumer,
 )
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.hints import Give, Ordered, encode
+from tests.harness.connection import lent_by
 from tests.harness.fleet import Member
 from tests.harness.runs import Ledger, Running, RunningFleet, RunWorker, add, at_the_end, owners, shared_out
 from tests.harness.scenes import die_with, time_passes
 from tests.harness.servers import Server
+from tests.harness.suspensions import EVERY_WHEN, Strikes, When
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from tests.harness.cluster import Cluster
     from tests.harness.connection import Connection
+    from tests.harness.proxy import TcpProxy
     from tests.harness.workers import Worker
 
 
@@ -284,10 +290,10 @@ async def test_in_a_pause_new_streams_wait_and_what_is_owned_goes_on(
     start_worker: Callable[..., Awaitable[RunWorker]],
 ) -> None:
     """Even if its owner is killed."""
-    worker = await start_worker(RunWorker, lock_ttl=1.0)
+    worker = await start_worker(RunWorker, lock_ttl=0.6)
     await add(redis, service, ["call-1"])
     await worker.wait_for_event(lambda event: event.event == "handling")
-    async with Running(redis, service, lock_ttl=1.0) as run:
+    async with Running(redis, service, lock_ttl=0.6) as run:
         assert await fleet.pause("a migration") == ()
         status = await fleet.status()
         assert status.paused is not None
@@ -504,6 +510,109 @@ async def test_who_cannot_be_drained(fleet: Fleet, redis: Connection, service: s
             await fleet.drain("stranger")
         assert member.client.alive
     await fleet.drain(member.client.id)
+
+
+# Whatever happens on the way.
+
+
+async def test_who_does_not_know_pauses_is_named(fleet: Fleet, redis: Connection, service: str) -> None:
+    """As a member of an older version: it reads on, and gives nothing."""
+    async with Member(redis, service, lock_ttl=1.0):
+        older = await die_with(redis, service, "call-1", lock_ttl=60.0)
+        assert await fleet.pause("a migration", timeout=0.7) == (older,)
+        with pytest.raises(NotInTime):
+            await fleet.release("call-1", timeout=0.1)
+        with pytest.raises(NotInTime):
+            await fleet.drain(older, timeout=0.1)
+        assert await fleet.evict(older) == 1
+
+
+async def test_on_a_cluster(cluster: Cluster, service: str) -> None:
+    async with RedisCluster.from_url(cluster.url) as redis:
+        operator = Fleet(redis, service)
+        async with Running(redis, service) as one, Running(redis, service) as other:
+            await add(redis, service, ["call-1"])
+            await wait_until(lambda: one.working or other.working, "somebody has it")
+            assert (await operator.release("call-1")).outcome == "given"
+            await wait_until(lambda: len(one.leases) + len(other.leases) == 2, "somebody has it")
+            cluster.move(Keys(service).lbs)
+            assert await operator.pause("a migration", timeout=10) == ()
+            [waiting] = await add(redis, service, ["call-2"])
+            owner, peer = (one, other) if one.owned else (other, one)
+            assert await operator.evict(owner.client.id) == 1
+            await peer.handles("call-1")
+            assert (await operator.status()).waiting == 1
+            assert await operator.resume() is not None
+            await wait_until(
+                lambda: any(lease.lbs_id == waiting for lease in one.leases + other.leases), "it goes on"
+            )
+            await operator.drain(owner.client.id, timeout=0)
+            await wait_until(owner.task.done, "it has left")
+            await peer.handles("call-1", "call-2")
+
+
+ORDERS: dict[str, Callable[[Fleet, str], Awaitable[object]]] = {
+    "pause": lambda fleet, ghost: fleet.pause("a migration", timeout=0),
+    "resume": lambda fleet, ghost: fleet.resume(),
+    "order_drain": lambda fleet, ghost: fleet.drain(ghost, timeout=0),
+    "take_away": lambda fleet, ghost: fleet.release("call-1", timeout=0, force=True),
+    "evict": lambda fleet, ghost: fleet.evict(ghost),
+}
+"""In an order in which each has something to do; and the script that does it."""
+
+
+@pytest.mark.parametrize("script", ORDERS)
+async def test_a_lost_reply_is_said_and_the_order_can_be_repeated(
+    redis: Connection, service: str, proxy: TcpProxy, script: str
+) -> None:
+    await redis.xgroup_create(Keys(service).lbs, Keys(service).group, "0", mkstream=True)
+    ghost = await die_with(redis, service, "call-1", lock_ttl=60.0)
+    async with Redis.from_url(proxy.url) as through:
+        fleet = Fleet(through, service)
+        await fleet.pause("a migration", timeout=0)
+        await redis.script_load(scripts.load(script).text)
+        proxy.drop_replies_after(scripts.load(script).sha.encode(), connections=1, cut=True)
+        with pytest.raises(RedisUnavailable):
+            await ORDERS[script](fleet, ghost)
+        await ORDERS[script](fleet, ghost)
+    await all_has_happened(redis, service, ghost, [script])
+
+
+async def all_has_happened(redis: Connection, service: str, ghost: str, done: Sequence[str]) -> None:
+    keys = Keys(service)
+    assert await redis.exists(keys.paused) == ("resume" not in done)
+    lock = await redis.get(keys.lock(ghost))
+    assert (lock is None) == ("evict" in done)
+    assert lock is None or (b'"drain"' in lock) == ("order_drain" in done)
+    taken = not {"take_away", "evict"}.isdisjoint(done)
+    assert set((await owners(redis, service)).values()) == {"nobody" if taken else ghost}
+    [pending] = await redis.xpending_range(keys.lbs, keys.group, "-", "+", 10)
+    assert pending["times_delivered"] == 1
+
+
+@EVERY_WHEN
+async def test_orders_that_are_cancelled_anywhere_can_be_repeated(
+    server: Server, redis: Connection, service: str, when: When
+) -> None:
+    keys = Keys(service)
+    struck = Strikes(server, "native", when)
+    async with Redis.from_url(server.url) as asked:
+        lent, fleet = lent_by(asked), Fleet(asked, service)
+
+        async def everything() -> None:
+            for order in ORDERS.values():
+                await order(fleet, ghost)
+
+        for strike in struck:
+            await redis.flushall()
+            await redis.xgroup_create(keys.lbs, keys.group, "0", mkstream=True)
+            ghost = await die_with(redis, service, "call-1", lock_ttl=60.0)
+            await strike.on(everything())
+            await strike.settled()
+            assert not lent
+            await everything()
+            await all_has_happened(redis, service, ghost, list(ORDERS))
+    assert struck.points >= 10
 
 
 # Arguments.
