@@ -70,9 +70,13 @@ class Orders:
     # What others learn.
 
     def heard(self) -> None:
-        """A hint: there are new orders."""
-        self._due_at = min(self._due_at, max(self._now(), self._read_at + self._period / HINTS))
-        self.pressing.notify()
+        """A hint: there are new orders. If they were read only just now, the next beat reads them."""
+        now, soonest = self._now(), self._read_at + self._period / HINTS
+        if now >= soonest and self._due_at > now:
+            self._due_at = now
+            self.pressing.notify()
+        else:
+            self._due_at = min(self._due_at, soonest)
 
     def drains(self) -> None:
         """This member drains, whoever has ordered it."""

@@ -48,9 +48,14 @@ def test_they_are_read_once_in_a_period_and_sooner_after_a_hint_but_not_after_ea
     scene.time += 0.02
     assert scene.orders.reading()
     scene.orders.heard()
-    assert scene.heard() == ["pressing"]
+    assert scene.heard() == []
     assert not scene.orders.reading(), "only just read"
     scene.time += 1 / HINTS + 0.001
+    assert scene.orders.reading(), "with the next beat"
+    scene.time += 0.1
+    scene.orders.heard()
+    scene.orders.heard()
+    assert scene.heard() == ["pressing"]
     assert scene.orders.reading()
     scene.orders.unread()
     scene.time += 1 / HINTS + 0.001
