@@ -264,9 +264,9 @@ class RedisStreamClient:
             health_port: a port for probes over HTTP, from before joining to the end; default: none; 0: the system
                 chooses one, see `health_port`. ``GET /livez`` answers 200 as long as the event loop turns and the
                 client has not ended for good, whether or not Redis is there: a restart would not bring it back.
-                ``GET /readyz`` answers 200 if `health` is ok and the client does not drain, else 503 and why; that
-                a client with `max_streams` is full does not make it unready. Anybody who reaches the port may ask;
-                the answers name no streams.
+                ``GET /readyz`` answers 200 if `health` is ok, the client does not drain and the fleet is not
+                paused, else 503 and why; that a client with `max_streams` is full does not make it unready.
+                Anybody who reaches the port may ask; the answers name no streams.
             health_host: the IP address of that port; default ``"127.0.0.1"``. Kubernetes asks from outside:
                 ``"0.0.0.0"``, or ``"::"``.
 

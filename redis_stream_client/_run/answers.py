@@ -53,6 +53,8 @@ def ready(health: Health, *, joined: bool, draining: bool, full: bool) -> Answer
         why = "has not joined yet"
     elif not health.alive:
         why = "does not hold its consumer lock"
+    elif health.paused is not None:
+        why = "paused by an operator"
     else:
         stuck = [each for each in health.stuck if not (full and each.what == "announcement")]
         if not stuck:

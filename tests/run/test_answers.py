@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from redis_stream_client._model.health import Health, judge
+from redis_stream_client._model.orders import Pause
 from redis_stream_client._run import answers
 from tests.harness.options import checked
 
@@ -34,6 +35,7 @@ def test_a_client_is_live_until_it_has_ended_for_good() -> None:
         (health(), {"draining": True}, "not ready: draining"),
         (health(alive=False), {"joined": False}, "not ready: has not joined yet"),
         (health(alive=False), {}, "not ready: does not hold its consumer lock"),
+        (health(paused=Pause("Ada's budget", 0.0), announcement=60.0), {}, "not ready: paused by an operator"),
         (
             health(lease=("call-17", 20.4)),
             {},

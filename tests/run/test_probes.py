@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from redis_stream_client import Lease, RedisRejected, RedisStreamClient, RedisUnavailable
+from redis_stream_client import Fleet, Lease, RedisRejected, RedisStreamClient, RedisUnavailable
 from redis_stream_client._model.keys import Keys
 from tests.harness.ports import HOST, free_port
 from tests.harness.probing import ask, says
@@ -104,6 +104,28 @@ async def test_what_handlers_depend_on_is_away(server: Server, redis: Connection
         await add(redis, service, [f"call-{number}" for number in range(5)])
         await wait_until(lambda: run.client.statistics().outage, "it is an outage")
         assert await live_and_ready(run) == ((200, "live"), (200, "ready"))
+
+
+async def test_an_operator_pauses_the_fleet_and_drains_the_member(
+    server: Server, redis: Connection, service: str
+) -> None:
+    release = asyncio.Event()
+
+    async def handle(_: Lease) -> None:
+        await release.wait()
+
+    fleet = Fleet(redis, service)
+    async with at_the_end(release.set), Running(server.url, service, handle, health_port=0) as run:
+        await add(redis, service, [CALL])
+        await run.handles(CALL)
+        await fleet.pause("a migration")
+        await becomes(run, "/readyz", 503, "not ready: paused by an operator")
+        assert await says(run.client.health_port, "/livez") == (200, "live")
+        await fleet.resume()
+        await becomes(run, "/readyz", 200, "ready")
+        await fleet.drain(run.client.id, timeout=0)
+        await becomes(run, "/readyz", 503, "not ready: draining")
+        assert await says(run.client.health_port, "/livez") == (200, "live")
 
 
 async def test_a_handler_that_blocks_the_event_loop(server: Server, redis: Connection, service: str) -> None:
