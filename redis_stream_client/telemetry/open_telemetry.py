@@ -116,11 +116,11 @@ class OpenTelemetry(Observer):
             raise TypeError(f"longest_span must be a number of seconds, not {type(longest_span).__name__}")
         if not longest_span > 0:
             raise ValueError(f"longest_span must be greater than 0, not {longest_span}")
-        provider = meter_provider if meter_provider is not None else metrics_api.get_meter_provider()
-        meter = provider.get_meter(metrics.OURS, __version__, SCHEMA)
+        meter = metrics_api.get_meter(metrics.OURS, __version__, meter_provider, SCHEMA)
         self._instruments = Instruments(meter)
-        if (observed := _observed.get(provider)) is None:
-            observed = _observed[provider] = _Observed(gauges.create(meter), Fleets(meter), Tallies(meter))
+        key = _GLOBAL if meter_provider in (None, metrics_api.get_meter_provider()) else meter_provider
+        if (observed := _observed.get(key)) is None:
+            observed = _observed[key] = _Observed(gauges.create(meter), Fleets(meter), Tallies(meter))
         self._clients, self._fleets, self._tallies = observed
         self._tracer = trace.get_tracer(metrics.OURS, __version__, tracer_provider, SCHEMA)
         self._process_entries = process_entries
@@ -309,5 +309,10 @@ class _Consumer(NamedTuple):
     tally: Tally
 
 
-_observed: weakref.WeakKeyDictionary[MeterProvider, _Observed] = weakref.WeakKeyDictionary()
+class _Global:
+    """Stands for the global provider, which is another object before it is set."""
+
+
+_GLOBAL = _Global()
+_observed: weakref.WeakKeyDictionary[MeterProvider | _Global, _Observed] = weakref.WeakKeyDictionary()
 """A provider makes an instrument once, with the callbacks of that time, whoever else asks for it later."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -355,6 +356,40 @@ def test_who_has_not_got_it_is_told_how_to_get_it() -> None:
     code = "import sys; sys.modules['opentelemetry'] = None; import redis_stream_client.telemetry"
     run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert "pip install redis-stream-client[otel]" in run.stderr
+
+
+def test_the_sdk_may_be_set_up_before_or_after() -> None:
+    """Instruments of both times are the same ones, with the clients of both."""
+    code = textwrap.dedent(
+        """
+        import asyncio
+        from opentelemetry import metrics
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from redis_stream_client import Entry, Gain, Fence, Membership
+        from redis_stream_client._model.statistics import NOTHING
+        from redis_stream_client.telemetry import OpenTelemetry
+
+        async def main():
+            before = OpenTelemetry()
+            before.joined(Membership("a", "orders", lambda: NOTHING))
+            reader = InMemoryMetricReader()
+            metrics.set_meter_provider(MeterProvider([reader]))
+            after = OpenTelemetry()
+            after.joined(Membership("b", "orders", lambda: NOTHING))
+            for consumer, telemetry in (("a", before), ("b", after)):
+                telemetry.gained(Gain(consumer, "call-17", "1-0", Fence(1, 0, 1), "announced"))
+                telemetry.received(consumer, "call-17", [Entry("1-0", {})])
+            [resource] = reader.get_metrics_data().resource_metrics
+            [scope] = resource.scope_metrics
+            found = {metric.name: metric.data.data_points[0].value for metric in scope.metrics}
+            print(found["redis_stream_client.leases.gained"], found["messaging.client.consumed.messages"])
+
+        asyncio.run(main())
+        """
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("2 2\n", "")
 
 
 def test_without_a_provider_nothing_is_exported_and_nothing_fails() -> None:
