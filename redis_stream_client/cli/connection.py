@@ -75,7 +75,8 @@ def parse(url: Url, password: str | None = None, *, prefer: bool = False) -> Pla
     """
     try:
         place = _parse(url.text)
-        ConnectionPool(**place.options).make_connection()  # type: ignore[no-untyped-call]  # not opened: a check
+        options = {name: value for name, value in place.options.items() if not name.startswith("sentinel_")}
+        ConnectionPool(**options).make_connection()  # type: ignore[no-untyped-call]  # not opened: a check
     except (ValueError, TypeError, AttributeError, RedisError):
         raise Unusable(_NOT_USABLE) from None
     if url.typed and any(place.options.get(secret) for secret in SECRETS):
@@ -107,6 +108,8 @@ def _parse(text: str) -> Place:
         raise ValueError(text)
     kind, query = (found["kind"] or "").lower(), found["query"] or ""
     names = [part for part in (found["path"] or "").split("/") if part]
+    if kind == "sentinel" and not names:
+        raise ValueError("sentinels know masters by name")
     master = unquote(names.pop(0)) if kind == "sentinel" else ""
     most = 0 if kind == "cluster" else 1
     if len(names) > most or not all(name.isdecimal() for name in names):
@@ -163,12 +166,12 @@ async def _cluster(place: Place, stack: contextlib.AsyncExitStack) -> RedisClust
 async def _behind_sentinel(place: Place, stack: contextlib.AsyncExitStack) -> Redis:
     options = {"retry": Retry(NoBackoff(), 0), **place.options}
     options |= _tls(options)
+    shared = {name: value for name, value in options.items() if name.startswith(("retry", "ssl", "socket_"))}
     own = {
         name.removeprefix("sentinel_"): options.pop(name)
         for name in ("sentinel_username", "sentinel_password")
         if name in options
     }
-    shared = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
     sentinel = Sentinel(place.hosts, sentinel_kwargs=shared | own, **options)  # type: ignore[no-untyped-call]
     for client in sentinel.sentinels:
         stack.push_async_callback(client.aclose)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import termios
@@ -48,6 +49,11 @@ class Terminal:
     def resize(self, columns: int, lines: int) -> None:
         """Give the window another size; the programs that it controls get SIGWINCH."""
         termios.tcsetwinsize(self.its_end, (lines, columns))
+
+    def take_control(self) -> None:
+        """In a program that is about to start: make this its controlling terminal, so that Ctrl-C reaches it."""
+        os.setsid()
+        fcntl.ioctl(self.its_end, termios.TIOCSCTTY, 0)
 
     def type(self, text: str) -> None:
         """Type on its keyboard."""
