@@ -121,9 +121,11 @@ def _mistake(error: CycloptsError) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None and error.msg is None:
         name = error.argument.name
         variables = error.argument.parameter.env_var
-        if error.argument.tokens or not error.argument.required:
-            return f"{name} needs a value"
-        return f"{name} is missing" + (f"; give it, or set {' or '.join(variables)}" if variables else "")
+        if error.keyword is not None:
+            return f"{error.keyword} needs a value"
+        instead = f"; give it, or set {' or '.join(variables)}" if variables else ""
+        _, mistyped, suggestion = str(error).partition(" Did you mean ")
+        return f"{name} is missing{instead}{'. Did you mean ' if mistyped else ''}{suggestion}"
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"unexpected: {' '.join(error.unused_tokens)}"
     return " ".join(str(error).split())

@@ -21,10 +21,11 @@ from redis_stream_client.terminal.text import clip, clip_middle, printable
 HEADINGS = ("STREAM", "OWNER", "BEHIND", "ENTRIES", "DELIVERIES", "FAILURES", "TROUBLE")
 WIDE = {"STREAM": 32, "OWNER": 28, "BEHIND": 12, "ENTRIES": 8, "DELIVERIES": 10, "FAILURES": 8, "TROUBLE": 0}
 NARROW = {"STREAM": 18, "OWNER": 16, "BEHIND": 10, "TROUBLE": 0}
+TINY = {"STREAM": 14, "OWNER": 11, "BEHIND": 10}
 """Widths of the columns. They do not depend on what comes, because lines are written as it comes."""
 
-WIDE_FROM = 120
-"""Columns that a terminal must have for all of them."""
+WIDE_FROM, NARROW_FROM = 120, 60
+"""Columns that a terminal must have for them."""
 
 NUMBERS = {"BEHIND", "ENTRIES", "DELIVERIES", "FAILURES"}
 
@@ -105,7 +106,7 @@ def cells(stream: StreamStatus) -> dict[str, str]:
 
 def line(texts: dict[str, str], room: int | None) -> str:
     """One line of the table, for a terminal with `room` columns; None: it is none, and nothing is cut."""
-    widths = WIDE if room is None or room >= WIDE_FROM else NARROW
+    widths = WIDE if room is None or room >= WIDE_FROM else NARROW if room >= NARROW_FROM else TINY
     parts = []
     for heading, width in widths.items():
         text = texts[heading]

@@ -23,6 +23,9 @@ GAP = 2
 WIDEST_BAR = 40
 NARROWEST_BAR = 4
 NARROWEST_NAME = 12
+WHOLE_NAME = 28
+"""A name that is not longer is not cut to make room for a column."""
+
 STATE, MOVE = 8, 4
 """The least widths of a state and a change, so that the columns behind do not jump aside for a longer one."""
 
@@ -58,7 +61,7 @@ def members_table(
     of: str = "member",
     changes: bool = False,
 ) -> Table:
-    """The table, at most `width` columns wide. Long names, columns and bars give way in that order.
+    """The table, at most `width` columns wide. Bars, long names, columns and all names give way, in that order.
 
     Args:
         rows: the members.
@@ -75,7 +78,7 @@ def members_table(
     move = max(MOVE, _widest(moves)) if changes else 0
     fixed += move + GAP if changes else 0
     name = max(len(of), _widest([row.name for row in rows]))
-    kept = _columns(rows, titles, width - fixed - min(name, NARROWEST_NAME) - GAP - NARROWEST_BAR)
+    kept = _columns(rows, titles, width - fixed - min(name, WHOLE_NAME) - GAP - NARROWEST_BAR)
     fixed += sum(_width_of(rows, titles, column) + GAP for column in kept)
     name = max(NARROWEST_NAME, min(name, width - fixed - GAP - NARROWEST_BAR))
     bar = max(0, min(WIDEST_BAR, width - fixed - name - GAP))
