@@ -178,11 +178,14 @@ async def watch_fleet(fleet: Fleet, *, interval: float, lag: bool, most: int, as
             screen.tolerate(sys.stdout)
             output = PlainOutput()
         output.show(watched)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(output.run(watched))
-            if lag:
-                tasks.create_task(_measure(fleet, watched, interval))
-            await _look(fleet, watched, output, interval, glyphs)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(output.run(watched))
+                if lag:
+                    tasks.create_task(_measure(fleet, watched, interval))
+                await _look(fleet, watched, output, interval, glyphs)
+        except BaseExceptionGroup as failures:  # such as a broken pipe, which the caller knows
+            raise failures.exceptions[0] from None
 
 
 async def _look(fleet: Fleet, watched: Watched, output: Output, interval: float, glyphs: Glyphs) -> NoReturn:

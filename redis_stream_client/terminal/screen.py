@@ -73,7 +73,7 @@ class LiveScreen(AbstractContextManager["LiveScreen"]):
         kept = min(len(self._news), FEWEST_NEWS)
         picture = draw(width, max(1, height - kept - 1 if kept else height))
         lines = self.console.render_lines(picture, self.console.options.update_width(width), pad=False)
-        room = min(len(self._news), max(kept, height - len(lines) - 1))
+        room = min(len(self._news), max(0, height - len(lines) - 1))
         news = Text("\n".join([*self._news][-room:] if room else []), no_wrap=True, overflow="ellipsis")
         self._live.update(Group(picture, Text(), news) if room else picture, refresh=True)
 

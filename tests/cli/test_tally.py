@@ -10,7 +10,13 @@ from redis_stream_client.cli.tally import WORST, MemberLag, Tally
 
 
 def stream(number: int, **facts: Any) -> StreamStatus:
-    known = {"owner": "a", "owner_alive": True, "deliveries": 1, "behind": 0.0, "entries": 0} | facts
+    known: dict[str, Any] = {
+        "owner": "a",
+        "owner_alive": True,
+        "deliveries": 1,
+        "behind": 0.0,
+        "entries": 0,
+    } | facts
     return StreamStatus(stream=f"call-{number}", lbs_id=f"{number}-0", **known)
 
 

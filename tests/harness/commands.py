@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from redis_stream_client import cli
 from tests.harness.processes import die_with_parent
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     import pytest
 
     from tests.harness.servers import Server
@@ -50,8 +53,11 @@ def run_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> Result:
     return Result(status, said.out.splitlines(), said.err.splitlines())
 
 
-def start_program(*arguments: str, terminal: Terminal | None = None, **settings: Any) -> subprocess.Popen[str]:
-    """Start it as a program: on a terminal, or with pipes."""
+@contextlib.contextmanager
+def start_program(
+    *arguments: str, terminal: Terminal | None = None, **settings: Any
+) -> Generator[subprocess.Popen[str]]:
+    """Start it as a program, on a terminal or with pipes; kill it in the end, if it still runs."""
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     environment |= {"TERM": "xterm"} | settings.pop("environment", {})
     if terminal is None:
@@ -59,12 +65,12 @@ def start_program(*arguments: str, terminal: Terminal | None = None, **settings:
     else:
         ends = dict.fromkeys(("stdin", "stdout", "stderr"), terminal.its_end)
         ends["preexec_fn"] = terminal.take_control
-    return subprocess.Popen(
-        [*PROGRAM, *arguments],
-        text=True,
-        env=environment,
-        **({"preexec_fn": die_with_parent()} | ends | settings),
-    )
+    settings = {"preexec_fn": die_with_parent()} | ends | settings
+    with subprocess.Popen([*PROGRAM, *arguments], text=True, env=environment, **settings) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
 
 
 def program_of(server: Server, service: str) -> dict[str, str]:

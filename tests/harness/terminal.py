@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
-PATIENCE = 30.0
+PATIENCE = 15.0
 
 
 class Terminal:
@@ -65,9 +65,8 @@ class Terminal:
         with self._more:
             while text not in self._shown.decode(errors="replace")[since:]:
                 if not self._more.wait(deadline - time.monotonic()):
-                    raise TimeoutError(
-                        f"not shown: {text!r}, but {self._shown.decode(errors='replace')[since:]!r}"
-                    )
+                    shown = self._shown.decode(errors="replace")[since:]
+                    raise TimeoutError(f"not shown: {text!r}, but in the end {shown[-2000:]!r}")
             return self._shown.decode(errors="replace")
 
     def close(self) -> str:
