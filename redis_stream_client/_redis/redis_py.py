@@ -99,8 +99,18 @@ def aimed(connection: AbstractConnection, host: str, address: str) -> Generator[
 
 
 async def borrow(pool: ConnectionPool) -> AbstractConnection:
-    """Borrow a connection of a pool; release it afterwards."""
+    """Borrow a connection of a pool; release it afterwards.
+
+    A pool that connects greets the server under ``asyncio.wait_for()``, which on Python 3.11 may swallow a
+    cancellation: whoever was cancelled would go on with his work.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
     connection: AbstractConnection = await pool.get_connection(*_NAMED)  # type: ignore[no-untyped-call]
+    if task.cancelling() > cancelled:
+        await pool.release(connection)
+        raise asyncio.CancelledError
     return connection
 
 

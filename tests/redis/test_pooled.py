@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import ResponseError
 
 from redis_stream_client import RedisRejected, RedisUnavailable
@@ -147,3 +148,30 @@ async def test_connections_that_others_hold_are_not_waited_for(server: Server) -
         with pytest.raises(RedisUnavailable, match="max_connections"):
             async with Pooled(redis, "key").connection("ask"):
                 pass
+
+
+async def test_a_cancellation_that_redis_py_swallows_while_it_connects_counts(server: Server) -> None:
+    """As `asyncio.wait_for()` does on Python 3.11 when the greeting was just sent."""
+    connecting = asyncio.Event()
+
+    class Pool(ConnectionPool):
+        async def get_connection(self, *arguments: Any, **options: Any) -> Any:
+            connection = await super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
+            connecting.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            return connection
+
+    async with Redis.from_pool(Pool.from_url(server.url, max_connections=1)) as redis:
+
+        async def use() -> None:
+            async with Pooled(redis, "key").lent():
+                pytest.fail("it was cancelled")
+
+        for _ in range(2):  # the only connection was given back
+            connecting.clear()
+            task = asyncio.create_task(use())
+            await connecting.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
