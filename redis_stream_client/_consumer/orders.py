@@ -14,6 +14,7 @@ from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import Log
 from redis_stream_client._model.orders import Pause
 from redis_stream_client._protocol.lock_value import Says
+from redis_stream_client._redis.outage import OutageLog
 
 REFUSED = 60.0
 """Seconds after which this member tries again to read what Redis does not permit it to read."""
@@ -27,6 +28,7 @@ class Orders:
 
     Args:
         log: the log of the client.
+        outage: the log of the pause, which lasts.
         period: seconds between two times that the orders are read.
 
     Attributes:
@@ -41,8 +43,9 @@ class Orders:
             next beat.
     """
 
-    def __init__(self, log: Log, period: float, now: Callable[[], float] = clock.now) -> None:
+    def __init__(self, log: Log, outage: OutageLog, period: float, now: Callable[[], float] = clock.now) -> None:
         self._log = log
+        self._outage = outage
         self._period = period
         self._now = now
         self._due_at = float("-inf")
@@ -128,11 +131,11 @@ class Orders:
         self.pause, self.known = pause, True
         if pause is not None and (before is None or before.since != pause.since):
             self._rests = False
-            self._log.warning("paused: no new streams are taken (%s)", pause.reason)
+            lasts = max(0.0, time.time() - pause.since)
+            self._outage.began(pause.reason, clock.now() - lasts)
         elif pause is not None and before is not None and before.reason != pause.reason:
-            self._log.warning("still paused, for another reason (%s)", pause.reason)
+            self._log.warning("the pause goes on, for another reason: %s", pause.reason)
         elif pause is None and before is not None:
-            lasted = max(0.0, time.time() - before.since)
-            self._log.warning("the pause is over after %.0f s (%s)", lasted, before.reason)
+            self._outage.ended()
         if first or before != pause:
             self.changed.notify()

@@ -62,6 +62,7 @@ from redis_stream_client._redis.outage import (
     FAILURES,
     LOCK,
     OPERATIONS,
+    PAUSE,
     PRESENCE,
     REBALANCING,
     REDIS,
@@ -194,7 +195,7 @@ class Parts:
         self.audits = AuditSchedule(options.pace, late=options.block + 1.0)
         self.sweeps = SweepSchedule(options.pace)
         self.peers = Peers(options.weight)
-        self.orders = Orders(self.log, options.pace / 2)
+        self.orders = Orders(self.log, self.outages.watch(PAUSE, each=True), options.pace / 2)
         self.presence_state = PresenceState(options.lock_ttl, wanted=options.presence)
         self.oldest_announcement = OldestAnnouncement()
 

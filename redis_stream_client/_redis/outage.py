@@ -124,6 +124,20 @@ LOCK = Wording(
     "the consumer lock is held again",
 )
 
+PAUSE = Wording(
+    "pause",
+    "this member takes no new streams, by order of an operator",
+    "what has an owner goes on; redis-stream-client resume ends it",
+    "the pause is over",
+)
+STUCK = Wording(
+    "stuck handlers",
+    "%(streams)d handlers go on though they were cancelled",
+    "their streams go on without them, and they count for max_streams until they end; look for code in them that "
+    "swallows CancelledError",
+    "no handler goes on any more that was cancelled",
+)
+
 
 class Outages:
     """All outages that one consumer sees. Reminds of those that last.
@@ -218,7 +232,7 @@ class OutageLog:
         details: gives further fields of the lines, as they are now: a master can change its address.
         within: an outage that would explain this one; failures during it do not count here.
         failures: failures in a row that count as an outage.
-        least: seconds for which attempts must have failed. Of those that are made together, many fail at once.
+        least: seconds that it must last. Of attempts that are made together, many fail at once.
         each: tell of each, however soon it comes after the last one.
 
     """
@@ -259,7 +273,9 @@ class OutageLog:
     @property
     def due(self) -> float:
         """When there is something to say next, while it lasts."""
-        return self._quiet_until if self._told else min(self._quiet_until, self._since + AGAIN)
+        if self._told:
+            return self._quiet_until
+        return max(min(self._quiet_until, self._since + AGAIN), self._since + self._least)
 
     @property
     def lasts(self) -> bool:

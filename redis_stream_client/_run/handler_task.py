@@ -61,6 +61,14 @@ class Judge(Protocol):
         """The handler of a stream has neither failed nor progressed, and the stream rests."""
         ...
 
+    def stuck(self, lease: LeaseState, *, since: float) -> None:
+        """The handler of a stream goes on though it was cancelled at that time."""
+        ...
+
+    def unstuck(self, lease: LeaseState) -> None:
+        """It has ended."""
+        ...
+
 
 class Strict:
     """A `Judge` for whom each failure counts."""
@@ -81,6 +89,12 @@ class Strict:
         return 0.0
 
     def ended(self, lease: LeaseState) -> None:
+        """Nor by this."""
+
+    def stuck(self, lease: LeaseState, *, since: float) -> None:
+        """Nor by this."""
+
+    def unstuck(self, lease: LeaseState) -> None:
         """Nor by this."""
 
 
@@ -271,6 +285,7 @@ class HandlerTask:
             self._timer.cancel()
         if self._keeps_place:
             self._backend.keep_place(-1)
+            self._judge.unstuck(lease)
         try:
             return await self._conclude(error, stopped=self._stopped(cancel_scope, noticed))
         finally:
@@ -344,12 +359,13 @@ class HandlerTask:
             return
         lease = self.lease
         self._backend.log.warning(
-            "the handler of %s has ignored its cancellation for %g s: the stream goes on without it, and it "
+            "the handler of %s ignores its cancellation, now for %g s: the stream goes on without it, and it "
             "counts for max_streams until it ends",
             lease.stream,
             self._rules.patience,
             about=lease,
         )
+        self._judge.stuck(lease, since=due - self._rules.patience)
         self._keep_place()
         if lease.lost is None and self._stop == "stalled":
             self._giving_up = start_task(self._give_up(), f"giving up {lease.stream}")

@@ -12,7 +12,7 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.log_fields import LogFields
 from redis_stream_client._model.statistics import Outage
-from redis_stream_client._redis.outage import Outages, Wording
+from redis_stream_client._redis.outage import REMIND, STUCK, Outages, Wording
 from redis_stream_client._run.breaker import FIRST_PROBE, WITHIN, Breaker
 from redis_stream_client._run.handler_task import HandlerTask
 
@@ -53,6 +53,8 @@ class OutageWatch:
         peers: Peers,
     ) -> None:
         self._breaker = breaker
+        self._stuck: dict[LeaseState, float] = {}
+        self._stuck_handlers = outages.watch(STUCK, lambda: {"streams": len(self._stuck)}, least=REMIND)
         self._outage = outages.watch(HANDLERS, self._details)
         self._capacity = capacity
         self._event_queue = event_queue
@@ -120,6 +122,23 @@ class OutageWatch:
     def ended(self, lease: LeaseState) -> None:
         """The work on a stream has ended, or rests."""
         self._breaker.tells_nothing(lease.stream)
+
+    def stuck(self, lease: LeaseState, *, since: float) -> None:
+        """See `Judge`. The first one is what the log says if it lasts."""
+        self._stuck[lease] = since
+        self._tell_of_stuck()
+
+    def unstuck(self, lease: LeaseState) -> None:
+        """See `Judge`."""
+        if self._stuck.pop(lease, None) is not None:
+            self._tell_of_stuck()
+
+    def _tell_of_stuck(self) -> None:
+        if not self._stuck:
+            self._stuck_handlers.ended()
+            return
+        lease, since = next(iter(self._stuck.items()))
+        self._stuck_handlers.began(f"the first is that of {lease.stream}", since)
 
     def look(self, working: int) -> None:
         """Time passes.

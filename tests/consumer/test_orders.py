@@ -9,6 +9,8 @@ import pytest
 from redis_stream_client import Pause, RedisRejected
 from redis_stream_client._consumer.orders import HINTS, REFUSED, Orders
 from redis_stream_client._protocol.lock_value import NOTHING, Says
+from redis_stream_client._redis.outage import PAUSE as WORDING
+from redis_stream_client._redis.outage import Outages
 from tests.harness.logs import LOG
 
 PAUSE = Pause("a migration", 1_700_000_000.0)
@@ -19,7 +21,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.time = 100.0
-        self.orders = Orders(LOG, 1.0, lambda: self.time)
+        self.orders = Orders(LOG, Outages(LOG).watch(WORDING), 1.0, lambda: self.time)
         self.told: list[str] = []
         self.orders.changed.add(lambda: self.told.append("changed"))
         self.orders.drain.add(self._drain)
@@ -35,12 +37,12 @@ class Scene:
 
 
 @pytest.fixture
-def scene(caplog: pytest.LogCaptureFixture) -> Scene:
+async def scene(caplog: pytest.LogCaptureFixture) -> Scene:
     caplog.set_level(logging.INFO, "redis_stream_client")
     return Scene()
 
 
-def test_they_are_read_once_in_a_period_and_sooner_after_a_hint_but_not_after_each(scene: Scene) -> None:
+async def test_they_are_read_once_in_a_period_and_sooner_after_a_hint_but_not_after_each(scene: Scene) -> None:
     assert scene.orders.reading()
     assert not scene.orders.reading()
     scene.time += 0.99
@@ -62,7 +64,7 @@ def test_they_are_read_once_in_a_period_and_sooner_after_a_hint_but_not_after_ea
     assert scene.orders.reading(), "again, since there was no answer"
 
 
-def test_nothing_is_taken_before_it_is_known_whether_there_is_a_pause(scene: Scene) -> None:
+async def test_nothing_is_taken_before_it_is_known_whether_there_is_a_pause(scene: Scene) -> None:
     assert not scene.orders.new_streams
     scene.orders.read(None, drain=False)
     assert scene.orders.new_streams
@@ -71,7 +73,7 @@ def test_nothing_is_taken_before_it_is_known_whether_there_is_a_pause(scene: Sce
     assert scene.heard() == []
 
 
-def test_a_pause_its_reason_and_its_end_are_logged_and_told_once(
+async def test_a_pause_its_reason_and_its_end_are_logged_and_told_once(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     for pause in (PAUSE, PAUSE, Pause("another", PAUSE.since), None, None):
@@ -80,12 +82,13 @@ def test_a_pause_its_reason_and_its_end_are_logged_and_told_once(
         assert scene.orders.new_streams == (pause is None)
     assert scene.heard() == ["changed"] * 3
     began, changed, ended = [record.getMessage() for record in caplog.records]
-    assert began == "paused: no new streams are taken (a migration)"
-    assert changed == "still paused, for another reason (another)"
-    assert ended.startswith("the pause is over after ")
+    assert began.startswith("this member takes no new streams, by order of an operator, since ")
+    assert "Z: a migration; " in began
+    assert changed == "the pause goes on, for another reason: another"
+    assert ended.startswith("the pause is over, after ")
 
 
-def test_it_says_that_it_is_paused_when_nothing_can_come_any_more(scene: Scene) -> None:
+async def test_it_says_that_it_is_paused_when_nothing_can_come_any_more(scene: Scene) -> None:
     scene.orders.read(PAUSE, drain=False)
     assert scene.orders.says == NOTHING
     scene.orders.rests()
@@ -98,7 +101,7 @@ def test_it_says_that_it_is_paused_when_nothing_can_come_any_more(scene: Scene) 
     assert scene.orders.says == NOTHING
 
 
-def test_it_drains_once_and_says_so_whoever_has_ordered_it(scene: Scene) -> None:
+async def test_it_drains_once_and_says_so_whoever_has_ordered_it(scene: Scene) -> None:
     scene.orders.read(None, drain=True)
     scene.orders.read(None, drain=True)
     assert scene.heard() == ["changed", "drain", "pressing"] or scene.heard() == []
@@ -107,7 +110,7 @@ def test_it_drains_once_and_says_so_whoever_has_ordered_it(scene: Scene) -> None
     assert scene.orders.says == Says(draining=True), "there is no way back"
 
 
-def test_what_redis_does_not_permit_is_said_once_and_tried_again_much_later(
+async def test_what_redis_does_not_permit_is_said_once_and_tried_again_much_later(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
@@ -125,7 +128,7 @@ def test_what_redis_does_not_permit_is_said_once_and_tried_again_much_later(
     assert scene.orders.reading(), "as often as ever"
 
 
-def test_who_waits_for_it_is_told_which_stream_is_to_go(scene: Scene) -> None:
+async def test_who_waits_for_it_is_told_which_stream_is_to_go(scene: Scene) -> None:
     told = list[tuple[str, int]]()
     scene.orders.give.add(lambda lbs_id, deliveries: told.append((lbs_id, deliveries)))
     scene.orders.give.notify("1-0", 3)

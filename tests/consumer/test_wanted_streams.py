@@ -28,7 +28,7 @@ from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._leases.trouble import Trouble
 from redis_stream_client._model.statistics import Counters
 from tests.harness.leases import new_lease
-from tests.harness.logs import LOG
+from tests.harness.logs import LOG, outage
 from tests.harness.runs import Running
 from tests.harness.waiting import meanwhile, wait_until
 
@@ -52,7 +52,7 @@ class Scene:
             table=self.table,
             event_queue=self.event_queue,
             capacity=self.capacity,
-            orders=Orders(LOG, 1.0),
+            orders=Orders(LOG, outage(), 1.0),
             counters=self.counters,
         )
         self.leases = [self.receive(f"{number}-0") for number in range(leases)]

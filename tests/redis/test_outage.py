@@ -158,6 +158,19 @@ async def test_one_that_begins_again_soon_is_told_when_it_has_lasted(
     assert said(caplog)[-1].endswith(f"hangs; {REDIS.follows}")
 
 
+async def test_what_is_told_only_if_it_lasts_needs_nobody_who_tells_it_again(
+    time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage = time.watch(least=REMIND)
+    outage.began("stuck", time.now - 2.0)
+    time.pass_(REMIND - 3.0)
+    assert said(caplog) == []
+    outage.ended()
+    outage.began("stuck", time.now - 2.0)
+    time.pass_(REMIND - 1.0)
+    assert len(said(caplog)) == 1
+
+
 async def test_attempts_that_are_made_together_and_fail_at_once_are_no_outage(
     time: Time, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
 from redis_stream_client._model.keys import NOBODY, Keys
+from redis_stream_client._run import outage_watch
 from tests.harness.runs import Running, add, at_the_end, dead_letters, finished, owners, write
 from tests.harness.scenes import time_passes
 from tests.harness.waiting import wait_until
@@ -70,9 +72,15 @@ async def test_a_handler_that_stands_still_again_and_again_ends_in_the_dead_lett
 
 
 async def test_a_handler_that_ignores_its_cancellation_keeps_its_place_but_not_its_stream(
-    server: Server, redis: Connection, service: str, caplog: pytest.LogCaptureFixture
+    server: Server,
+    redis: Connection,
+    service: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     let_go = asyncio.Event()
+    caplog.set_level(logging.INFO, "redis_stream_client")
+    monkeypatch.setattr(outage_watch, "REMIND", 1.0)
 
     async def handle(lease: Lease) -> None:
         if lease.stream != "stubborn" or lease.deliveries > 1:
@@ -95,8 +103,12 @@ async def test_a_handler_that_ignores_its_cancellation_keeps_its_place_but_not_i
             await wait_until(lambda: finished(redis, service), "the peer finishes both")
             assert [lease.stream for lease in run.leases] == ["stubborn"]
             assert run.working == ["stubborn"]
+            await wait_until(
+                lambda: "1 handlers go on though they were cancelled" in caplog.text, "the log reminds"
+            )
             let_go.set()
             await wait_until(lambda: not run.working, "the handler ends")
+            assert "no handler goes on any more that was cancelled" in caplog.text
         await add(redis, service, ["last"])
         await run.lease("last")
 

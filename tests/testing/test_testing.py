@@ -443,7 +443,7 @@ async def test_a_handler_that_ignores_its_cancellation_is_waited_for_and_named(
         controller(lease).drain()
         assert (await running).status == "drained"
     assert ignored
-    assert any("the handler of call-17 has ignored its cancellation" in message for message in caplog.messages)
+    assert any("the handler of call-17 ignores its cancellation" in message for message in caplog.messages)
 
 
 async def test_cancelling_does_not_wait_for_a_handler_that_ignores_it(caplog: pytest.LogCaptureFixture) -> None:
