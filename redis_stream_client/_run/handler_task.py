@@ -589,7 +589,7 @@ class HandlerTask:
         lease, timeout = self.lease, self._rules.progress_timeout
         say = self._backend.log.warning if shown else self._backend.log.debug
         say(
-            "the handler of %s has made no progress for %g s (progress_timeout): its stream is released",
+            "no progress on %s for %g s (progress_timeout): its handler is cancelled, and it is released",
             lease.stream,
             timeout,
             about=lease,
