@@ -23,7 +23,7 @@ exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
     # What belongs to others: nothing is fetched to look it up.
-    ("py:.*", r"(asyncio|collections|os|datetime|redis|types|typing|contextlib|anyio|logging)\..*"),
+    ("py:.*", r"(asyncio|collections|os|datetime|redis|types|typing|contextlib|anyio|logging|opentelemetry)\..*"),
     ("py:.*", r".*\b(Redis|RedisCluster|Unpack|ClassVar|Literal|Iterable|AsyncIterator)$"),
 ]
 

@@ -75,10 +75,11 @@ def target_of(code: str) -> str | None:
     if found is None:
         return None
     name, called = found.group(1), found.group(2) is not None or code.endswith("()")
+    if not name.startswith(f"{PACKAGE}."):
+        for variable in sorted(VARIABLES, key=len, reverse=True):
+            if name.startswith(f"{variable}."):
+                return f"{PACKAGE}.{VARIABLES[variable]}{name[len(variable) :].removesuffix('()')}"
     name = name.removeprefix(f"{PACKAGE}.")
-    for variable in sorted(VARIABLES, key=len, reverse=True):
-        if name.startswith(f"{variable}."):
-            return f"{PACKAGE}.{VARIABLES[variable]}{name[len(variable) :].removesuffix('()')}"
     name = name.removesuffix("()")
     if called and name in FUNCTIONS:
         return f"{PACKAGE}.{FUNCTIONS[name]}"

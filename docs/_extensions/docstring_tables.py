@@ -1,4 +1,4 @@
-"""Tables that come from the code: `parameters`, of a function or class, and `log-fields`."""
+"""Tables that come from the code: `parameters`, of a function or class, `log-fields`, and `metrics`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import redis_stream_client
 from redis_stream_client._model.log_fields import table
+from redis_stream_client.telemetry import ATTRIBUTES, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,8 +89,32 @@ class LogRecordFields(FromCode):
         return self.table(("field", "type", "what", "lines"), rows)
 
 
+class Metrics(FromCode):
+    """The metrics whose names begin with a prefix; with `attributes` what their attributes mean."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Read the one table that the package has of them."""
+        prefix = self.arguments[0]
+        if prefix == "attributes":
+            return self.table(("attribute", "what"), ((f"`{name}`", what) for name, what in ATTRIBUTES.items()))
+        metrics = [metric for metric in METRICS if metric.name.startswith(prefix)]
+        if not prefix.endswith("fleet."):
+            metrics = [metric for metric in metrics if ".fleet." not in metric.name]
+        rows = []
+        for metric in metrics:
+            attributes = (
+                f" By {', '.join(f'`{name}`' for name in metric.attributes)}." if metric.attributes else ""
+            )
+            kind = f"{metric.kind}, `{metric.unit}`"
+            rows.append((f"`{metric.name}`", f"`{metric.prometheus}`", kind, metric.meaning + attributes))
+        return self.table(("metric", "in Prometheus", "type, unit", "what"), rows)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directives to Sphinx."""
     app.add_directive("parameters", Parameters)
     app.add_directive("log-fields", LogRecordFields)
+    app.add_directive("metrics", Metrics)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

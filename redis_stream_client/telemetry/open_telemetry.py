@@ -63,6 +63,8 @@ MOST_CONSUMERS = 10_000
 class OpenTelemetry(Observer):
     """Exports metrics and traces of clients and producers by OpenTelemetry.
 
+    One serves them all::
+
         telemetry = OpenTelemetry()
         client = RedisStreamClient(redis, "orders", observer=telemetry)
         producer = LoadBalancerStream(redis, "orders", observer=telemetry)
