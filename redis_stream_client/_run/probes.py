@@ -14,9 +14,9 @@ from redis_stream_client._run.answers import Answer
 from redis_stream_client._run.health_file import HealthFile
 from redis_stream_client._run.probe_server import ProbeServer
 
-REUSE = 0.25
-"""Seconds for which a look at the health serves all probes. With 10,000 leases it takes some milliseconds, and who
-asks on the port may do so as often as it likes."""
+REUSE = 1.0
+"""Seconds for which a look at the health serves all probes: with 10,000 leases it takes 10 ms, and who asks on the
+port may do so as often as it likes. What is stuck has been so for longer than that."""
 
 
 class Probes:
