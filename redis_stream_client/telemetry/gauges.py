@@ -32,6 +32,7 @@ READINGS = (
     Reading(metrics.UNSETTLED, lambda said: said.records_unsettled),
     Reading(metrics.MEMBERS, lambda said: said.live_members, max),
     Reading(metrics.OUTAGE, lambda said: int(said.outage is not None), max),
+    Reading(metrics.PAUSED, lambda said: int(said.paused is not None)),
     Reading(metrics.PRESENT, lambda said: int(said.presence.state == "declared")),
     Reading(metrics.SINCE_BEAT, lambda said: said.last_beat_age, max),
     Reading(metrics.OLDEST_ANNOUNCEMENT, lambda said: said.oldest_announcement or 0.0, max),

@@ -136,6 +136,12 @@ OUTAGE = Metric(
     "{outage}",
     "1 while what all handlers need seems to be away: their failures do not count. Otherwise 0.",
 )
+PAUSED = Metric(
+    f"{OURS}.paused",
+    "up-down counter",
+    "{member}",
+    "Members that take no new streams, because an operator has paused the fleet: 1 or 0 of each.",
+)
 OLDEST_ANNOUNCEMENT = Metric(
     f"{OURS}.announcement.age",
     "gauge",

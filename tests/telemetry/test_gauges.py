@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 
-from redis_stream_client import Membership, Rebalance, RedisStreamClient, RetryPolicy
+from redis_stream_client import Fleet, Membership, Rebalance, RedisStreamClient, RetryPolicy
 from redis_stream_client._model.statistics import NOTHING
 from redis_stream_client._protocol import scripts
 from redis_stream_client.telemetry import metrics
@@ -77,6 +77,17 @@ async def test_handlers_that_fail_and_an_outage(server: Server, service: str, co
         assert value(metrics.OUTAGE) == 0
         await announce(server.url, service, "call-2", "call-3", "call-4")
         await wait_until(lambda: value(metrics.OUTAGE) == 1, "all fail")
+
+
+async def test_a_member_of_a_paused_fleet(
+    server: Server, redis: Connection, service: str, collector: Collector
+) -> None:
+    async with Running(server.url, service, lock_ttl=SOON, observer=collector.telemetry):
+        await wait_until(lambda: collector.value(metrics.PAUSED) == 0, "it is not paused")
+        await Fleet(redis, service).pause("a migration")
+        await wait_until(lambda: collector.value(metrics.PAUSED) == 1, "it takes nothing new")
+        await Fleet(redis, service).resume()
+        await wait_until(lambda: collector.value(metrics.PAUSED) == 0, "it goes on")
 
 
 async def test_a_suspect(server: Server, redis: Connection, service: str, collector: Collector) -> None:
