@@ -200,7 +200,7 @@ class Lapse:
     """
 
     consumer: str
-    cause: str
+    cause: Literal["silent", "stalled", "missing"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,16 @@
 """Counters and histograms of what happens, made from the table of metrics."""
 
+import functools
+from typing import get_args, get_type_hints
+
 from opentelemetry.metrics import Counter, Histogram, Meter
 
+from redis_stream_client import Burial, Ending, Gain, Lapse, Loss
 from redis_stream_client.telemetry import metrics
-from redis_stream_client.telemetry.metrics import Metric
+from redis_stream_client.telemetry.metrics import HOW, REASON, RESULT, SERVICE, Metric
+
+ENDINGS = ("done", "released", "dead")
+"""The reasons of leases that their holders ended: these are not lost."""
 
 
 class Instruments:
@@ -31,3 +38,25 @@ class Instruments:
         self.lag = histogram(metrics.LAG)
         self.process = histogram(metrics.PROCESS)
         self.operations = histogram(metrics.OPERATIONS)
+
+    def begin(self, service: str) -> None:
+        """Begin all counters of a service at 0, as far as their attributes are known.
+
+        Prometheus sees no increase in a counter that begins at 1: the first dead letter would raise no alert.
+        """
+        for counter, attribute, words in (
+            (self.gained, HOW, _words(Gain, "how")),
+            (self.ended, HOW, _words(Ending, "how")),
+            (self.lost, REASON, [word for word in _words(Loss, "reason") if word not in ENDINGS]),
+            (self.lapses, REASON, _words(Lapse, "cause")),
+            (self.letters, REASON, _words(Burial, "why")),
+            (self.claims, RESULT, ("won", "lost")),
+        ):
+            for word in words:
+                counter.add(0, {SERVICE: service, attribute: word})
+
+
+@functools.cache
+def _words(kind: type, attribute: str) -> tuple[str, ...]:
+    """The words that an attribute of a value may have."""
+    return get_args(get_type_hints(kind)[attribute])

@@ -135,6 +135,7 @@ class OpenTelemetry(Observer):
     def joined(self, membership: Membership) -> None:
         """The client is there: its statistics are exported from now on."""
         self._known(membership.consumer, membership.service)
+        self._instruments.begin(membership.service)
         self._clients.add(membership)
 
     def left(self, membership: Membership) -> None:

@@ -64,14 +64,27 @@ async def test_a_stream_that_is_processed(
         await ledger.reached({"call-17": 1})
         assert value(metrics.GAINED, how="announced") == 1
         assert value(metrics.CONSUMED, system="redis", group=service) == 1
-        assert value(metrics.ENDED) is None
+        assert value(metrics.ENDED) == 0
         await producer.write("call-17", END)
         await wait_until(lambda: not running.client.leases, "it is done")
         await wait_until(lambda: value(metrics.HANDLER, outcome="done") == 1, "its handler has ended")
     assert value(metrics.ENDED, how="done") == 1
     assert value(metrics.CONSUMED) == value(metrics.CHECKPOINTS) == value(metrics.LAG) == 2
     assert value(metrics.PROCESS, operation_type="process") == 2
-    assert (value(metrics.CLAIMS), value(metrics.RECOVERY), value(metrics.LOST)) == (None, None, None)
+    assert (value(metrics.CLAIMS), value(metrics.RECOVERY), value(metrics.LOST, reason="claimed")) == (0, None, 0)
+
+
+async def test_counters_begin_at_0(server: Server, service: str, collector: Collector) -> None:
+    """Prometheus sees no increase in one that begins at 1."""
+    async with Running(server.url, service, observer=collector.telemetry):
+        reasons = {
+            metrics.LETTERS: ("failures", "deaths", "poison", "malformed"),
+            metrics.LAPSES: ("silent", "stalled", "missing"),
+            metrics.LOST: ("expired", "claimed", "gone", "superseded", "closed"),
+        }
+        for metric, words in reasons.items():
+            assert {word: collector.value(metric, reason=word) for word in words} == dict.fromkeys(words, 0)
+        assert collector.value(metrics.LOST, reason="done") is None
 
 
 async def test_batches_count_by_their_entries(
@@ -110,7 +123,7 @@ async def test_producers(server: Server, redis: Connection, service: str, collec
 async def test_a_take_over(server: Server, redis: Connection, service: str, collector: Collector) -> None:
     await orphan(redis, service)
     async with Running(server.url, service, lock_ttl=0.5, observer=collector.telemetry) as running:
-        assert collector.value(metrics.GAINED) is None
+        assert collector.value(metrics.GAINED) == 0
         await redis.delete(Keys(service).lock(GHOST))
         await running.lease("call-17")
     value = collector.value
@@ -133,7 +146,7 @@ async def test_a_claim_that_is_lost(server: Server, redis: Connection, service: 
         with pytest.raises(AlreadyClaimed):
             await client.claim(event.payload)
     assert collector.value(metrics.CLAIMS, result="lost") == 1
-    assert collector.value(metrics.CLAIMS, result="won") is None
+    assert collector.value(metrics.CLAIMS, result="won") == 0
 
 
 async def test_handlers_that_fail(server: Server, redis: Connection, service: str, collector: Collector) -> None:
