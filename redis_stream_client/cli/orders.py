@@ -209,13 +209,14 @@ async def _require_sure(about: str, *, yes: bool) -> None:
 
 async def _answer() -> str:
     """A line from the terminal. The event loop waits for it, so that Ctrl-C ends the waiting."""
-    loop = asyncio.get_running_loop()
-    there = asyncio.Event()
-    loop.add_reader(sys.stdin, there.set)
-    try:
-        await there.wait()
-    finally:
-        loop.remove_reader(sys.stdin)
+    if sys.platform != "win32":  # whose event loop does not know terminals
+        loop = asyncio.get_running_loop()
+        there = asyncio.Event()
+        loop.add_reader(sys.stdin, there.set)
+        try:
+            await there.wait()
+        finally:
+            loop.remove_reader(sys.stdin)
     return sys.stdin.readline()
 
 

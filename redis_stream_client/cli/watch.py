@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import datetime
 from typing import NoReturn, Protocol
 
@@ -112,7 +112,8 @@ class LiveOutput:
 
     async def run(self, watched: Watched) -> None:
         """Draw again when the window has another size, and as time goes by."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, self._resized.set)
+        if hasattr(signal, "SIGWINCH"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, self._resized.set)
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK):
@@ -168,6 +169,7 @@ async def watch_fleet(fleet: Fleet, *, interval: float, lag: bool, most: int, as
     watched = Watched(await fleet.status())
     glyphs = glyphs_for(sys.stdout.encoding)
     with contextlib.ExitStack() as stack:
+        ended = stack.enter_context(_ended_by_signals())
         output: Output
         if as_json:
             output = JsonOutput()
@@ -186,6 +188,30 @@ async def watch_fleet(fleet: Fleet, *, interval: float, lag: bool, most: int, as
                 await _look(fleet, watched, output, interval, glyphs)
         except BaseExceptionGroup as failures:  # such as a broken pipe, which the caller knows
             raise failures.exceptions[0] from None
+        except asyncio.CancelledError:
+            if not ended:
+                raise
+    return 128 + ended[0]
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Generator[list[int]]:
+    """Have these signals cancel the task, so that the window becomes what it was; the list says which one did."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    ended: list[int] = []
+
+    def end(number: int) -> None:
+        ended.append(number)
+        task.cancel()
+
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    with contextlib.ExitStack() as stack:
+        for number in numbers:
+            with contextlib.suppress(NotImplementedError):  # on Windows
+                loop.add_signal_handler(number, end, number)
+                stack.callback(loop.remove_signal_handler, number)
+        yield ended
 
 
 async def _look(fleet: Fleet, watched: Watched, output: Output, interval: float, glyphs: Glyphs) -> NoReturn:
