@@ -16,9 +16,11 @@ def movements(before: FleetStatus, now: FleetStatus, glyphs: Glyphs) -> Iterator
     old = {member.id: member for member in before.members}
     new = {member.id: member for member in now.members}
     yield from _told("joined", [member for member in now.members if member.alive and member.id not in old])
-    yield from _told("left", [member for member in before.members if member.alive and member.id not in new])
     changed = [(old[member.id], member) for member in now.members if member.id in old]
-    yield from _told("died", [new for old, new in changed if old.alive and not new.alive], with_streams=True)
+    ended = [new for old, new in changed if old.alive and not new.alive]
+    yield from _told("died", [member for member in ended if member.leases], with_streams=True)
+    gone = [member for member in before.members if member.alive and member.id not in new]  # by whatever way
+    yield from _told("gone", gone + [member for member in ended if not member.leases])
     yield from _told("came back", [new for old, new in changed if new.alive and not old.alive])
     yield from _told("draining", [new for old, new in changed if new.draining and not old.draining])
     moved = {

@@ -16,12 +16,15 @@ def test_nothing_is_nothing() -> None:
 
 
 def test_who_came_went_died_and_moved_streams() -> None:
-    before = fleet(member(1, 5), member(2, 5), member(3, 5), member(4, 0, alive=False), member(9, 0, alive=False))
-    now = fleet(member(1, 9), member(2, 5, alive=False), member(4, 0), member(5, 6, draining=True))
+    before = fleet(member(1, 5), member(2, 5), member(3, 5), member(4, 0, alive=False), member(6, 0))
+    now = fleet(
+        *(member(1, 9), member(2, 5, alive=False), member(4, 0), member(5, 6, draining=True)),
+        member(6, 0, alive=False),
+    )
     assert list(movements(before, now, UNICODE)) == [
         "joined: web-5-0a1b2c3d",
-        "left: web-3-0a1b2c3d",
         "died: web-2-0a1b2c3d with 5 streams",
+        "gone: web-3-0a1b2c3d, web-6-0a1b2c3d",
         "came back: web-4-0a1b2c3d",
         "streams: web-5-0a1b2c3d +6, web-3-0a1b2c3d −5, web-1-0a1b2c3d +4",
     ]
