@@ -1,6 +1,6 @@
 """A fleet as text: what it holds together, and the members that matter most."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -33,7 +33,7 @@ class View:
         status: the fleet.
         before: the fleet at the look before, to show who gained and who lost; None: there was none.
         tally: how far the streams are behind; None: nobody has looked.
-        measured: what to say about the tally's age.
+        measured: what to say about the tally's age, or why there is none yet.
         notes: what else is to be said, at the top.
     """
 
@@ -60,6 +60,8 @@ def picture(view: View, width: int, glyphs: Glyphs, *, most: int, height: int | 
         head.append(pause_line(status))
     if view.tally is not None:
         head.append(lag_line(view.tally, view.measured))
+    elif view.measured:
+        head.append(Text(view.measured, "dim"))
     head += [Text(f"not read: {unread.what}: {printable(unread.why)}", "yellow") for unread in status.unread]
     parts: list[RenderableType] = [*head]
     if status.members:
@@ -67,7 +69,8 @@ def picture(view: View, width: int, glyphs: Glyphs, *, most: int, height: int | 
             room = height - sum(ceil(text.cell_len / width) for text in head) - BESIDE
             most = max(1, min(most, room if len(status.members) <= room else room - 1))
         shown = matter_most(status.members, most)
-        rows = [_row(member, view) for member in shown]
+        before = {member.id: member.leases for member in view.before.members} if view.before is not None else None
+        rows = [_row(member, view, before) for member in shown]
         parts += [Text(), members_table(rows, COLUMNS, width, glyphs, changes=view.before is not None)]
         if rest := left_out(status.members, shown):
             parts.append(Text(rest, "dim"))
@@ -147,13 +150,12 @@ def _rank(member: FleetMember) -> tuple[bool, bool, int, str]:
     return member.alive or not member.leases, not member.draining, -member.leases, member.id
 
 
-def _row(member: FleetMember, view: View) -> MemberRow:
-    before = {} if view.before is None else {other.id: other.leases for other in view.before.members}
+def _row(member: FleetMember, view: View, before: Mapping[str, int] | None) -> MemberRow:
     return MemberRow(
         name=printable(short_name(member.id)),
         state=state_of(member),
         streams=member.leases,
-        change=0 if view.before is None else member.leases - before.get(member.id, 0),
+        change=0 if before is None else member.leases - before.get(member.id, 0),
         cells=_cells(member, view),
     )
 

@@ -22,7 +22,7 @@ from redis_stream_client.cli.tally import Tally
 from redis_stream_client.terminal import screen
 from redis_stream_client.terminal.glyphs import Glyphs, glyphs_for
 from redis_stream_client.terminal.screen import LiveScreen
-from redis_stream_client.terminal.text import plural, printable
+from redis_stream_client.terminal.text import printable
 
 LONG_WALK = 3.0
 """Seconds after which it is said how far a walk through the streams has come."""
@@ -67,9 +67,11 @@ class Watched:
 
     def _measured(self) -> str:
         now = time.monotonic()
-        parts = [] if now - self.tallied < LONG_WALK else [f"{show_duration(now - self.tallied)} ago"]
+        parts = []
+        if self.tally is not None and now - self.tallied >= LONG_WALK:
+            parts.append(f"{show_duration(now - self.tallied)} ago")
         if self.walk is not None and now - self.walk_began >= LONG_WALK:
-            parts.append(f"looking again, at {plural(self.walk.streams, 'stream')} so far")
+            parts.append(f"looking at all streams, {self.walk.streams:,} so far")
         return ", ".join(parts)
 
 
