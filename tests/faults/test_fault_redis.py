@@ -257,7 +257,8 @@ async def test_a_redis_that_refuses_all_writes_loses_the_leases_cleanly_and_they
                 await old.done()
             with pytest.raises(RedisUnavailable, match=rf"{code}.*nothing was announced"):
                 await LoadBalancerStream(redis, service).add("call-2")
-            await wait_until(lambda: f"({server.url[8:]}): {code} " in caplog.text, "the log says why")
+            await wait_until(lambda: f"({server.url[8:]}), since " in caplog.text, "the log says where")
+            assert f"Z: {code} " in caplog.text, "and why"
         await wait_until(lambda: member.client.alive, "it is back")
         await member.owns(CALL)
         assert member.lease(CALL).fence > old.fence
