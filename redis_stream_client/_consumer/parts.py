@@ -196,6 +196,8 @@ class Parts:
         self.sweeps = SweepSchedule(options.pace)
         self.peers = Peers(options.weight)
         self.orders = Orders(self.log, self.outages.watch(PAUSE, each=True), options.pace / 2)
+        if (observation := self.observation) is not None:
+            self.orders.changed.add(lambda: observation.pause_is(self.orders.pause))
         self.presence_state = PresenceState(options.lock_ttl, wanted=options.presence)
         self.oldest_announcement = OldestAnnouncement()
 

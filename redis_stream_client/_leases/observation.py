@@ -28,6 +28,7 @@ from redis_stream_client._model.observer import (
     Observer,
     follows_steps,
 )
+from redis_stream_client._model.orders import Pause
 
 
 @dataclass(slots=True)
@@ -60,7 +61,13 @@ class Observation:
         self._observer = observer
         self._consumer = consumer
         self._watched: dict[LeaseState, _Watched] = {}  # those that are held, or whose handler has not ended
+        self._pause: Pause | None = None
         self.follows_steps = follows_steps(observer)
+
+    @property
+    def watched(self) -> int:
+        """Of how many leases something is remembered."""
+        return len(self._watched)
 
     # Owners.
 
@@ -95,6 +102,14 @@ class Observation:
     def lapsed(self, cause: LapseCause) -> None:
         """The consumer lock has lapsed."""
         self._observer.lapsed(Lapse(self._consumer, cause))
+
+    def pause_is(self, pause: Pause | None) -> None:
+        """This is the pause that operators have ordered; None: there is none. Tells of what has changed."""
+        before, self._pause = self._pause, pause
+        if before is not None and (pause is None or pause.since != before.since):
+            self._observer.resumed(self._consumer, before)
+        if pause is not None and (before is None or pause.since != before.since):
+            self._observer.paused(self._consumer, pause)
 
     # Handlers.
 

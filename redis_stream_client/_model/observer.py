@@ -15,6 +15,7 @@ from redis_stream_client._model.errors import LossReason
 from redis_stream_client._model.failures import describe
 from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.logs import Log
+from redis_stream_client._model.orders import Pause
 from redis_stream_client._model.statistics import Statistics
 
 T = TypeVar("T")
@@ -331,6 +332,12 @@ class Observer:
     def lapsed(self, lapse: Lapse) -> None:
         """The client has lost its consumer lock."""
 
+    def paused(self, consumer: str, pause: Pause) -> None:
+        """An operator has paused the fleet, and this client takes no new streams any more."""
+
+    def resumed(self, consumer: str, pause: Pause) -> None:
+        """That pause is over."""
+
     # Handlers of `run()`.
 
     def handler_started(self, start: HandlerStart) -> None:
@@ -445,6 +452,12 @@ class SafeObserver(Observer):
 
     def lapsed(self, lapse: Lapse) -> None:
         self._tell("lapsed", lapse)
+
+    def paused(self, consumer: str, pause: Pause) -> None:
+        self._tell("paused", consumer, pause)
+
+    def resumed(self, consumer: str, pause: Pause) -> None:
+        self._tell("resumed", consumer, pause)
 
     def handler_started(self, start: HandlerStart) -> None:
         self._tell("handler_started", start)

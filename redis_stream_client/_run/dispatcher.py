@@ -38,7 +38,7 @@ from redis_stream_client._run.giving import Giving
 from redis_stream_client._run.handler import Handler
 from redis_stream_client._run.handler_task import HandlerTask
 from redis_stream_client._run.outage_watch import TICK, OutageWatch
-from redis_stream_client._run.outcome import Rules
+from redis_stream_client._run.outcome import Outcome, Rules
 from redis_stream_client._run.probation import Probation
 from redis_stream_client._run.trimming import trim_while_running
 from redis_stream_client._run.watchdogs import start_watches
@@ -300,9 +300,13 @@ class Dispatcher:
             if outcome.failed:
                 self._counters.handlers_failed += 1
             if self._backend.observation is not None:
-                self._backend.observation.handler_ended(handler_task.lease, outcome.status, outcome.error)
+                self._tell_end(handler_task.lease, outcome)
         except Exception as error:  # noqa: BLE001 - a refusal of Redis or a bug; handlers do not raise here
             self._tasks.fail(error)
+
+    def _tell_end(self, lease: LeaseState, outcome: Outcome) -> None:
+        assert self._backend.observation is not None
+        self._backend.observation.handler_ended(lease, outcome.status, outcome.error)
 
     def _attended(self, task: "asyncio.Task[None]") -> None:
         """The task has ended, even if it was cancelled before it began."""

@@ -12,6 +12,7 @@ from redis_stream_client import (
     AlreadyClaimed,
     Lease,
     LoadBalancerStream,
+    Observer,
     Rebalance,
     RedisStreamClient,
     StreamAdded,
@@ -24,6 +25,7 @@ from redis_stream_client._consumer.orders import Orders
 from redis_stream_client._consumer.wanted_streams import WantedStreams
 from redis_stream_client._leases.capacity import Capacity
 from redis_stream_client._leases.event_queue import EventQueue
+from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._leases.trouble import Trouble
 from redis_stream_client._model.statistics import Counters
@@ -33,6 +35,7 @@ from tests.harness.runs import Running
 from tests.harness.waiting import meanwhile, wait_until
 
 if TYPE_CHECKING:
+    from redis_stream_client import Ending
     from redis_stream_client._leases.state import LeaseState
     from tests.harness.connection import Connection
     from tests.harness.servers import Server
@@ -43,9 +46,9 @@ SOON = Rebalance(settle=0.2)
 class Scene:
     """One client's leases, all of which the user has received."""
 
-    def __init__(self, leases: int) -> None:
+    def __init__(self, leases: int, observation: Observation | None = None) -> None:
         self.event_queue = EventQueue(2.0, 5.0)
-        self.table = LeaseTable(self.event_queue)
+        self.table = LeaseTable(self.event_queue, observation)
         self.capacity = Capacity(self.table, self.event_queue, max_streams=None, prefetch=1000, at_once=1000)
         self.counters = Counters()
         self.wanted = WantedStreams(
@@ -102,6 +105,28 @@ async def test_what_the_user_releases_is_given() -> None:
     assert (scene.counters.streams_given, scene.counters.streams_going) == (1, 1)
     scene.release(third)
     assert (scene.counters.streams_given, scene.counters.streams_going) == (2, 0)
+
+
+class Endings(Observer):
+    """How leases have ended."""
+
+    def __init__(self) -> None:
+        self.how: list[str] = []
+
+    def ended(self, ending: Ending) -> None:
+        """It is told."""
+        self.how.append(ending.how)
+
+
+async def test_an_observer_knows_what_is_released_for_a_peer() -> None:
+    endings = Endings()
+    scene = Scene(3, Observation(endings, "me"))
+    scene.wanted.give(2)
+    first, second = scene.asked()
+    scene.release(first)
+    scene.wanted.stop()
+    scene.release(second)
+    assert endings.how == ["given", "released"]
 
 
 async def test_nobody_is_asked_for_what_must_stay() -> None:

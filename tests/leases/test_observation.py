@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redis_stream_client import Observer
+from redis_stream_client import Observer, Pause
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import LeaseState
@@ -97,3 +97,30 @@ def test_a_checkpoint_says_how_many_entries_came_since_the_last_one() -> None:
     first, second = client.notes.told[1:]
     assert (first.id, first.entries, second.id, second.entries) == ("5-0", 3, "9-0", 7)
     assert first.lag > second.lag > 1e9
+
+
+def test_a_pause_is_told_when_it_begins_and_ends() -> None:
+    told: list[tuple[str, str, Pause]] = []
+
+    class Pauses(Observer):
+        def paused(self, consumer: str, pause: Pause) -> None:
+            told.append(("paused", consumer, pause))
+
+        def resumed(self, consumer: str, pause: Pause) -> None:
+            told.append(("resumed", consumer, pause))
+
+    observation = Observation(Pauses(), "me")
+    first, other_reason, second = Pause("why", 1.0), Pause("no longer", 1.0), Pause("again", 2.0)
+    for pause in (None, first, other_reason, second, None, None):
+        observation.pause_is(pause)
+    begun, over = ("paused", "me", first), ("resumed", "me", other_reason)
+    assert told == [begun, over, ("paused", "me", second), ("resumed", "me", second)]
+
+
+def test_nothing_is_remembered_of_what_has_ended() -> None:
+    client = Client()
+    with client.observation.handling(client.lease):
+        client.table.lose(client.lease, "claimed")
+        client.observation.checkpointed(client.lease, "5-0", 3)
+    client.observation.handler_ended(client.lease, "lost", None)
+    assert client.observation.watched == 0

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_stream_client._model.announcement import FIELD, MAX_BYTES, Announcement, Malformed, decode, encode
+from redis_stream_client._model.announcement import (
+    FIELD,
+    MAX_BYTES,
+    MAX_TRACESTATE,
+    Announcement,
+    Malformed,
+    carrier_of,
+    decode,
+    encode,
+    trace_context,
+)
 from redis_stream_client._model.keys import name_problem
 
 WRITTEN_BY_GO = [
@@ -155,3 +165,78 @@ def test_what_is_written_may_be_as_large_as_what_is_read_and_no_larger() -> None
 
 def test_info_may_be_any_mapping() -> None:
     assert decode(entry(encode("x", MappingProxyType({"a": 1})))).info == {"a": 1}
+
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+STATE = "congo=t61rcWkgMzE,rojo@vendor=00f067aa0ba902b7"
+CONTEXT = {"traceparent": PARENT, "tracestate": STATE}
+
+
+def test_a_trace_context_stands_beside_what_every_version_reads() -> None:
+    written = encode("call-17", {"lang": "de"}, CONTEXT)
+    assert written == encode("call-17", {"lang": "de"})[:-1] + b"," + json.dumps(
+        CONTEXT, separators=(",", ":")
+    ).encode().removeprefix(b"{")
+    # Readers of earlier versions and of the Go library look up these two keys of the object, and no others.
+    document = json.loads(written)
+    assert (document["DataStreamName"], document["Info"]) == ("call-17", {"lang": "de"})
+    assert decode(entry(written)) == Announcement("call-17", {"lang": "de"})
+    assert carrier_of(entry(written)) == CONTEXT
+    assert carrier_of(entry(encode("call-17", {"traceparent": PARENT}))) == {}, "what the info says is the user's"
+
+
+def test_no_announcement_is_refused_for_its_trace_context() -> None:
+    info = {"text": "x" * (MAX_BYTES - len(encode("call-17", {"text": ""})))}
+    assert encode("call-17", info, CONTEXT) == encode("call-17", info)
+    assert encode("call-17", None, {}) == encode("call-17")
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        None,
+        1,
+        "",
+        PARENT.upper(),
+        PARENT + "-00",
+        PARENT[:-1],
+        PARENT + "\n",
+        "ff" + PARENT[2:],
+        PARENT.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32),
+        PARENT.replace("b7ad6b7169203331", "0" * 16),
+    ],
+)
+def test_an_invalid_parent_is_dropped_with_its_state(parent: Any) -> None:
+    assert trace_context({"traceparent": parent, "tracestate": STATE}) == {}
+
+
+@pytest.mark.parametrize(
+    "state", [None, 1, "", "no pair", "a=b,", "A=b", "a=b\n", "a=\u00e9", "a=" + "b" * MAX_TRACESTATE]
+)
+def test_an_invalid_state_is_dropped_alone(state: Any) -> None:
+    assert trace_context({"traceparent": PARENT, "tracestate": state}) == {"traceparent": PARENT}
+
+
+@pytest.mark.parametrize("state", ["a=b", "a=b , c=d", "0v@sys=x y", "a="])
+def test_valid_states_are_kept(state: str) -> None:
+    assert trace_context({"traceparent": PARENT, "tracestate": state})["tracestate"] == state
+
+
+def test_nothing_else_is_let_through() -> None:
+    assert trace_context({**CONTEXT, "baggage": "user=1"}) == CONTEXT
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b'{"DataStreamName":"a","traceparent"',
+        b'["traceparent"]',
+        b'{"DataStreamName":"a","traceparent":{}}',
+        b'{"DataStreamName":"a","traceparent":"\xff"}',
+        b'{"traceparent":' + b"[" * 100_000,
+        b'"traceparent"' + b" " * MAX_BYTES,
+    ],
+)
+def test_a_malformed_trace_context_is_none(written: bytes) -> None:
+    assert carrier_of(entry(written)) == {}
+    assert carrier_of([]) == {}

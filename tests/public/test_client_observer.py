@@ -11,6 +11,7 @@ import pytest
 from redis_stream_client import (
     AlreadyClaimed,
     ExpiredStream,
+    Fleet,
     LoadBalancerStream,
     Observer,
     Rebalance,
@@ -25,7 +26,7 @@ from tests.harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping
 
-    from redis_stream_client import HandlerStart, Lease
+    from redis_stream_client import HandlerStart, Lease, Pause
     from tests.harness.connection import Connection
     from tests.harness.servers import Server
     from tests.harness.workers import Worker
@@ -231,6 +232,25 @@ async def test_claims_of_the_user(server: Server, redis: Connection, service: st
     assert [(gain.how, gain.previous) for gain in notes.of("gained")] == [("announced", None), ("claimed", None)]
     assert notes.of("gained")[1].silent_for is not None
     assert [(loss.reason, loss.to) for loss in notes.of("lost")] == [("closed", None)]
+
+
+async def test_a_pause_of_the_fleet(server: Server, redis: Connection, service: str) -> None:
+    told: list[tuple[str, str, str]] = []
+
+    class Pauses(Observer):
+        def paused(self, consumer: str, pause: Pause) -> None:
+            told.append(("paused", consumer, pause.reason))
+
+        def resumed(self, consumer: str, pause: Pause) -> None:
+            told.append(("resumed", consumer, pause.reason))
+
+    fleet = Fleet(redis, service)
+    async with Running(server.url, service, observer=Pauses()) as run:
+        await fleet.pause("a bad deploy")
+        await wait_until(lambda: len(told) == 1, "the pause is told")
+        await fleet.resume()
+        await wait_until(lambda: len(told) == 2, "its end is told")
+        assert told == [(what, run.client.id, "a bad deploy") for what in ("paused", "resumed")]
 
 
 async def test_write_carries_what_add_carries(server: Server, redis: Connection, service: str) -> None:

@@ -19,6 +19,7 @@ from redis_stream_client import (
     LoadBalancerStream,
     LossReason,
     NotOwner,
+    Observer,
     RedisStreamClient,
     RedisUnavailable,
     RetryPolicy,
@@ -36,8 +37,9 @@ from tests.harness.loops import task_kind
 from tests.harness.scenes import next_event
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterator
 
+    from redis_stream_client import Burial, Checkpoint, Failure, HandlerEnd, HandlerStart
     from tests.harness.cluster import Cluster
     from tests.harness.connection import Connection
     from tests.harness.proxy import TcpProxy
@@ -489,6 +491,52 @@ async def test_outcomes_of_many_leases_at_once_are_kept_apart() -> None:
         controller(lease).drain()
     positions = [outcome.position for outcome in await asyncio.gather(*running)]
     assert positions == [None, *(f"{i}-0" for i in range(1, 50))]
+
+
+class Notes(Observer):
+    """Notes what it is told of a handler."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    @contextlib.contextmanager
+    def handling(self, start: HandlerStart) -> Generator[None]:
+        """The handler is called and has ended."""
+        self.told.append(start)
+        yield
+
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """It is told."""
+        self.told.append(checkpoint)
+
+    def failed(self, failure: Failure) -> None:
+        """It is told."""
+        self.told.append(failure)
+
+    def buried(self, burial: Burial) -> None:
+        """It is told."""
+        self.told.append(burial)
+
+    def handler_ended(self, end: HandlerEnd) -> None:
+        """It is told."""
+        self.told.append(end)
+
+
+async def test_an_observer_is_told_what_a_client_tells_it() -> None:
+    async def fails(lease: Lease) -> None:
+        async for entry in lease.entries():
+            await lease.checkpoint(entry.id)
+            if entry.id == "2-0":
+                raise LookupError(entry.id)
+
+    notes, call = Notes(), testing.lease("call-1", entries=[{"n": 1}, {"n": 2}], info={"a": 1})
+    outcome = await run_handler(fails, call, retry=RetryPolicy(max_attempts=1, patience=0), observer=notes)
+    assert outcome.status == "failed", "the checkpoint has advanced, so this was the first failure"
+    start, first, second, failure, end = notes.told
+    assert (start.stream, start.info, start.gain) == ("call-1", {"a": 1}, None)
+    assert [(each.id, each.entries) for each in (first, second)] == [("1-0", 1), ("2-0", 1)]
+    assert (failure.error, failure.stalled) == ("LookupError", False)
+    assert (end.start, end.outcome, end.error) == (start, outcome.status, outcome.error)
 
 
 def test_each_test_framework_s_loop_will_do() -> None:
