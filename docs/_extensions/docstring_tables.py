@@ -108,8 +108,8 @@ class Metrics(FromCode):
                 f" By {', '.join(f'`{name}`' for name in metric.attributes)}." if metric.attributes else ""
             )
             kind = f"{metric.kind}, `{metric.unit}`"
-            rows.append((f"`{metric.name}`", f"`{metric.prometheus}`", kind, metric.meaning + attributes))
-        return self.table(("metric", "in Prometheus", "type, unit", "what"), rows)
+            rows.append((f"`{metric.name}`<br>`{metric.prometheus}`", kind, metric.meaning + attributes))
+        return self.table(("metric; its name in Prometheus", "type, unit", "what"), rows)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
