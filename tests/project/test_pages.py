@@ -159,3 +159,10 @@ def test_a_picture_is_what_its_source_draws(source: Path) -> None:
     assert module["TARGET"].read_text(encoding="utf-8") == module["svg"](), (
         f"run python {source.relative_to(ROOT)}"
     )
+
+
+def test_the_runbook_knows_each_alert() -> None:
+    alerts = re.findall(r"- alert: (\w+)", (ROOT / "examples/observability/alerts.yml").read_text(encoding="utf-8"))
+    runbook = (DOCS / "operations" / "runbook.md").read_text(encoding="utf-8")
+    assert len(alerts) > 10
+    assert [alert for alert in alerts if f"`{alert}`" not in runbook] == []
