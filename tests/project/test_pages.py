@@ -162,7 +162,8 @@ def test_a_picture_is_what_its_source_draws(source: Path) -> None:
 
 
 def test_the_runbook_knows_each_alert() -> None:
-    alerts = re.findall(r"- alert: (\w+)", (ROOT / "examples/observability/alerts.yml").read_text(encoding="utf-8"))
+    rules = (ROOT / "examples" / "observability" / "alerts.yml").read_text(encoding="utf-8")
+    alerts = re.findall(r"- alert: (\w+)", rules)
     runbook = (DOCS / "operations" / "runbook.md").read_text(encoding="utf-8")
     assert len(alerts) > 10
     assert [alert for alert in alerts if f"`{alert}`" not in runbook] == []
