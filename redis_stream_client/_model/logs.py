@@ -117,7 +117,8 @@ class Log:
             level = logging.DEBUG
             if not self._logger.isEnabledFor(level):
                 return
-        fields: LogFields = {**self._fields, **(about.log_fields() if about is not None else {}), **(extra or {})}
+        named = about.log_fields() if about is not None else LogFields()
+        fields: LogFields = {**self._fields, **named, **(extra or LogFields())}
         exc_info: Any = None
         if error is not None:
             shown = error if _presentable(error) else _stand_in(error)
