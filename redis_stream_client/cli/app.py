@@ -7,6 +7,7 @@ Python at all, and brings no compiled dependency.
 import re
 import sys
 from collections.abc import Sequence
+from itertools import count
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
@@ -37,6 +38,7 @@ app = App(
     print_error=False,
     result_action="return_value",
 )
+_order = count()
 for _name, _path in (
     ("status", "status:status"),
     ("streams", "streams:streams"),
@@ -49,7 +51,7 @@ for _name, _path in (
     ("dead", "dead:app"),
     ("demo", "demo:demo"),
 ):
-    app.command(f"redis_stream_client.cli.{_path}", name=_name)
+    app.command(f"redis_stream_client.cli.{_path}", name=_name, sort_key=next(_order))
 
 Shell = Annotated[
     Literal["bash", "zsh", "fish"] | None, Parameter(help="the shell; by default the one that this runs in")
@@ -59,7 +61,7 @@ Shell = Annotated[
 @app.command(name="--show-completion", group="Completion")
 def show_completion(shell: Shell = None, /) -> int:
     """Print the script that completes commands and options in a shell."""
-    print(app.generate_completion(shell=_shell(shell)))
+    print(app.generate_completion(shell=_shell(shell)), end="")
     return OK
 
 
@@ -94,6 +96,8 @@ def perform(argv: Sequence[str]) -> int:
     try:
         names, *_ = app.parse_commands(list(argv))
         command = names[0] if names else ""
+        if not command:
+            app.resolved_commands()  # their help is in their modules
         function, bound, _ = app.parse_args(list(argv))
         status: object = function(*bound.args, **bound.kwargs)
     except CycloptsError as error:

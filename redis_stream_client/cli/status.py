@@ -39,13 +39,9 @@ def status(
         ),
     ] = 2.0,
     lag: Annotated[
-        bool | None,
-        Parameter(
-            negative="--no-lag",
-            show_default=lambda _: "only with --watch",
-            help="go through all streams, to say how far they are behind: about 1 s for 20,000",
-        ),
-    ] = None,
+        bool, flag("go through all streams, to say how far they are behind: about 1 s for 20,000")
+    ] = False,
+    no_lag: Annotated[bool, flag("with --watch, which does so again and again: leave it out")] = False,
     fail_if_behind: Annotated[
         float | None,
         duration(
@@ -84,12 +80,12 @@ def status(
             lambda redis: watch_fleet(
                 Fleet(redis, target.service),
                 interval=interval,
-                lag=lag is not False,
+                lag=not no_lag,
                 most=members,
                 as_json=json,
             ),
         )
-    return run(target, lambda redis: _once(redis, target, lag is True, fail_if_behind, members, as_json=json))
+    return run(target, lambda redis: _once(redis, target, lag, fail_if_behind, members, as_json=json))
 
 
 async def _once(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -28,7 +30,8 @@ def test_the_help_names_the_commands_and_how_redis_is_found(
     status, printed, errors = run_command(capsys, *arguments)
     assert (status, errors) == (0 if arguments else 2, [])
     text = "\n".join(printed)
-    assert all(f"│ {command} " in text for command in COMMANDS)
+    listed = re.findall(r"^│ (\w+) +[A-Z]\w+ ", text, re.MULTILINE)  # each with what it does
+    assert listed == [*COMMANDS]
     assert all(word in text for word in ("redis+sentinel://", "REDIS_PASSWORD", "--install-completion", "1h30m"))
 
 
@@ -101,6 +104,11 @@ def test_an_interrupted_command_has_the_status_of_a_signal(monkeypatch: pytest.M
 # Completion.
 
 
+@cache
+def completion(shell: Literal["bash", "zsh", "fish"]) -> str:
+    return app.app.generate_completion(shell=shell)
+
+
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
@@ -113,16 +121,12 @@ def test_an_interrupted_command_has_the_status_of_a_signal(monkeypatch: pytest.M
         ("release --fo", ["--force"]),
     ],
 )
-def test_bash_completes_commands_and_options(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, completed: list[str]
-) -> None:
+def test_bash_completes_commands_and_options(tmp_path: Path, line: str, completed: list[str]) -> None:
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("COMPLETION NOT TESTED: there is no bash")
-    status, printed, _ = run_command(capsys, "--show-completion", "bash")
-    assert status == 0
     script = tmp_path / "completion"
-    script.write_text("\n".join(printed))
+    script.write_text(completion("bash"))
     words = [NAME, *line.split(" ")]
     ask = (
         f'source {script}; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
@@ -135,11 +139,13 @@ def test_bash_completes_commands_and_options(
     assert sorted(said.stdout.split()) == completed
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_have_a_script_too(capsys: pytest.CaptureFixture[str], shell: str) -> None:
-    status, printed, _ = run_command(capsys, "--show-completion", shell)
-    assert status == 0
-    assert all(any(command in line for line in printed) for command in COMMANDS)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_has_a_script(
+    capsys: pytest.CaptureFixture[str], shell: Literal["bash", "zsh", "fish"]
+) -> None:
+    status, printed, errors = run_command(capsys, "--show-completion", shell)
+    assert (status, printed, errors) == (0, completion(shell).splitlines(), [])
+    assert all(command in completion(shell) for command in COMMANDS)
 
 
 def test_the_completion_is_installed_for_the_user(
