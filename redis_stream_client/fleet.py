@@ -139,7 +139,7 @@ class Fleet:
 
     async def pause(self, reason: str, *, timeout: float = 5.0) -> tuple[str, ...]:
         """Have nobody take new streams, until somebody calls `resume`: announcements that no member has been given
-        yet wait.
+        yet wait, also those of sessions that wake.
 
         What has an owner goes on, also by take-over: streams of members that die, and those that are released, get
         a new owner as ever, so a crash in a pause is no outage of a stream. Streams do not move to even out the

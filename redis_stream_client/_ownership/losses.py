@@ -17,7 +17,8 @@ from redis_stream_client._redis.outage import OutageLog
 LAPSES: dict[LapseCause, str] = {
     "silent": "Redis has not answered its beats in time",
     "stalled": "this process or its event loop stood still for too long: find out what blocks it",
-    "missing": "Redis does not have it: it was restarted without it, or a peer took this client for dead",
+    "missing": "Redis does not have it: it was restarted without it, a peer took this client for dead, or an "
+    "operator evicted it",
 }
 """What the log says of each cause of a lapse."""
 
