@@ -67,6 +67,11 @@ class Collector:
         ]
         return sum(found) if found else None
 
+    def seconds(self, metric: Metric) -> float:
+        """The sum of all that a histogram has."""
+        points = [point for name, point in self.points() if name == metric.name]
+        return sum(point.sum for point in points if isinstance(point, HistogramDataPoint))
+
     def spans(self, name: str) -> list[ReadableSpan]:
         """The spans that have ended whose names begin so, in the order of their ends."""
         return [span for span in self._exporter.get_finished_spans() if span.name.startswith(name)]

@@ -9,6 +9,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,12 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from redis_stream_client import (
     AlreadyClaimed,
+    Checkpoint,
+    Entry,
+    Fence,
+    Gain,
+    HandlerEnd,
+    HandlerStart,
     LoadBalancerStream,
     PoisonError,
     Rebalance,
@@ -223,6 +230,39 @@ async def test_streams_that_move_to_a_peer_with_fewer(
     value = collector.value
     assert value(metrics.ENDED, how="given") == value(metrics.GAINED, how="rebalanced") == 5
     assert value(metrics.RECOVERY, how="rebalanced") == 5
+
+
+async def test_durations_are_those_that_the_observer_is_told(collector: Collector) -> None:
+    fence, telemetry = Fence(1, 0, 1), collector.telemetry
+    gain = Gain("a", "call-17", "1-0", fence, "claimed", GHOST, silent_for=0.25)
+    start = HandlerStart("a", "call-17", "1-0", fence, None, 1, gain, waited=0.5)
+    with telemetry.handling(start):
+        telemetry.received("a", "call-17", [Entry("1-0", {})])
+        began = time.perf_counter()
+        await asyncio.sleep(0.02)
+        worked = time.perf_counter() - began
+        telemetry.asked("a", "call-17")
+        await asyncio.sleep(0.02)  # which is not work on an entry
+    telemetry.checkpoint(Checkpoint("a", "call-17", "1-0", fence, "1-0", 1, lag=3.0))
+    telemetry.handler_ended(HandlerEnd(start, "done", 7.0, None))
+    assert collector.seconds(metrics.RECOVERY) == 0.75
+    assert collector.seconds(metrics.LAG) == 3.0
+    assert collector.seconds(metrics.HANDLER) == 7.0
+    assert worked <= collector.seconds(metrics.PROCESS) < time.perf_counter() - began - 0.02
+
+
+async def test_the_last_step_of_a_handler_that_fails_is_one_that_failed(collector: Collector) -> None:
+    def work(error: Exception) -> None:
+        start = HandlerStart("a", "call-17", "1-0", Fence(1, 0, 1), None, 1, None, 0.0)
+        with collector.telemetry.handling(start):
+            collector.telemetry.received("a", "call-17", [Entry("1-0", {})])
+            raise error
+
+    for error in (LookupError("call-17"), RetryLater(1.0)):
+        with pytest.raises(type(error)):
+            work(error)
+    assert collector.value(metrics.PROCESS, error="LookupError") == 1
+    assert collector.value(metrics.PROCESS) == 2
 
 
 # Spans.

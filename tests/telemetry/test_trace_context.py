@@ -61,5 +61,12 @@ def test_a_state_that_is_garbage_leaves_the_span() -> None:
     assert trace_context.of_announcement({"traceparent": TRACEPARENT, "tracestate": 3}) is not None
 
 
+def test_a_long_state_is_left_out() -> None:
+    state = ",".join(f"vendor{number}={'x' * 60}" for number in range(20))
+    found = trace_context.of_announcement({"traceparent": TRACEPARENT, "tracestate": state})
+    assert found is not None
+    assert not found.trace_state
+
+
 def test_what_is_no_text_is_no_span() -> None:
     assert trace_context.of_announcement({"traceparent": 17}) is None
