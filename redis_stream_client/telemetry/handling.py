@@ -50,14 +50,16 @@ class Handling:
             _current.reset(self._outer)
 
     def asked(self) -> None:
-        """A step begins."""
-        self._end_step(None)
-        self._spans.asked()
+        """A step begins. One that a task takes which the handler has left behind does not count."""
+        if self._left_at is None:
+            self._end_step(None)
+            self._spans.asked()
 
     def received(self, entries: Sequence[Entry]) -> None:
         """A step returns these."""
-        self._received_at = time.perf_counter()
-        self._spans.received(entries)
+        if self._left_at is None:
+            self._received_at = time.perf_counter()
+            self._spans.received(entries)
 
     def ended(self, outcome: str, error: BaseException | None, *, failed: bool) -> None:
         """It is known what becomes of the stream. See `HandlerSpans.end`."""

@@ -37,6 +37,7 @@ from redis_stream_client._model.keys import Keys
 from redis_stream_client.telemetry import OpenTelemetry, metrics
 from tests.harness.fleet import announce
 from tests.harness.runs import Ledger, Running, idle
+from tests.harness.telemetry import Collector
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from tests.harness.connection import Connection
     from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
-    from tests.harness.telemetry import Collector
 
 GHOST = "redis-consumer-ghost-00c0ffee"
 END = {"end": ""}
@@ -265,6 +265,26 @@ async def test_the_last_step_of_a_handler_that_fails_is_one_that_failed(collecto
     assert collector.value(metrics.PROCESS) == 2
 
 
+async def test_a_task_that_a_handler_leaves_behind_begins_no_spans() -> None:
+    async def work() -> None:
+        await left.wait()
+        telemetry.received("a", "call-17", [Entry("1-0", {})])
+        telemetry.asked("a", "call-17")
+
+    left = asyncio.Event()
+    with Collector(process_entries=True, longest_span=1e-9) as collector:
+        telemetry = collector.telemetry
+        start = HandlerStart("a", "call-17", "1-0", Fence(1, 0, 1), None, 1, None, 0.0)
+        with telemetry.handling(start):
+            task = asyncio.create_task(work())
+            await asyncio.sleep(0)
+        telemetry.handler_ended(HandlerEnd(start, "done", 0.0, None))
+        left.set()
+        await task
+        assert [span.name for span in collector.spans("")] == ["handle "]
+        assert collector.value(metrics.PROCESS) is None
+
+
 # Spans.
 
 
@@ -301,8 +321,6 @@ async def test_the_span_of_a_handler_is_current_and_leads_to_who_announced_its_s
 
 
 async def test_each_step_has_a_span_on_request(server: Server, redis: Connection, service: str) -> None:
-    from tests.harness.telemetry import Collector
-
     async def handle(lease: Lease) -> None:
         async for entry in lease.entries():
             current.append(trace.get_current_span().get_span_context().span_id)
