@@ -25,7 +25,8 @@ GainedBy = Literal["announced", "claimed", "rebalanced", "audit"]
 
 - ``announced``: a producer announced it, and nobody had it before.
 - ``claimed``: it had no live owner: its owner died or left, or had released it.
-- ``rebalanced``: a peer gave it, because this client had asked for streams.
+- ``rebalanced``: a peer gave it, because this client had asked for streams. In `run()` only: what the user of
+  ``events()`` claims is ``claimed``.
 - ``audit``: Redis had given it to this client, and the reply was lost.
 """
 

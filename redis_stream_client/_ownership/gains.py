@@ -55,7 +55,8 @@ class Gains:
     """Tells of streams that were gained: each with its fence, and the owner from which it comes.
 
     What is announced, or was released, is told at DEBUG: a busy fleet gains thousands of these. Of what is claimed
-    from one dead owner, the first `LOGGED` streams are told at INFO, and `claimed` counts the rest in one line.
+    from one dead owner, the first `LOGGED` streams are told at INFO, the rest at DEBUG. After a take-over
+    `claimed` counts these in one line.
 
     Args:
         log: the log of the consumer.
@@ -99,6 +100,7 @@ class Gains:
         if self._named[previous] < LOGGED:
             if len(self._named) > REMEMBERED:
                 self._named.clear()
+                self._unnamed.clear()
             self._named[previous] += 1
         else:
             self._unnamed[previous] += 1

@@ -55,6 +55,7 @@ def make(service: Any = "orders", **parameters: Any) -> RedisStreamClient:
         ({"weight": float("inf")}, ValueError, "weight must be between"),
         ({"on_forgotten": "never"}, ValueError, "on_forgotten must be one of from_start, from_now, not 'never'"),
         ({"on_forgotten": None}, ValueError, "on_forgotten must be one of from_start, from_now, not None"),
+        ({"observer": "none"}, TypeError, "observer must be an Observer or None, not str"),
         ({"prefetch": None}, TypeError, "prefetch must be an int, not NoneType"),
         ({"prefetch": "32"}, TypeError, "prefetch must be an int, not str"),
         ({"prefetch": 0}, ValueError, "prefetch must be at least 1, not 0"),
