@@ -117,13 +117,17 @@ class Log:
             level = logging.DEBUG
             if not self._logger.isEnabledFor(level):
                 return
-        named = about.log_fields() if about is not None else LogFields()
-        fields: LogFields = {**self._fields, **named, **(extra or LogFields())}
+        fields: LogFields = {**self._fields}
+        if error is not None:
+            fields["error"] = describe(error)
+        if about is not None:
+            fields.update(about.log_fields())
+        if extra is not None:
+            fields.update(extra)
         exc_info: Any = None
         if error is not None:
             shown = error if _presentable(error) else _stand_in(error)
             exc_info = (type(shown), shown, _traceback_of(shown))  # a bare one is asked whether it is true
-            fields = {"error": describe(error), **fields}
         if not self._written(level, message, args, exc_info, fields) and error is not None:
             self._written(level, message + ": %s", (*args, describe(error)), None, fields)
 
