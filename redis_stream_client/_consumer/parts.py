@@ -57,9 +57,10 @@ from redis_stream_client._protocol.notifications import KeyspaceEvents
 from redis_stream_client._protocol.pending import Pending
 from redis_stream_client._protocol.presence import PresenceScripts
 from redis_stream_client._redis.endpoint import Endpoint
-from redis_stream_client._redis.outage import (
+from redis_stream_client._redis.outage import FAILURES, OutageLog, Outages
+from redis_stream_client._redis.placement import Placement
+from redis_stream_client._redis.wordings import (
     ANNOUNCEMENTS,
-    FAILURES,
     LOCK,
     OPERATIONS,
     PAUSE,
@@ -69,11 +70,8 @@ from redis_stream_client._redis.outage import (
     SERVERS,
     SUBSCRIPTION,
     SWEEPS,
-    OutageLog,
-    Outages,
     Wording,
 )
-from redis_stream_client._redis.placement import Placement
 from redis_stream_client._streams.fetcher import Fetcher
 from redis_stream_client._streams.record_store import RecordStore
 from redis_stream_client._streams.retention import Retention

@@ -20,7 +20,8 @@ from redis_stream_client._concurrency.tasks import start_task
 from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._model.logs import Log
 from redis_stream_client._redis.lookups import in_thread
-from redis_stream_client._redis.outage import Outages, Wording
+from redis_stream_client._redis.outage import Outages
+from redis_stream_client._redis.wordings import Wording
 from redis_stream_client._run.answers import NOT_READY, READY, Answer
 
 REMOVAL = 0.1

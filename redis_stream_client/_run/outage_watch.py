@@ -12,7 +12,8 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.log_fields import LogFields
 from redis_stream_client._model.statistics import Outage
-from redis_stream_client._redis.outage import REMIND, STUCK, Outages, Wording
+from redis_stream_client._redis.outage import REMIND, Outages
+from redis_stream_client._redis.wordings import STUCK, Wording
 from redis_stream_client._run.breaker import FIRST_PROBE, WITHIN, Breaker
 from redis_stream_client._run.handler_task import HandlerTask
 

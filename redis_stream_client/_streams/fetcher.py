@@ -17,8 +17,9 @@ from redis_stream_client._model.gaps import Count
 from redis_stream_client._model.logs import Log
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
-from redis_stream_client._redis.outage import OutageLog, Wording
+from redis_stream_client._redis.outage import OutageLog
 from redis_stream_client._redis.placement import Placement, learn
+from redis_stream_client._redis.wordings import Wording
 from redis_stream_client._streams.cursor import Cursor
 from redis_stream_client._streams.intervals import LOOK_AROUND
 from redis_stream_client._streams.node_fetcher import NodeFetcher

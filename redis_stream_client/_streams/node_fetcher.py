@@ -20,9 +20,10 @@ from redis_stream_client._protocol import data_streams
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import GroupMissing, Unanswered
-from redis_stream_client._redis.outage import ENTRIES, WAKE_UPS, OutageLog, Wording
+from redis_stream_client._redis.outage import OutageLog
 from redis_stream_client._redis.placement import Placement, by_slot
 from redis_stream_client._redis.server import ServerIdentity
+from redis_stream_client._redis.wordings import ENTRIES, WAKE_UPS, Wording
 from redis_stream_client._streams.bypass_reader import BypassReader
 from redis_stream_client._streams.cursor import Cursor
 from redis_stream_client._streams.gap_detector import GapDetector

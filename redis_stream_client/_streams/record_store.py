@@ -15,9 +15,10 @@ from redis_stream_client._protocol.progress_records import Owner, Records, Settl
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import Endpoint
 from redis_stream_client._redis.error_mapping import Unanswered
-from redis_stream_client._redis.outage import RECORDS, OutageLog, Wording
+from redis_stream_client._redis.outage import OutageLog
 from redis_stream_client._redis.placement import Placement, learn
 from redis_stream_client._redis.server import ServerIdentity
+from redis_stream_client._redis.wordings import RECORDS, Wording
 from redis_stream_client._streams.settle_queue import A, Item, SettleQueue
 
 SETTLE_WAIT = 0.2

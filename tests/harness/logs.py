@@ -1,7 +1,8 @@
 """The log of a consumer, for parts that tests make themselves."""
 
 from redis_stream_client._model.logs import Log
-from redis_stream_client._redis.outage import REDIS, OutageLog, Outages
+from redis_stream_client._redis.outage import OutageLog, Outages
+from redis_stream_client._redis.wordings import REDIS
 
 SERVICE, CONSUMER = "tests", "redis-consumer-test-00000000"
 LOG = Log(service=SERVICE, consumer=CONSUMER)

@@ -15,7 +15,8 @@ from redis_stream_client._model.announcement import Announcement
 from redis_stream_client._model.statistics import Counters
 from redis_stream_client._ownership.checkpoints import NUMBERS
 from redis_stream_client._ownership.losses import LAPSES, LOGGED, Losses
-from redis_stream_client._redis.outage import LOCK, Outages
+from redis_stream_client._redis.outage import Outages
+from redis_stream_client._redis.wordings import LOCK
 from tests.harness.fleet import Member, announce
 from tests.harness.logs import CONSUMER, LOG
 from tests.harness.waiting import wait_until

@@ -10,18 +10,8 @@ import pytest
 
 from redis_stream_client import Observer, RedisOutage
 from redis_stream_client._concurrency import clock
-from redis_stream_client._redis import outage as outage_module
-from redis_stream_client._redis.outage import (
-    AGAIN,
-    REDIS,
-    REMIND,
-    SUBSCRIPTION,
-    OutageLog,
-    Outages,
-    Wording,
-    duration,
-)
-from redis_stream_client._run.health_file import HEALTH_FILE
+from redis_stream_client._redis.outage import AGAIN, REMIND, OutageLog, Outages, duration
+from redis_stream_client._redis.wordings import REDIS, SUBSCRIPTION, Wording
 from redis_stream_client._run.outage_watch import HANDLERS
 from tests.harness.fleet import Member
 from tests.harness.logs import CONSUMER, LOG
@@ -32,9 +22,6 @@ if TYPE_CHECKING:
 
     from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
-
-
-WORDINGS = [*(each for each in vars(outage_module).values() if isinstance(each, Wording)), HANDLERS, HEALTH_FILE]
 
 
 @pytest.fixture(autouse=True)
@@ -271,16 +258,6 @@ async def test_an_observer_is_told_of_each_outage_of_a_server_though_the_log_is_
     time.outages.close()
     began, ended = RedisOutage("a:1", "refused", 1.0, "redis"), RedisOutage("a:1", "refused", 3.0, "redis")
     assert seen.told == 2 * [("began", began), ("ended", ended)]
-
-
-@pytest.mark.parametrize("wording", WORDINGS, ids=lambda wording: wording.kind)
-async def test_every_wording_makes_lines(time: Time, caplog: pytest.LogCaptureFixture, wording: Wording) -> None:
-    outage = time.outages.watch(wording, lambda: {"address": "a:1", "streams": 3, "path": "/ready"})
-    outage.began("refused", time.now)
-    time.pass_(REMIND)
-    outage.ended()
-    assert len(said(caplog)) == 3
-    assert not any("%(" in line for line in said(caplog))
 
 
 @pytest.mark.parametrize(
