@@ -159,13 +159,15 @@ def build(session: nox.Session) -> None:
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist))
     [wheel] = dist.glob("*.whl")
-    session.install(f"{wheel}[cli]")
+    session.install(str(wheel))
     package = Path("redis_stream_client").resolve()
     data = [*package.rglob("*.lua"), package / "py.typed"]
     names = [path.relative_to(package).as_posix() for path in data]
     check = Path("tests/harness/wheel_check.py").resolve()
     with session.chdir(dist):  # away from the source tree, which would be imported instead
         session.run("python", "-I", str(check), *names)
+        session.run("redis-stream-client", "--help", silent=True, success_codes=[2])  # it says what to install
+        session.install(f"{wheel}[cli]")
         session.run("redis-stream-client", "--help", silent=True)
 
 

@@ -96,8 +96,8 @@ def perform(argv: Sequence[str]) -> int:
     try:
         names, *_ = app.parse_commands(list(argv))
         command = names[0] if names else ""
-        if not command:
-            app.resolved_commands()  # their help is in their modules
+        if not command or command in app.help_flags:
+            app.resolved_commands()  # the list says what they do, which stands in their modules
         function, bound, _ = app.parse_args(list(argv))
         status: object = function(*bound.args, **bound.kwargs)
     except CycloptsError as error:

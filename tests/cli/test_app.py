@@ -15,7 +15,7 @@ import pytest
 from redis_stream_client import __version__, cli
 from redis_stream_client.cli import app
 from redis_stream_client.cli.app import NAME
-from tests.harness.commands import run_command
+from tests.harness.commands import run_command, start_program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,9 +30,19 @@ def test_the_help_names_the_commands_and_how_redis_is_found(
     status, printed, errors = run_command(capsys, *arguments)
     assert (status, errors) == (0 if arguments else 2, [])
     text = "\n".join(printed)
-    listed = re.findall(r"^│ (\w+) +[A-Z]\w+ ", text, re.MULTILINE)  # each with what it does
-    assert listed == [*COMMANDS]
+    assert described(text) == [*COMMANDS]
     assert all(word in text for word in ("redis+sentinel://", "REDIS_PASSWORD", "--install-completion", "1h30m"))
+
+
+def described(text: str) -> list[str]:
+    """The commands that a help lists with what they do."""
+    return re.findall(r"^│ (\w+) +[A-Z]\w+ ", text, re.MULTILINE)
+
+
+def test_a_new_process_knows_what_the_commands_do() -> None:
+    with start_program("-h") as program:
+        said, _ = program.communicate(timeout=30)
+    assert described(said) == [*COMMANDS]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "dead list", "dead put-back", "dead discard"])
