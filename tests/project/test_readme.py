@@ -9,21 +9,28 @@ import pytest
 
 from tests.harness.readme import COMMANDS, ROOT, TEXT
 
+DEMO, TESTS = 'pip install -e ".[demo]" && redis-stream-client demo', "pip install nox && nox"
 
-def test_the_first_screen_has_two_commands() -> None:
-    assert COMMANDS == ['pip install -e ".[demo]" && redis-stream-client demo', "pip install nox && nox"]
+
+def test_it_says_how_to_install_and_has_two_commands() -> None:
+    assert [command for command in COMMANDS if "&&" in command] == [DEMO, TESTS]
+    assert COMMANDS[0] == "pip install redis-stream-client"
+
+
+def test_it_is_short() -> None:
+    assert len(TEXT.splitlines()) <= 200
 
 
 def test_the_test_command_is_the_one_of_the_continuous_integration() -> None:
     script = ROOT / ".ci" / "run"
     if not script.exists():
         pytest.skip("a source distribution has no .ci")
-    assert COMMANDS[1] in script.read_text(encoding="utf-8")
+    assert TESTS in script.read_text(encoding="utf-8")
 
 
 def test_the_demo_command_is_the_one_of_nox() -> None:
     noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
-    install, run = (shlex.split(command) for command in COMMANDS[0].split(" && "))
+    install, run = (shlex.split(command) for command in DEMO.split(" && "))
     assert install[:2] == ["pip", "install"]
     for call, words in (("session.install", install[2:]), ("session.run", run)):
         arguments = ", ".join(f'"{word}"' for word in words)

@@ -1,4 +1,4 @@
-"""The permissions that a client needs: the rule in the README, and what happens with less."""
+"""The permissions that a client needs: the rules in the documentation, and what happens with less."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SERVICE = next(word for word in RULE if word.endswith("-input")).removeprefix("~
 PRESENCE = {"+info", "+pubsub|numsub", "+hget", "+hgetall", "+hlen", "+hset", "+hdel"}
 FORGETTING = {"+hmget", "+hscan"}
 OPTIONAL = {"+config|get", "+config|set", *PRESENCE, *FORGETTING}
-"""What the README says may be left out."""
+"""What the documentation says may be left out."""
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ async def test_nothing_of_the_rule_can_be_left_out(server: Server, rule: list[st
 
 
 BELLS = {"+client|id", "+client|tracking", "&__redis__:invalidate"}
-"""What the README says may be left out by handlers that read."""
+"""What the documentation says may be left out by handlers that read."""
 
 
 async def read_and_finish(server: Server, redis: Connection, caplog: pytest.LogCaptureFixture) -> list[Entry]:
@@ -415,7 +415,7 @@ WITHOUT = {
     f"~{{call-*}}:{SERVICE}:progress": ["call-2", "call-3"],
     "+hget": [],
 }
-"""What the README says may be left out by whoever looks at the fleet, and what cannot be read then."""
+"""What the documentation says may be left out by whoever looks at the fleet, and what cannot be read then."""
 
 
 async def prepare_fleet(redis: Connection, client: RedisStreamClient) -> None:

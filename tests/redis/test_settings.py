@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis_stream_client import LoadBalancerStream, RedisStreamClient
 from redis_stream_client._redis import settings, wire
 from redis_stream_client._redis.endpoint import endpoint_for
+from tests.harness.documents import DOCS
 from tests.harness.ports import HOST
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ def test_no_setting_is_two_things() -> None:
     assert not settings.REFUSED.keys() & (settings.KEPT.keys() | settings.OURS.keys())
 
 
-def test_every_setting_that_is_ours_is_in_the_readme() -> None:
-    readme = Path("README.md").read_text()
+def test_every_setting_that_is_ours_is_in_the_reference() -> None:
+    reference = (DOCS / "reference" / "connections.md").read_text(encoding="utf-8")
     internal = {name for name, why in settings.OURS.items() if why == settings.INTERNAL}
-    assert not [name for name in settings.OURS.keys() - internal if f"`{name}`" not in readme]
+    assert not [name for name in settings.OURS.keys() - internal if f"`{name}`" not in reference]
 
 
 KEPT: dict[str, Any] = {
