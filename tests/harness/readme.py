@@ -21,5 +21,5 @@ RULE, DATA_RULE, RETENTION_RULE, PRODUCER_RULE, WRITER_RULE, FLEET_RULE, OPERATO
     if block.text.startswith("ACL SETUSER")
 )
 """The smallest rule for a consumer; what it needs on top for handlers that read, and for streams that are trimmed
-or deleted; the rule for a producer, and what one that writes needs on top; the rule for who looks at the fleet, and
-what who acts on it needs on top."""
+or deleted; the rule for a producer, and what one that writes needs on top; the rule for who looks at the fleet,
+and what who acts on it needs on top."""
