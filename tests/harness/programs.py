@@ -10,8 +10,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
+from tests.harness.documents import ROOT
 from tests.harness.processes import die_with_parent
-from tests.harness.readme import ROOT
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.readme import ROOT
+from tests.harness.documents import ROOT
 from tests.harness.readme import TEXT as README
 from tests.project.test_structure import GROUND, MAY_IMPORT
 

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from redis_stream_client import LoadBalancerStream
+from tests.harness.documents import ROOT
 from tests.harness.ports import free_port
 from tests.harness.probing import says
 from tests.harness.programs import START, Program
-from tests.harness.readme import ROOT
 from tests.harness.runs import Running, add, owners
 from tests.harness.waiting import wait_until
 

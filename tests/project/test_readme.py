@@ -7,7 +7,8 @@ import shlex
 
 import pytest
 
-from tests.harness.readme import COMMANDS, ROOT, TEXT
+from tests.harness.documents import ROOT
+from tests.harness.readme import COMMANDS, TEXT
 
 DEMO, TESTS = 'pip install -e ".[demo]" && redis-stream-client demo', "pip install nox && nox"
 

@@ -36,7 +36,7 @@ from redis_stream_client import (
 from redis_stream_client._model.statistics import NOTHING
 from redis_stream_client.telemetry import ATTRIBUTES, METRICS, OpenTelemetry
 from redis_stream_client.telemetry.metrics import SERVICE, Metric, markdown
-from tests.harness.readme import ROOT
+from tests.harness.documents import ROOT
 from tests.harness.waiting import meanwhile, wait_until
 
 if TYPE_CHECKING:
