@@ -46,6 +46,7 @@ class Outages:
         self._now = now
         self._lasting: set[OutageLog] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def watch(
         self,
@@ -85,7 +86,7 @@ class Outages:
 
     def lasts(self, outage: "OutageLog") -> None:
         """It has begun, or goes on."""
-        if outage not in self._lasting:
+        if outage not in self._lasting and not self._closed:
             self._lasting.add(outage)
             self._set_timer()
 
@@ -94,7 +95,8 @@ class Outages:
         self._lasting.discard(outage)
 
     def close(self) -> None:
-        """Say no more: the client has left."""
+        """Remind of nothing more: the client has left."""
+        self._closed = True
         self._lasting.clear()
         self._set_timer()
 

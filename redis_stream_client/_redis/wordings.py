@@ -106,7 +106,7 @@ PAUSE = Wording(
 )
 STUCK = Wording(
     "stuck handlers",
-    "%(streams)d handlers go on though they were cancelled",
+    "handlers go on though they were cancelled (%(streams)d)",
     "their streams go on without them, and they count for max_streams until they end; look for code in them that "
     "swallows CancelledError",
     "no handler goes on any more that was cancelled",

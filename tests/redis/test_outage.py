@@ -114,6 +114,15 @@ async def test_reminders_come_though_nothing_happens(caplog: pytest.LogCaptureFi
     outages.close()
 
 
+async def test_a_client_that_has_left_is_not_reminded(time: Time, caplog: pytest.LogCaptureFixture) -> None:
+    before, after = time.watch(), time.watch(SUBSCRIPTION)
+    before.began("refused", time.now)
+    time.outages.close()
+    after.began("cut", time.now)
+    time.pass_(2 * REMIND)
+    assert len(said(caplog)) == 2
+
+
 async def test_an_outage_that_comes_and_goes_fills_no_log(time: Time, caplog: pytest.LogCaptureFixture) -> None:
     outage = time.watch()
     for _ in range(150):

@@ -104,7 +104,7 @@ async def test_a_handler_that_ignores_its_cancellation_keeps_its_place_but_not_i
             assert [lease.stream for lease in run.leases] == ["stubborn"]
             assert run.working == ["stubborn"]
             await wait_until(
-                lambda: "1 handlers go on though they were cancelled" in caplog.text, "the log reminds"
+                lambda: "handlers go on though they were cancelled (1)" in caplog.text, "the log reminds"
             )
             let_go.set()
             await wait_until(lambda: not run.working, "the handler ends")
