@@ -19,6 +19,11 @@ from redis_stream_client._redis.outage import OutageLog
 REFUSED = 60.0
 """Seconds after which this member tries again to read what Redis does not permit it to read."""
 
+UNKNOWN = 10.0
+"""Seconds for which a new member waits until it knows whether there is a pause. While the slot of its service
+moves to another node of a Cluster, Redis may not say so, although it answers beats: then the member goes on as if
+there was none."""
+
 HINTS = 20
 """Hints have the orders read at most so many times in a period."""
 
@@ -50,6 +55,7 @@ class Orders:
         self._now = now
         self._due_at = float("-inf")
         self._read_at = float("-inf")
+        self._began_at = now()
         self._refused = False
         self._rests = False
         self.pause: Pause | None = None
@@ -105,8 +111,10 @@ class Orders:
         return True
 
     def unread(self) -> None:
-        """There was no answer."""
+        """There was no usable answer."""
         self._due_at = min(self._due_at, self._read_at + self._period / HINTS)
+        if not self.known and self._now() - self._began_at > UNKNOWN:
+            self._know(None)
 
     def refused(self, error: RedisRejected) -> None:
         """Redis does not permit it. All goes on as without operators, which is said once."""

@@ -73,6 +73,20 @@ async def test_nothing_is_taken_before_it_is_known_whether_there_is_a_pause(scen
     assert scene.heard() == []
 
 
+async def test_a_new_member_does_not_wait_for_ever_to_know(scene: Scene) -> None:
+    for _ in range(9):
+        assert scene.orders.reading()
+        scene.orders.unread()
+        scene.time += 1.0
+        assert not scene.orders.new_streams
+    scene.time += 2.0
+    scene.orders.unread()
+    assert scene.orders.new_streams
+    scene.orders.read(PAUSE, drain=False)
+    scene.orders.unread()
+    assert scene.orders.pause == PAUSE, "one that knows keeps to what it knows"
+
+
 async def test_a_pause_its_reason_and_its_end_are_logged_and_told_once(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
