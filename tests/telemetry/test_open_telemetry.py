@@ -281,7 +281,7 @@ async def test_a_task_that_a_handler_leaves_behind_begins_no_spans() -> None:
         telemetry.handler_ended(HandlerEnd(start, "done", 0.0, None))
         left.set()
         await task
-        assert [span.name for span in collector.spans("")] == ["handle "]
+        assert [span.name for span in collector.spans("")] == ["handle"]
         assert collector.value(metrics.PROCESS) is None
 
 
