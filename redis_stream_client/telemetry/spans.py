@@ -66,7 +66,7 @@ class HandlerSpans:
         longest: float,
     ) -> None:
         self._tracer = tracer
-        self._name = name
+        self._name = f" {name}" if name else ""
         self._attributes = attributes
         self._announced = announced
         self._each_step = each_step
@@ -133,7 +133,7 @@ class HandlerSpans:
         self._since = time.monotonic()
         self._linked = len(links)
         self._span = self._tracer.start_span(
-            f"handle {self._name}".rstrip(), Context(), SpanKind.CONSUMER, {**self._attributes, OPERATION: "handle"}, links
+            f"handle{self._name}", Context(), SpanKind.CONSUMER, {**self._attributes, OPERATION: "handle"}, links
         )
 
     def _go_on(self) -> None:
@@ -153,7 +153,7 @@ class HandlerSpans:
         else:
             attributes["messaging.batch.message_count"] = len(entries)
         self._step = self._tracer.start_span(
-            f"process {self._name}".rstrip(), Context(), SpanKind.CONSUMER, attributes, links
+            f"process{self._name}", Context(), SpanKind.CONSUMER, attributes, links
         )
         self._make_current(self._step)
 
