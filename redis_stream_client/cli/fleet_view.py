@@ -1,5 +1,6 @@
 """A fleet as text: what it holds together, and the members that matter most."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -131,7 +132,12 @@ def matter_most(members: Sequence[FleetMember], most: int) -> list[FleetMember]:
     their ids."""
     if len(members) > most:
         members = sorted(members, key=_rank)[:most]
-    return sorted(members, key=lambda member: member.id)
+    return sorted(members, key=lambda member: _natural(member.id))
+
+
+def _natural(id: str) -> list[str | int]:
+    """The order of people: 2 before 10."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", id))]
 
 
 def left_out(members: Sequence[FleetMember], shown: Sequence[FleetMember]) -> str:

@@ -102,6 +102,11 @@ def test_dead_members_with_streams_matter_most_then_those_that_drain() -> None:
     assert left_out(members, members) == ""
 
 
+def test_members_stand_in_the_order_of_people() -> None:
+    members = [member(number, 0) for number in (10, 9, 100, 1)]
+    assert [one.id.split("-")[3] for one in matter_most(members, 9)] == ["1", "9", "10", "100"]
+
+
 def test_what_moved_since_the_last_look() -> None:
     before, now = fleet(member(1, 5), member(2, 5)), fleet(member(1, 10), member(3, 2))
     lines = drawn(View(now, before), 80)

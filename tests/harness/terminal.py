@@ -11,9 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 
 
 class Terminal:
@@ -59,15 +60,18 @@ class Terminal:
         """Type on its keyboard."""
         os.write(self._reading, text.encode())
 
-    def wait_for(self, text: str, since: int = 0) -> str:
-        """Wait until this text was shown, behind the first `since` characters; return all that was shown."""
+    def wait_for(self, text: str) -> str:
+        """Wait until this text was shown; return all that was shown."""
+        return self.wait_until(lambda shown: text in shown, repr(text))
+
+    def wait_until(self, condition: Callable[[str], bool], description: str) -> str:
+        """Wait until what was shown is so; return all of it."""
         deadline = time.monotonic() + PATIENCE
         with self._more:
-            while text not in self._shown.decode(errors="replace")[since:]:
+            while not condition(shown := self._shown.decode(errors="replace")):
                 if not self._more.wait(deadline - time.monotonic()):
-                    shown = self._shown.decode(errors="replace")[since:]
-                    raise TimeoutError(f"not shown: {text!r}, but in the end {shown[-2000:]!r}")
-            return self._shown.decode(errors="replace")
+                    raise TimeoutError(f"not shown: {description}, but in the end {shown[-2000:]!r}")
+            return shown
 
     def close(self) -> str:
         """Close our handle of its end, and return all that was shown until the programs have closed theirs."""
