@@ -80,5 +80,7 @@ class LiveScreen(AbstractContextManager["LiveScreen"]):
     def _measured(self) -> tuple[int, int]:
         """The window's columns and lines. The console alone would ask standard input first."""
         with suppress(OSError, ValueError):
-            self.console.size = ConsoleDimensions(*os.get_terminal_size(self.console.file.fileno()))
+            size = ConsoleDimensions(*os.get_terminal_size(self.console.file.fileno()))
+            if all(size):  # some terminals do not say
+                self.console.size = size
         return self.console.size

@@ -66,6 +66,17 @@ def test_a_picture_learns_its_room_and_the_news_stand_below_it(
     assert "\x1b[?25h" in second  # and its cursor
 
 
+def test_a_terminal_that_does_not_say_its_size_has_the_usual_one(
+    window: tuple[Terminal, TextIOWrapper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", window[1])
+    window[0].resize(0, 0)
+    with LiveScreen() as live:
+        live.show(lambda width, height: Text(f"{width > 40} {height > 10}"))
+    window[1].close()
+    assert "True True" in window[0].close()
+
+
 def test_what_an_output_cannot_encode_is_replaced() -> None:
     output = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", write_through=True)
     tolerate(output)
