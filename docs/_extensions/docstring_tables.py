@@ -47,6 +47,11 @@ def default(parameter: inspect.Parameter) -> str:
     return f"`{parameter.default!r}`"
 
 
+def has_attributes(thing: object) -> bool:
+    """Whether it is a dataclass, whose parameters are its attributes. It narrows no type."""
+    return is_dataclass(thing)
+
+
 class FromCode(SphinxDirective):
     """A table whose rows a subclass reads from the code."""
 
@@ -66,8 +71,7 @@ class Parameters(FromCode):
         thing: Any = redis_stream_client
         for part in self.arguments[0].split("."):
             thing = getattr(thing, part)
-        section = "Attributes" if is_dataclass(thing) else "Args"
-        said = described(thing.__doc__ or "", section)
+        said = described(thing.__doc__ or "", "Attributes" if has_attributes(thing) else "Args")
         parameters = [p for p in inspect.signature(thing).parameters.values() if p.name != "self"]
         if missing := [p.name for p in parameters if p.name not in said]:
             raise self.error(f"the docstring of {self.arguments[0]} does not describe {missing}")

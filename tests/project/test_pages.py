@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from redis_stream_client._model.keys import Keys
 from tests.harness.documents import DOCS, PAGES, ROOT, Block, blocks_of, mismatch
 from tests.harness.processes import die_with_parent
 from tests.harness.shell import Shell
@@ -167,3 +168,12 @@ def test_the_runbook_knows_each_alert() -> None:
     runbook = (DOCS / "operations" / "runbook.md").read_text(encoding="utf-8")
     assert len(alerts) > 10
     assert [alert for alert in alerts if f"`{alert}`" not in runbook] == []
+
+
+def test_the_page_of_keys_has_them_all() -> None:
+    keys = Keys("orders")
+    names = [getattr(keys, name) for name, what in vars(Keys).items() if isinstance(what, property)]
+    text = (DOCS / "reference" / "keys.md").read_text(encoding="utf-8")
+    wanted = [name for name in names if isinstance(name, str) and not name.endswith(":lock:")]
+    assert len(wanted) > 8
+    assert [name for name in [*wanted, *keys.turns, keys.progress("call-17")] if f"`{name}`" not in text] == []
