@@ -9,6 +9,7 @@ from weakref import WeakSet
 from redis_stream_client import Lease, RedisStreamClient
 from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._model.announcement import Announcement
+from redis_stream_client._model.keys import NOBODY
 from redis_stream_client.testing._memory import MemoryLease
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _open_clients: WeakSet[OpenClient] = WeakSet()
 
 
 class OpenClient(RedisStreamClient):
-    """A client whose leases `state_of` knows."""
+    """A client whose leases `state_of` knows, and of which more can be asked than users may."""
 
     def __init__(self, *args: Any, **parameters: Any) -> None:
         super().__init__(*args, **parameters)
@@ -41,6 +42,17 @@ class OpenClient(RedisStreamClient):
         """The state of this lease; None if it has ended, or is not this client's."""
         parts = self._lifecycle.parts
         return parts.table.state_of(lease) if parts is not None else None
+
+    def left_to_others(self) -> list[str]:
+        """The LBS ids of released streams that this client leaves to its peers, now or for a moment."""
+        parts = self._lifecycle.parts
+        return parts.event_queue.held_back(NOBODY, 0.0) if parts is not None else []
+
+
+def left_to_others(client: RedisStreamClient) -> list[str]:
+    """See `OpenClient.left_to_others`."""
+    assert isinstance(client, OpenClient)
+    return client.left_to_others()
 
 
 def state_of(lease: Lease) -> LeaseState:
