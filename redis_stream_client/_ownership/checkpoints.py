@@ -14,7 +14,7 @@ from redis_stream_client._leases.state import LeaseState
 from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model import announcement
 from redis_stream_client._model.announcement import Malformed
-from redis_stream_client._model.entry import START
+from redis_stream_client._model.entry import START, order
 from redis_stream_client._model.errors import ClientClosed, NotOwner, RedisRejected
 from redis_stream_client._model.fence import Fence, announcement_of
 from redis_stream_client._model.logs import Log
@@ -212,9 +212,13 @@ class Progress:
         await rest(lease)
         await self._move(lease)
         refusals = self._refusals(lease)
+        position: str | None = None
         while True:
             ask = self._begin_of(lease, terms, look_only=look_only, replaces=replaces)
             answer = await self._ask(lease, "begin", functools.partial(Records.begin, ask=ask))
+            if isinstance(answer, Begun) and _rewinds(lease, answer) and lease.position != position:
+                position = lease.position  # ask again: it may have been accepted after this answer was given
+                continue
             if not isinstance(answer, Refused):
                 new = isinstance(answer, Begun) and (answer.checkpoint is None or answer.since is not None)
                 if isinstance(answer, Begun) and new and self._records_go(lease):
@@ -486,6 +490,11 @@ def _accepted(outcome: "asyncio.Future[Refused | bool]") -> bool:
         and outcome.exception() is None
         and not isinstance(outcome.result(), Refused)
     )
+
+
+def _rewinds(lease: LeaseState, answer: Begun) -> bool:
+    """Whether the record knows less than the lease: Redis has lost what it had stored, or the answer is old."""
+    return lease.begun and order(answer.checkpoint or START) < order(lease.position or START)
 
 
 def _apply(lease: LeaseState, id: str, handed_over: int, answer: Refused | bool | Exception) -> None:

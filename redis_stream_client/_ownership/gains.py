@@ -51,6 +51,18 @@ ANNOUNCED = Origin("announced")
 FOUND = Origin("audit")
 
 
+class _FenceOf:
+    """The fence of a lease, made only if the line is written: a lease keeps its text from then on."""
+
+    __slots__ = ("_lease",)
+
+    def __init__(self, lease: LeaseState) -> None:
+        self._lease = lease
+
+    def __str__(self) -> str:
+        return self._lease.fence_text
+
+
 class Gains:
     """Tells of streams that were gained: each with its fence, and the owner from which it comes.
 
@@ -79,9 +91,8 @@ class Gains:
         if self._observation is not None:
             silent_for = self._silent_for(origin, entry)
         if origin.previous is None:
-            self._log.debug(
-                "gained %s: %s", lease.stream, _RELEASED if origin.given_back else origin.how, about=lease
-            )
+            how = _RELEASED if origin.given_back else origin.how
+            self._log.debug("gained %s (fence %s): %s", lease.stream, _FenceOf(lease), how, about=lease)
         else:
             self._tell(lease, origin.previous)
         if self._observation is not None:
@@ -105,7 +116,8 @@ class Gains:
         else:
             self._unnamed[previous] += 1
             tell = self._log.debug
-        tell("gained %s from %s", lease.stream, previous, about=lease, extra={"previous_owner": previous})
+        whose = (lease.stream, _FenceOf(lease), previous)
+        tell("gained %s (fence %s) from %s", *whose, about=lease, extra={"previous_owner": previous})
 
     def _silent_for(self, origin: Origin, entry: Delivered) -> float | None:
         if origin.given_back:

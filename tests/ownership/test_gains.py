@@ -29,7 +29,7 @@ def test_a_stream_of_a_dead_owner_is_told_with_its_fence_and_that_owner(caplog: 
     caplog.set_level(logging.INFO)
     (lease,) = gain(Gains(log=LOG), Origin("claimed", "peer"))
     (record,) = caplog.records
-    assert record.getMessage() == "gained call-0 from peer"
+    assert record.getMessage() == f"gained call-0 (fence {lease.fence}) from peer"
     assert (record.levelno, vars(record)["previous_owner"], vars(record)["fence"]) == (
         logging.INFO, "peer", str(lease.fence),
     )  # fmt: skip
@@ -45,12 +45,13 @@ def test_of_many_streams_of_one_owner_the_first_are_named_and_the_others_counted
     gain(gains, Origin("claimed", "peer"), 3)
     gains.claimed("peer")
     gains.claimed("peer")  # nothing more to say
-    gain(gains, Origin("claimed", "other"))
+    (lease,) = gain(gains, Origin("claimed", "other"))
     gains.claimed("other")
     told = [text for _, text in lines(caplog)]
     assert len(told) == LOGGED + 3
     assert told[LOGGED:] == [
-        "gained 7 more streams from peer", "gained 3 more streams from peer", "gained call-0 from other",
+        "gained 7 more streams from peer", "gained 3 more streams from peer",
+        f"gained call-0 (fence {lease.fence}) from other",
     ]  # fmt: skip
 
 
@@ -67,8 +68,8 @@ def test_a_stream_without_a_dead_owner_is_told_at_debug(
     origin: Origin, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    gain(Gains(log=LOG), origin)
-    assert lines(caplog) == [(logging.DEBUG, f"gained call-0: {said}")]
+    (lease,) = gain(Gains(log=LOG), origin)
+    assert lines(caplog) == [(logging.DEBUG, f"gained call-0 (fence {lease.fence}): {said}")]
 
 
 def test_where_a_stream_comes_from() -> None:
