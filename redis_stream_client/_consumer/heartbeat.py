@@ -153,17 +153,19 @@ class Heartbeat:
     async def _beat(self) -> None:
         self._wake.clear()
         await self._renewal.beat()
-        await self._say()
+        said = await self._say()
         while (pause := self._until_due()) > 0:
-            if await wait_for(self._wake, pause):
+            if await wait_for(self._wake, pause) or not said:
                 return
 
-    async def _say(self) -> None:
-        """Have the lock say what peers and operators should know. Nothing depends on it."""
+    async def _say(self) -> bool:
+        """Have the lock say what operators should know. Returns whether it does; nothing else depends on it."""
         try:
             await self._lock.say(self._orders.says, self._beat_patience)
         except (Unanswered, GroupMissing, RedisRejected) as error:
             self._log.debug("could not write the lock: %s", error)
+            return False
+        return True
 
     def _until_due(self) -> float:
         """Seconds until the next beat. A beat of the sweeper counts, too."""

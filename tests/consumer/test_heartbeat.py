@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from redis.asyncio import Redis
+
 from redis_stream_client._model.keys import Keys
 from tests.harness.fleet import Member, announce
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.harness.connection import Connection
     from tests.harness.proxy import TcpProxy
     from tests.harness.servers import Server
@@ -67,3 +71,22 @@ async def test_a_lock_that_was_lost_with_its_connection_is_missed_at_once(
         await wait_until(lambda: slow.client.alive and fast.client.alive, "both are back")
         for member in (slow, fast):
             await member.owns(*streams[member])
+
+
+async def test_what_a_full_redis_could_not_store_is_said_when_there_is_room(
+    own_server: Callable[..., Server], service: str
+) -> None:
+    server = own_server()
+    async with Redis.from_url(server.url) as redis, Member(server.url, service, **FAST) as member:
+        lock = Keys(service).lock(member.client.id)
+        server.command("CONFIG", "SET", "maxmemory", 1)
+        member.client.drain()
+        beats = member.client.statistics().beats
+        await wait_until(lambda: member.client.statistics().beats > beats + 3, "it beats on")
+        assert not await says(redis, lock, b"draining")
+        server.command("CONFIG", "SET", "maxmemory", 0)
+        await wait_until(lambda: says(redis, lock, b"draining"), "it says so")
+
+
+async def says(redis: Redis, lock: str, word: bytes) -> bool:
+    return word in (await redis.get(lock) or b"")
