@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.documents import ROOT, blocks_of
+from tests.harness.documents import PAGES, ROOT, blocks_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,20 @@ def test_the_files_that_a_document_names_exist(document: Path) -> None:
     named -= {block.name for block in blocks_of(document)}
     missing = {name for name in named if not any(file.endswith(f"/{name}") for file in FILES | {"/noxfile.py"})}
     assert not missing
+
+
+LONGEST = 45
+"""Words of a sentence in the documentation. Most have fewer than twenty."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_sentences_are_short(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    paragraphs = [part for part in re.split(r"\n\s*\n|\n(?=[-|*#>\d])", text) if not part.startswith("|")]
+    for paragraph in paragraphs:
+        words = re.sub(r"\s+", " ", re.sub(r"\]\([^)]*\)", "]", paragraph))
+        for sentence in re.split(r"(?<=[.:;?!]) (?=[A-Z`*\[])", words):
+            assert len(sentence.split()) <= LONGEST, sentence
 
 
 def test_the_functions_that_the_model_is_made_after_exist() -> None:
