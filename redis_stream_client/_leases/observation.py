@@ -62,7 +62,7 @@ class Observation:
         self._consumer = consumer
         self._watched: dict[LeaseState, _Watched] = {}  # those that are held, or whose handler has not ended
         self._pause: Pause | None = None
-        self.follows_steps = follows_steps(observer)
+        self.follows_steps: bool = follows_steps(observer)
 
     @property
     def watched(self) -> int:

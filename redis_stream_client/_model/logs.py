@@ -151,13 +151,23 @@ class Log:
     ) -> bool:
         """Write a line. Returns False if code of the user has failed, which a line on stderr says."""
         try:
-            self._logger.log(level, message, *args, exc_info=exc_info, extra=fields, stacklevel=4)
+            args = tuple(map(_writable, args))
+            extra = {name: _writable(value) for name, value in fields.items()}
+            self._logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=4)
         except KeyboardInterrupt:
             raise
         except BaseException as failure:  # noqa: BLE001 - whatever the user's code raises
             _complain(failure)
             return False
         return True
+
+
+def _writable(value: object) -> object:
+    """A text that every handler can write: a name in Redis need not be UTF-8, and files and collectors are."""
+    if value is None or isinstance(value, int | float):
+        return value
+    text = str(value)
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _presentable(error: BaseException) -> bool:

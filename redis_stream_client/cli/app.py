@@ -28,7 +28,7 @@ Durations are written as `30s`, `5m`, `1h30m`, or as a number of seconds. Exit s
 something was not there, 2 the command cannot do what was asked, 130 interrupted.
 """
 
-app = App(
+app: App = App(
     name=NAME,
     help=_HELP,
     version=f"{NAME} {__version__}",

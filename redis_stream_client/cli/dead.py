@@ -19,7 +19,7 @@ from redis_stream_client.terminal.text import clip, printable
 WIDEST = 60  # characters of a column of the table, but for the last one
 HEADINGS = ("ID", "BURIED (UTC)", "DELIVERIES", "STREAM", "POSITION", "LAST ENTRY", "ERROR", "REASON")
 
-app = App(
+app: App = App(
     name="dead",
     help="""List dead letters, put them back or discard them.
 

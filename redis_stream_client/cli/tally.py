@@ -35,8 +35,12 @@ class Tally:
 
     def __init__(self, limit: float | None = None) -> None:
         self._limit = limit
-        self.streams = self.waiting = self.entries = self.late = self.unread = 0
-        self.more = False
+        self.streams: int = 0
+        self.waiting: int = 0
+        self.entries: int = 0
+        self.late: int = 0
+        self.unread: int = 0
+        self.more: bool = False
         self.unreadable: list[StreamStatus] = []
         self.members: dict[str, MemberLag] = {}
         self._worst: list[tuple[float, int, StreamStatus]] = []  # a heap

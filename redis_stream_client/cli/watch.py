@@ -35,15 +35,15 @@ class Watched:
     """What is known of the fleet."""
 
     def __init__(self, status: FleetStatus) -> None:
-        self.status = status
-        self.seen = time.monotonic()
+        self.status: FleetStatus = status
+        self.seen: float = time.monotonic()
         self.before: FleetStatus | None = status
         self.tally: Tally | None = None
-        self.tallied = 0.0
+        self.tallied: float = 0.0
         """When the last walk through the streams ended."""
         self.walk: Tally | None = None
-        self.walk_began = 0.0
-        self.outage = ""
+        self.walk_began: float = 0.0
+        self.outage: str = ""
 
     def looked(self, status: FleetStatus) -> None:
         """There is a new look."""

@@ -8,11 +8,11 @@
 """
 
 try:
-    import opentelemetry.metrics  # noqa: F401  # pyright: ignore[reportUnusedImport]
-except ImportError as missing:
+    from opentelemetry import metrics as _metrics  # noqa: F401  # pyright: ignore[reportUnusedImport]
+except ImportError as _missing:
     raise ImportError(
         "redis_stream_client.telemetry needs OpenTelemetry: pip install redis-stream-client[otel]"
-    ) from missing
+    ) from _missing
 
 from redis_stream_client.telemetry.metrics import ATTRIBUTES, METRICS, Metric
 from redis_stream_client.telemetry.open_telemetry import OpenTelemetry

@@ -25,19 +25,19 @@ class Instruments:
                 metric.name, metric.unit, metric.meaning, explicit_bucket_boundaries_advisory=metric.boundaries
             )
 
-        self.gained = counter(metrics.GAINED)
-        self.lost = counter(metrics.LOST)
-        self.ended = counter(metrics.ENDED)
-        self.claims = counter(metrics.CLAIMS)
-        self.lapses = counter(metrics.LAPSES)
-        self.failures = counter(metrics.FAILURES)
-        self.letters = counter(metrics.LETTERS)
-        self.sent = counter(metrics.SENT)
-        self.recovery = histogram(metrics.RECOVERY)
-        self.handler = histogram(metrics.HANDLER)
-        self.lag = histogram(metrics.LAG)
-        self.process = histogram(metrics.PROCESS)
-        self.operations = histogram(metrics.OPERATIONS)
+        self.gained: Counter = counter(metrics.GAINED)
+        self.lost: Counter = counter(metrics.LOST)
+        self.ended: Counter = counter(metrics.ENDED)
+        self.claims: Counter = counter(metrics.CLAIMS)
+        self.lapses: Counter = counter(metrics.LAPSES)
+        self.failures: Counter = counter(metrics.FAILURES)
+        self.letters: Counter = counter(metrics.LETTERS)
+        self.sent: Counter = counter(metrics.SENT)
+        self.recovery: Histogram = histogram(metrics.RECOVERY)
+        self.handler: Histogram = histogram(metrics.HANDLER)
+        self.lag: Histogram = histogram(metrics.LAG)
+        self.process: Histogram = histogram(metrics.PROCESS)
+        self.operations: Histogram = histogram(metrics.OPERATIONS)
 
     def begin(self, service: str) -> None:
         """Begin all counters of a service at 0, as far as their attributes are known.

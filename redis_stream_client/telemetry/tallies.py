@@ -19,9 +19,9 @@ class Tally:
     __slots__ = ("checkpoints", "entries", "service")
 
     def __init__(self, service: str) -> None:
-        self.service = service
-        self.entries = 0
-        self.checkpoints = 0
+        self.service: str = service
+        self.entries: int = 0
+        self.checkpoints: int = 0
 
 
 class Tallies:

@@ -41,7 +41,7 @@ class LiveScreen(AbstractContextManager["LiveScreen"]):
     """
 
     def __init__(self, *, whole: bool = False, most_news: int = MOST_NEWS) -> None:
-        self.console = Console(highlight=False)
+        self.console: Console = Console(highlight=False)
         self._live = Live(console=self.console, auto_refresh=False, screen=whole, vertical_overflow="crop")
         self._spare = 0 if whole else 1  # a line for the cursor
         self._news: deque[str] = deque(maxlen=most_news)

@@ -89,4 +89,5 @@ async def test_what_a_full_redis_could_not_store_is_said_when_there_is_room(
 
 
 async def says(redis: Redis, lock: str, word: bytes) -> bool:
-    return word in (await redis.get(lock) or b"")
+    value = await redis.get(lock)
+    return isinstance(value, bytes) and word in value

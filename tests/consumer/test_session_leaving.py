@@ -109,7 +109,7 @@ async def test_redis_did_not_answer_is_said_when_it_did_not(
 ) -> None:
     async with RedisStreamClient.from_url(proxy.url, service):
         proxy.freeze()
-    assert "Redis did not answer while leaving: the lock expires by itself" in warnings_of(caplog)
+    assert any(said.startswith("Redis did not answer while leaving: ") for said in warnings_of(caplog))
 
 
 async def test_redis_was_not_there_is_said_when_it_was_not(
@@ -118,7 +118,7 @@ async def test_redis_was_not_there_is_said_when_it_was_not(
     async with RedisStreamClient.from_url(proxy.url, service):
         await proxy.refuse()
         proxy.cut()
-    [said] = [message for message in warnings_of(caplog) if "the lock expires by itself" in message]
+    [said] = [message for message in warnings_of(caplog) if "expires by itself" in message]
     assert said.startswith("could not give up the lock while leaving")
     assert str(proxy.port) in said  # what went wrong, and where
 

@@ -89,6 +89,17 @@ def test_every_error_is_logged(error: str, caplog: pytest.LogCaptureFixture) -> 
     text.encode()
 
 
+def test_names_that_are_no_text_are_written_so_that_every_handler_can_write_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    LOG.warning(
+        "%s has %s: %s (%d)", "x\udcff", Path("\udcff"), ValueError("\udcff é"), 3, extra={"new_owner": "\udcff"}
+    )
+    [record] = caplog.records
+    assert record.getMessage() == r"x\udcff has \udcff: \udcff é (3)"
+    assert vars(record)["new_owner"] == r"\udcff"
+
+
 # Whose a line is.
 
 PACKAGE = Path(redis_stream_client.__file__).parent
