@@ -8,6 +8,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from redis_stream_client._model.failures import describe
@@ -166,6 +167,8 @@ def _writable(value: object) -> object:
     """A text that every handler can write: a name in Redis need not be UTF-8, and files and collectors are."""
     if value is None or isinstance(value, int | float):
         return value
+    if isinstance(value, Mapping):  # what a text with named places is filled with
+        return {name: _writable(each) for name, each in value.items()}
     text = str(value)
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 

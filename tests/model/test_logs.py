@@ -98,6 +98,8 @@ def test_names_that_are_no_text_are_written_so_that_every_handler_can_write_them
     [record] = caplog.records
     assert record.getMessage() == r"x\udcff has \udcff: \udcff é (3)"
     assert vars(record)["new_owner"] == r"\udcff"
+    LOG.warning("%(who)s: %(seconds).1f s", {"who": "\udcff", "seconds": 2})
+    assert caplog.records[-1].getMessage() == r"\udcff: 2.0 s"
 
 
 # Whose a line is.
