@@ -30,8 +30,8 @@ ON_EACH_REDIS_PY = (
 )
 """The test files of what differs between versions of redis-py, and of kills, freezes and take-overs."""
 
-WORKERS = min(8, 3 * (os.cpu_count() or 1))
-"""Of pytest: three for each core. Most of its time a test waits, for a lock to expire or a process."""
+WORKERS = min(8, 2 * (os.cpu_count() or 1))
+"""Of pytest: two for each core. Most of its time a test waits, for a lock to expire or a process."""
 
 COMPILED_ONCE = {"PYTHONDONTWRITEBYTECODE": ""}
 """Where the environment forbids to write bytecode, each of the hundreds of processes compiles all it imports."""

@@ -55,7 +55,7 @@ async def test_the_streams_of_a_dead_one_are_handled_in_time_and_by_one_each(
                 await redis.config_set("notify-keyspace-events", "")
             streams = [f"call-{i}" for i in range(STREAMS)]
             dead = await ghost(redis, service, bodies(streams), lives=TTL)
-            async with lateness() as slowest:
+            async with lateness(redis) as slowest:
                 expiry = time.time() + await redis.pttl(keys.lock(dead)) / 1000
                 late = await taken(streams, one, other) - expiry
             assert late < TTL / 4 + 2 * beginning + 0.1 + slowest(), (

@@ -27,9 +27,10 @@ PAUSE = 0.02
 
 
 @contextlib.asynccontextmanager
-async def lateness() -> AsyncGenerator[Callable[[], float]]:
-    """Measure how late this event loop is at worst, in seconds: what a bound must allow a busy machine."""
-    worst = 0.0
+async def lateness(redis: Connection | None = None) -> AsyncGenerator[Callable[[], float]]:
+    """Measure how late this event loop is at worst, in seconds: what a bound must allow a busy machine. With
+    `redis`, the longest that this server takes for an answer is added: it has to wait for a core, too."""
+    worst = slowest = 0.0
 
     async def watch() -> None:
         nonlocal worst
@@ -38,12 +39,23 @@ async def lateness() -> AsyncGenerator[Callable[[], float]]:
             await asyncio.sleep(PAUSE)
             worst = max(worst, time.monotonic() - due)
 
-    watching = asyncio.create_task(watch(), name="lateness")
+    async def ask(redis: Connection) -> None:
+        nonlocal slowest
+        while True:
+            asked = time.monotonic()
+            await redis.ping()
+            slowest = max(slowest, time.monotonic() - asked)
+            await asyncio.sleep(PAUSE)
+
+    watching = {asyncio.create_task(watch(), name="lateness")}
+    if redis is not None:
+        watching.add(asyncio.create_task(ask(redis), name="lateness of Redis"))
     try:
-        yield lambda: worst
+        yield lambda: worst + slowest
     finally:
-        watching.cancel()
-        await asyncio.wait((watching,))
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
 
 
 @dataclass
