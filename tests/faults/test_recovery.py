@@ -130,7 +130,7 @@ async def test_all_streams_of_a_killed_holder_are_offered_in_time_and_each_is_ta
             late = await watch.all_offered(victim.client) - expiry
         assert late > -0.05
         assert late < lock_ttl / 4 + 2 * telling + 0.1 + slowest(), (
-            f"{late:.2f} s late; telling alone took {telling:.2f} s, and the loop and Redis were {slowest():.2f} s late"
+            f"{late:.2f} s late; telling alone took {telling:.2f} s, the loop and Redis {slowest():.2f} s"
         )
 
         for peer in peers:

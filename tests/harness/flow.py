@@ -31,31 +31,31 @@ async def lateness(redis: Connection | None = None) -> AsyncGenerator[Callable[[
     """Measure how late this event loop is at worst, in seconds: what a bound must allow a busy machine. With
     `redis`, the longest that this server takes for an answer is added: it has to wait for a core, too."""
     worst = slowest = 0.0
+    over = False  # instead of a cancellation, which redis-py may swallow while it connects
 
     async def watch() -> None:
         nonlocal worst
-        while True:
+        while not over:
             due = time.monotonic() + PAUSE
             await asyncio.sleep(PAUSE)
             worst = max(worst, time.monotonic() - due)
 
     async def ask(redis: Connection) -> None:
         nonlocal slowest
-        while True:
+        while not over:
             asked = time.monotonic()
             await redis.ping()
             slowest = max(slowest, time.monotonic() - asked)
             await asyncio.sleep(PAUSE)
 
-    watching = {asyncio.create_task(watch(), name="lateness")}
-    if redis is not None:
-        watching.add(asyncio.create_task(ask(redis), name="lateness of Redis"))
-    try:
-        yield lambda: worst + slowest
-    finally:
-        for task in watching:
-            task.cancel()
-        await asyncio.wait(watching)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(watch())
+        if redis is not None:
+            tasks.create_task(ask(redis))
+        try:
+            yield lambda: worst + slowest
+        finally:
+            over = True
 
 
 @dataclass
