@@ -170,7 +170,7 @@ def test_on_a_cluster(
         status, printed, errors = run_command(capsys, "status", "--lag", "--redis", url)
         assert (status, errors) == (0, [])
         assert "12 waiting" in printed[0]
-        assert printed[1] == "nothing to read in 12 streams"
+        assert printed[1].endswith("in 12 streams")  # other tests may have written to streams of these names
 
 
 async def test_over_tls_with_a_password(own_server: Callable[..., Server], service: str, tmp_path: Path) -> None:
