@@ -21,7 +21,7 @@ MEMBERS = """
 """
 STREAMS = """
     for i = tonumber(ARGV[2]), ARGV[3] - 1 do
-      redis.call('XADD', KEYS[1], '*', ARGV[5], '{"DataStreamName":"call-' .. i .. '"}')
+      redis.call('XADD', KEYS[1], '*', ARGV[5], '{"DataStreamName":"' .. ARGV[6] .. i .. '"}')
       if ARGV[4] ~= '0' then
         redis.call('XREADGROUP', 'GROUP', ARGV[1], 'member-' .. i % ARGV[4], 'COUNT', 1, 'STREAMS', KEYS[1], '>')
       end
@@ -37,9 +37,12 @@ def make_members(server: Server, service: str, count: int) -> None:
     server.command("EVAL", MEMBERS, 3, keys.lbs, keys.lock(""), keys.present, keys.group, count, value)
 
 
-def make_streams(server: Server, service: str, count: int, *, members: int) -> None:
-    """Announce ``call-0`` …, and share them out to the members; to none of 0 members."""
+def make_streams(server: Server, service: str, count: int, *, members: int, prefix: str = "call-") -> None:
+    """Announce ``call-0`` …, and share them out to the members; to none of 0 members.
+
+    A server that several tests write to wants a `prefix` of the test's own, if the test looks at the entries.
+    """
     keys = Keys(service)
     for first in range(0, count, PIECE):
         last = min(count, first + PIECE)
-        server.command("EVAL", STREAMS, 1, keys.lbs, keys.group, first, last, members, FIELD)
+        server.command("EVAL", STREAMS, 1, keys.lbs, keys.group, first, last, members, FIELD, prefix)
