@@ -1,6 +1,8 @@
 """The producer's side: announces data streams to the consumers of a service."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
@@ -96,9 +98,7 @@ class LoadBalancerStream:
         if isinstance(streams, str):
             raise TypeError("streams must be an iterable of names, not one str; use add()")
         pairs = [(stream, None) if isinstance(stream, str) else _pair(stream) for stream in streams]
-        if self._observer is None:
-            return await self._announce(pairs, again=again)
-        with self._observer.sending(Sending(self._keys.service, "add", self._keys.lbs, len(pairs))):
+        with self._sending("add", len(pairs)):
             return await self._announce(pairs, again=again)
 
     async def _announce(self, pairs: Sequence[tuple[str, Info | None]], *, again: bool) -> list[str]:
@@ -186,10 +186,14 @@ class LoadBalancerStream:
     async def _observed_write(
         self, entries: Sequence[tuple[str, Fields, Info | None]], maxlen: int | None, id: str = ANY_ID
     ) -> list[str]:
-        if self._observer is None:
-            return await self._write(_new_entries(entries, id, None), maxlen)
-        with self._observer.sending(Sending(self._keys.service, "write", self._keys.lbs, len(entries))):
+        with self._sending("write", len(entries)):
             return await self._write(_new_entries(entries, id, self._carrier()), maxlen)
+
+    def _sending(self, operation: Literal["add", "write"], messages: int) -> AbstractContextManager[object]:
+        """What surrounds one call, for the observer."""
+        if self._observer is None:
+            return nullcontext()
+        return self._observer.sending(Sending(self._keys.service, operation, self._keys.lbs, messages))
 
     def _carrier(self) -> Mapping[str, str] | None:
         """What the announcements of one call carry; None: nothing."""
