@@ -10,7 +10,7 @@ from rich.text import Text
 
 from redis_stream_client import FleetMember, FleetStatus
 from redis_stream_client.cli.durations import show_duration
-from redis_stream_client.cli.names import short_name
+from redis_stream_client.cli.names import shown_name
 from redis_stream_client.cli.tally import Tally
 from redis_stream_client.terminal.glyphs import Glyphs
 from redis_stream_client.terminal.members import MemberRow, members_table
@@ -117,7 +117,7 @@ def lag_line(tally: Tally, measured: str = "") -> Text:
         text = Text(f"nothing to read in {plural(lag.streams, 'stream')}")
     else:
         worst = "-" if lag.stream is None else printable(lag.stream)
-        entries = f"{lag.entries:,} {'entry' if lag.entries == 1 else 'entries'}"
+        entries = plural(lag.entries, "entry", "entries")
         text = Text(f"{show_duration(lag.behind)} behind in {worst}, ")
         text.append(f"{'more than ' if lag.more else ''}{entries} to read in {plural(lag.streams, 'stream')}")
     if lag.unread:
@@ -158,7 +158,7 @@ def _rank(member: FleetMember) -> tuple[bool, bool, int, str]:
 
 def _row(member: FleetMember, view: View, before: Mapping[str, int] | None) -> MemberRow:
     return MemberRow(
-        name=printable(short_name(member.id)),
+        name=shown_name(member.id),
         state=state_of(member),
         streams=member.leases,
         change=0 if before is None else member.leases - before.get(member.id, 0),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from redis_stream_client import FleetMember, FleetStatus
-from redis_stream_client.cli.names import short_name
+from redis_stream_client.cli.names import shown_name
 from redis_stream_client.terminal.glyphs import Glyphs
 from redis_stream_client.terminal.text import plural, printable
 
@@ -30,7 +30,7 @@ def movements(before: FleetStatus, now: FleetStatus, glyphs: Glyphs) -> Iterator
     }
     if moved:
         ordered = sorted(moved, key=lambda id: (-abs(moved[id]), id))
-        named = [f"{_name(id)} {_signed(moved[id], glyphs)}" for id in ordered[:NAMED]]
+        named = [f"{shown_name(id)} {glyphs.signed(moved[id])}" for id in ordered[:NAMED]]
         yield f"streams: {', '.join(named)}{_others(len(moved))}"
     if now.paused is not None and (before.paused is None or before.paused.reason != now.paused.reason):
         yield f"paused: {printable(now.paused.reason)}"
@@ -45,7 +45,7 @@ def _told(what: str, members: Sequence[FleetMember], *, with_streams: bool = Fal
     if not members:
         return
     ordered = sorted(members, key=lambda member: (-member.leases, member.id))
-    names = ", ".join(_name(member.id) for member in ordered[:NAMED])
+    names = ", ".join(shown_name(member.id) for member in ordered[:NAMED])
     streams = sum(member.leases for member in members)
     held = f" with {plural(streams, 'stream')}" if with_streams and streams else ""
     yield f"{what}: {names}{_others(len(members))}{held}"
@@ -57,11 +57,3 @@ def _others(count: int) -> str:
 
 def _leases(member: FleetMember | None) -> int:
     return 0 if member is None else member.leases
-
-
-def _name(consumer: str) -> str:
-    return printable(short_name(consumer))
-
-
-def _signed(change: int, glyphs: Glyphs) -> str:
-    return f"+{change:,}" if change > 0 else f"{glyphs.minus}{-change:,}"

@@ -21,6 +21,11 @@ def short_name(consumer: str) -> str:
     return consumer.removeprefix(PREFIX) or consumer
 
 
+def shown_name(consumer: str, encoding: str | None = None) -> str:
+    """The same, safe to be shown; `encoding` as of `printable`."""
+    return printable(short_name(consumer), encoding)
+
+
 def full_name(given: str, status: FleetStatus) -> str:
     """The id of the member that is meant: by its id, as the screen shows it or in full, or by its `consumer_name`.
 
@@ -36,6 +41,6 @@ def full_name(given: str, status: FleetStatus) -> str:
         return found[0]
     if not found:
         raise NotThere(f"no member is called {printable(given)}")
-    names = ", ".join(printable(short_name(id)) for id in found[:NAMED])
+    names = ", ".join(shown_name(id) for id in found[:NAMED])
     others = f" and {len(found) - NAMED:,} others" if len(found) > NAMED else ""
     raise Unusable(f"{len(found)} members are called {printable(given)}: {names}{others}; give the id of one")

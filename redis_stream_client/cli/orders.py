@@ -13,7 +13,7 @@ from redis_stream_client.cli.connection import run
 from redis_stream_client.cli.durations import show_duration
 from redis_stream_client.cli.exit_status import FAILED, OK
 from redis_stream_client.cli.failure import NotThere, Unusable
-from redis_stream_client.cli.names import full_name, short_name
+from redis_stream_client.cli.names import full_name, shown_name
 from redis_stream_client.cli.target import Target
 from redis_stream_client.terminal.text import plural, printable
 
@@ -50,16 +50,16 @@ def drain(
         member = await _member(fleet, consumer)
         await fleet.drain(member.id, timeout=0)
         if timeout == 0:
-            print(f"{_shown(member.id)} is to drain, with {plural(member.leases, 'stream')}")
+            print(f"{shown_name(member.id)} is to drain, with {plural(member.leases, 'stream')}")
             return OK
         if sys.stderr.isatty():
             print(
-                f"{_shown(member.id)} drains, with {plural(member.leases, 'stream')}; "
+                f"{shown_name(member.id)} drains, with {plural(member.leases, 'stream')}; "
                 "Ctrl-C ends the waiting, and not the order",
                 file=sys.stderr,
             )
         await fleet.drain(member.id, timeout=timeout)
-        print(f"{_shown(member.id)} has left")
+        print(f"{shown_name(member.id)} has left")
         return OK
 
     return _order(target, act)
@@ -79,15 +79,15 @@ def evict(consumer: Consumer, /, *, yes: Yes = False, target: Target) -> int:
 
     async def act(fleet: Fleet) -> int:
         member = await _member(fleet, consumer)
-        about = f"evict {_shown(member.id)}"
+        about = f"evict {shown_name(member.id)}"
         if member.alive:
             about += f", which is alive and has {plural(member.leases, 'stream')}"
         await _require_sure(about, yes=yes)
         released = await fleet.evict(member.id)
         if member.alive or released:
-            print(f"{_shown(member.id)} is evicted: {plural(released, 'stream')} released")
+            print(f"{shown_name(member.id)} is evicted: {plural(released, 'stream')} released")
         else:
-            print(f"{_shown(member.id)} was dead: its peers take over what it has left")
+            print(f"{shown_name(member.id)} was dead: its peers take over what it has left")
         return OK
 
     return _order(target, act)
@@ -117,7 +117,7 @@ def release(
     async def act(fleet: Fleet) -> int:
         if force:
             found = await fleet.owner(stream)
-            owner = None if found is None or found.owner is None else _shown(found.owner)
+            owner = None if found is None or found.owner is None else shown_name(found.owner)
             if owner is not None:
                 await _require_sure(f"take {printable(stream)} from {owner}", yes=yes)
         print(_outcome(await fleet.release(stream, timeout=timeout, force=force)))
@@ -151,7 +151,7 @@ def pause(
         print(f"paused: {printable(reason)}")
         if not others or timeout == 0:
             return OK
-        named = ", ".join(_shown(id) for id in others[:NAMED])
+        named = ", ".join(shown_name(id) for id in others[:NAMED])
         more = f" and {plural(len(others) - NAMED, 'other')}" if len(others) > NAMED else ""
         sys.stdout.flush()
         print(f"{plural(len(others), 'member')} have not said so: {named}{more}", file=sys.stderr)
@@ -222,7 +222,7 @@ async def _answer() -> str:
 
 def _outcome(release: Release) -> str:
     stream = printable(release.stream)
-    previous = "" if release.previous is None else _shown(release.previous)
+    previous = "" if release.previous is None else shown_name(release.previous)
     if release.outcome == "unowned":
         return f"{stream}: no living member has it"
     if release.outcome == "ended":
@@ -231,8 +231,4 @@ def _outcome(release: Release) -> str:
     if release.owner is None:
         return f"{stream}: {previous} {how}; it waits for a member"
     back = " again" if release.owner == release.previous else ""
-    return f"{stream}: {previous} {how}; now {_shown(release.owner)} has it{back}"
-
-
-def _shown(consumer: str) -> str:
-    return printable(short_name(consumer))
+    return f"{stream}: {previous} {how}; now {shown_name(release.owner)} has it{back}"

@@ -66,7 +66,7 @@ def facts(stream: StreamStatus) -> Iterator[tuple[str, str]]:
     elif not stream.behind:
         yield "behind", "nothing to read"
     else:
-        entries = f"{stream.entries or 0:,} {'entry' if stream.entries == 1 else 'entries'}"
+        entries = plural(stream.entries or 0, "entry", "entries")
         yield "behind", f"{show_duration(stream.behind)}, {'more than ' if stream.more else ''}{entries} to read"
     yield "checkpoint", stream.checkpoint or "none"
     if stream.failures or stream.error:

@@ -15,7 +15,7 @@ from redis_stream_client.cli.durations import show_duration
 from redis_stream_client.cli.exit_status import FAILED, OK
 from redis_stream_client.cli.failure import Unusable
 from redis_stream_client.cli.fleet_view import View, picture
-from redis_stream_client.cli.names import short_name
+from redis_stream_client.cli.names import shown_name
 from redis_stream_client.cli.tally import Tally
 from redis_stream_client.cli.target import Target
 from redis_stream_client.terminal import screen
@@ -125,7 +125,7 @@ def _late(tally: Tally, limit: float) -> list[str]:
     lines = []
     worst = late_streams(tally, limit)
     for stream in worst:
-        owner = "nobody" if stream.owner is None else printable(short_name(stream.owner), sys.stderr.encoding)
+        owner = "nobody" if stream.owner is None else shown_name(stream.owner, sys.stderr.encoding)
         lines.append(f"{_name(stream)} is {show_duration(stream.behind or 0)} behind; its owner: {owner}")
     if tally.late > len(worst):
         lines.append(f"{plural(tally.late - len(worst), 'more stream')} at least {show_duration(limit)} behind")

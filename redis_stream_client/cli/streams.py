@@ -14,7 +14,7 @@ from redis_stream_client.cli.connection import AnyRedis, run
 from redis_stream_client.cli.durations import show_duration
 from redis_stream_client.cli.exit_status import OK
 from redis_stream_client.cli.failure import Unusable
-from redis_stream_client.cli.names import full_name, short_name
+from redis_stream_client.cli.names import full_name, shown_name
 from redis_stream_client.cli.target import Target
 from redis_stream_client.terminal.text import clip, clip_middle, printable
 
@@ -87,7 +87,7 @@ async def _print(
 
 def cells(stream: StreamStatus) -> dict[str, str]:
     """What the table says of a stream, by the headings."""
-    owner = "-" if stream.owner is None else printable(short_name(stream.owner))
+    owner = "-" if stream.owner is None else shown_name(stream.owner)
     trouble = [
         "" if stream.unread is None else f"not read: {stream.unread}",
         f"attempt {stream.attempts}" if stream.attempts > 1 else "",

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from redis_stream_client.demo.display import ASLEEP, FINISHED, ORPHAN, Display, Row, View
 from redis_stream_client.demo.fleet import Fleet, WorkerProcess
 from redis_stream_client.demo.history import History, TakeOver, worker_of
-from redis_stream_client.demo.settings import plural
 from redis_stream_client.demo.source import Sessions, Source
 from redis_stream_client.demo.truth import Snapshot
+from redis_stream_client.terminal.text import plural
 
 NAMED = 6
 """Owners that are told one by one."""

@@ -13,10 +13,11 @@ from redis_stream_client.demo.fleet import Fleet, WorkerProcess
 from redis_stream_client.demo.history import Harm, History, Incident
 from redis_stream_client.demo.ledger import Ledger
 from redis_stream_client.demo.narrator import Narrator
-from redis_stream_client.demo.settings import IDLE, Settings, plural
+from redis_stream_client.demo.settings import IDLE, Settings
 from redis_stream_client.demo.source import Sessions, Source
 from redis_stream_client.demo.truth import Snapshot, Truth
 from redis_stream_client.demo.verdict import Facts, Slept
+from redis_stream_client.terminal.text import plural
 
 START_TIMEOUT = 15.0
 ASSIGN_TIMEOUT = 10.0

@@ -111,8 +111,3 @@ class Settings:
         """The names of all data streams."""
         calls = [self.stream(number) for number in range(1, self.streams + 1)]
         return calls + [self.session(number) for number in range(1, self.sessions + 1)]
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -13,7 +13,8 @@ from statistics import median
 from redis_stream_client import Fence
 from redis_stream_client.demo.history import Harm, History, Incident, worker_of
 from redis_stream_client.demo.ledger import Record
-from redis_stream_client.demo.settings import Settings, plural
+from redis_stream_client.demo.settings import Settings
+from redis_stream_client.terminal.text import plural
 
 PROBLEMS_SHOWN = 10
 

@@ -36,6 +36,12 @@ class Glyphs:
         whole, rest = divmod(length, steps)
         return self.block * whole + (self.parts[rest - 1] if rest else "")
 
+    def signed(self, change: int) -> str:
+        """A gain or a loss; empty: neither."""
+        if not change:
+            return ""
+        return f"+{change:,}" if change > 0 else f"{self.minus}{-change:,}"
+
 
 UNICODE = Glyphs("█", EIGHTHS, "−", "✓", "·", "z", "→", "–")
 ASCII = Glyphs("#", "", "-", "v", ".", "z", "->", "-")

@@ -72,7 +72,7 @@ def members_table(
         changes: have a column for `MemberRow.change`.
     """
     counts = [f"{row.streams:,}" for row in rows]
-    moves = [_signed(row.change, glyphs) for row in rows]
+    moves = [glyphs.signed(row.change) for row in rows]
     state = max(STATE, _widest([row.state for row in rows]))
     fixed = state + max(len("streams"), _widest(counts)) + 2 * GAP
     move = max(MOVE, _widest(moves)) if changes else 0
@@ -103,12 +103,6 @@ def members_table(
             *(Text(row.cells[column]) for column in kept),
         )
     return table
-
-
-def _signed(change: int, glyphs: Glyphs) -> str:
-    if not change:
-        return ""
-    return f"+{change:,}" if change > 0 else f"{glyphs.minus}{-change:,}"
 
 
 def _widest(texts: Sequence[str]) -> int:

@@ -29,6 +29,6 @@ def clip_middle(text: str, width: int) -> str:
     return text[: kept - end] + ELLIPSIS + text[len(text) - end :]
 
 
-def plural(count: int, noun: str) -> str:
-    """A count with its noun."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """A count with its noun. `nouns`: of more than one; default: with an ``s``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {nouns or f'{noun}s'}"

@@ -29,5 +29,10 @@ def test_a_bar_is_as_long_as_its_value(value: float, bar: str, plain: str) -> No
     assert ASCII.bar(value, 100, 4) == plain
 
 
+def test_a_change_has_its_sign() -> None:
+    assert [UNICODE.signed(change) for change in (1234, -30, 0)] == ["+1,234", "−30", ""]
+    assert ASCII.signed(-30) == "-30"
+
+
 def test_there_is_no_bar_without_room_or_without_a_most() -> None:
     assert UNICODE.bar(5, 0, 10) == UNICODE.bar(5, 10, 0) == ""

@@ -30,3 +30,4 @@ def test_what_is_too_long_is_cut(width: int, clipped: str, middle: str) -> None:
 
 def test_a_count_with_its_noun() -> None:
     assert [plural(count, "stream") for count in (0, 1, 1000)] == ["0 streams", "1 stream", "1,000 streams"]
+    assert [plural(count, "entry", "entries") for count in (1, 2)] == ["1 entry", "2 entries"]
