@@ -168,19 +168,19 @@ class Claims:
         if entry is None:
             raise no_answer("claim", **_about(payload))
         announced = announcement.Announcement(payload.stream, payload.info)
-        died = int(payload.previous_owner is not None)
+        origin = Origin("claimed", owner)
         state = LeaseState(
             payload.lbs_id,
             announced,
             entry.deliveries,
-            unrecorded=died,
+            unrecorded=origin.died,
             consumer=self._consumer,
             lived_since=self._table.lived_since(payload.lbs_id),
-            given_back=not died,
+            given_back=origin.given_back,
         )
         state.face = lease = Lease(state, self._backend)
         self._claimed(state)
-        self._gains.gained(state, Origin("claimed", owner), entry)
+        self._gains.gained(state, origin, entry)
         return lease
 
     def _claimed(self, lease: LeaseState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -77,6 +78,17 @@ async def test_a_claim_follows_a_stream_that_changed_hands_and_lost_its_owner_ag
             await two.client.claim(theirs)
         lease = await one.client.claim(mine)  # what it was offered names an owner of long ago
         assert lease.deliveries == 3
+
+
+async def test_a_released_stream_whose_next_owner_died_counts_that_death(
+    server: Server, redis: Connection, service: str
+) -> None:
+    async with Member(server.url, service, claim=False, **FAST) as one:
+        (payload,) = await orphan(server, service, "call-1", one)
+        released = replace(payload, previous_owner=None)  # an offer of before that owner had it
+        dead = "redis-consumer-gone-0000000f"
+        await redis.xclaim(f"{service}-input", f"{service}-group", dead, 0, [payload.lbs_id])
+        assert (await one.client.claim(released)).attempts == 2
 
 
 async def test_a_claim_whose_owner_came_back_is_refused(server: Server, redis: Connection, service: str) -> None:
