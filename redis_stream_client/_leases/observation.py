@@ -157,7 +157,7 @@ class Observation:
 
     def checkpointed(self, lease: LeaseState, id: str, handed_over: int) -> None:
         """The checkpoint of a lease has advanced. `handed_over`: entries that the user had when it was sent."""
-        watched = self._watched.setdefault(lease, _Watched()) if lease.lost is None else _Watched()
+        watched = self._watched.get(lease) or _Watched()
         entries, watched.handed_over = max(0, handed_over - watched.handed_over), handed_over
         lag = max(0.0, time.time() - order(id)[0] / 1000)
         self._observer.checkpoint(

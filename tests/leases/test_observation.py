@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redis_stream_client import Observer, Pause
+from redis_stream_client import Checkpoint, Observer, Pause
 from redis_stream_client._leases.event_queue import EventQueue
 from redis_stream_client._leases.observation import Observation
 from redis_stream_client._leases.state import LeaseState
@@ -12,7 +12,7 @@ from redis_stream_client._leases.table import LeaseTable
 from redis_stream_client._model.announcement import Announcement
 
 if TYPE_CHECKING:
-    from redis_stream_client import Checkpoint, Ending, Gain, HandlerEnd, HandlerStart, Loss
+    from redis_stream_client import Ending, Gain, HandlerEnd, HandlerStart, Loss
 
 
 class Notes(Observer):
@@ -97,6 +97,15 @@ def test_a_checkpoint_says_how_many_entries_came_since_the_last_one() -> None:
     first, second = client.notes.told[1:]
     assert (first.id, first.entries, second.id, second.entries) == ("5-0", 3, "9-0", 7)
     assert first.lag > second.lag > 1e9
+
+
+def test_a_checkpoint_that_is_accepted_after_the_loss_counts_no_entry_twice() -> None:
+    client = Client()
+    with client.observation.handling(client.lease):
+        client.observation.checkpointed(client.lease, "5-0", 3)
+        client.table.lose(client.lease, "claimed")
+        client.observation.checkpointed(client.lease, "9-0", 10)
+    assert [told.entries for told in client.notes.told if isinstance(told, Checkpoint)] == [3, 7]
 
 
 def test_a_pause_is_told_when_it_begins_and_ends() -> None:
