@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from redis_stream_client._model.entry import Entry
 from redis_stream_client._model.errors import LossReason
@@ -17,8 +17,6 @@ from redis_stream_client._model.fence import Fence
 from redis_stream_client._model.logs import Log
 from redis_stream_client._model.orders import Pause
 from redis_stream_client._model.statistics import Statistics
-
-T = TypeVar("T")
 
 GainedBy = Literal["announced", "claimed", "rebalanced", "audit"]
 """How a client came by a stream.
