@@ -388,10 +388,7 @@ class Records:
         def answered(replies: Any) -> None:
             reply = replies if isinstance(replies, Exception) else replies[0]
             _went(self._advancing, [reply])
-            if isinstance(reply, Unanswered):
-                self._outage.failed(reply)
-            else:
-                self._outage.answered()
+            self._heard([reply])
             try:
                 answer = _checkpointed(self._translated(reply))
             except AssertionError as error:  # the one who waits raises it; the connection goes on
