@@ -60,12 +60,12 @@ class LockRenewal:
                 self._orders.unread()
             raise
         self._outage.answered()
-        self._obey(renewal.orders)
         if not self._lock_state.believed(epoch):
             return False
         if not renewal.held:
             self._lock_state.lapse("missing")
             return False
+        self._obey(renewal.orders)
         self._lock_state.renewed(sent, epoch)
         self._counters.beats += 1
         return renewal.turn
@@ -146,6 +146,7 @@ class Heartbeat:
     def _changed(self) -> None:
         """The lock has lapsed: take it back, and set the timer for the new deadline."""
         if self._lock_state.state is not State.HELD:
+            self._orders.forget()
             self._wake.set()
         if self._timer is not None:
             self._rearm()

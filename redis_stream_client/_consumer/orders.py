@@ -20,9 +20,9 @@ REFUSED = 60.0
 """Seconds after which this member tries again to read what Redis does not permit it to read."""
 
 UNKNOWN = 10.0
-"""Seconds for which a new member waits until it knows whether there is a pause. While the slot of its service
-moves to another node of a Cluster, Redis may not say so, although it answers beats: then the member goes on as if
-there was none."""
+"""Seconds for which a member that is new, or has its lock back, asks whether there is a pause, before it takes new
+streams all the same. While the slot of its service moves to another node of a Cluster, Redis may not say so,
+although it answers beats: then the member goes on as if nothing was ordered since."""
 
 HINTS = 20
 """Hints have the orders read at most so many times in a period."""
@@ -38,9 +38,10 @@ class Orders:
 
     Attributes:
         pause: why and since when nobody takes new streams; None: that is not so.
-        known: whether the orders were read, or cannot be read: before, nobody knows whether there is a pause.
+        known: whether the orders were read, or cannot be read, since the lock was taken: before, nobody knows
+            whether there is a pause.
         draining: whether this member drains.
-        changed: notified when a pause begins or ends, and when the orders are known for the first time.
+        changed: notified when a pause begins or ends, and when the orders become known.
         drain: notified when this member is to drain, whenever that is read.
         give: notified when an operator wants a stream to go elsewhere, with the id and the delivery count of its
             announcement.
@@ -55,7 +56,7 @@ class Orders:
         self._now = now
         self._due_at = float("-inf")
         self._read_at = float("-inf")
-        self._began_at = now()
+        self._asked_at = float("inf")  # when they were first read, while they are not known
         self._refused = False
         self._rests = False
         self.pause: Pause | None = None
@@ -99,6 +100,13 @@ class Orders:
             self._rests = True
             self.pressing.notify()
 
+    def forget(self) -> None:
+        """The lock has lapsed. An operator waits only for members that live, so there may be a pause of which this
+        one has not heard. The first beat with the lock back reads the orders; a known pause lasts until then."""
+        self.known = False
+        self._asked_at = float("inf")
+        self._due_at = float("-inf")
+
     # Reading.
 
     def reading(self) -> bool:
@@ -107,14 +115,15 @@ class Orders:
         if now < self._due_at:
             return False
         self._read_at = now
+        self._asked_at = min(self._asked_at, now)
         self._due_at = now + (REFUSED if self._refused else self._period)
         return True
 
     def unread(self) -> None:
         """There was no usable answer."""
         self._due_at = min(self._due_at, self._read_at + self._period / HINTS)
-        if not self.known and self._now() - self._began_at > UNKNOWN:
-            self._know(None)
+        if not self.known and self._now() - self._asked_at > UNKNOWN:
+            self._know(self.pause)
 
     def refused(self, error: RedisRejected) -> None:
         """Redis does not permit it. All goes on as without operators, which is said once."""
@@ -135,7 +144,7 @@ class Orders:
             self.drain.notify()
 
     def _know(self, pause: Pause | None) -> None:
-        before, first = self.pause, not self.known
+        before, anew = self.pause, not self.known
         self.pause, self.known = pause, True
         if pause is not None and (before is None or before.since != pause.since):
             self._rests = False
@@ -145,5 +154,5 @@ class Orders:
             self._log.warning("the pause goes on, for another reason: %s", pause.reason)
         elif pause is None and before is not None:
             self._outage.ended()
-        if first or before != pause:
+        if anew or before != pause:
             self.changed.notify()

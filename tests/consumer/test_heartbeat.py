@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
 
+from redis_stream_client._consumer.heartbeat import LockRenewal
 from redis_stream_client._model.keys import Keys
+from redis_stream_client._model.statistics import Counters
+from redis_stream_client._redis.outage import Outages
+from redis_stream_client._redis.wordings import REDIS
 from tests.harness.fleet import Member, announce
+from tests.harness.logs import LOG
+from tests.harness.parts import joined
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -71,6 +79,45 @@ async def test_a_lock_that_was_lost_with_its_connection_is_missed_at_once(
         await wait_until(lambda: slow.client.alive and fast.client.alive, "both are back")
         for member in (slow, fast):
             await member.owns(*streams[member])
+
+
+async def test_one_that_was_away_takes_nothing_before_it_knows_whether_a_pause_has_begun(
+    server: Server, proxy: TcpProxy, redis: Connection, service: str
+) -> None:
+    """Whoever ordered the pause did not wait for it, since its lock was gone."""
+    async with Member(proxy.url, service, presence=False, **FAST) as member:
+        await wait_until(lambda: member.client.statistics().beats, "it knows that there is no pause")
+        proxy.drop_requests_matching(Keys(service).paused.encode())
+        await wait_until(lambda: member.client.statistics().lapses, "it is away")
+        await redis.set(Keys(service).paused, json.dumps({"since": 1_700_000_000_000, "reason": "a migration"}))
+        await wait_until(lambda: member.client.statistics().lapses > 1, "its last read is over, too")
+        await announce(server.url, service, "call-1")
+        await wait_until(lambda: member.client.statistics().lapses > 3, "it was back, and could not ask")
+        proxy.heal()
+        await wait_until(lambda: member.client.statistics().paused, "it knows of the pause")
+        assert not member.leases
+        await redis.delete(Keys(service).paused)
+        await member.owns("call-1")
+
+
+async def test_orders_that_were_read_before_a_lapse_say_nothing_after_it(server: Server, service: str) -> None:
+    """As after a suspension: the answer has waited all the while, and a pause has begun meanwhile."""
+    async with joined(server.url, service, presence=False) as parts:
+        renewal = LockRenewal(
+            lock=parts.lock,
+            lock_state=parts.lock_state,
+            orders=parts.orders,
+            outage=Outages(LOG).watch(REDIS),
+            counters=Counters(),
+            patience=5.0,
+        )
+        parts.orders.forget()
+        late = asyncio.create_task(renewal.beat())
+        await asyncio.sleep(0)
+        parts.lock_state.lapse("stalled")
+        assert not await late
+        assert not parts.orders.new_streams
+        await wait_until(lambda: parts.orders.new_streams, "they are read again, at once")
 
 
 async def test_what_a_full_redis_could_not_store_is_said_when_there_is_room(

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from redis_stream_client import Pause, RedisRejected
-from redis_stream_client._consumer.orders import HINTS, REFUSED, Orders
+from redis_stream_client._consumer.orders import HINTS, REFUSED, UNKNOWN, Orders
 from redis_stream_client._protocol.lock_value import NOTHING, Says
 from redis_stream_client._redis.outage import Outages
 from redis_stream_client._redis.wordings import PAUSE as WORDING
@@ -85,6 +85,29 @@ async def test_a_new_member_does_not_wait_for_ever_to_know(scene: Scene) -> None
     scene.orders.read(PAUSE, drain=False)
     scene.orders.unread()
     assert scene.orders.pause == PAUSE, "one that knows keeps to what it knows"
+
+
+async def test_after_a_lapse_it_must_know_anew(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    assert scene.orders.reading()
+    scene.orders.read(None, drain=False)
+    for lasts in (0.0, 100.0):
+        scene.orders.forget()
+        assert not scene.orders.new_streams
+        scene.time += lasts
+        assert scene.orders.reading(), "with the first beat"
+        scene.orders.unread()
+        assert not scene.orders.new_streams, "it has only just asked"
+        scene.orders.read(None, drain=False)
+        assert scene.orders.new_streams
+    assert scene.heard() == ["changed"] * 3
+    scene.orders.read(PAUSE, drain=False)
+    scene.orders.forget()
+    assert scene.orders.reading()
+    scene.time += UNKNOWN + 0.1
+    scene.orders.unread()
+    scene.orders.read(PAUSE, drain=False)
+    assert scene.orders.pause == PAUSE, "it goes on meanwhile"
+    assert len(caplog.records) == 1
 
 
 async def test_a_pause_its_reason_and_its_end_are_logged_and_told_once(
