@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import signal
 import sys
@@ -80,10 +81,7 @@ class Shell:
             del self.jobs[job]
 
     def _here(self, text: str) -> str:
-        port = str(self._server.port)
-        for url in ("redis://localhost:6379", "redis://localhost"):
-            text = text.replace(url, f"redis://127.0.0.1:{port}" if url.endswith("9") else self._server.url)
-        return text
+        return re.sub(r"redis://localhost(:6379)?", self._server.url, text)
 
     async def _start(self, arguments: list[str], *, background: bool) -> None:
         process = await asyncio.create_subprocess_exec(
