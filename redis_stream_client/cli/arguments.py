@@ -1,7 +1,6 @@
 """What several commands understand on the command line."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
 from cyclopts import Parameter, Token
 
@@ -45,7 +44,3 @@ def count(text: str) -> Parameter:
 def flag(text: str) -> Parameter:
     """A switch that is off unless it is given."""
     return Parameter(show_default=False, help=text)
-
-
-JsonFlag = Annotated[bool, flag("print JSON")]
-"""``--json`` where its help needs no more words."""

@@ -176,7 +176,7 @@ def state_of(member: FleetMember) -> str:
 def _cells(member: FleetMember, view: View) -> list[str]:
     behind = ""
     if view.tally is not None and (lag := view.tally.members.get(member.id)) is not None:
-        behind = show_duration(lag.behind)
+        behind = show_duration(lag)
     up = "" if member.started is None else show_duration(view.status.time - member.started)
     weight = "" if member.weight in (None, 1) else f"{member.weight:g}"
     return [

@@ -2,21 +2,11 @@
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from redis_stream_client import Lag, StreamStatus
 
 WORST = 20
 """Streams that are kept by name: of those that are far behind, and of those that could not be read."""
-
-
-@dataclass(slots=True)
-class MemberLag:
-    """How far the streams of one member are behind."""
-
-    behind: float = 0.0
-    entries: int = 0
-    more: bool = False
 
 
 class Tally:
@@ -30,7 +20,7 @@ class Tally:
         late: how many streams are at least `limit` behind.
         unread: how many could not be read.
         unreadable: the first of them.
-        members: of each owner, how far its streams are behind.
+        members: of each owner, how many seconds its streams are behind at most.
     """
 
     def __init__(self, limit: float | None = None) -> None:
@@ -42,7 +32,7 @@ class Tally:
         self.unread: int = 0
         self.more: bool = False
         self.unreadable: list[StreamStatus] = []
-        self.members: dict[str, MemberLag] = {}
+        self.members: dict[str, float] = {}
         self._worst: list[tuple[float, int, StreamStatus]] = []  # a heap
 
     def add(self, status: StreamStatus) -> None:
@@ -66,10 +56,7 @@ class Tally:
         elif worst > self._worst[0]:
             heapq.heapreplace(self._worst, worst)
         if status.owner is not None:
-            member = self.members.setdefault(status.owner, MemberLag())
-            member.behind = max(member.behind, status.behind)
-            member.entries += status.entries or 0
-            member.more = member.more or status.more
+            self.members[status.owner] = max(self.members.get(status.owner, 0.0), status.behind)
 
     def worst(self) -> Iterator[StreamStatus]:
         """The streams that are furthest behind, at most `WORST`, the worst first."""

@@ -299,16 +299,3 @@ METRICS = tuple(each for each in tuple(globals().values()) if isinstance(each, M
 def processing(service: str) -> dict[str, str]:
     """The attributes of what handlers of a service do, by the semantic conventions."""
     return {SERVICE: service, SYSTEM: "redis", OPERATION: "process", OPERATION_TYPE: "process", GROUP: service}
-
-
-def markdown() -> str:
-    """The table for documents."""
-    lines = [
-        "| metric | in Prometheus | type | unit | attributes | meaning |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for each in METRICS:
-        attributes = ", ".join(f"`{name}`" for name in (SERVICE, *each.attributes))
-        name = f"`{each.name}` | `{each.prometheus}`"
-        lines.append(f"| {name} | {each.kind} | `{each.unit}` | {attributes} | {each.meaning} |")
-    return "\n".join(lines)

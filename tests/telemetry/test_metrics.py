@@ -35,7 +35,7 @@ from redis_stream_client import (
 )
 from redis_stream_client._model.statistics import NOTHING
 from redis_stream_client.telemetry import ATTRIBUTES, METRICS, OpenTelemetry
-from redis_stream_client.telemetry.metrics import SERVICE, Metric, markdown
+from redis_stream_client.telemetry.metrics import SERVICE, Metric
 from tests.harness.documents import ROOT
 from tests.harness.waiting import meanwhile, wait_until
 
@@ -232,9 +232,3 @@ def test_the_table_is_complete_in_itself() -> None:
 def test_no_metric_tells_streams_entries_or_consumers_apart() -> None:
     for name in ATTRIBUTES:
         assert not re.search(r"stream$|\.id$|consumer$|message", name), name
-
-
-def test_documents_are_made_from_the_table() -> None:
-    rows = markdown().splitlines()
-    assert len(rows) == len(METRICS) + 2
-    assert {row.count(" | ") for row in rows} == {5}
