@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.documents import ROOT
-from tests.harness.readme import TEXT as README
 from tests.project.test_structure import GROUND, MAY_IMPORT
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def test_the_commands_are_those_of_nox_and_of_the_readme() -> None:
             assert words[0] == "-s"
             assert {name.partition("(")[0] for name in named} <= sessions, command
     assert 'pip install -e ".[dev]"' in COMMANDS
-    assert "(CONTRIBUTING.md)" in README
+    assert "(CONTRIBUTING.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\b((?:tests|_\w+|redis_stream_client)/[\w/.]+)", TEXT))))

@@ -7,8 +7,17 @@ import shlex
 
 import pytest
 
-from tests.harness.documents import ROOT
-from tests.harness.readme import COMMANDS, TEXT
+from tests.harness.documents import ROOT, blocks_of
+
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in blocks_of(README)
+    if block.language == "console" and ".py" not in block.text
+    for line in block.text.splitlines()
+]
+"""The commands of its console blocks without programs."""
 
 DEMO, TESTS = 'pip install -e ".[demo]" && redis-stream-client demo', "pip install nox && nox"
 

@@ -31,8 +31,8 @@ from tests.harness.cluster import start_cluster
 from tests.harness.connection import EVERY_SETTING, lent_by
 from tests.harness.fleet import Member
 from tests.harness.masses import make_members, make_streams
+from tests.harness.permissions import FLEET_RULE
 from tests.harness.ports import HOST, free_port
-from tests.harness.readme import FLEET_RULE
 from tests.harness.scenes import bury_one, die_with
 from tests.harness.sentinel import NAME, deploy
 from tests.harness.slowlog import slowest_ms

@@ -22,7 +22,7 @@ from redis_stream_client import (
     StreamStatus,
 )
 from redis_stream_client._model.keys import Keys
-from tests.harness.readme import (
+from tests.harness.permissions import (
     DATA_RULE,
     FLEET_RULE,
     OPERATOR_RULE,

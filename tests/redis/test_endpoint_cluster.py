@@ -10,8 +10,8 @@ from redis.asyncio.cluster import ClusterNode
 
 from redis_stream_client import DeadLetters, LoadBalancerStream, RedisRejected, RedisStreamClient, StreamAdded
 from redis_stream_client._model.keys import Keys
+from tests.harness.permissions import RULE
 from tests.harness.ports import HOST
-from tests.harness.readme import RULE
 from tests.harness.scenes import bury_one, claim_next, die_with, live_through_it, next_event, release_and_retake
 from tests.harness.waiting import wait_until
 

@@ -1,19 +1,10 @@
-"""The commands of the README, and the rules for permissions in the documentation, word for word."""
+"""The rules for permissions in the documentation, word for word."""
 
 from __future__ import annotations
 
 import shlex
 
-from tests.harness.documents import DOCS, ROOT, blocks_of
-
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.removeprefix("$ ")
-    for block in blocks_of(ROOT / "README.md")
-    if block.language == "console" and ".py" not in block.text
-    for line in block.text.splitlines()
-]
-"""The commands of its console blocks without programs."""
+from tests.harness.documents import DOCS, blocks_of
 
 RULE, DATA_RULE, RETENTION_RULE, PRODUCER_RULE, WRITER_RULE, FLEET_RULE, OPERATOR_RULE = (
     shlex.split(block.text)
