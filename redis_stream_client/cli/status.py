@@ -10,7 +10,7 @@ from rich.console import Console
 from redis_stream_client import Fleet, StreamStatus
 from redis_stream_client.cli.arguments import count, duration, flag, to_interval
 from redis_stream_client.cli.connection import AnyRedis, run
-from redis_stream_client.cli.document import document, late_streams
+from redis_stream_client.cli.document import document
 from redis_stream_client.cli.durations import show_duration
 from redis_stream_client.cli.exit_status import FAILED, OK
 from redis_stream_client.cli.failure import Unusable
@@ -99,7 +99,7 @@ async def _once(
         async for stream in fleet.streams():
             tally.add(stream)
     if as_json:
-        print(json_lib.dumps(document(found, tally, limit)))
+        print(json_lib.dumps(document(found, tally)))
     else:
         show(View(found, tally=tally), most)
     if tally is None or limit is None or not (tally.late or tally.unread):
@@ -123,7 +123,7 @@ def show(view: View, most: int) -> None:
 def _late(tally: Tally, limit: float) -> list[str]:
     """Which streams are late or could not be read."""
     lines = []
-    worst = late_streams(tally, limit)
+    worst = tally.worst_late()
     for stream in worst:
         owner = "nobody" if stream.owner is None else shown_name(stream.owner, sys.stderr.encoding)
         lines.append(f"{_name(stream)} is {show_duration(stream.behind or 0)} behind; its owner: {owner}")

@@ -13,9 +13,10 @@ class Tally:
     """Counts streams as they come.
 
     Args:
-        limit: seconds; streams that are at least so far behind are `late`.
+        limit: seconds; streams that are at least so far behind are `late`. None: no stream is.
 
     Attributes:
+        limit: as given.
         streams, waiting, entries, more: as `redis_stream_client.Lag` has them.
         late: how many streams are at least `limit` behind.
         unread: how many could not be read.
@@ -24,7 +25,7 @@ class Tally:
     """
 
     def __init__(self, limit: float | None = None) -> None:
-        self._limit = limit
+        self.limit: float | None = limit
         self.streams: int = 0
         self.waiting: int = 0
         self.entries: int = 0
@@ -47,7 +48,7 @@ class Tally:
                 self.unreadable.append(status)
         if status.behind is None:
             return
-        self.late += self._limit is not None and status.behind >= self._limit
+        self.late += self._is_late(status)
         if status.behind == 0:
             return
         worst = (status.behind, -self.streams, status)
@@ -61,6 +62,13 @@ class Tally:
     def worst(self) -> Iterator[StreamStatus]:
         """The streams that are furthest behind, at most `WORST`, the worst first."""
         return (status for _, _, status in sorted(self._worst, reverse=True))
+
+    def worst_late(self) -> list[StreamStatus]:
+        """Those of them that are late."""
+        return [status for status in self.worst() if self._is_late(status)]
+
+    def _is_late(self, status: StreamStatus) -> bool:
+        return self.limit is not None and status.behind is not None and status.behind >= self.limit
 
     def lag(self) -> Lag:
         """What `Fleet.lag` would say."""

@@ -34,6 +34,7 @@ def test_it_adds_up() -> None:
     assert tally.lag() == Lag(105, True, 7.5, "call-3", 1, 5, 1)
     assert tally.late == 2
     assert [one.stream for one in tally.worst()] == ["call-3", "call-2", "call-4"]
+    assert [one.stream for one in tally.worst_late()] == ["call-3", "call-2"]
     assert [one.stream for one in tally.unreadable] == ["call-5"]
     assert tally.members == {"a": 5.0, "b": 7.5}
 
