@@ -15,6 +15,7 @@ from redis_stream_client._model.logs import Log
 from redis_stream_client._model.orders import Pause
 from redis_stream_client._protocol.lock_value import Says
 from redis_stream_client._redis.outage import OutageLog
+from redis_stream_client._redis.wordings import Wording
 
 REFUSED = 60.0
 """Seconds after which this member tries again to read what Redis does not permit it to read."""
@@ -26,6 +27,13 @@ although it answers beats: then the member goes on as if nothing was ordered sin
 
 HINTS = 20
 """Hints have the orders read at most so many times in a period."""
+
+PAUSE = Wording(
+    "pause",
+    "this member takes no new streams, by order of an operator",
+    "what has an owner goes on; redis-stream-client resume ends it",
+    "the pause is over",
+)
 
 
 class Orders:

@@ -12,7 +12,7 @@ from redis_stream_client._consumer.connections import Connections
 from redis_stream_client._consumer.heartbeat import Heartbeat, LockRenewal
 from redis_stream_client._consumer.listener import Listener
 from redis_stream_client._consumer.oldest_announcement import OldestAnnouncement
-from redis_stream_client._consumer.orders import Orders
+from redis_stream_client._consumer.orders import PAUSE, Orders
 from redis_stream_client._consumer.peers import Peers
 from redis_stream_client._consumer.presence import Presence
 from redis_stream_client._consumer.presence_state import LEAST_GRACE, PresenceState
@@ -63,7 +63,6 @@ from redis_stream_client._redis.wordings import (
     ANNOUNCEMENTS,
     LOCK,
     OPERATIONS,
-    PAUSE,
     PRESENCE,
     REBALANCING,
     REDIS,

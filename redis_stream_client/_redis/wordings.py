@@ -97,17 +97,3 @@ LOCK = Wording(
     "peers may take its %(streams)d streams; it takes the lock again as soon as it can",
     "the consumer lock is held again",
 )
-
-PAUSE = Wording(
-    "pause",
-    "this member takes no new streams, by order of an operator",
-    "what has an owner goes on; redis-stream-client resume ends it",
-    "the pause is over",
-)
-STUCK = Wording(
-    "stuck handlers",
-    "handlers go on though they were cancelled (%(streams)d)",
-    "their streams go on without them, and they count for max_streams until they end; look for code in them that "
-    "swallows CancelledError",
-    "no handler goes on any more that was cancelled",
-)

@@ -13,7 +13,7 @@ from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.log_fields import LogFields
 from redis_stream_client._model.statistics import Outage
 from redis_stream_client._redis.outage import REMIND, Outages
-from redis_stream_client._redis.wordings import STUCK, Wording
+from redis_stream_client._redis.wordings import Wording
 from redis_stream_client._run.breaker import FIRST_PROBE, WITHIN, Breaker
 from redis_stream_client._run.handler_task import HandlerTask
 
@@ -29,6 +29,13 @@ HANDLERS = Wording(
     "the handlers of %(streams)d streams fail and none progresses, as in an outage of what they depend on",
     "until one progresses, failures do not count, and one stream is tried at a time; look at what they depend on",
     "handlers progress again",
+)
+STUCK = Wording(
+    "stuck handlers",
+    "handlers go on though they were cancelled (%(streams)d)",
+    "their streams go on without them, and they count for max_streams until they end; look for code in them that "
+    "swallows CancelledError",
+    "no handler goes on any more that was cancelled",
 )
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from redis_stream_client import Pause, RedisRejected
 from redis_stream_client._consumer.orders import HINTS, REFUSED, UNKNOWN, Orders
+from redis_stream_client._consumer.orders import PAUSE as WORDING
 from redis_stream_client._protocol.lock_value import NOTHING, Says
 from redis_stream_client._redis.outage import Outages
-from redis_stream_client._redis.wordings import PAUSE as WORDING
 from tests.harness.logs import LOG
 
 PAUSE = Pause("a migration", 1_700_000_000.0)

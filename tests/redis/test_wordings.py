@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from redis_stream_client._consumer.orders import PAUSE
 from redis_stream_client._redis import wordings
 from redis_stream_client._redis.outage import REMIND, Outages
 from redis_stream_client._redis.wordings import Wording
 from redis_stream_client._run.health_file import HEALTH_FILE
-from redis_stream_client._run.outage_watch import HANDLERS
+from redis_stream_client._run.outage_watch import HANDLERS, STUCK
 from tests.harness.logs import LOG
 
 if TYPE_CHECKING:
     from redis_stream_client._model.log_fields import LogFields
 
-ALL = [*(each for each in vars(wordings).values() if isinstance(each, Wording)), HANDLERS, HEALTH_FILE]
+ALL = [
+    *(each for each in vars(wordings).values() if isinstance(each, Wording)),
+    *(HANDLERS, STUCK, HEALTH_FILE, PAUSE),
+]
 
 
 def details() -> LogFields:
