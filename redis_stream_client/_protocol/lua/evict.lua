@@ -9,18 +9,8 @@
 -- Hint  taken <id> <id> ... <consumer>
 -- Hint  released <id> <id> ...
 -- Hint  dead <consumer>
-local function known()
-  local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
-  if consumers.err then
-    local none = string.find(consumers.err, 'NOGROUP', 1, true) or string.find(consumers.err, 'no such key', 1, true)
-    return not none and consumers
-  end
-  for _, info in ipairs(consumers) do
-    if info[2] == ARGV[2] then return true end
-  end
-  return false
-end
-local found = known()
+--#include known
+local found = known(KEYS[1], ARGV[1], ARGV[2])
 if not found then return {'unknown'} end
 if found ~= true then return found end
 local ids, most = {}, tonumber(ARGV[5])

@@ -7,17 +7,12 @@
 --         this library has not written that lock.
 -- Hint  ordered
 --#include drain_order
+--#include known
 local said = redis.pcall('GET', KEYS[2])
 if not said then
-  local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
-  if consumers.err then
-    local none = string.find(consumers.err, 'NOGROUP', 1, true) or string.find(consumers.err, 'no such key', 1, true)
-    return none and 'unknown' or consumers
-  end
-  for _, info in ipairs(consumers) do
-    if info[2] == ARGV[2] then return 'gone' end
-  end
-  return 'unknown'
+  local found = known(KEYS[1], ARGV[1], ARGV[2])
+  if type(found) == 'table' then return found end
+  return found and 'gone' or 'unknown'
 end
 if type(said) == 'table' and not string.find(said.err, 'WRONGTYPE', 1, true) then return said end
 if type(said) ~= 'string' or string.sub(said, -1) ~= '}' then return 'foreign' end
