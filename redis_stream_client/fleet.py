@@ -17,10 +17,11 @@ from redis_stream_client._model.fleet_status import FleetMember, FleetStatus, La
 from redis_stream_client._model.keys import NOBODY, Keys, require_name
 from redis_stream_client._model.orders import Pause, Release
 from redis_stream_client._protocol import lock_value, survey
+from redis_stream_client._protocol.base import ABSENT
 from redis_stream_client._protocol.listing import Listed, Listing
 from redis_stream_client._protocol.operating import Operator, decode_pause
 from redis_stream_client._protocol.positions import Position, Positions
-from redis_stream_client._protocol.survey import ABSENT, Findings, Seen
+from redis_stream_client._protocol.survey import Findings, Seen
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.pooled import Pooled
 from redis_stream_client._redis.script_calls import ScriptCalls
@@ -469,7 +470,8 @@ def _stream(found: Listed, position: Position | Exception | None, living: Collec
 
 def _status(service: str, findings: Findings) -> FleetStatus:
     found = findings.survey
-    members = [_member(seen, findings) for seen in found.consumers if seen.name != NOBODY]
+    pause = None if isinstance(findings.paused, Exception) else decode_pause(findings.paused)
+    members = [_member(seen, findings, pause) for seen in found.consumers if seen.name != NOBODY]
     released = sum(seen.pending for seen in found.consumers if seen.name == NOBODY)
     owned = sum(member.leases for member in members if member.alive)
     silent = [member.last_seen for member in members if member.leases and not member.alive]
@@ -488,11 +490,11 @@ def _status(service: str, findings: Findings) -> FleetStatus:
         released=released,
         dead_letters=None if isinstance(findings.letters, Exception) else findings.letters,
         unread=tuple(_unread(findings)),
-        paused=None if isinstance(findings.paused, Exception) else decode_pause(findings.paused),
+        paused=pause,
     )
 
 
-def _member(seen: Seen, findings: Findings) -> FleetMember:
+def _member(seen: Seen, findings: Findings, pause: Pause | None) -> FleetMember:
     alive = seen.life_ms != ABSENT
     value = findings.values.get(seen.name)
     said = lock_value.describe(value) if alive and value is not None else None
@@ -514,12 +516,11 @@ def _member(seen: Seen, findings: Findings) -> FleetMember:
         weight=said.holder.weight if said else None,
         max_streams=said.holder.max_streams if said else None,
         draining=said is not None and (said.says.draining or said.drain_ordered),
-        paused=_knows_pause(said, findings.paused),
+        paused=_knows(said, pause),
     )
 
 
-def _knows_pause(said: lock_value.Description | None, paused: bytes | Exception | None) -> bool:
-    pause = None if isinstance(paused, Exception) else decode_pause(paused)
+def _knows(said: lock_value.Description | None, pause: Pause | None) -> bool:
     if said is None or pause is None or said.says.paused_ms is None:
         return False
     return said.says.paused_ms == round(pause.since * 1000)

@@ -18,6 +18,7 @@ LOOK_PAGE = 10_000  # the most entries that one XPENDING lists
 OWNERS = 1_000  # the most entries whose owners one script call returns
 REPLY_BYTES = 1 << 20  # bytes of announcements in one reply; the last announcement may exceed them
 SEEN_BYTES = 1 << 22  # bytes of announcements that Redis reads for one call without sending them
+ABSENT = -2  # what PTTL says of a key that does not exist
 
 T = TypeVar("T")
 

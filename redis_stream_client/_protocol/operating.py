@@ -6,12 +6,10 @@ from typing import Literal, cast
 from redis_stream_client._model.keys import NOBODY, Keys
 from redis_stream_client._model.orders import Pause
 from redis_stream_client._protocol import hints, scripts
-from redis_stream_client._protocol.base import PAGE, encode_name
+from redis_stream_client._protocol.base import ABSENT, PAGE, encode_name
 from redis_stream_client._protocol.hints import Give
 from redis_stream_client._protocol.listing import Listed
 from redis_stream_client._redis.script_calls import Command, ScriptCalls
-
-ABSENT = -2  # what PTTL says of a key that does not exist
 
 Ordered = Literal["ordered", "gone", "unknown", "foreign"]
 

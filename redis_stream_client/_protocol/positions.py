@@ -14,7 +14,7 @@ from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.fence import announcement_of
 from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
-from redis_stream_client._protocol.base import encode_name
+from redis_stream_client._protocol.base import ABSENT, encode_name
 from redis_stream_client._redis import error_mapping
 from redis_stream_client._redis.error_mapping import KeyRejected, Unanswered
 from redis_stream_client._redis.script_calls import Call, Command, ScriptCalls, expected
@@ -101,7 +101,7 @@ class Positions:
                 living = {
                     owner
                     for owner, left in zip(owners, expected(answers[: len(locks)]), strict=True)
-                    if left != -2
+                    if left != ABSENT
                 }
                 answers = answers[len(locks) :]
             groups = await self._left(groups, answers, results)

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 from redis_stream_client._concurrency.chunks import in_chunks
 from redis_stream_client._model.keys import NOBODY, Keys
 from redis_stream_client._protocol import scripts
-from redis_stream_client._protocol.base import decode_name, encode_name
+from redis_stream_client._protocol.base import ABSENT, decode_name, encode_name
 from redis_stream_client._redis.script_calls import Call, Command, ScriptCalls, expected
 
 WAITING_COUNTED = 500  # the most waiting announcements that a survey counts
 COUNTED_BYTES = 1 << 19  # bytes of them after which it stops
 LOCKS = 1_000  # the most locks in one request
 RELEASED = 100  # the most released announcements whose age a survey looks at
-NOT_LOOKED_AT, ABSENT = -3, -2  # what a survey says of a lock
+NOT_LOOKED_AT = -3  # what a survey says of a lock, besides what PTTL says
 
 
 class Seen(NamedTuple):

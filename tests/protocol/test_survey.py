@@ -8,8 +8,8 @@ import pytest
 
 from redis_stream_client import RedisRejected
 from redis_stream_client._protocol import survey
-from redis_stream_client._protocol.base import encode_name
-from redis_stream_client._protocol.survey import ABSENT, Findings, Survey, explore
+from redis_stream_client._protocol.base import ABSENT, encode_name
+from redis_stream_client._protocol.survey import Findings, Survey, explore
 from redis_stream_client._redis.pooled import Pooled
 from redis_stream_client._redis.script_calls import ScriptCalls
 from tests.harness.masses import make_members, make_streams
