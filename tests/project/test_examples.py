@@ -9,7 +9,6 @@ import shlex
 import signal
 import sqlite3
 from contextlib import asynccontextmanager, closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,16 +17,17 @@ import pytest
 from examples.sql_guard import Ledger, StaleFence
 from redis_stream_client import DeadLetters, Fence, LoadBalancerStream
 from redis_stream_client._model.log_fields import table
+from tests.harness.documents import ROOT
 from tests.harness.programs import START, Program
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+    from pathlib import Path
 
     from tests.harness.connection import Connection
     from tests.harness.servers import Server
 
-ROOT = Path(__file__).parent.parent.parent
 CALL = "call-17"
 
 
