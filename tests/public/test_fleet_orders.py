@@ -531,24 +531,25 @@ async def test_who_does_not_know_pauses_is_named(fleet: Fleet, redis: Connection
 async def test_on_a_cluster(cluster: Cluster, service: str) -> None:
     async with RedisCluster.from_url(cluster.url) as redis:
         operator = Fleet(redis, service)
+        one_stream, another = f"{service}-1", f"{service}-2"  # other tests write to streams of the shared cluster
         async with Running(redis, service, **FAST) as one, Running(redis, service, **FAST) as other:
-            await add(redis, service, ["call-1"])
+            await add(redis, service, [one_stream])
             await wait_until(lambda: one.working or other.working, "somebody has it")
-            assert (await operator.release("call-1")).outcome == "given"
+            assert (await operator.release(one_stream)).outcome == "given"
             await wait_until(lambda: len(one.leases) + len(other.leases) == 2, "somebody has it")
             cluster.move(Keys(service).lbs)
             assert await operator.pause("a migration", timeout=10) == ()
-            [waiting] = await add(redis, service, ["call-2"])
+            [waiting] = await add(redis, service, [another])
             await wait_until(lambda: one.owned or other.owned, "somebody has it")
             owner = one if one.owned else other
             assert await operator.evict(owner.client.id) in (0, 1)  # the move may have cost it the stream just now
-            await wait_until(lambda: sorted(one.working + other.working) == ["call-1"], "somebody has it")
+            await wait_until(lambda: sorted(one.working + other.working) == [one_stream], "somebody has it")
             assert (await operator.status()).waiting == 1
             assert await operator.resume() is not None
             await wait_until(lambda: waiting in {**one.client.leases, **other.client.leases}, "it goes on")
             await operator.drain(one.client.id, timeout=0)
             await wait_until(one.task.done, "it has left")
-            await other.handles("call-1", "call-2")
+            await other.handles(one_stream, another)
 
 
 ORDERS: dict[str, Callable[[Fleet, str], Awaitable[object]]] = {
