@@ -193,10 +193,11 @@ class _Nodes:
                         left[index] = self._redirected(reply, route)
                     else:
                         del left[index]
-            if clock.now() >= until:
-                break
-            if left and not all(left.values()):
-                await asyncio.sleep(min(backoff.pause(), max(0.0, until - clock.now())))
+            pause = backoff.pause() if left and not all(left.values()) else 0.0
+            if clock.now() + pause >= until:
+                break  # an attempt without time would fail for that, and hide why those before it did
+            if pause:
+                await asyncio.sleep(pause)
         return answers
 
     async def _located(

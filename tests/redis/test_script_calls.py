@@ -12,7 +12,6 @@ from redis.asyncio import Redis, RedisCluster
 from redis.crc import key_slot
 
 from redis_stream_client import RedisRejected
-from redis_stream_client._redis import script_calls
 from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.node_connections import MOST
 from redis_stream_client._redis.pooled import Pooled
@@ -246,12 +245,27 @@ async def test_a_lost_reply_is_not_followed_by_a_repeat(
     assert await clustered.get(service) == b"2"
 
 
-async def test_a_cluster_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script_calls, "CONNECT_TIMEOUT", 0.5)
+async def test_a_cluster_that_is_away() -> None:
     redis = RedisCluster(host=HOST, port=1)
-    [answer] = await calls_of(redis).run_all([increase("a")])
+    [answer] = await calls_of(redis).run_all([increase("a")], patience=0.5)
     assert isinstance(answer, Unanswered)
     assert not answer.maybe_executed
+    assert "refused" in str(answer)
+
+
+async def test_of_a_node_that_stays_away_its_fault_is_said(cluster: Cluster) -> None:
+    proxies = ClusterProxies(cluster)
+    async with proxies.opened() as redis:
+        calls = calls_of(redis)
+        await calls.run(*increase("a"))
+        before = proxies.before("a")
+        await before.refuse()
+        before.cut()
+        for patience in (0.2, 0.3):
+            [answer] = await calls.run_all([increase("a")], patience=patience)
+            assert isinstance(answer, Unanswered)
+            if not answer.maybe_executed:
+                assert str(answer) == f"cannot connect to {HOST}:{before.port}: Connection refused"
 
 
 async def test_a_wrong_password_is_refused_at_once(cluster: Cluster) -> None:
