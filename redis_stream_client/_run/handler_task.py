@@ -258,6 +258,8 @@ class HandlerTask:
             if self._stop is None:
                 if not self._ready:
                     await self._begin()
+                while not self._backend.held:  # this process stood still: a peer may have begun; the loss cancels
+                    await asyncio.sleep(AGAIN)
                 lease.watcher = self
                 lease.progress()
                 self._working = self.called = True

@@ -459,6 +459,22 @@ async def attempts(redis: Connection, service: str) -> bytes:
     return stored[0] or b""
 
 
+async def test_no_handler_is_called_while_peers_may_own_the_stream(redis: Connection, service: str) -> None:
+    """The process stands still when several are about to begin."""
+    owned: list[bool] = []
+
+    async def work(lease: Lease) -> None:
+        owned.append(lease.owned)
+        if len(owned) == 1:
+            stand_still(0.75)
+        await asyncio.Event().wait()
+
+    async with Running(redis, service, work, **FAST) as run:
+        await add(redis, service, [f"call-{i}" for i in range(20)])
+        await wait_until(lambda: len(run.working) == 20, "all have their handlers")
+    assert owned == [True] * len(owned)
+
+
 async def test_an_owner_that_is_cut_off_again_and_again_while_it_works_has_not_died(
     redis: Connection, service: str, proxy: TcpProxy
 ) -> None:
