@@ -718,6 +718,13 @@ def test_a_newer_owner_goes_on_instead(id: str, goes_on: bool) -> None:
     assert [violation.promise for violation in history.found()] == ["outage"] * (not goes_on)
 
 
+@pytest.mark.parametrize(("deliveries", "goes_on"), [(2, True), (1, False)])
+def test_an_owner_goes_on_beside_one_that_stood_still_and_began_late(deliveries: int, goes_on: bool) -> None:
+    history = struck("ledger away")
+    history.say("m1", "leased", 1, "s2", "2-0", fence(deliveries), 1, "", at=0.95)
+    assert [violation.promise for violation in history.found()] == ["outage"] * (not goes_on)
+
+
 def test_another_fault_delays_what_goes_on_after_an_outage() -> None:
     history = struck("ledger away")
     history.say("m1", "leased", 1, "s2", "2-0", fence(2), 2, "", at=BACK + 2.0)

@@ -209,7 +209,7 @@ class _Judge:
             return
         since = struck[0].leased.time
         due += in_line(stream, due)
-        # Whoever had it by a newer announcement at that time goes on, and ends this one.
+        # Whoever owned it at that time, since this one was late or its announcement is older, goes on.
         later = [lease for lease in stream.leases if lease.leased.time > since or _beside(struck[0], lease)]
         on = [lease.leased.time for lease in later if lease.checkpoints or not _needs(lease)]
         if due < min(on, default=self.story.closing):
@@ -273,9 +273,10 @@ def _end(lease: Lease) -> float:
 
 
 def _beside(lease: Lease, other: Lease) -> bool:
-    """Whether the other one was held when this one began, by a newer announcement of the same stream."""
+    """Whether the other one was held when this one began, by a newer announcement, or by a newer owner while this
+    one's process stood still."""
     began = lease.leased.time
-    newer = order(other.lbs_id) > order(lease.lbs_id)
+    newer = (order(other.lbs_id), other.fence) > (order(lease.lbs_id), lease.fence)
     return newer and other.leased.time <= began and (other.lost is None or other.lost.time > began)
 
 
