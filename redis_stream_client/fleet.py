@@ -32,6 +32,9 @@ LOOKS = (0.02, 0.25)
 ASK_AGAIN = 0.5
 """Seconds after which an owner is asked for a stream again."""
 
+UNDONE = "nothing was changed"
+"""The hint where Redis has certainly not executed an order."""
+
 LONGEST_REASON = 500
 """Characters of the reason of a pause: each member reads it about once in a second."""
 
@@ -49,7 +52,8 @@ class Fleet:
 
     `status`, `streams`, `owner` and `lag` only read. The others, `pause`, `resume`, `drain`, `evict` and
     `release`, change something and need permissions of their own. What they order stands in Redis before they wait
-    for what comes of it, so a call that is cancelled while it waits has only stopped waiting.
+    for what comes of it, so a call that is cancelled while it waits has only stopped waiting. The hint of a
+    `RedisUnavailable` says whether the order stands, was not given, or may have been.
     """
 
     def __init__(self, redis: Redis | RedisCluster, service: str) -> None:
@@ -167,8 +171,9 @@ class Fleet:
         """
         _check_reason(reason)
         until = clock.now() + _seconds(timeout)
-        with self._translated("pause the fleet"):
+        with self._translated("pause the fleet", "the fleet may be paused now; repeating is safe", UNDONE):
             pause = await self._operator.pause(reason)
+        with self._waiting("see who takes no new streams", "the fleet is paused; call again to wait again"):
             backoff = Backoff(*LOOKS)
             while True:
                 findings = await survey.explore(self._calls, self._keys)
@@ -184,7 +189,8 @@ class Fleet:
         Returns:
             The pause that has ended; None: there was none, or it was ended already.
         """
-        with self._translated("resume the fleet"):
+        maybe = "the pause may be over; repeating is safe, and returns None if it is"
+        with self._translated("resume the fleet", maybe, UNDONE):
             return await self._operator.resume()
 
     # One member.
@@ -211,12 +217,13 @@ class Fleet:
         """
         _check_consumer(consumer)
         until = clock.now() + _seconds(timeout)
-        with self._translated("drain a member"):
+        with self._translated("drain a member", "it may have been ordered to drain; repeating is safe", UNDONE):
             outcome = await self._operator.order_drain(consumer)
-            if outcome == "unknown":
-                raise _unknown(consumer)
-            if outcome == "foreign":
-                raise RedisRejected(f"the lock of {consumer!r} was not written by this library", owner=consumer)
+        if outcome == "unknown":
+            raise _unknown(consumer)
+        if outcome == "foreign":
+            raise RedisRejected(f"the lock of {consumer!r} was not written by this library", owner=consumer)
+        with self._waiting("see whether the member has left", "it is to drain; call again to wait again"):
             backoff = Backoff(*LOOKS)
             while outcome == "ordered" and timeout > 0 and await self._operator.lives(consumer):
                 if not await _again(backoff, until):
@@ -250,12 +257,15 @@ class Fleet:
         """
         _check_consumer(consumer)
         released, more = 0, True
-        with self._translated("evict a member"):
-            while more:
+        while more:
+            undone = (
+                f"{released} of its streams were released; repeat the call for the others" if released else UNDONE
+            )
+            with self._translated("evict a member", "it may have been evicted; repeating is safe", undone):
                 evicted = await self._operator.evict(consumer)
-                if evicted is None:
-                    raise _unknown(consumer)
-                released, more = released + evicted[0], evicted[1]
+            if evicted is None:
+                raise _unknown(consumer)
+            released, more = released + evicted[0], evicted[1]
         return released
 
     # One stream.
@@ -289,7 +299,7 @@ class Fleet:
         """
         require_name(stream, "stream")
         until = clock.now() + _seconds(timeout)
-        with self._translated("release a stream"):
+        with self._translated("release a stream", UNDONE, UNDONE):
             asked = await self._listing.find(stream)
             if asked is None:
                 raise StreamGone(
@@ -297,17 +307,28 @@ class Fleet:
                 )
             if asked.consumer in ("", NOBODY) or not await self._operator.lives(asked.consumer):
                 return Release(stream, asked.lbs_id, "unowned", None, None)
+        with self._waiting("see whether the stream is given", "its owner was asked, and may give it"):
             found = await self._given(asked, until) if timeout > 0 else asked
-            outcome: Literal["given", "forced"] = "given"
-            if found == asked:
-                if not force:
-                    raise _not_given(stream, asked, timeout)
-                outcome = "forced" if await self._operator.take_away(asked) else "given"
+        outcome: Literal["given", "forced"] = "given"
+        if found == asked:
+            if not force:
+                raise _not_given(stream, asked, timeout)
+            outcome = await self._taken(asked)
+            with self._waiting("see who has the stream now", "its owner has lost it, and a peer takes it"):
                 found = await self._listing.one(asked.lbs_id)
-            if found is None:
-                return Release(stream, asked.lbs_id, "ended", asked.consumer, None)
-            owner = None if found.consumer == NOBODY else found.consumer
-            return Release(stream, asked.lbs_id, outcome, asked.consumer, owner)
+        if found is None:
+            return Release(stream, asked.lbs_id, "ended", asked.consumer, None)
+        owner = None if found.consumer == NOBODY else found.consumer
+        return Release(stream, asked.lbs_id, outcome, asked.consumer, owner)
+
+    async def _taken(self, asked: Listed) -> Literal["given", "forced"]:
+        """Take a stream from its owner, unless that has given it."""
+        maybe = (
+            "it may have been taken away; look who owns it before you repeat the call, which would take it from "
+            "that one"
+        )
+        with self._translated("take a stream from its owner", maybe, "it was not taken away"):
+            return "forced" if await self._operator.take_away(asked) else "given"
 
     async def _given(self, asked: Listed, until: float) -> Listed | None:
         """Ask the owner of an announcement for it until it has changed, or the time is over. Returns how it
@@ -324,12 +345,30 @@ class Fleet:
                 return found
 
     @contextmanager
-    def _translated(self, doing: str) -> Generator[None]:
+    def _translated(self, doing: str, maybe: str | None = None, undone: str | None = None) -> Generator[None]:
+        """Translate the errors of a block that does one thing: "could not …".
+
+        Args:
+            doing: what it does.
+            maybe: the hint if Redis may have done it.
+            undone: the hint if Redis has certainly not done it.
+        """
         try:
             yield
         except (Unanswered, RedisRejected) as fault:
-            error = self._pooled.translated(fault, doing, None)
+            unknown = isinstance(fault, Unanswered) and fault.maybe_executed
+            error = self._pooled.translated(fault, doing, maybe if unknown else undone)
             raise error from error.__cause__
+
+    @contextmanager
+    def _waiting(self, doing: str, stands: str) -> Generator[None]:
+        """Translate the errors of a block that only looks what comes of an order, which stands: say so."""
+        try:
+            with self._translated(doing, stands, stands):
+                yield
+        except RedisRejected as refused:
+            refused.hint = f"{stands}; {refused.hint}" if refused.hint else stands
+            raise
 
 
 async def _again(backoff: Backoff, until: float) -> bool:

@@ -7,7 +7,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from redis_stream_client import Fleet, FleetMember, NotInTime, Release, StreamGone, UnknownConsumer
+from redis_stream_client import (
+    Fleet,
+    FleetMember,
+    NotInTime,
+    Pause,
+    RedisStreamClientError,
+    Release,
+    StreamGone,
+    UnknownConsumer,
+)
 from redis_stream_client.cli.arguments import duration, flag
 from redis_stream_client.cli.connection import run
 from redis_stream_client.cli.durations import show_duration
@@ -171,11 +180,19 @@ def resume(*, target: Target) -> int:
         if before is None:
             print("there was no pause")
         else:
-            now = (await fleet.status()).time
-            print(f"resumed after {show_duration(now - before.since)}: {printable(before.reason)}")
+            print(f"resumed{await _lasted(fleet, before)}: {printable(before.reason)}")
         return OK
 
     return _order(target, act)
+
+
+async def _lasted(fleet: Fleet, pause: Pause) -> str:
+    """After how long, by the clock of Redis; nothing if that does not answer, since the pause is over anyway."""
+    try:
+        now = (await fleet.status()).time
+    except RedisStreamClientError:
+        return ""
+    return f" after {show_duration(now - pause.since)}"
 
 
 def _order(target: Target, act: Callable[[Fleet], Awaitable[int]]) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from redis_stream_client import cli
 from redis_stream_client._model.keys import Keys
-from tests.harness.commands import program_of, start_program
+from tests.harness.commands import program_of, run_command, start_program
 from tests.harness.masses import make_members, make_streams
 from tests.harness.terminal import Terminal
 
@@ -152,3 +152,17 @@ def test_a_pause_and_its_end(fleet: str, command: CommandLine) -> None:
     assert line.endswith(": a migration")
     assert command("resume") == (0, ["there was no pause"], [])
     assert command("pause", "x", "--timeout", "0").status == 0
+
+
+def test_a_pause_is_over_even_if_nobody_can_tell_how_long_it_was(
+    server: Server, service: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.command("SET", Keys(service).paused, '{"since": 1700000000000, "reason": "a migration"}')
+    server.command("ACL", "SETUSER", "blind", "on", ">x", "~*", "&*", "+@all", "-xinfo")
+    monkeypatch.setenv("REDIS_PASSWORD", "x")
+    try:
+        where = ("--redis", server.url.replace("//", "//blind@"), "--service", service)
+        assert run_command(capsys, "resume", *where) == (0, ["resumed: a migration"], [])
+        assert not server.command("EXISTS", Keys(service).paused)
+    finally:
+        server.command("ACL", "DELUSER", "blind")

@@ -28,6 +28,7 @@ from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.hints import Give, Ordered, encode
 from tests.harness.connection import lent_by
 from tests.harness.fleet import Member
+from tests.harness.ports import HOST, free_port
 from tests.harness.runs import Ledger, Running, RunningFleet, RunWorker, add, at_the_end, owners, shared_out
 from tests.harness.scenes import die_with, time_passes
 from tests.harness.servers import Server
@@ -573,10 +574,62 @@ async def test_a_lost_reply_is_said_and_the_order_can_be_repeated(
         await fleet.pause("a migration", timeout=0)
         await redis.script_load(scripts.load(script).text)
         proxy.drop_replies_after(scripts.load(script).sha.encode(), connections=1, cut=True)
-        with pytest.raises(RedisUnavailable):
+        with pytest.raises(RedisUnavailable) as told:
             await ORDERS[script](fleet, ghost)
+        assert " may " in str(told.value.hint)
         await ORDERS[script](fleet, ghost)
     await all_has_happened(redis, service, ghost, [script])
+
+
+@pytest.mark.parametrize("script", ORDERS)
+async def test_what_redis_has_certainly_not_done_is_said(service: str, script: str) -> None:
+    async with Redis.from_url(f"redis://{HOST}:{free_port()}") as nowhere:
+        with pytest.raises(RedisUnavailable) as told:
+            await ORDERS[script](Fleet(nowhere, service), "somebody")
+        assert told.value.hint == "nothing was changed"
+
+
+WAITED_FOR: dict[str, tuple[bytes, Callable[[Fleet, str], Awaitable[object]], str]] = {
+    "pause": (b"XLEN", lambda fleet, ghost: fleet.pause("a migration"), "the fleet is paused"),
+    "drain": (b"PTTL", lambda fleet, ghost: fleet.drain(ghost), "it is to drain"),
+    "release": (b"PUBLISH", lambda fleet, ghost: fleet.release("call-1"), "its owner was asked"),
+    "take_away": (
+        b"ONE",
+        lambda fleet, ghost: fleet.release("call-1", timeout=0, force=True),
+        "its owner has lost it",
+    ),
+}
+"""For each order: what looks what comes of it (``ONE``: a listing of this announcement alone), the call, and what
+stands."""
+
+
+@pytest.mark.parametrize("order", WAITED_FOR)
+async def test_an_order_whose_outcome_cannot_be_seen_is_said_to_stand(
+    redis: Connection, service: str, proxy: TcpProxy, order: str
+) -> None:
+    look, call, stands = WAITED_FOR[order]
+    await redis.xgroup_create(Keys(service).lbs, Keys(service).group, "0", mkstream=True)
+    ghost = await die_with(redis, service, "call-1", lock_ttl=60.0)
+    for script in ("listing", "order_drain", "pause", "survey", "take_away"):
+        await redis.script_load(scripts.load(script).text)
+    [lbs_id] = await owners(redis, service)
+    one = f"{lbs_id}\r\n${len(lbs_id)}\r\n{lbs_id}".encode()
+    async with Redis.from_url(proxy.url) as through:
+        proxy.drop_replies_after(one if look == b"ONE" else look, connections=1, cut=True)
+        with pytest.raises(RedisUnavailable, match="could not see") as told:
+            await call(Fleet(through, service), ghost)
+        assert str(told.value.hint).startswith(stands)
+
+
+async def test_what_stands_is_said_to_who_may_not_see_what_comes_of_it(server: Server, service: str) -> None:
+    server.command("ACL", "SETUSER", "blind", "on", ">x", "~*", "&*", "+@all", "-xinfo")
+    try:
+        async with Redis.from_url(f"redis://blind:x@{HOST}:{server.port}") as blind:
+            with pytest.raises(RedisRejected) as told:
+                await Fleet(blind, service).pause("a migration")
+        assert str(told.value.hint).startswith("the fleet is paused; call again to wait again; see ")
+    finally:
+        server.command("ACL", "DELUSER", "blind")
 
 
 async def all_has_happened(redis: Connection, service: str, ghost: str, done: Sequence[str]) -> None:
