@@ -258,8 +258,7 @@ class HandlerTask:
             if self._stop is None:
                 if not self._ready:
                     await self._begin()
-                while not self._backend.held:  # this process stood still: a peer may have begun; the loss cancels
-                    await asyncio.sleep(AGAIN)
+                await self._certain()
                 lease.watcher = self
                 lease.progress()
                 self._working = self.called = True
@@ -333,6 +332,14 @@ class HandlerTask:
                 if self.lease.lost is not None:
                     raise
                 await asyncio.sleep(AGAIN)
+
+    async def _certain(self) -> None:
+        """Wait until the lock is held. Until then a peer may have begun, as when this process stood still; the
+        loss cancels the waiting."""
+        while True:
+            if self._backend.held:
+                return
+            await asyncio.sleep(AGAIN)
 
     def _stopped(self, cancel_scope: CancelScope, noticed: bool) -> Stop | None:
         """Why this task has stopped the handler; None if the handler ended before it noticed."""
