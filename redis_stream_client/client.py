@@ -209,6 +209,7 @@ class RedisStreamClient:
 
         Joins if needed. Returns after a drain, or when the client was closed. The client is closed at the end.
 
+        - A handler is called only while the consumer lock is held by the local clock, without a doubt.
         - When the handler returns, the stream is done.
         - When the handler raises anything, even `SystemExit`, the failure is logged. After a pause the stream is
           released, and this client leaves it to its peers for as long again, at most `lock_ttl` or 2 s. It goes to
@@ -274,7 +275,8 @@ class RedisStreamClient:
             TypeError, ValueError: an argument is not allowed, or both `retry` and `max_attempts` are given.
             OSError: `health_port` is in use, or something that is no health file lies at `health_file`. The client
                 has not joined then, and stays usable.
-            RuntimeError: a task reads `events()`, or `run()` runs already.
+            RuntimeError: a task reads `events()`, or `run()` runs already; or with `handle_signals` outside of the
+                main thread, or on an event loop without signal handlers (Windows).
             ClientClosed: the client was closed before.
             RedisUnavailable, RedisRejected: the client could not join, or Redis rejected a command for good.
         """
