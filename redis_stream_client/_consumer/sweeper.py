@@ -129,8 +129,10 @@ class Sweeper:
         else:
             self._wanted_at = clock.now()
 
-    def _membership_changed(self, _drained: bool) -> None:
+    def _membership_changed(self, drained: bool) -> None:
         self._wanted_at = float("-inf")  # nobody gives any more; what is released now is for everybody
+        if drained:
+            self._we_wanted_at = float("-inf")  # what that member releases it does not give
 
     # The task.
 

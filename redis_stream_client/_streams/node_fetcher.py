@@ -121,6 +121,7 @@ class NodeFetcher:
             await self._identity(connection, timeout)
         except Unanswered as error:  # no read was sent yet
             raise Unanswered(str(error), maybe_executed=False, elsewhere=error.elsewhere) from error
+        self.tracking.answers()
         for cursor in self.cursors:
             self._is_fresh(cursor)
 

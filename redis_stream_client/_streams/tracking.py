@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from redis_stream_client._concurrency import clock
 from redis_stream_client._concurrency.backoff import Backoff
+from redis_stream_client._concurrency.waiting import wait_for
 from redis_stream_client._model.errors import RedisRejected
 from redis_stream_client._model.logs import Log
 from redis_stream_client._redis import error_mapping, wire
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 
 CHANNEL = "__redis__:invalidate"
-LONGEST_PAUSE = 15.0
-"""The longest pause in seconds between two attempts to get wake-ups."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 15.0
+"""The shortest and the longest pause in seconds between two attempts to get wake-ups."""
 
 
 class Tracking:
@@ -63,9 +64,11 @@ class Tracking:
         self._on_change = on_change
         self._on_state = on_state
         self._identity = ServerIdentity()
-        self._backoff = Backoff(0.01, LONGEST_PAUSE)
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._connection: AbstractConnection | None = None
         self._dropped = False
+        self._unreachable = False  # why there is no connection: the server did not answer, or has closed it
+        self._again = asyncio.Event()
         self.id: int | None = None
         self.failure: Exception | None = None
         self.refused = False
@@ -83,13 +86,23 @@ class Tracking:
     async def run(self) -> None:
         """Keep the connection open until cancelled."""
         while True:
+            self._unreachable = False
+            self._again.clear()
             try:
                 await self._listen()
             except (RedisRejected, Unanswered, GroupMissing) as error:
                 if not self._dropped:  # otherwise the reason is known
                     self.failed(error)
+                    self._unreachable = isinstance(error, Unanswered)
             self._dropped = False
-            await asyncio.sleep(self._backoff.pause())
+            await wait_for(self._again, self._backoff.pause())
+
+    def answers(self) -> None:
+        """Another connection to the server is open: if it was out of reach, try again now. A pause that has grown
+        during an outage would leave streams without wake-ups after it."""
+        if self._unreachable:
+            self._backoff.reset()
+            self._again.set()
 
     def failed(self, error: Exception) -> None:
         """Wake-ups do not work at the moment: open another connection after a pause."""

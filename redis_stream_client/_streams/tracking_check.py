@@ -177,10 +177,10 @@ class TrackingCheck:
             self._outage.answered()
             self._trouble = None
             return
-        if self._trouble is None:
-            self._trouble = now
+        if self._trouble is None or answered_at < self._trouble:
+            self._trouble = now  # reading does not work either, or nobody reads: its time has not begun
         failure = self._tracking.failure
-        if failure is None or answered_at < self._trouble:
+        if failure is None:
             return
         if self._tracking.refused:  # that does not pass by itself
             if not self._warned:

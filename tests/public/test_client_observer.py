@@ -214,6 +214,12 @@ async def test_streams_that_go_to_a_peer_with_fewer(server: Server, redis: Conne
         assert {gain.stream for gain in received} == given == set(second.owned)
         assert {gain.consumer for gain in received} == {second.client.id}
         assert {ending.consumer for ending in notes.of("ended")} == {first.client.id}
+        await fleet.leave(first)  # just after the second has asked
+        await second.handles(*(f"call-{n}" for n in range(6)))
+        released = [ending for ending in notes.of("ended") if ending.how == "released"]
+        claimed = [gain for gain in notes.of("gained") if gain.how == "claimed"]
+        assert {gain.stream for gain in claimed} == {ending.stream for ending in released}
+        assert len(claimed) == 3
     assert all(gain.silent_for is not None for gain in received)
 
 

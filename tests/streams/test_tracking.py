@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import Redis
 
-from redis_stream_client._streams import tracking_check
+from redis_stream_client._streams import tracking, tracking_check
 from tests.harness.proxy import TcpProxy
-from tests.harness.runs import Ledger, Running, add, calls, write
+from tests.harness.runs import Ledger, Running, add, all_watched, calls, write
 from tests.harness.sentinel import replicate
 from tests.harness.waiting import wait_until
 
@@ -100,6 +100,29 @@ async def test_entries_are_read_without_wake_ups_and_with_them_when_they_work_ag
         assert await arrives(ledger, redis, CALL) < SOON
         assert len(warnings(caplog)) == 1
         assert run.client.statistics().lapses == 0
+
+
+async def test_wake_ups_are_back_together_with_the_server_and_are_not_told_of(
+    own_server: Callable[..., Server],
+    service: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """However long the pause between two attempts has grown while the server was away."""
+    monkeypatch.setattr(tracking, "FIRST_PAUSE", tracking.LONGEST_PAUSE)
+    server, ledger = own_server(), Ledger()
+    async with Running(server.url, service, ledger.follow, **TTL) as run:
+        async with Redis.from_url(server.url) as redis:
+            await add(redis, service, [CALL])
+            await arrives(ledger, redis, CALL)
+            await wait_until(lambda: all_watched(redis, 1), "it is waited for with wake-ups")
+        await asyncio.to_thread(server.stop, keep_data=True)
+        await wait_until(lambda: not run.client.alive, "the server is missed")
+        await asyncio.to_thread(server.start)
+        async with Redis.from_url(server.url) as redis:
+            await wait_until(lambda: all_watched(redis, 1), "there are wake-ups again", timeout=5)
+            await arrives(ledger, redis, CALL)
+    assert not warnings(caplog)
 
 
 async def test_a_server_without_the_commands_for_wake_ups(

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from redis_stream_client._concurrency import clock
 from redis_stream_client._redis.connection import SharedConnection
 from redis_stream_client._redis.endpoint import endpoint_for
+from redis_stream_client._redis.error_mapping import Unanswered
 from redis_stream_client._redis.server import ServerIdentity
 from redis_stream_client._streams import tracking_check
 from redis_stream_client._streams.intervals import REASSURANCE, UNPROVEN
@@ -118,6 +120,32 @@ async def test_where_our_lock_is_on_the_server_nothing_else_proves_it(pair: Pair
     assert pair.check.unproven
     pair.check.heard([LOCK])
     assert not pair.check.unproven
+
+
+async def test_what_there_is_no_wake_up_for_counts_from_when_reads_are_answered_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An outage of the server has a line of its own; that wake-ups come back a moment later than reads needs none."""
+    monkeypatch.setattr(tracking_check, "WARN_AFTER", 0.2)
+    pair = Pair(server)  # nobody listens
+    pair.tracking.failed(Unanswered("cannot connect", maybe_executed=False))
+    before = clock.now()
+
+    async def lasts() -> bool:
+        await pair.check.tend(answered_at=before)
+        return clock.now() > before + 0.3
+
+    await wait_until(lasts, "the outage of the server lasts")
+    answered = clock.now()
+    await pair.check.tend(answered)
+    assert not caplog.records
+
+    async def told() -> bool:
+        await pair.check.tend(answered)
+        return "since" in caplog.text
+
+    await wait_until(told, "it is told of")
+    assert clock.now() > answered + 0.2
 
 
 async def test_a_connection_that_is_gone_is_paired_anew(pair: Pair) -> None:
