@@ -125,7 +125,7 @@ async def test_where_our_lock_is_on_the_server_nothing_else_proves_it(pair: Pair
 async def test_what_there_is_no_wake_up_for_counts_from_when_reads_are_answered_again(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An outage of the server has a line of its own; that wake-ups come back a moment later than reads needs none."""
+    """An outage of the server has a line of its own; that wake-ups come back a moment later needs none."""
     monkeypatch.setattr(tracking_check, "WARN_AFTER", 0.2)
     pair = Pair(server)  # nobody listens
     pair.tracking.failed(Unanswered("cannot connect", maybe_executed=False))
