@@ -202,9 +202,9 @@ class Fleet:
         to its peers, and its ``run()`` returns. A member whose program reads ``events()`` takes no new streams,
         and goes on with those that it has: its program must end it.
 
-        The order concerns this member alone, and stays with it until it has left or its lock has expired. It hears
-        of it at once, or within a second; one of an older version never does. A consumer that has left already, or
-        is dead, needs no draining.
+        The order concerns this member alone, and stays with it until it has left. It hears of it at once, or
+        within a second; one of an older version never does. A consumer that is dead counts as one that has left.
+        If it only stood still, it joins again, and drains then; for that the order is kept for a day.
 
         Args:
             consumer: its id.

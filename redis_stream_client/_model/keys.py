@@ -140,6 +140,10 @@ class Keys:
         """The lock of a consumer."""
         return self._lock_prefix + consumer
 
+    def drain(self, consumer: str) -> str:
+        """The order that a consumer is to drain, for when it has no lock."""
+        return f"{_hash_tagged(self.lbs)}:drain:{consumer}"
+
     def progress(self, stream: str) -> str:
         """The progress record of a data stream, in the same slot as the stream.
 

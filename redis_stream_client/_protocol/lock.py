@@ -1,5 +1,6 @@
 """The consumer lock in Redis: take it, renew it, give it up. While it exists, no peer takes our streams."""
 
+import contextlib
 import time
 from typing import Any, NamedTuple
 
@@ -59,6 +60,9 @@ class Lock:
         self._taken = time.time()
         self._says = lock_value.NOTHING
         self._said: Says | None = None  # what the lock says; None: not known
+        self._kept = ("GET", self._keys.drain(self._me))
+        self._away = True  # since the orders were read last: one to drain may have found no lock
+        self._drains = False  # by order
 
     async def join(self, timeout: float, *, begin: str = "0") -> None:
         """Take the lock and register in the group.
@@ -74,7 +78,7 @@ class Lock:
         script = scripts.load("join")
         self._said = None
         await self._patience.wait(timeout, lambda patience: self._beats.run(script, keys, args, timeout=patience))
-        self._said = says
+        self._said, self._away = says, True
 
     async def probe(self, timeout: float) -> None:
         """Raise `RedisRejected` if a command that we will need is not permitted."""
@@ -111,13 +115,26 @@ class Lock:
             asks.append(turn_request(self._keys.sweep, self._me, turn))
         if orders:
             asks += [("GET", self._keys.paused), ("GET", self._key)]
+            asks += [self._kept] if self._away else []
         renewed, *others = await self._patience.wait(
             timeout, lambda patience: self._beats.together(*asks, timeout=patience)
         )
         if isinstance(renewed, Exception):
             raise renewed
-        won = _won(others[0]) if turn is not None else False
-        return Renewal(bool(renewed), won, _standing(*others[-2:]) if orders else None)
+        won = _won(others.pop(0)) if turn is not None else False
+        return Renewal(bool(renewed), won, self._standing(*others) if orders else None)
+
+    def _standing(self, paused: Any, value: Any, kept: Any = None) -> Standing | Unanswered | RedisRejected:
+        """The orders in the key of the pause, in our lock, and in the key that is for when we had none."""
+        for reply in (paused, value, kept):
+            if isinstance(reply, Unanswered) or (isinstance(reply, RedisRejected) and reply is not kept):
+                return reply
+            if isinstance(reply, Exception) and not isinstance(reply, RedisRejected):
+                return Unanswered(str(reply), maybe_executed=False)
+        self._away = False
+        ordered = value is not None and lock_value.describe(value).drain_ordered
+        self._drains |= ordered or isinstance(kept, bytes)  # one that Redis does not permit us to read is none
+        return Standing(decode_pause(paused), self._drains)
 
     async def say(self, says: Says, timeout: float) -> None:
         """Have the lock say this, unless it does. From now on, `join` says it, too."""
@@ -133,6 +150,9 @@ class Lock:
         """Give up the lock, so that peers can claim our streams at once."""
         args = [self._me, self._keys.control]
         await self._beats.run(scripts.load("leave"), [self._key, self._keys.present], args, timeout=timeout)
+        if self._drains:
+            with contextlib.suppress(Unanswered, RedisRejected):  # it expires by itself
+                await self._beats.request("DEL", self._keys.drain(self._me), timeout=timeout)
 
 
 def _won(reply: Any) -> bool:
@@ -142,13 +162,3 @@ def _won(reply: Any) -> bool:
     if isinstance(reply, Exception):
         raise reply
     return reply is not None
-
-
-def _standing(paused: Any, value: Any) -> Standing | Unanswered | RedisRejected:
-    """The orders in the key of the pause and in our lock."""
-    for reply in (paused, value):
-        if isinstance(reply, RedisRejected | Unanswered):
-            return reply
-        if isinstance(reply, Exception):
-            return Unanswered(str(reply), maybe_executed=False)
-    return Standing(decode_pause(paused), value is not None and lock_value.describe(value).drain_ordered)

@@ -11,6 +11,9 @@ from redis_stream_client._protocol.hints import Give
 from redis_stream_client._protocol.listing import Listed
 from redis_stream_client._redis.script_calls import Command, ScriptCalls
 
+DRAIN_KEPT = 24 * 60 * 60 * 1000
+"""Milliseconds for which an order to drain is kept for a member that is away: longer than anybody stands still."""
+
 Ordered = Literal["ordered", "gone", "unknown", "foreign"]
 
 
@@ -45,11 +48,11 @@ class Operator:
     # One member.
 
     async def order_drain(self, consumer: str) -> Ordered:
-        """Order a member to drain. ``gone``: it has left or is dead. ``foreign``: we cannot write its lock."""
-        args: list[str | bytes] = [self._keys.group, encode_name(consumer), self._keys.control]
-        reply: bytes = await self._calls.run(
-            scripts.load("order_drain"), [self._keys.lbs, self._lock(consumer)], args
-        )
+        """Order a member to drain. ``gone``: it has left or is dead; if it was only away, it drains when it comes
+        back. ``foreign``: we cannot write its lock."""
+        keys = [self._keys.lbs, self._lock(consumer), encode_name(self._keys.drain(consumer))]
+        args: list[str | bytes] = [self._keys.group, encode_name(consumer), self._keys.control, str(DRAIN_KEPT)]
+        reply: bytes = await self._calls.run(scripts.load("order_drain"), keys, args)
         return cast("Ordered", reply.decode())
 
     async def evict(self, consumer: str) -> tuple[int, bool] | None:

@@ -49,7 +49,8 @@ def drain(
     """Have a member finish what it does, give its streams to its peers, and leave.
 
     Its `run()` returns, as after `client.drain()`: what runs it may start it again. A program that reads
-    `events()` takes no new streams and must end by itself. A member of an older version does not hear of it.
+    `events()` takes no new streams and must end by itself. A member of an older version does not hear of it. One
+    that is dead counts as one that has left; if it only stood still, it drains when it comes back.
 
     Exit status: 0 it has left, or with `--timeout 0` it is to leave; 1 it has not left in time, or there is no
     such member; 2 it could not be done.

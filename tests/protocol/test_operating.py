@@ -11,6 +11,7 @@ import pytest
 from redis_stream_client._model.keys import NOBODY
 from redis_stream_client._model.orders import Pause
 from redis_stream_client._protocol import lock_value, operating
+from redis_stream_client._protocol.lock import Standing
 from redis_stream_client._protocol.lock_value import Says
 from redis_stream_client._protocol.operating import Operator, decode_pause
 from redis_stream_client._redis.pooled import Pooled
@@ -82,9 +83,37 @@ async def test_an_order_to_drain_goes_with_the_lock_and_no_sooner(a: Consumer) -
     assert 0 < await a.redis.pttl(a.lock_key) <= a.options.lock_ttl_ms
     assert first.startswith(before[:-1])
     await a.lock.leave(SOON)
-    assert await operator.order_drain(a.id) == "gone"
     await a.lock.join(SOON)
     assert not (await said(a)).drain_ordered
+
+
+async def test_an_order_to_drain_waits_for_one_that_is_away(a: Consumer, b: Consumer) -> None:
+    operator = operator_of(a)
+    for away, order in ((a, "ordered"), (b, "gone")):
+        if order == "gone":
+            await away.die()
+        assert await operator.order_drain(away.id) == order
+        await away.die()
+        await away.lock.join(SOON)
+        assert not (await said(away)).drain_ordered
+        for _ in range(2):
+            assert (await away.lock.renew(SOON, orders=True)).orders == Standing(None, drain=True)
+        order_key = away.keys.drain(away.id)
+        assert 0 < await a.redis.pttl(order_key) <= operating.DRAIN_KEPT
+        await away.lock.leave(SOON)
+        assert not await a.redis.exists(order_key)
+
+
+async def test_a_kept_order_is_looked_for_once_and_not_missed_where_it_makes_no_sense(a: Consumer) -> None:
+    order_key = a.keys.drain(a.id)
+    await a.redis.lpush(order_key, "x")
+    assert (await a.lock.renew(SOON, turn=60.0, orders=True)).orders == Standing(None, drain=False)
+    await a.redis.delete(order_key)
+    await a.redis.set(order_key, "1")
+    assert (await a.lock.renew(SOON, orders=True)).orders == Standing(None, drain=False)
+    await a.lock.join(SOON)
+    assert (await a.lock.renew(SOON)).orders is None
+    assert (await a.lock.renew(SOON, turn=60.0, orders=True)).orders == Standing(None, drain=True)
 
 
 async def test_who_cannot_be_ordered_to_drain(a: Consumer) -> None:

@@ -503,6 +503,19 @@ async def test_an_order_outlives_a_lapse_and_a_reader_of_events_takes_nothing_ne
             await wait_until(lambda: {lease.stream for lease in other.leases} == {"call-1", "call-2"}, "all go on")
 
 
+async def test_one_that_stands_still_until_its_lock_has_expired_drains_when_it_goes_on(
+    fleet: Fleet, redis: Connection, service: str, start_worker: Callable[..., Awaitable[RunWorker]]
+) -> None:
+    worker = await start_worker(RunWorker, **FAST)
+    await worker.joined()
+    worker.freeze()
+    await fleet.drain(worker.client)
+    worker.thaw()
+    assert await worker.exit_code() == 0
+    assert worker.events[-1].event == "left"
+    assert not await redis.exists(Keys(service).drain(worker.client))
+
+
 async def test_who_cannot_be_drained(fleet: Fleet, redis: Connection, service: str) -> None:
     with pytest.raises(UnknownConsumer):
         await fleet.drain("stranger")
