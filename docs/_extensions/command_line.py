@@ -35,7 +35,7 @@ class CommandLine(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Ask the program itself."""
-        os.environ |= {"COLUMNS": "88", "NO_COLOR": "1"}
+        os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
         words = self.arguments[0].split() if self.arguments else []
         said = io.StringIO()
         with redirect_stdout(said):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import redis_stream_client
 from redis_stream_client._model.keys import Keys
 from tests.harness.binaries import chosen
 from tests.harness.documents import DOCS, PAGES, ROOT, Block, blocks_of, mismatch
@@ -187,3 +188,26 @@ def test_the_page_of_keys_has_them_all() -> None:
     wanted = [name for name in names if isinstance(name, str) and not name.endswith(":lock:")]
     assert len(wanted) > 8
     assert [name for name in [*wanted, *keys.turns, keys.progress("call-17")] if f"`{name}`" not in text] == []
+
+
+def test_the_page_of_errors_says_of_each_what_to_do() -> None:
+    errors = [
+        name
+        for name, what in vars(redis_stream_client).items()
+        if name in redis_stream_client.__all__ and isinstance(what, type) and issubclass(what, Exception)
+    ]
+    table = (DOCS / "reference" / "errors.md").read_text(encoding="utf-8").partition("## All errors")[0]
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE))))
+    assert len(errors) > 10
+    assert set(errors) - named == {"RedisStreamClientError"}
+
+
+def test_the_page_of_settings_has_each_variable_of_the_environment() -> None:
+    text = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8")
+    read = {
+        name
+        for path in (ROOT / "redis_stream_client").rglob("*.py")
+        for name in re.findall(r'(?:environ\.get\(|environ\[|env_var=)"(\w+)"', path.read_text(encoding="utf-8"))
+    }
+    assert len(read) > 5
+    assert {name for name in read if f"`{name}`" not in text} == set()
