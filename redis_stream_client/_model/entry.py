@@ -16,6 +16,9 @@ LONGEST_NAME = 100
 _ID = re.compile(r"(\d{1,20})-(\d{1,20})", re.ASCII)
 _LARGEST = 2**64 - 1
 
+GREATEST = f"{_LARGEST}-{_LARGEST}"
+"""The greatest id that an entry can have. Nothing is behind it, and Redis refuses to look there."""
+
 T = TypeVar("T")
 
 

@@ -4,6 +4,7 @@ removed."""
 from collections.abc import Sequence
 from typing import Any
 
+from redis_stream_client._model.entry import GREATEST
 from redis_stream_client._model.options import Options
 from redis_stream_client._protocol import scripts
 from redis_stream_client._protocol.base import (
@@ -39,7 +40,8 @@ class Pending:
 
         size, reply = await sized(self._sizes.pending, timeout, send)
         found = [(lbs_id.decode(), deliveries) for lbs_id, _, _, deliveries in reply]
-        return Look(found, found[-1][0] if len(found) == size else None)
+        more = len(found) == size and found[-1][0] != GREATEST
+        return Look(found, found[-1][0] if more else None)
 
     async def orphans(self, owner: str, after: str | None, timeout: float) -> Orphans:
         """A page of the entries that are pending for a dead consumer."""

@@ -493,8 +493,9 @@ class HandlerTask:
             self._backend.log.debug("could not count the failure of %s: %s", lease.stream, failure, about=lease)
         except RedisRejected as failure:  # nothing but the deliveries counts what was tried with such a stream
             self._backend.log.debug("could not count the failure of %s: %s", lease.stream, failure, about=lease)
-            announced = order(lease.lbs_id)[0] / 1000
-            return not self._rules.is_last(lease.deliveries, time.time() - announced)
+            age = time.time() - order(lease.lbs_id)[0] / 1000
+            known = age >= 0  # otherwise the id says nothing: it is ahead of our clock, or no clock has made it
+            return not self._rules.is_last(lease.deliveries, age if known else float("inf"))
         return True
 
     async def _postpone(self, seconds: float, error: BaseException | None) -> Outcome:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from redis_stream_client._model.announcement import FIELD, encode
+from redis_stream_client._model.entry import GREATEST
 from redis_stream_client._protocol import pending
-from redis_stream_client._protocol.replies import Delivered
+from redis_stream_client._protocol.replies import Delivered, Taken
 from tests.protocol.consumer import SOON, Consumer
 
 if TYPE_CHECKING:
@@ -61,6 +62,27 @@ async def test_orphans_are_listed_page_by_page_and_trimmed_ones_cleaned_up(
     fields = {lbs_id: [FIELD.encode(), encode(f"call-{n}")] for n, lbs_id in enumerate(lbs_ids)}
     assert found == [Delivered(lbs_ids[n], 1, fields[lbs_ids[n]]) for n in (2, 3, 5)]
     assert set(await a.all_pending()) == {lbs_ids[2], lbs_ids[3], lbs_ids[5]}
+
+
+async def test_no_page_begins_behind_the_greatest_id(
+    a: Consumer, b: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = 100  # also of claim_many
+    monkeypatch.setattr(pending, "PAGE", page)
+    b.sizes.pending.size = page
+    await b.take(page - 1)
+    await b.redis.xadd(b.keys.lbs, {FIELD: encode("last")}, id=GREATEST)
+    share = await b.announcements.share(1, False, [], SOON)
+    assert share is not None
+    assert [entry.lbs_id for entry in share.entries] == [GREATEST]
+    mine = await b.pending.mine(None, SOON)
+    assert (len(mine.found), mine.last) == (page, None)
+    await b.die()
+    orphans = await a.pending.orphans(b.id, None, SOON)
+    assert (len(orphans.found), orphans.last) == (page, None)
+    taken = await a.deliveries.claim_many(b.id, 2 * page, SOON)
+    assert isinstance(taken, Taken)
+    assert (len(taken.entries), taken.left, taken.more) == (page, 0, False)
 
 
 async def test_what_a_live_consumer_has_are_no_orphans(a: Consumer, b: Consumer) -> None:

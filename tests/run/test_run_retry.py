@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from redis_stream_client import DeadLetters, Lease, RetryLater, RetryPolicy
+from redis_stream_client._model.announcement import FIELD, encode
+from redis_stream_client._model.keys import Keys
 from redis_stream_client._protocol import scripts
 from tests.faults.test_lost_replies import LOSSES, Loss, load_scripts, lose
 from tests.harness.runs import Running, RunWorker, add, dead_letters, idle, owners, record, write
@@ -296,6 +298,19 @@ async def test_a_drain_ends_what_was_put_off(server: Server, redis: Connection, 
             await run.task
     assert await counted(redis, service) == ("0", "")
     assert set((await owners(redis, service)).values()) == {"nobody"}
+
+
+@pytest.mark.parametrize("lbs_id", ["*", "99999999999999-0"], ids=["of now", "of the year 5138"])
+async def test_where_no_record_counts_the_deliveries_do_whatever_the_id_says(
+    server: Server, redis: Connection, service: str, lbs_id: str
+) -> None:
+    await redis.set(Keys(service).progress(CALL), "of another type")
+    await redis.xadd(Keys(service).lbs, {FIELD: encode(CALL)}, id=lbs_id)
+    policy = RetryPolicy(max_attempts=3, patience=0, **QUICK)
+    async with Running(server.url, service, Failing(), retry=policy, **TTL) as run:
+        [letter] = await wait_until(lambda: dead_letters(redis, service), "it is buried")
+    assert letter["reason"].startswith("failed 3 times")
+    assert len(run.leases) == 3
 
 
 # Members of earlier versions.

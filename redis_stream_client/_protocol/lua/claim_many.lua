@@ -13,6 +13,7 @@
 -- Hint  claimed <id> <id> ...
 local LOOKED = 500 -- entries that one call looks at: those that were trimmed are cleaned up, and bring nothing
 local PAGE = 100
+--#include greatest
 --#include shares
 local weight = holder_of(KEYS[2])
 if not weight then return {'lapsed'} end
@@ -38,7 +39,7 @@ local won, ids = {'won', orphans, 0}, {}
 local from, looked, ended = '-', 0, false
 while #ids < want and not ended and won[3] == 0 do
   local page = redis.call('XPENDING', KEYS[1], ARGV[1], from, '+', PAGE, ARGV[3])
-  ended = #page < PAGE
+  ended = #page < PAGE or page[#page][1] == GREATEST
   for i, pending in ipairs(page) do
     local id = pending[1]
     from, looked = '(' .. id, looked + 1

@@ -6,6 +6,7 @@
 -- Returns {id of the last one that was looked at, or '' if these were all}, and for each: id, fields, owner or '' if it
 --         waits, delivery count
 local PIECE = 16
+--#include greatest
 local group, consumer, from, to = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local most, bytes, text = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local page, looked = {''}, 0
@@ -55,6 +56,6 @@ while true do
       return page
     end
   end
-  if #piece < PIECE then return page end
+  if #piece < PIECE or piece[#piece][1] == GREATEST then return page end
   from = '(' .. piece[#piece][1]
 end

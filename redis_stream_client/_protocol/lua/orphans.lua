@@ -5,6 +5,7 @@
 -- ARGV  1 group   2 consumer   3 first id, "-" or "(id"   4 page size   5 bytes of announcements after which to stop
 -- Returns {'alive'}, or {'dead', id of the last entry of the page or '' if that was all,
 --                        {id, delivery count, fields}, ...}
+--#include greatest
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'alive'} end
 local page, bytes, most = {'dead', ''}, tonumber(ARGV[5]), tonumber(ARGV[4])
 local listed = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], '+', most, ARGV[2])
@@ -18,7 +19,7 @@ for i, pending in ipairs(listed) do
     redis.call('XACK', KEYS[1], ARGV[1], id)
   end
   if bytes <= 0 and i < #listed or i == most then
-    page[2] = id
+    page[2] = id ~= GREATEST and id or ''
     break
   end
 end

@@ -9,6 +9,7 @@
 -- Hint  released <id> <id> ...
 local PIECE, LARGE = 16, 125 -- entries that are read at once, at first and at most
 local SMALL = 65536 -- bytes of a piece after which a larger one is read
+--#include greatest
 local last
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local info = {}
@@ -22,7 +23,7 @@ local ids, looked, bytes, from, ended = {}, 0, tonumber(ARGV[5]), ARGV[3], false
 local piece = PIECE
 while looked < tonumber(ARGV[4]) and bytes > 0 and not ended do
   local page = redis.call('XRANGE', KEYS[1], from, last, 'COUNT', piece)
-  ended = #page < piece
+  ended = #page < piece or page[#page][1] == GREATEST
   looked = looked + #page
   local known = {}
   if #page > 0 then

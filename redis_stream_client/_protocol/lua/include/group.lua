@@ -13,9 +13,10 @@ end
 -- entries, or when they have so many bytes.
 local function undelivered(lbs, last, most, bytes)
   local PIECE = 16
-  local waiting, oldest, from = 0, '', '(' .. last
-  while true do
-    local page = redis.call('XRANGE', lbs, from, '+', 'COUNT', PIECE)
+  local GREATEST = '18446744073709551615-18446744073709551615' -- nothing is behind it, and Redis refuses to look
+  local waiting, oldest = 0, ''
+  while last ~= GREATEST do
+    local page = redis.call('XRANGE', lbs, '(' .. last, '+', 'COUNT', PIECE)
     if waiting == 0 and page[1] then oldest = page[1][1] end
     waiting = waiting + #page
     if #page < PIECE then return waiting, oldest, true end
@@ -23,6 +24,7 @@ local function undelivered(lbs, last, most, bytes)
       for _, word in ipairs(entry[2]) do bytes = bytes - #word end
     end
     if waiting >= most or bytes <= 0 then return waiting, oldest, false end
-    from = '(' .. page[#page][1]
+    last = page[#page][1]
   end
+  return waiting, oldest, true
 end
