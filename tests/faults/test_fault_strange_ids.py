@@ -47,7 +47,7 @@ async def test_nothing_is_behind_the_greatest_id_and_nobody_looks_there(
         await announce_as(redis, service, stream, lbs_id)
     fleet = Fleet(redis, service)
     assert (await fleet.status()).waiting == count
-    assert sorted([each.stream async for each in fleet.streams()]) == streams
+    assert sorted([str(each.stream) async for each in fleet.streams()]) == streams
     async with Running(server.url, service, **TTL) as run:
         await run.handles(*streams)
         status = await fleet.status()
