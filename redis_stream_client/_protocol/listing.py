@@ -59,7 +59,9 @@ class Listing:
 
     async def newest(self) -> str | None:
         """The id of the newest announcement; None: there is none."""
-        found = await self._calls.ask(Command(self._keys.lbs, ("XREVRANGE", self._keys.lbs, "+", "-", "COUNT", 1)))
+        found = await self._calls.ask(
+            Command(self._keys.lbs, ("XREVRANGE", self._keys.lbs, "+", "-", "COUNT", 1), reads=True)
+        )
         return found[0][0].decode() if found else None
 
     async def page(self, after: str | None, newest: str, consumer: str | None) -> Page:
@@ -79,7 +81,9 @@ class Listing:
         library announced, all announcements are searched, in pages.
         """
         try:
-            told = await self._calls.ask(Command(self._keys.announced, ("HGET", self._keys.announced, stream)))
+            told = await self._calls.ask(
+                Command(self._keys.announced, ("HGET", self._keys.announced, stream), reads=True)
+            )
         except RedisRejected:
             told = None
         lbs_id = told.decode(errors="replace") if told is not None else ""
@@ -125,7 +129,7 @@ class Listing:
             str(size),
             text,
         ]
-        return Call(scripts.load("listing"), [self._keys.lbs], args)
+        return Call(scripts.load("listing"), [self._keys.lbs], args, reads=True)
 
 
 def _stream(fields: list[bytes]) -> str | None:

@@ -68,7 +68,7 @@ class Operator:
 
     async def lives(self, consumer: str) -> bool:
         """Whether a consumer's lock exists."""
-        left = await self._calls.ask(Command(self._keys.lbs, ("PTTL", self._lock(consumer))))
+        left = await self._calls.ask(Command(self._keys.lbs, ("PTTL", self._lock(consumer)), reads=True))
         return bool(left != ABSENT)
 
     # One stream.

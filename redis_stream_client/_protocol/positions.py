@@ -91,7 +91,7 @@ class Positions:
         stream does not answer."""
         results: dict[str, Position | Exception] = {}
         locks = [encode_name(self._keys.lock(owner)) for owner in owners]
-        first: list[Call | Command] = [Command(self._keys.lbs, ("PTTL", lock)) for lock in locks]
+        first: list[Call | Command] = [Command(self._keys.lbs, ("PTTL", lock), reads=True) for lock in locks]
         groups = await self._groups(list(dict.fromkeys(streams)), results)
         living: set[str] | None = None
         while groups or living is None:
@@ -153,7 +153,8 @@ class Positions:
 
     def _positions(self, streams: Sequence[str]) -> Call:
         keys = [key for stream in streams for key in (self._keys.progress(stream), stream)]
-        return Call(scripts.load("positions"), keys, [str(COUNTED), str(ALL_COUNTED), str(COUNTED_BYTES)])
+        args = [str(COUNTED), str(ALL_COUNTED), str(COUNTED_BYTES)]
+        return Call(scripts.load("positions"), keys, args, reads=True)
 
 
 def _position(reply: Any, now_ms: int) -> Position | Exception:

@@ -89,7 +89,7 @@ def survey(keys: Keys, consumers: Sequence[str]) -> Call:
     """The call that takes a survey and looks at the locks of these consumers."""
     names: list[str | bytes] = [encode_name(consumer) for consumer in consumers]
     args = [keys.group, str(WAITING_COUNTED), str(COUNTED_BYTES), *names]
-    return Call(scripts.load("survey"), [keys.lbs, *_locks(keys, consumers)], args)
+    return Call(scripts.load("survey"), [keys.lbs, *_locks(keys, consumers)], args, reads=True)
 
 
 def surveyed(reply: Sequence[Any]) -> Survey:
@@ -117,12 +117,13 @@ async def explore(calls: ScriptCalls, keys: Keys) -> Findings:
     names = [seen.name for seen in first.consumers]
     asks: list[Call | Command] = [
         survey(keys, names[:LOCKS]),
-        Command(keys.dead, ("XLEN", keys.dead)),
-        Command(keys.present, ("HKEYS", keys.present)),
-        Command(keys.paused, ("MGET", keys.paused)),  # whoever reads the locks may do so, too
+        Command(keys.dead, ("XLEN", keys.dead), reads=True),
+        Command(keys.present, ("HKEYS", keys.present), reads=True),
+        Command(keys.paused, ("MGET", keys.paused), reads=True),  # whoever reads the locks may do so, too
     ]
     if NOBODY in names:
-        asks.append(Command(keys.lbs, ("XPENDING", keys.lbs, keys.group, "-", "+", RELEASED, NOBODY)))
+        words = ("XPENDING", keys.lbs, keys.group, "-", "+", RELEASED, NOBODY)
+        asks.append(Command(keys.lbs, words, reads=True))
     answer, letters, present, paused, *released = await calls.run_all(asks)
     found = await _complete(calls, keys, surveyed(expected([answer])[0]))
     findings = Findings(
@@ -141,7 +142,7 @@ async def _complete(calls: ScriptCalls, keys: Keys, found: Survey) -> Survey:
     rest = [seen.name for seen in found.consumers if seen.life_ms == NOT_LOOKED_AT]
     lives: dict[str, int] = {}
     for some in in_chunks(rest, LOCKS):
-        asks = [Command(keys.lbs, ("PTTL", lock)) for lock in _locks(keys, some)]
+        asks = [Command(keys.lbs, ("PTTL", lock), reads=True) for lock in _locks(keys, some)]
         lives.update(zip(some, expected(await calls.run_all(asks)), strict=True))
     if not lives:
         return found
@@ -153,7 +154,7 @@ async def _listen(calls: ScriptCalls, keys: Keys, findings: Findings) -> None:
     """Read what the living say about themselves."""
     living = [seen.name for seen in findings.survey.consumers if seen.life_ms != ABSENT]
     for some in in_chunks(living, LOCKS):
-        [values] = await calls.run_all([Command(keys.lbs, ("MGET", *_locks(keys, some)))])
+        [values] = await calls.run_all([Command(keys.lbs, ("MGET", *_locks(keys, some)), reads=True)])
         if isinstance(values, Exception):
             findings.untold = values
             return

@@ -32,11 +32,12 @@ AGAIN = {"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "L
 
 
 class Call(NamedTuple):
-    """One call of a script. Its keys are in one slot."""
+    """One call of a script. Its keys are in one slot. `reads`: it changes nothing, so it may be sent again."""
 
     script: Script
     keys: Sequence[str | bytes]
     args: Sequence[str | bytes]
+    reads: bool = False
 
     @property
     def key(self) -> str:
@@ -46,10 +47,11 @@ class Call(NamedTuple):
 
 
 class Command(NamedTuple):
-    """One command. `key` is one of its keys, which are all in one slot."""
+    """One command. `key` is one of its keys, which are all in one slot. `reads` as of `Call`."""
 
     key: str
     words: Sequence[str | bytes | int]
+    reads: bool = False
 
 
 def expected(answers: Sequence[Any]) -> Sequence[Any]:
@@ -63,8 +65,8 @@ def expected(answers: Sequence[Any]) -> Sequence[Any]:
 class ScriptCalls:
     """Calls scripts and sends commands, each on the server of its first key.
 
-    On a cluster it follows slots that move and nodes that fail over: what certainly was not executed is sent
-    again, for a while. What may have been executed is never sent again.
+    On a cluster it follows slots that move and nodes that fail over: what certainly was not executed, or only
+    reads, is sent again, for a while. What may have changed something is never sent again.
 
     Args:
         redis: as for `Pooled`.
@@ -82,9 +84,11 @@ class ScriptCalls:
         """The slot of a key. One call may use the keys of one slot only."""
         return 0 if self._cluster is None else key_slot(key.encode())
 
-    async def run(self, script: Script, keys: Sequence[str | bytes], args: Sequence[str | bytes]) -> Any:
+    async def run(
+        self, script: Script, keys: Sequence[str | bytes], args: Sequence[str | bytes], reads: bool = False
+    ) -> Any:
         """Call a script. Raises `Unanswered` or `RedisRejected`."""
-        return await self.ask(Call(script, keys, args))
+        return await self.ask(Call(script, keys, args, reads))
 
     async def ask(self, call: Call | Command) -> Any:
         """Make one call. Raises `Unanswered` or `RedisRejected`."""
@@ -182,6 +186,8 @@ class _Nodes:
                 answers = [fault if index in left else answer for index, answer in enumerate(answers)]
                 if isinstance(fault, RedisRejected):
                     break
+            if until - clock.now() < PAUSE[0] and all(answers[index] is not None for index in left):
+                break  # the look-up took the rest of the time
             works = [self._ask(route, [calls[i] for i in some], until) for route, some in groups.items()]
             replies = (
                 [await works[0]] if len(works) == 1 else await gather(*works, name="redis_stream_client call")
@@ -189,7 +195,7 @@ class _Nodes:
             for (route, some), those in zip(groups.items(), replies, strict=True):
                 for index, reply in zip(some, those, strict=True):
                     answers[index] = _mapped(reply)
-                    if self._is_to_repeat(reply):
+                    if self._is_to_repeat(reply, calls[index]):
                         left[index] = self._redirected(reply, route)
                     else:
                         del left[index]
@@ -235,10 +241,10 @@ class _Nodes:
             self._placement.forget()
         return replies
 
-    def _is_to_repeat(self, reply: Any) -> bool:
-        """Whether a call certainly was not executed, and soon may be."""
+    def _is_to_repeat(self, reply: Any, call: Call | Command) -> bool:
+        """Whether a call certainly was not executed, or only reads, and may be answered soon."""
         if isinstance(reply, Unanswered):
-            return not reply.maybe_executed
+            return call.reads or not reply.maybe_executed
         return isinstance(reply, ResponseError) and error_mapping.read(reply)[0] in AGAIN
 
     def _redirected(self, reply: Any, route: _Route) -> _Route | None:
@@ -272,7 +278,7 @@ async def _replies(loan: Loan, calls: Sequence[Call | Command], *, asking: bool 
             if isinstance(call, Command):
                 commands.append(tuple(call.words))
                 continue
-            script, keys, args = call
+            script, keys, args, _ = call
             if with_text and script.sha not in told:
                 told.add(script.sha)
                 head = ("EVAL", script.text)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
@@ -243,6 +244,25 @@ async def test_a_lost_reply_is_not_followed_by_a_repeat(
         assert isinstance(answer, Unanswered)
         assert answer.maybe_executed
     assert await clustered.get(service) == b"2"
+
+
+async def test_what_only_reads_is_sent_again(cluster: Cluster, clustered: Connection, service: str) -> None:
+    look = Script.from_text("return redis.call('GET', KEYS[1])")
+    asks: list[Call | Command] = [
+        Command(service, ("GET", service), reads=True),
+        Call(look, [service], [], reads=True),
+    ]
+    await clustered.set(service, "7")
+    proxies = ClusterProxies(cluster)
+    async with proxies.opened() as through:
+        calls = calls_of(through)
+        for _ in range(2):
+            assert await calls.run_all([*asks, increase(f"{{{service}}}-other")]) == [b"7", b"7", ANY]
+            before = proxies.before(service)
+            before.drop_replies_after(service.encode(), connections=1, cut=True)
+            *answers, lost = await calls.run_all([*asks, increase(f"{{{service}}}-other")])
+            assert answers == [b"7", b"7"]
+            assert isinstance(lost, Unanswered)
 
 
 async def test_a_cluster_that_is_away() -> None:
