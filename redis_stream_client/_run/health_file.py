@@ -46,9 +46,9 @@ HEALTH_FILE = Wording(
 class HealthFile:
     """Keeps a file up to date, from `start` to `close`.
 
-    Its time is renewed while the client is live, and its text changes when the client gets ready or unready. The
-    file appears when the client is ready for the first time. A probe that looks at its age alone does not restart
-    a fleet because Redis is away.
+    It appears when the client has joined. Its time is renewed while the client is live, and its text changes when
+    the client gets ready or unready. A probe that looks at its age, or whether it is there, does not restart a
+    fleet because Redis is away, or because the fleet is paused.
 
     What is written replaces the file as a whole, and never goes through a symbolic link. If the disk is full or
     read-only, the log says so, and nothing else happens.
@@ -78,7 +78,6 @@ class HealthFile:
         self._disk = _Disk(path)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._appeared = False
 
     async def open(self) -> None:
         """Remove a file that was left behind by a process that was killed.
@@ -112,10 +111,8 @@ class HealthFile:
     async def _keep(self) -> None:
         while True:
             self._changed.clear()
-            ready = self._ready()
-            self._appeared = self._appeared or ready.ok
-            if self._appeared and self._live().ok:
-                await self._renew(ready.text)
+            if self._live().ok:
+                await self._renew(self._ready().text)
             await wait_for(self._changed, self._interval)
 
     async def _renew(self, text: str) -> None:

@@ -37,10 +37,10 @@ class Client:
         self.file = HealthFile(path, interval, live=self._live, ready=self._ready, log=log)
 
     def _live(self) -> Answer:
+        self.asked += 1
         return Answer(self.is_live, "")
 
     def _ready(self) -> Answer:
-        self.asked += 1
         return self.is_ready
 
     @contextlib.asynccontextmanager
@@ -84,11 +84,12 @@ async def test_it_appears_is_renewed_and_is_removed(client: Client) -> None:
     assert list(client.path.parent.iterdir()) == []
 
 
-async def test_it_appears_when_the_client_is_ready_and_not_before(client: Client) -> None:
+async def test_a_client_that_has_joined_and_is_not_ready_has_a_file(client: Client) -> None:
+    """A startup probe must not restart it, as in a pause of the fleet."""
     client.is_ready = UNREADY
     async with client.run():
-        await client.looked()
-        assert not client.path.exists()
+        await client.says("not ready: so be it")
+        await client.renewed()
         client.is_ready = READY
         await client.says("ready")
 

@@ -128,6 +128,17 @@ async def test_an_operator_pauses_the_fleet_and_drains_the_member(
         assert await says(run.client.health_port, "/livez") == (200, "live")
 
 
+async def test_a_member_that_starts_in_a_pause_is_not_restarted_for_it(
+    server: Server, redis: Connection, service: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "health"
+    await Fleet(redis, service).pause("a migration", timeout=0)
+    async with Running(server.url, service, health_port=0, health_file=file) as run:
+        await wait_until(lambda: file.exists(), "it has its file")
+        await wait_until(lambda: file.read_text() == "not ready: paused by an operator\n", "the file says so")
+        assert await says(run.client.health_port, "/livez") == (200, "live")
+
+
 async def test_a_handler_that_blocks_the_event_loop(server: Server, redis: Connection, service: str) -> None:
     answered: list[object] = []
 
