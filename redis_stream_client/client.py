@@ -260,8 +260,8 @@ class RedisStreamClient:
             health_file: a file for probes without a port; default: none. It appears when the client has joined,
                 and is removed at the end. Its time is renewed twice in `lock_ttl`, at least once a second, as long
                 as the client is live; a probe for liveness looks at its age. Its first line is ``ready``, or
-                ``not ready: …`` with the reason. One file for each process. If it cannot be written, a warning says
-                so, and ``run()`` goes on.
+                ``not ready: …`` with the reason. One file for each process. If it cannot be written, a warning
+                says so, and ``run()`` goes on.
             health_port: a port for probes over HTTP, from before joining to the end; default: none; 0: the system
                 chooses one, see `health_port`. ``GET /livez`` answers 200 as long as the event loop turns and the
                 client has not ended for good, whether or not Redis is there: a restart would not bring it back.
