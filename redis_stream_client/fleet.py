@@ -35,6 +35,9 @@ ASK_AGAIN = 0.5
 UNDONE = "nothing was changed"
 """The hint where Redis has certainly not executed an order."""
 
+READING = 1.5
+"""Seconds since a member was last heard of after which it reads no more: a read blocks for 1 s at most."""
+
 LONGEST_REASON = 500
 """Characters of the reason of a pause: each member reads it about once in a second."""
 
@@ -163,8 +166,9 @@ class Fleet:
                 ends a read that is under way first, which takes ``lock_ttl / 2``, at most 1 s. 0: do not wait.
 
         Returns:
-            The ids of living members that have not said so by then, and may take a few streams more. Empty: the
-            pause is in effect.
+            The ids of members that have not said so by then, and may take a few streams more: of those that live,
+            and of those that have asked Redis for streams just now but have no lock, since they may not know that
+            yet. Empty: the pause is in effect.
 
         Raises:
             TypeError, ValueError: a wrong argument.
@@ -178,7 +182,7 @@ class Fleet:
             while True:
                 findings = await survey.explore(self._calls, self._keys)
                 status = _status(self._keys.service, findings)
-                left = tuple(member.id for member in status.members if member.alive and not member.paused)
+                left = tuple(member.id for member in status.members if _may_take(member))
                 ended = status.paused is None or status.paused.since != pause.since
                 if not left or ended or not await _again(backoff, until):
                     return left
@@ -369,6 +373,11 @@ class Fleet:
         except RedisRejected as refused:
             refused.hint = f"{stands}; {refused.hint}" if refused.hint else stands
             raise
+
+
+def _may_take(member: FleetMember) -> bool:
+    """Whether a member may take new streams in a pause. One that has lost its lock may not know it yet."""
+    return not member.paused if member.alive else member.last_seen < READING
 
 
 async def _again(backoff: Backoff, until: float) -> bool:

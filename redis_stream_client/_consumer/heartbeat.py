@@ -169,9 +169,10 @@ class Heartbeat:
         return True
 
     def _until_due(self) -> float:
-        """Seconds until the next beat. A beat of the sweeper counts, too."""
+        """Seconds until the next beat, which may be for the orders alone. A beat of the sweeper counts, too."""
         beat_at = self._lock_state.beat_at
-        return 0.0 if beat_at is None else beat_at + self._interval - clock.now()
+        due = float("-inf") if beat_at is None else min(beat_at + self._interval, self._orders.overdue_at)
+        return max(0.0, due - clock.now())
 
     async def _resume(self) -> None:
         """Take the lock back. Then find out which leases no peer has taken meanwhile."""

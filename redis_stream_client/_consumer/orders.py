@@ -67,6 +67,7 @@ class Orders:
         self._asked_at = float("inf")  # when they were first read, while they are not known
         self._refused = False
         self._rests = False
+        self._pressed = False  # by a hint, since they were read last
         self.pause: Pause | None = None
         self.known = False
         self.draining = False
@@ -81,6 +82,11 @@ class Orders:
         return self.known and self.pause is None
 
     @property
+    def overdue_at(self) -> float:
+        """When the heartbeat has to read them: as a rule the sweeper does so sooner, but it may rest."""
+        return self._due_at if self._pressed else self._due_at + self._period
+
+    @property
     def says(self) -> Says:
         """What the lock is to say."""
         return Says(self.draining, round(self.pause.since * 1000) if self.pause and self._rests else None)
@@ -88,13 +94,11 @@ class Orders:
     # What others learn.
 
     def heard(self) -> None:
-        """A hint: there are new orders. If they were read only just now, the next beat reads them."""
-        now, soonest = self._now(), self._read_at + self._period / HINTS
-        if now >= soonest and self._due_at > now:
-            self._due_at = now
+        """A hint: there are new orders. If they were read only just now, they are read again a little later."""
+        self._due_at = min(self._due_at, max(self._now(), self._read_at + self._period / HINTS))
+        if not self._pressed:
+            self._pressed = True
             self.pressing.notify()
-        else:
-            self._due_at = min(self._due_at, soonest)
 
     def drains(self) -> None:
         """This member drains, whoever has ordered it."""
@@ -123,6 +127,7 @@ class Orders:
         if now < self._due_at:
             return False
         self._read_at = now
+        self._pressed = False
         self._asked_at = min(self._asked_at, now)
         self._due_at = now + (REFUSED if self._refused else self._period)
         return True

@@ -24,9 +24,9 @@ class Release:
     Attributes:
         stream: name of the data stream.
         lbs_id: id of its announcement.
-        outcome: ``given``: its owner has given it back. ``forced``: it was taken from its owner. ``ended``: its
-            owner has finished it meanwhile, or it went to the dead letters. ``unowned``: no living member had it,
-            so there was nothing to do.
+        outcome: ``given``: its owner has given it back, or has died meanwhile, and a peer has it. ``forced``: it
+            was taken from its owner. ``ended``: its owner has finished it meanwhile, or it went to the dead
+            letters. ``unowned``: no living member had it, so there was nothing to do.
         previous: id of the consumer that had it; None if none had.
         owner: id of the consumer that has it now; None: it waits for one, or is over. A lone member takes back
             what it has given.

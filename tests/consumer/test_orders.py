@@ -50,10 +50,11 @@ async def test_they_are_read_once_in_a_period_and_sooner_after_a_hint_but_not_af
     scene.time += 0.02
     assert scene.orders.reading()
     scene.orders.heard()
-    assert scene.heard() == []
+    assert scene.heard() == ["pressing"]
     assert not scene.orders.reading(), "only just read"
+    assert scene.orders.overdue_at == pytest.approx(scene.time + 1 / HINTS)
     scene.time += 1 / HINTS + 0.001
-    assert scene.orders.reading(), "with the next beat"
+    assert scene.orders.reading(), "a little later"
     scene.time += 0.1
     scene.orders.heard()
     scene.orders.heard()
@@ -62,6 +63,17 @@ async def test_they_are_read_once_in_a_period_and_sooner_after_a_hint_but_not_af
     scene.orders.unread()
     scene.time += 1 / HINTS + 0.001
     assert scene.orders.reading(), "again, since there was no answer"
+
+
+async def test_a_hint_presses_also_where_nobody_has_read_them_when_they_were_due(scene: Scene) -> None:
+    assert scene.orders.reading()
+    assert scene.orders.overdue_at == scene.time + 2.0, "a whole period late"
+    scene.time += 5.0
+    scene.orders.heard()
+    scene.orders.heard()
+    assert scene.heard() == ["pressing"]
+    assert scene.orders.overdue_at <= scene.time
+    assert scene.orders.reading()
 
 
 async def test_nothing_is_taken_before_it_is_known_whether_there_is_a_pause(scene: Scene) -> None:

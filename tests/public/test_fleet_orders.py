@@ -370,6 +370,48 @@ async def test_one_that_does_not_answer_is_named(
         assert set(await fleet.pause("again", timeout=0)) == {worker.client, member.client.id}
 
 
+async def test_one_that_has_lost_its_lock_and_does_not_know_it_is_waited_for(
+    fleet: Fleet, redis: Connection, service: str
+) -> None:
+    async with Member(redis, service, lock_ttl=30.0) as member:
+        for _ in range(10):
+            await wait_until(lambda: reads(redis), "it waits for announcements")
+            await redis.delete(Keys(service).lock(member.client.id))
+            assert await fleet.pause("a migration") == ()
+            assert member.client.statistics().paused
+            await fleet.resume()
+            await wait_until(lambda: not member.client.statistics().paused, "it is over")
+
+
+async def test_one_that_has_its_lock_back_hears_of_a_pause_without_any_hint(
+    fleet: Fleet, redis: Connection, service: str
+) -> None:
+    """It sweeps nothing then, and its heartbeat comes every 20 s."""
+    async with Member(redis, service, lock_ttl=60.0) as member:
+        await fleet.evict(member.client.id)
+        await wait_until(lambda: member.client.statistics().lapses and member.client.alive, "it is back")
+        await redis.set(Keys(service).paused, '{"since": 1700000000000, "reason": "by hand"}')
+        await wait_until(lambda: member.client.statistics().paused, "it knows", timeout=6.0)
+        await wait_until(lambda: confirmed(fleet), "it has said so", timeout=6.0)
+
+
+async def reads(redis: Connection) -> bool:
+    return any(client["cmd"] == "xreadgroup" and "b" in client["flags"] for client in await redis.client_list())
+
+
+async def test_one_that_is_evicted_while_it_hangs_gets_nothing_new_from_a_read_of_before(
+    fleet: Fleet, redis: Connection, service: str, start_worker: Callable[..., Awaitable[Worker]]
+) -> None:
+    worker = await start_worker(lock_ttl=60.0, presence=False)
+    await worker.joined()
+    await wait_until(lambda: reads(redis), "it waits for announcements")
+    worker.freeze()
+    await fleet.evict(worker.client)
+    assert await fleet.pause("a migration") == ()
+    await add(redis, service, ["call-1"])
+    assert not await owners(redis, service)
+
+
 async def test_a_pause_lives_as_long_as_redis_keeps_its_data(service: str) -> None:
     with Server() as server:
         async with Redis.from_url(server.url) as redis, Member(server.url, service, **FAST) as member:
