@@ -14,6 +14,7 @@ from redis_stream_client._protocol.base import PAGE
 from redis_stream_client._protocol.group import Group
 from redis_stream_client._protocol.pending import Pending
 from tests.harness.fleet import Member, announce
+from tests.harness.flow import lateness
 from tests.harness.parts import in_doubt, joined, next_event
 from tests.harness.runs import Running
 from tests.harness.scenes import die_with
@@ -52,8 +53,12 @@ async def test_a_full_member_that_was_removed_from_the_group_learns_it_soon(
         old = full.lease("call-1")
         async with Member(server.url, service, lock_ttl=ttl) as peer:
             await wait_until(lambda: peer.client.statistics().live_members == 2, "the peer has looked round")
-            await redis.xgroup_delconsumer(f"{service}-input", f"{service}-group", full.client.id)
-            await wait_until(lambda: old in full.disowned, "the loss is told", 2 * ttl)
+            async with lateness(redis) as slowest:
+                await redis.xgroup_delconsumer(f"{service}-input", f"{service}-group", full.client.id)
+                removed = time.monotonic()
+                await wait_until(lambda: old in full.disowned, "the loss is told")
+                told = time.monotonic() - removed
+            assert told < 2 * ttl + 2 * slowest(), f"told after {told:.2f} s; the loop, {slowest():.2f} s late"
             await peer.owns("call-1")
             assert peer.lease("call-1").fence > old.fence
 
