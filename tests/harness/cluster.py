@@ -85,7 +85,7 @@ class Cluster:
         `how` is "" (nothing is lost, the master must answer), "FORCE" or "TAKEOVER".
         """
         replica = self.replica_of(master)
-        replica.command("CLUSTER", "FAILOVER", *how.split())
+        _wait(lambda: _takes_over(replica, how), "the replica hears its master")
         _wait(lambda: is_master(replica), "the replica is master")
         self.wait_until_replaced(master)
         return replica
@@ -283,6 +283,17 @@ def _primaries(node: Server) -> set[Any]:
 
 def _replicas(node: Server) -> set[Any]:
     return {replica[1] for _, _, _, *replicas in node.command("CLUSTER", "SLOTS") for replica in replicas}
+
+
+def _takes_over(replica: Server, how: str) -> bool:
+    """Order a failover. False: nodes connect to each other anew now and then, and it has no link to its master."""
+    try:
+        replica.command("CLUSTER", "FAILOVER", *how.split())
+    except ResponseError as error:
+        if "Master is down" in str(error) or "Primary is down" in str(error):
+            return False
+        raise
+    return True
 
 
 def _wait(condition: Callable[[], object], description: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import signal
 import termios
 import threading
 import time
@@ -52,7 +53,9 @@ class Terminal:
         termios.tcsetwinsize(self.its_end, (lines, columns))
 
     def take_control(self) -> None:
-        """In a program that is about to start: make this its controlling terminal, so that Ctrl-C reaches it."""
+        """In a program that is about to start: make this its controlling terminal, so that Ctrl-C reaches it, even if
+        whoever runs the tests has them ignore it, as a shell does in the background."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.setsid()
         fcntl.ioctl(self.its_end, termios.TIOCSCTTY, 0)
 
