@@ -53,8 +53,8 @@ class Terminal:
         termios.tcsetwinsize(self.its_end, (lines, columns))
 
     def take_control(self) -> None:
-        """In a program that is about to start: make this its controlling terminal, so that Ctrl-C reaches it, even if
-        whoever runs the tests has them ignore it, as a shell does in the background."""
+        """In a program that is about to start: make this its controlling terminal, so that Ctrl-C reaches it, even
+        if whoever runs the tests has them ignore it, as a shell does in the background."""
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.setsid()
         fcntl.ioctl(self.its_end, termios.TIOCSCTTY, 0)
