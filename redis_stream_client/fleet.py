@@ -36,7 +36,9 @@ UNDONE = "nothing was changed"
 """The hint where Redis has certainly not executed an order."""
 
 READING = 1.5
-"""Seconds since a member was last heard of after which it reads no more: a read blocks for 1 s at most."""
+"""Seconds after which a member that has no lock, and may not know that, reads no more: a read blocks for 1 s at
+most, and before the next one it hears of a pause. They count from when it was last heard of. Before Redis 7.2 a
+read that brings nothing is no sign of life, so they count from the beginning of the pause, too."""
 
 LONGEST_REASON = 500
 """Characters of the reason of a pause: each member reads it about once in a second."""
@@ -167,8 +169,8 @@ class Fleet:
 
         Returns:
             The ids of members that have not said so by then, and may take a few streams more: of those that live,
-            and of those that have asked Redis for streams just now but have no lock, since they may not know that
-            yet. Empty: the pause is in effect.
+            and in the first 1.5 s of those that have no lock, since they may not know that yet. Empty: the pause
+            is in effect.
 
         Raises:
             TypeError, ValueError: a wrong argument.
@@ -182,7 +184,8 @@ class Fleet:
             while True:
                 findings = await survey.explore(self._calls, self._keys)
                 status = _status(self._keys.service, findings)
-                left = tuple(member.id for member in status.members if _may_take(member))
+                lasts = status.time - pause.since
+                left = tuple(member.id for member in status.members if _may_take(member, lasts))
                 ended = status.paused is None or status.paused.since != pause.since
                 if not left or ended or not await _again(backoff, until):
                     return left
@@ -375,9 +378,9 @@ class Fleet:
             raise
 
 
-def _may_take(member: FleetMember) -> bool:
+def _may_take(member: FleetMember, paused_for: float) -> bool:
     """Whether a member may take new streams in a pause. One that has lost its lock may not know it yet."""
-    return not member.paused if member.alive else member.last_seen < READING
+    return not member.paused if member.alive else min(member.last_seen, paused_for) < READING
 
 
 async def _again(backoff: Backoff, until: float) -> bool:
