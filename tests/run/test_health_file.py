@@ -209,27 +209,30 @@ async def test_a_disk_that_refuses_is_told_of_once_and_once_when_it_is_over(
     assert over.startswith(f"the health file {client.path} is written again, after ")
 
 
-@pytest.fixture
-def full_disk() -> Iterator[Any]:
-    """Give a function that lets this process write to no file any more, as on a disk that is full."""
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """This process can write to no file, as on a disk that is full; nor can pytest to its log."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
-        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_on_a_full_disk_the_client_stays_live_and_leaves_no_litter(
-    client: Client, full_disk: Any, caplog: pytest.LogCaptureFixture
+    client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with client.run():
         await client.says("ready")
-        full_disk()
-        client.is_ready = UNREADY
-        await wait_until(lambda: lines(caplog), "the log says so")
-        await client.renewed()
-        await client.renewed()
-        assert client.path.read_text() == "ready\n"  # nothing else can be written
+        with full_disk():
+            client.is_ready = UNREADY
+            await wait_until(lambda: lines(caplog), "the log says so")
+            await client.renewed()
+            await client.renewed()
+            assert client.path.read_text() == "ready\n"  # nothing else can be written
+            client.is_ready = READY
+            await client.looked()
     await wait_until(lambda: list(client.path.parent.iterdir()) == [], "nothing is left")
     assert len(lines(caplog)) == 1
 
