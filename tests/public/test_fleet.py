@@ -469,6 +469,7 @@ async def test_the_readme_s_rule_and_one_command_are_enough_on_a_cluster(cluster
     finally:
         for node in cluster.nodes:
             node.command("ACL", "DELUSER", user)
+            node.command("FLUSHALL")
 
 
 async def test_streams_on_a_cluster_whose_node_is_away(service: str, monkeypatch: pytest.MonkeyPatch) -> None:

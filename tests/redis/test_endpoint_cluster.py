@@ -78,6 +78,7 @@ async def test_a_node_that_is_away(cluster: Cluster, redis: Connection, service:
 async def test_the_readme_s_rule_and_one_command_are_enough(cluster: Cluster, redis: Connection) -> None:
     user, password, service = RULE[2], RULE[4].removeprefix(">"), "orders"
     for node in cluster.nodes:
+        node.command("FLUSHALL")  # others use this service, too
         node.command(*RULE, "+cluster|slots")
     # Connecting is ours alone: redis-py would need more permissions to learn about the cluster.
     settings = RedisCluster(host=HOST, port=cluster.nodes[0].port, username=user, password=password)

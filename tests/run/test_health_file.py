@@ -18,7 +18,7 @@ from redis_stream_client._run.health_file import HealthFile
 from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
 
 READY = Answer(True, "ready")
@@ -210,7 +210,7 @@ async def test_a_disk_that_refuses_is_told_of_once_and_once_when_it_is_over(
 
 
 @contextlib.contextmanager
-def full_disk() -> Iterator[None]:
+def full_disk() -> Generator[None]:
     """This process can write to no file, as on a disk that is full; nor can pytest to its log."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
