@@ -1,6 +1,9 @@
 """The demo's own connections to Redis, as plain redis-py makes them."""
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
+
+CONNECTIONS = 100
+"""The most connections of one process. Whoever needs one more waits: 200 sessions may write at the same time."""
 
 
 def connect(url: str) -> Redis:
@@ -10,6 +13,7 @@ def connect(url: str) -> Redis:
     Python 3.11 swallows a cancellation that arrives when the write is just done; a loop of commands that was
     cancelled then goes on for ever.
     """
-    redis = Redis.from_url(url, decode_responses=True)
-    redis.connection_pool.connection_kwargs |= {"socket_timeout": None, "socket_connect_timeout": None}
-    return redis
+    pool = BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, decode_responses=True)
+    pool.timeout = None
+    pool.connection_kwargs |= {"socket_timeout": None, "socket_connect_timeout": None}
+    return Redis.from_pool(pool)
