@@ -171,7 +171,7 @@ class BalancingFleet(MembersFleet):
                 await wait_until(lambda: not self.holding, "handlers may go on", 2 * HEALED)
             await lease.checkpoint(entry.id)
             with self._mutex:
-                self.accepted[lease.stream].append(entry.id)
+                self.accepted[lease.stream].append((lease.fence, entry.id))
                 self.accepted_under[lease.stream][entry.id] = lease.deliveries
             if END in entry.fields:
                 return

@@ -16,7 +16,7 @@ from tests.proof.stateful.machine import BUSY
 from tests.proof.stateful.members import LOCK_TTL, MOST, Member, MembersFleet
 
 if TYPE_CHECKING:
-    from redis_stream_client import Lease
+    from redis_stream_client import Fence, Lease
     from tests.harness.servers import Server
 
 LONGEST_PAUSE = 0.2
@@ -40,10 +40,10 @@ class World:
     """What handlers find, and what they have done.
 
     Args:
-        accepted: the entries by stream whose checkpoints were accepted.
+        accepted: the entries by stream whose checkpoints were accepted, each after the fence under which it was.
     """
 
-    def __init__(self, accepted: dict[str, list[str]]) -> None:
+    def __init__(self, accepted: dict[str, list[tuple[Fence, str]]]) -> None:
         self._accepted = accepted
         self.away = False
         """Whether what all of them need is away."""
@@ -69,7 +69,7 @@ class World:
                 case _:
                     pass
             await lease.checkpoint(entry.id)
-            self._accepted[lease.stream].append(entry.id)
+            self._accepted[lease.stream].append((lease.fence, entry.id))
             if END in entry.fields:
                 return
 

@@ -168,7 +168,7 @@ class SleepingFleet(MembersFleet):
     async def _process(self, lease: Lease, *entries: Entry) -> None:
         self.handed[lease.stream].update(entry.id for entry in entries)
         await lease.checkpoint(entries[-1].id)
-        self.accepted[lease.stream] += (f"{lease.lbs_id} {entry.id}" for entry in entries)
+        self.accepted[lease.stream] += ((lease.fence, entry.id) for entry in entries)
 
     # Steps.
 
@@ -263,8 +263,8 @@ class SleepingFleet(MembersFleet):
         by another announcement may see an entry again; the fence tells which of the two counts.
         """
         self._nothing_is_owned_twice()
-        for stream, ids in self.accepted.items():
-            counted = list(ids)
+        for stream, accepted in self.accepted.items():
+            counted = [(fence.lbs_id, id) for fence, id in list(accepted)]
             assert self.forgetful or len(set(counted)) == len(counted), f"{stream}: accepted twice: {counted}"
 
     def _heal(self) -> None:
