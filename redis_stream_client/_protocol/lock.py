@@ -126,14 +126,16 @@ class Lock:
 
     def _standing(self, paused: Any, value: Any, kept: Any = None) -> Standing | Unanswered | RedisRejected:
         """The orders in the key of the pause, in our lock, and in the key that is for when we had none."""
+        if isinstance(kept, RedisRejected):  # one that Redis does not permit us to read is none
+            kept = None
         for reply in (paused, value, kept):
-            if isinstance(reply, Unanswered) or (isinstance(reply, RedisRejected) and reply is not kept):
+            if isinstance(reply, RedisRejected | Unanswered):
                 return reply
-            if isinstance(reply, Exception) and not isinstance(reply, RedisRejected):
+            if isinstance(reply, Exception):
                 return Unanswered(str(reply), maybe_executed=False)
         self._away = False
         ordered = value is not None and lock_value.describe(value).drain_ordered
-        self._drains |= ordered or isinstance(kept, bytes)  # one that Redis does not permit us to read is none
+        self._drains |= ordered or kept is not None
         return Standing(decode_pause(paused), self._drains)
 
     async def say(self, says: Says, timeout: float) -> None:

@@ -143,7 +143,7 @@ class Writer:
     async def _write_together(self, left: Sequence[Writing], maxlen: int | None) -> None:
         while left:
             try:
-                reply = await self._calls.run(*self._write(left, maxlen))
+                reply = await self._calls.ask(self._write(left, maxlen))
             except (Unanswered, RedisRejected) as fault:
                 for writing in left:
                     writing.failed(fault, maybe_written=True)

@@ -84,11 +84,9 @@ class ScriptCalls:
         """The slot of a key. One call may use the keys of one slot only."""
         return 0 if self._cluster is None else key_slot(key.encode())
 
-    async def run(
-        self, script: Script, keys: Sequence[str | bytes], args: Sequence[str | bytes], reads: bool = False
-    ) -> Any:
+    async def run(self, script: Script, keys: Sequence[str | bytes], args: Sequence[str | bytes]) -> Any:
         """Call a script. Raises `Unanswered` or `RedisRejected`."""
-        return await self.ask(Call(script, keys, args, reads))
+        return await self.ask(Call(script, keys, args))
 
     async def ask(self, call: Call | Command) -> Any:
         """Make one call. Raises `Unanswered` or `RedisRejected`."""

@@ -258,7 +258,7 @@ class HandlerTask:
             if self._stop is None:
                 if not self._ready:
                     await self._begin()
-                await self._certain()
+                await self._until_held()
                 lease.watcher = self
                 lease.progress()
                 self._working = self.called = True
@@ -333,7 +333,7 @@ class HandlerTask:
                     raise
                 await asyncio.sleep(AGAIN)
 
-    async def _certain(self) -> None:
+    async def _until_held(self) -> None:
         """Wait until the lock is held. Until then a peer may have begun, as when this process stood still; the
         loss cancels the waiting."""
         while True:

@@ -56,7 +56,7 @@ async def test_each_call_has_its_answer(redis: Connection) -> None:
     assert [answers[0], answers[2]] == [[b"a", 1], [b"a", 3]]
     assert isinstance(answers[1], RedisRejected)
     with pytest.raises(RedisRejected, match="not an integer"):
-        await calls_of(redis).run(*increase("text"))
+        await calls_of(redis).ask(increase("text"))
     assert await calls_of(redis).run_all([]) == []
 
 
@@ -112,7 +112,7 @@ async def test_a_master_that_is_none_any_more_is_left(own_server: Any) -> None:
         assert isinstance(answer, Unanswered)
         assert not answer.maybe_executed
         server.command("REPLICAOF", "NO", "ONE")
-        assert await calls.run(*increase("a")) == [b"a", 2]
+        assert await calls.ask(increase("a")) == [b"a", 2]
 
 
 # A cluster.
@@ -157,11 +157,11 @@ def test_the_slot_of_a_key(server: Server) -> None:
 
 async def test_connections_are_kept(cluster: Cluster, clustered: Connection, service: str) -> None:
     calls = calls_of(clustered)
-    await calls.run(*increase(service))
+    await calls.ask(increase(service))
     node = cluster.owner_of(service)
     received = node.command("INFO", "stats")["total_connections_received"]
     for _ in range(20):
-        await calls.run(*increase(service))
+        await calls.ask(increase(service))
     now = node.command("INFO", "stats")["total_connections_received"]
     assert now - received <= 1, "one for this question"
 
@@ -170,7 +170,7 @@ async def test_many_at_once_share_a_few(cluster: Cluster, clustered: Connection,
     calls = calls_of(clustered)
     node = cluster.owner_of(service)
     before = len(clients_of(node))
-    answers = await asyncio.gather(*(calls.run(*increase(service)) for _ in range(500)))
+    answers = await asyncio.gather(*(calls.ask(increase(service)) for _ in range(500)))
     assert sorted(by for _, by in answers) == list(range(1, 501))
     assert len(clients_of(node)) - before <= MOST
 
@@ -179,16 +179,16 @@ async def test_a_slot_that_moves_is_followed(cluster: Cluster, clustered: Connec
     """Before, while the key is at the target and the slot at the source, and afterwards."""
     calls = calls_of(clustered)
     other = f"{{{service}}}:new"
-    assert await calls.run(*increase(service)) == [service.encode(), 1]
+    assert await calls.ask(increase(service)) == [service.encode(), 1]
     move = cluster.start_to_move(service)
-    assert await calls.run(*increase(service)) == [service.encode(), 2]
-    assert await calls.run(*increase(other)) == [other.encode(), 1], "a new key is asked for at the target"
+    assert await calls.ask(increase(service)) == [service.encode(), 2]
+    assert await calls.ask(increase(other)) == [other.encode(), 1], "a new key is asked for at the target"
     while move.keys():
         pass
-    assert await calls.run(*increase(service)) == [service.encode(), 3]
+    assert await calls.ask(increase(service)) == [service.encode(), 3]
     move.finish()
     for by in (4, 5):
-        assert await calls.run(*increase(service)) == [service.encode(), by]
+        assert await calls.ask(increase(service)) == [service.encode(), by]
     assert move.target.command("GET", service) == b"5"
 
 
@@ -216,7 +216,7 @@ async def test_a_node_that_fails_over_is_followed(how: str) -> None:
         cluster = await asyncio.to_thread(stack.enter_context, start_cluster(1))
         redis = RedisCluster.from_url(cluster.url)
         calls = calls_of(redis)
-        await calls.run(*increase("a"))
+        await calls.ask(increase("a"))
         node = cluster.owner_of("a")
         if how == "by hand":
             await asyncio.to_thread(cluster.fail_over, node)
@@ -228,7 +228,7 @@ async def test_a_node_that_fails_over_is_followed(how: str) -> None:
             [lost] = await calls.run_all([increase("a")])  # on a connection that is open
             assert isinstance(lost, Unanswered)
             assert lost.maybe_executed
-        assert await calls.run(*increase("a")) == [b"a", 2]
+        assert await calls.ask(increase("a")) == [b"a", 2]
         await redis.aclose()
 
 
@@ -238,7 +238,7 @@ async def test_a_lost_reply_is_not_followed_by_a_repeat(
     proxies = ClusterProxies(cluster)
     async with proxies.opened() as through:
         calls = calls_of(through)
-        await calls.run(*increase(service))
+        await calls.ask(increase(service))
         proxies.before(service).drop_replies_after(INCREASE.sha.encode(), cut=True)
         [answer] = await calls.run_all([increase(service)])
         assert isinstance(answer, Unanswered)
@@ -277,7 +277,7 @@ async def test_of_a_node_that_stays_away_its_fault_is_said(cluster: Cluster) -> 
     proxies = ClusterProxies(cluster)
     async with proxies.opened() as redis:
         calls = calls_of(redis)
-        await calls.run(*increase("a"))
+        await calls.ask(increase("a"))
         before = proxies.before("a")
         await before.refuse()
         before.cut()
@@ -292,7 +292,7 @@ async def test_a_wrong_password_is_refused_at_once(cluster: Cluster) -> None:
     redis = RedisCluster(host=HOST, port=cluster.nodes[0].port, username="nobody", password="wrong")
     async with asyncio.timeout(2):
         with pytest.raises(RedisRejected, match="login"):
-            await calls_of(redis).run(*increase("a"))
+            await calls_of(redis).ask(increase("a"))
 
 
 async def test_a_cancelled_call_leaves_nothing_running(cluster: Cluster, service: str) -> None:
@@ -316,7 +316,7 @@ def test_one_loop_after_the_other(cluster: Cluster, service: str) -> None:
     calls = calls_of(redis)
 
     async def main() -> list[Any]:
-        return await asyncio.gather(*(calls.run(*increase(service)) for _ in range(50)))
+        return await asyncio.gather(*(calls.ask(increase(service)) for _ in range(50)))
 
     for _ in range(3):
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -329,15 +329,15 @@ def test_a_forked_child_leaves_its_parent_s_connections_alone(cluster: Cluster, 
     calls = calls_of(RedisCluster.from_url(cluster.url))
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        assert runner.run(calls.run(*increase(service))) == [service.encode(), 1]
+        assert runner.run(calls.ask(increase(service))) == [service.encode(), 1]
         child = os.fork()
         if child == 0:
             status = 1
             try:
                 with asyncio.Runner(loop_factory=loop_factory()) as other:
-                    status = int(other.run(calls.run(*increase(service)))[1] != 2)
+                    status = int(other.run(calls.ask(increase(service)))[1] != 2)
             finally:
                 os._exit(status)
         _, ended = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(ended) == 0
-        assert runner.run(calls.run(*increase(service))) == [service.encode(), 3]
+        assert runner.run(calls.ask(increase(service))) == [service.encode(), 3]

@@ -7,6 +7,7 @@
 --         is the number of entries that were delivered and are in the stream, minus those that are pending. Above 0:
 --         some were delivered, but are pending for nobody. Below 0: some are pending, but were trimmed or deleted. No
 --         balance when too many wait to tell.
+--#include greatest
 --#include group
 local last, pending = find_group(redis.call('XINFO', 'GROUPS', KEYS[1]), ARGV[1])
 if not last then return redis.error_reply('NOGROUP no such consumer group') end

@@ -9,6 +9,7 @@
 --         id of the oldest waiting one or '', 1 if there is a group, else 0}, and for each consumer: its name, how many
 --         entries are pending for it, ms since Redis last heard of it, and for how many ms its lock will live; -1: for
 --         ever; -2: it does not exist; -3: it was not among the locks
+--#include greatest
 --#include group
 local time = redis.call('TIME')
 local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])

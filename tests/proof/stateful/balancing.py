@@ -130,8 +130,6 @@ class BalancingFleet(MembersFleet):
         """The entries of each stream."""
         self.handed: defaultdict[str, dict[str, list[tuple[str, int]]]] = defaultdict(dict)
         """Who was handed which entry of which stream, and under which delivery count."""
-        self.accepted_under: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        """The delivery count under which each entry was accepted."""
         self.broken: list[str] = []
         """What handlers have seen that must not be."""
         self.suspicions: list[tuple[str, int, list[list[BalancedMember]]]] = []
@@ -172,7 +170,6 @@ class BalancingFleet(MembersFleet):
             await lease.checkpoint(entry.id)
             with self._mutex:
                 self.accepted[lease.stream].append((lease.fence, entry.id))
-                self.accepted_under[lease.stream][entry.id] = lease.deliveries
             if END in entry.fields:
                 return
 
@@ -193,7 +190,7 @@ class BalancingFleet(MembersFleet):
         """No entry is handed over twice, unless its owner was in trouble, and none is left out."""
         stream, count, id = lease.stream, lease.deliveries, entry.id
         earlier = self.handed[stream].setdefault(id, [])
-        by = self.accepted_under[stream].get(id)
+        by = {accepted: fence.deliveries for fence, accepted in self.accepted[stream]}.get(id)
         if by is not None and by <= count:
             self.broken.append(f"{lease} is handed {id}, which was accepted from {by} already")
         if any(before == count for _, before in earlier):

@@ -1,4 +1,5 @@
 -- group: the consumer group, and the entries that it has not delivered yet. For census.lua, and whoever asks the same.
+-- Include `greatest` before.
 
 -- The last id that the group has delivered, and how many entries are pending. nil: there is no such group.
 local function find_group(groups, name)
@@ -13,7 +14,6 @@ end
 -- entries, or when they have so many bytes.
 local function undelivered(lbs, last, most, bytes)
   local PIECE = 16
-  local GREATEST = '18446744073709551615-18446744073709551615' -- nothing is behind it, and Redis refuses to look
   local waiting, oldest = 0, ''
   while last ~= GREATEST do
     local page = redis.call('XRANGE', lbs, '(' .. last, '+', 'COUNT', PIECE)
