@@ -291,10 +291,12 @@ async def test_a_lost_adopt_is_adopted_by_the_next_audit(
     await load_scripts(redis)
     async with Member(proxy.url, service, **FAST) as member:
         fault = lose(proxy, "adopt", loss)
-        for name in (f"call-{n}" for n in itertools.count()):
+        names: list[str] = []
+        for number in itertools.count():
+            names.append(f"call-{number}")
             await _lose_a_read(proxy)
-            await announce(server.url, service, name)
-            await member.owns(name)
+            await announce(server.url, service, names[-1])
+            await member.owns(*names)
             if fault.matched:  # else the read had ended, with nothing, before the stream was announced
                 break
 
